@@ -1,0 +1,44 @@
+"""A process lifecycle for Django: one Web Site Process Bus for each process.
+
+What is named here is made on first use, so that this package imports without Django's settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .plugin import Plugin
+    from .plugins.monitor import every
+    from .process import ProcessBus
+    from .site import SiteUnreachable
+    from .wspbus import Bus, ChannelFailures, Refusal, states
+
+    bus: ProcessBus
+
+__version__ = "0.1.0"
+__all__ = ["Bus", "ChannelFailures", "Plugin", "Refusal", "SiteUnreachable", "bus", "every", "states"]
+
+_HOMES = {
+    "Bus": "wspbus",
+    "ChannelFailures": "wspbus",
+    "Plugin": "plugin",
+    "Refusal": "wspbus",
+    "SiteUnreachable": "site",
+    "bus": "process",
+    "every": "plugins.monitor",
+    "states": "wspbus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

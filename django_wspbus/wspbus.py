@@ -1,0 +1,884 @@
+"""The Web Site Process Bus: a state machine and a messenger for one process.
+
+The state is that of the process; its methods move it, and publish to the listeners of the
+channel of that name. Any other channel may be used freely::
+
+                        O
+                        |
+                        V
+       STOPPING --> STOPPED --> EXITING -> X
+          A   A         |
+          |    \\___     |
+          |        \\    |
+          |         V   V
+        STARTED <-- STARTING
+
+The idea and the interface are CherryPy's (``cherrypy.process.wspbus``): plugins written for that
+bus work on this one. This file needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import enum
+import itertools
+import os
+import sys
+import threading
+import time
+import traceback as tracebacks
+import warnings
+import weakref
+from _thread import LockType, allocate_lock
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial, update_wrapper
+from operator import itemgetter
+from typing import Any, NoReturn, TypeVar, overload
+
+__all__ = ["Bus", "ChannelFailures", "Lifespan", "Refusal", "State", "states"]
+
+EX_SOFTWARE = 70
+"""The status of a process in which a listener failed (``sysexits.h``)."""
+
+Listener = Callable[..., Any]
+L = TypeVar("L", bound=Listener)
+
+BUILT_IN_CHANNELS = ("start", "stop", "exit", "graceful", "log", "main")
+ROLES = ("site", "worker")
+# What happens to a process concerns those who serve in it, unless they say otherwise.
+WORKER_CHANNELS = frozenset({"start", "stop", "exit", "graceful", "main"})
+
+MOST_PLANS = 1000
+
+# Modules may change directory later; a restart needs the one in which the command line was valid.
+_startup_cwd = os.getcwd()
+
+
+class State(enum.Enum):
+    STOPPED = enum.auto()
+    STARTING = enum.auto()
+    STARTED = enum.auto()
+    STOPPING = enum.auto()
+    EXITING = enum.auto()
+
+    def __repr__(self) -> str:
+        return f"states.{self.name}"
+
+
+states = State
+
+
+class Refusal(Exception):
+    """What a listener raises for an expected failure: its message says it all, so no traceback is logged.
+
+    ``status`` is the exit status that a command should leave with.
+    """
+
+    def __init__(self, message: str, *, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ChannelFailures(Exception):
+    """The exceptions that the listeners of one channel raised; false while there are none.
+
+    Printed as an uncaught exception, it shows the traceback of every one of them.
+    """
+
+    delimiter = "\n"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._exceptions: list[BaseException] = []
+
+    def handle_exception(self) -> None:
+        """Append the exception that is being handled."""
+        error = sys.exception()
+        if error is not None:
+            self._exceptions.append(error)
+
+    def get_instances(self) -> list[BaseException]:
+        """Return the exceptions, in the order in which they were raised."""
+        return self._exceptions[:]
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # read by whatever prints a traceback (PEP 678)
+        return ["".join(tracebacks.format_exception(error)).rstrip() for error in self._exceptions]
+
+    def __str__(self) -> str:
+        return self.delimiter.join(map(repr, self._exceptions))
+
+    __repr__ = __str__
+
+    def __bool__(self) -> bool:
+        return bool(self._exceptions)
+
+
+class _Channels(dict[str, set[Listener]]):
+    """A plain dict of sets, but for telling when an entry is replaced."""
+
+    def __init__(self, entries: Mapping[str, set[Listener]], changed: Callable[[], None]) -> None:
+        super().__init__(entries)
+        self.changed = changed
+
+
+def _tell_changes(name: str) -> None:
+    change = getattr(dict, name)
+
+    def method(self: _Channels, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return change(self, *args, **kwargs)
+        finally:
+            self.changed()
+
+    setattr(_Channels, name, method)
+
+
+for _name in ("__setitem__", "__delitem__", "__ior__", "setdefault", "update", "pop", "popitem", "clear"):
+    _tell_changes(_name)
+
+
+class Lifespan:
+    """A generator function as a pair of listeners: what comes before its ``yield`` starts, the rest stops."""
+
+    def __init__(
+        self, bus: Bus, function: Callable[[], Iterator[Any]], priority: float, role: str | None
+    ) -> None:
+        self.bus = bus
+        self.priority = priority
+        self.role = role
+        self._open = contextlib.contextmanager(function)
+        self._context: contextlib.AbstractContextManager[Any] | None = None
+        self._inherited: list[object] = []
+        update_wrapper(self, function)
+
+    def __call__(self) -> Iterator[Any]:
+        return self.__wrapped__()  # type: ignore[attr-defined,no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<Lifespan {self.__qualname__}>"  # type: ignore[attr-defined]
+
+    def subscribe(self) -> None:
+        # Mirrored priority and order: what started last is the first to be undone.
+        self.bus.subscribe("start", self.start, self.priority, role=self.role)
+        self.bus._add("stop", self.stop, 100 - self.priority, -next(self.bus._serials), self.role)
+
+    def unsubscribe(self) -> None:
+        self.bus.unsubscribe("start", self.start)
+        self.bus.unsubscribe("stop", self.stop)
+
+    def start(self) -> None:
+        if self._context is None:
+            context = self._open()
+            context.__enter__()
+            self._context = context
+
+    def stop(self) -> None:
+        context, self._context = self._context, None
+        if context is not None:
+            context.__exit__(None, None, None)
+
+    def forget(self) -> None:
+        """In a forked child: what the parent started is the parent's to undo.
+
+        The generator is kept, as letting it go would run its ``finally``.
+        """
+        if self._context is not None:
+            self._inherited.append(self._context)
+            self._context = None
+
+
+class Bus:
+    """Process state machine and messenger.
+
+    All listeners of a channel run, in priority order (0 first, 50 if neither ``priority`` nor
+    ``callback.priority`` says otherwise; equal ones as they subscribed), even if some fail: each
+    failure is logged, then all are raised together. ``SystemExit`` and ``KeyboardInterrupt`` pass through.
+
+    ``stop_timeout``: seconds that an exit may take in all, from the first ``stop`` listener to the
+    end of the last thread; then what hangs is named on stderr, and the process ends with status 70.
+
+    Methods may be called from any thread, from listeners, and from signal handlers.
+    """
+
+    states = State
+
+    def __init__(self, stop_timeout: float | None = None) -> None:
+        self.stop_timeout = stop_timeout
+        self.listeners: dict[str, set[Listener]] = _Channels(
+            {channel: set() for channel in BUILT_IN_CHANNELS}, self._forget_plans
+        )
+        self._order: dict[tuple[str, Listener], tuple[float, int, str | None]] = {}
+        self._serials = itertools.count()
+        self._plans: dict[str, tuple[Listener, ...]] = {}
+        self._roles: frozenset[str] | None = None
+        self._reset()
+        _instances.append(weakref.ref(self, _instances.remove))
+
+    def _reset(self) -> None:
+        """Give the bus the state of a fresh process; it keeps its listeners."""
+        self.state = State.STOPPED
+        self.execv = False
+        self._transition = threading.RLock()  # held by the thread that moves the state
+        self._busy = False
+        self._pending: deque[Callable[[], None]] = deque()
+        self._deferred: deque[Callable[[], Any]] = deque()
+        # Waiting threads sleep on raw locks: unlike a Condition's, their release may come from a
+        # signal handler that interrupted anything.
+        self._waiters: dict[LockType, str | None] = {}
+        self._blocking: int | None = None
+        self._exit_asked = False
+        self._exiting: int | None = None
+        self._deadline: float | None = None
+        self._running: tuple[str, Listener] | None = None
+        self._failed = False
+        self._guarded = False
+
+    def _forget_parent(self) -> None:
+        """In a forked child: inherit the listeners and nothing else."""
+        self._reset()
+        self._plans = {}
+        if self._roles is not None:
+            self._roles = frozenset()
+        for (channel, callback) in list(self._order):
+            owner = getattr(callback, "__self__", None)
+            if channel == "stop" and isinstance(owner, Lifespan):
+                owner.forget()
+
+    # Roles
+
+    @property
+    def roles(self) -> frozenset[str] | None:
+        """The roles this process plays, of "site" and "worker"; None: whoever listens is called."""
+        return self._roles
+
+    @roles.setter
+    def roles(self, roles: Iterable[str] | None) -> None:
+        if roles is not None:
+            roles = frozenset(roles)
+            for role in roles:
+                _check_role(role, ROLES)
+        self._roles = roles
+        self._forget_plans()
+
+    def _plays(self, role: str | None, channel: str) -> bool:
+        if role is None:
+            role = "worker" if channel in WORKER_CHANNELS else "any"
+        return self._roles is None or role == "any" or role in self._roles
+
+    # Listeners
+
+    @overload
+    def subscribe(
+        self, channel: str, callback: None = None, priority: float | None = None, *, role: str | None = None
+    ) -> Callable[[L], L]: ...
+
+    @overload
+    def subscribe(
+        self, channel: str, callback: L, priority: float | None = None, *, role: str | None = None
+    ) -> L: ...
+
+    def subscribe(
+        self,
+        channel: str,
+        callback: Any = None,
+        priority: float | None = None,
+        *,
+        role: str | None = None,
+    ) -> Any:
+        """Add a listener to a channel; without ``callback``, return a decorator that does.
+
+        ``role``: "site", "worker" or "any", the processes in which it is called. Left out it means
+        "worker" on start, stop, exit, graceful and main, and "any" on every other channel.
+        An unknown role is a ValueError.
+        """
+        if callback is None:
+            return partial(self.subscribe, channel, priority=priority, role=role)
+        if role is not None:
+            _check_role(role, (*ROLES, "any"))
+        if priority is None:
+            priority = getattr(callback, "priority", 50)
+        self._add(channel, callback, priority, next(self._serials), role)
+        return callback
+
+    def _add(
+        self, channel: str, callback: Listener, priority: float, serial: int, role: str | None
+    ) -> None:
+        # Each step is atomic, and the plans go last: no lock for a signal handler to wait on.
+        self._order[channel, callback] = (priority, serial, role)
+        listeners = self.listeners.get(channel)
+        if listeners is None:
+            listeners = dict.setdefault(self.listeners, channel, set())
+        listeners.add(callback)
+        self._plans = {}
+        if self._waiters:
+            for waiter, polled in list(self._waiters.items()):
+                if polled == channel:
+                    _release(waiter)
+
+    def unsubscribe(self, channel: str, callback: Listener) -> None:
+        """Remove a listener from a channel, if it is there."""
+        listeners = self.listeners.get(channel)
+        if listeners is not None:
+            listeners.discard(callback)
+            self._order.pop((channel, callback), None)
+            self._plans = {}
+
+    def lifespan(
+        self,
+        function: Callable[[], Iterator[Any]] | float | None = None,
+        priority: float | None = None,
+        role: str | None = None,
+    ) -> Any:
+        """Decorate a generator function of one ``yield``: run it up to there at start, and on at stop.
+
+        It goes on only where it had come that far. Lifespans stop in the reverse of the order in
+        which they start: one of start priority p stops at 100 - p. Returns a `Lifespan`.
+        """
+        if not callable(function):
+            return partial(self.lifespan, priority=function if priority is None else priority, role=role)
+        if priority is None:
+            priority = getattr(function, "priority", 50)
+        lifespan = Lifespan(self, function, priority, role)
+        lifespan.subscribe()
+        return lifespan
+
+    def _forget_plans(self) -> None:
+        self._plans = {}
+
+    def _plan(self, channel: str) -> tuple[Listener, ...]:
+        """Return the listeners to call on a channel, in order."""
+        # Whoever changes the listeners puts a new dict in place of this one: a plan that they
+        # overtake is stored where nobody looks.
+        plans = self._plans
+        plan = plans.get(channel)
+        if plan is not None:
+            return plan
+        listeners = self.listeners.get(channel)
+        if listeners is None:
+            if len(plans) < MOST_PLANS:  # the names of channels have no end
+                plans[channel] = ()
+            return ()
+        chosen = []
+        for callback in tuple(listeners):
+            priority, serial, role = self._order.get((channel, callback)) or (
+                getattr(callback, "priority", 50),
+                0,
+                None,
+            )
+            if self._plays(role, channel):
+                chosen.append((priority, serial, callback))
+        chosen.sort(key=itemgetter(0, 1))
+        plan = plans[channel] = tuple(callback for _, _, callback in chosen)
+        return plan
+
+    def publish(self, channel: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call the listeners of a channel; return what they returned, in priority order.
+
+        Raises `ChannelFailures`, after all have run, if some failed.
+        """
+        # The hot path of a site: one cached tuple, one try for the whole loop.
+        try:
+            callbacks = self._plans[channel]
+        except KeyError:
+            callbacks = self._plan(channel)
+        if not callbacks:
+            return []
+        output: list[Any] = []
+        if kwargs:  # apart, as f(**kwargs) costs a dict for each listener, even if empty
+            self._call_rest(channel, callbacks, output, args, kwargs)
+            return output
+        try:
+            for callback in callbacks:
+                output.append(callback(*args))
+        except BaseException as error:
+            self._call_rest(channel, callbacks[len(output) :], output, args, kwargs, error)
+        return output
+
+    def _call_rest(
+        self,
+        channel: str,
+        callbacks: tuple[Listener, ...],
+        output: list[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        """Call the listeners one by one; the first, if an ``error`` is given, has failed with it."""
+        failures = ChannelFailures()
+        if error is not None:
+            self._note_failure(failures, channel, callbacks[0], error)
+            callbacks = callbacks[1:]
+        for callback in callbacks:
+            try:
+                output.append(callback(*args, **kwargs))
+            except BaseException as failure:
+                self._note_failure(failures, channel, callback, failure)
+        if failures:
+            raise failures
+
+    def _note_failure(
+        self, failures: ChannelFailures, channel: str, callback: Listener, error: BaseException
+    ) -> None:
+        """Log an error and add it to ``failures``; raise it if it is to pass through."""
+        if not isinstance(error, Exception):
+            _spoil(error, bool(failures))
+            raise error
+        failures._exceptions.append(error)
+        # What fails to log cannot be logged.
+        if channel != "log" and self._plan("log"):
+            self._log_error(f"Error in {channel!r} listener {callback!r}", error)
+
+    def _log_error(self, message: str, error: BaseException) -> None:
+        if isinstance(error, Refusal):
+            self.log(f"{message}: {error}", level=20)
+        else:
+            self.log(message + "\n" + "".join(tracebacks.format_exception(error)), level=40)
+
+    def log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Publish a message and its level, as in `logging`, on ``log``; append the current traceback on request.
+
+        A log listener that fails is told on stderr, and stops nobody.
+        """
+        if not self._plan("log"):
+            return
+        if traceback:
+            msg += "\n" + tracebacks.format_exc()
+        try:
+            self.publish("log", msg, level)
+        except ChannelFailures as failures:
+            _print(f"{msg}\nA log listener failed:", *failures.__notes__)
+
+    # Transitions
+
+    def start(self) -> None:
+        """Run the ``start`` listeners: STOPPED, STARTING, STARTED.
+
+        If one fails, the bus stops and exits, and `ChannelFailures` is raised. An exit asked for
+        meanwhile takes effect between two listeners: then start() returns, and the bus has exited.
+        """
+        self._perform(self._start)
+
+    def stop(self) -> None:
+        """Run the ``stop`` listeners: STOPPING, STOPPED."""
+        self._perform(self._stop)
+
+    def graceful(self) -> None:
+        """Run the ``graceful`` listeners: renew what serves."""
+        self._perform(self._graceful)
+
+    def exit(self) -> None:
+        """Stop, then run the ``exit`` listeners: STOPPING, STOPPED, EXITING.
+
+        All of them run, whatever fails; failures are logged, and make `block` raise SystemExit(70).
+        """
+        if self._exit_asked:
+            self.execv = False  # told to restart and then to exit: exit
+        self._ask_exit()
+
+    def restart(self) -> None:
+        """Exit, and have the thread in `block` execute the process anew, command line and all."""
+        if not self._exit_asked:
+            self.execv = True
+        self._ask_exit()
+
+    def _ask_exit(self) -> None:
+        self._exit_asked = True
+        self._wake()
+        here = threading.current_thread()
+        if self._exiting not in (None, here.ident) and here is not threading.main_thread():
+            # A stop listener may be joining this very thread: it must not wait for the exit.
+            self.log("Bus is exiting already")
+            return
+        self._perform(self._exit)
+
+    def _perform(self, operation: Callable[[], None]) -> None:
+        """Run a transition after the one that another thread is in, or at the end of our own."""
+        with self._transition:
+            if self._busy:  # we are in a listener, or in a signal handler that interrupted one
+                self._pending.append(operation)
+                return
+            try:
+                self._run(operation)
+            finally:
+                # Looked at once more after each: a handler may have appended up to the last moment.
+                while self._pending:
+                    with contextlib.suppress(Exception):  # logged where it was raised
+                        self._run(self._pending.popleft())
+
+    def _run(self, operation: Callable[[], None]) -> None:
+        self._busy = True
+        try:
+            operation()
+        finally:
+            self._busy = False
+
+    def _start(self) -> None:
+        if self.state in (State.STARTING, State.STARTED):
+            self.log(f"Bus is {self.state.name} already")
+            return
+        if not self._guarded:
+            atexit.register(self._clean_exit, os.getpid())
+            self._guarded = True
+        self._exit_asked = self._failed = False
+        self._deadline = None
+        self._enter(State.STARTING)
+        try:
+            self._call_all("start", until=self._exit_is_asked)
+        except BaseException as error:
+            self._report_failed_start(error)
+            self._exit_asked = True
+            with contextlib.suppress(Exception):
+                self._exit()
+            _spoil(error, self._failed)
+            raise
+        if not self._exit_asked:  # else the exit is pending, and goes on from STARTING
+            self._enter(State.STARTED)
+
+    def _report_failed_start(self, error: BaseException) -> None:
+        message = "Shutting down due to error in start listener:"
+        if not isinstance(error, ChannelFailures):
+            self.log(f"{message} {error!r}", level=40)
+        elif self._plan("log"):
+            expected = all(isinstance(each, Refusal) for each in error.get_instances())
+            self.log(f"{message} {error}", level=20 if expected else 40)
+        else:
+            _print(message, *error.__notes__)
+
+    def _stop(self) -> None:
+        self._enter(State.STOPPING)
+        try:
+            self._call_all("stop")
+        finally:
+            self._enter(State.STOPPED)
+
+    def _graceful(self) -> None:
+        self.log("Bus graceful")
+        self._call_all("graceful")
+
+    def _exit(self) -> None:
+        if self.state is State.EXITING:
+            self.log("Bus is EXITING already")
+            return
+        self._exit_asked = True
+        self._exiting = threading.get_ident()
+        if self.stop_timeout is not None:
+            self._deadline = time.monotonic() + self.stop_timeout
+        interruptions: list[BaseException] = []
+        try:
+            with self._watchdog():
+                self._enter(State.STOPPING)
+                self._call_to_the_end("stop", interruptions)
+                self._enter(State.STOPPED)
+                self._enter(State.EXITING)
+                self._call_to_the_end("exit", interruptions)
+                # Not strictly a state, but it beats seeing "Waiting for child threads" and then nothing.
+                self.log("Bus EXITED")
+        finally:
+            self._exiting = None
+            self._unguard()
+        for interruption in interruptions:
+            _spoil(interruption, self._failed)
+            raise interruption
+
+    def _call_to_the_end(self, channel: str, interruptions: list[BaseException]) -> None:
+        try:
+            self._call_all(channel, interruptions=interruptions)
+        except ChannelFailures:
+            self._failed = True
+
+    def _call_all(
+        self,
+        channel: str,
+        *,
+        until: Callable[[], bool] | None = None,
+        interruptions: list[BaseException] | None = None,
+    ) -> None:
+        """Publish for a transition: ``until`` may end it early; ``interruptions`` are put off."""
+        failures = ChannelFailures()
+        for callback in self._plan(channel):
+            if until is not None and until():
+                break
+            self._running = (channel, callback)
+            try:
+                callback()
+            except BaseException as error:
+                if interruptions is not None and not isinstance(error, Exception):
+                    interruptions.append(error)
+                else:
+                    self._note_failure(failures, channel, callback, error)
+            finally:
+                self._running = None
+        if failures:
+            raise failures
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._wake()
+        self.log(f"Bus {state.name}")
+
+    def _exit_is_asked(self) -> bool:
+        self._run_deferred()
+        return self._exit_asked
+
+    # Waiting
+
+    def wait(
+        self, state: State | Iterable[State], interval: float = 0.1, channel: str | None = None
+    ) -> None:
+        """Wait for one of the given states, publishing to ``channel`` every ``interval`` seconds.
+
+        It wakes at once, and while nobody listens on the channel it does not wake before.
+        """
+        wanted = {state} if isinstance(state, State) else set(state)
+        self._wait(lambda: self.state in wanted, interval=interval, channel=channel)
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float | None = None) -> bool:
+        """Wait, in a listener, until ``condition()`` is true; return whether it is.
+
+        False comes at the deadline, and as soon as an exit is asked for during a start. Whoever
+        makes the condition true calls `wake`. In the main thread deferred functions run meanwhile.
+        """
+        self._wait(
+            lambda: condition() or (self._exit_asked and self.state is State.STARTING), timeout=timeout
+        )
+        return bool(condition())
+
+    def wake(self) -> None:
+        """Let whoever is in `wait_for` look at its condition again."""
+        self._wake()
+
+    def _wait(
+        self,
+        done: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+        interval: float = 0.1,
+        channel: str | None = None,
+    ) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._waiters[waiter] = channel
+        try:
+            while True:
+                self._run_deferred()
+                if done():
+                    return
+                pause = interval if channel is not None and self._plan(channel) else -1
+                if deadline is not None:
+                    remaining = deadline - time.monotonic()
+                    if remaining <= 0:
+                        return
+                    pause = remaining
+                if not waiter.acquire(timeout=pause) and channel is not None:
+                    with contextlib.suppress(ChannelFailures):  # logged; the wait goes on
+                        self.publish(channel)
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def _wake(self) -> None:
+        for waiter in list(self._waiters):
+            _release(waiter)
+
+    def defer(self, function: Callable[[], Any]) -> None:
+        """Have a function called by the thread that is in `block`; safe in a signal handler.
+
+        What is deferred during a start in the main thread runs between two of its listeners.
+        """
+        self._deferred.append(function)
+        self._wake()
+
+    def _run_deferred(self) -> None:
+        if threading.get_ident() != (self._blocking or threading.main_thread().ident):
+            return
+        while self._deferred:
+            function = self._deferred.popleft()
+            try:
+                function()
+            except Exception as error:
+                self._log_error(f"Error in deferred {function!r}", error)
+
+    def block(self, interval: float = 0.1) -> None:
+        """Wait for EXITING, KeyboardInterrupt or SystemExit, then for the threads that are not daemons.
+
+        To be called by the main thread. Raises SystemExit(70) if a listener failed during the exit;
+        after `restart` it does not return, but executes the process anew.
+        """
+        self._blocking = threading.get_ident()
+        try:
+            try:
+                self.wait(State.EXITING, interval=interval, channel="main")
+            except (KeyboardInterrupt, OSError):
+                self.log("Keyboard Interrupt: shutting down bus")
+                self.exit()
+            except SystemExit as error:
+                self.log("SystemExit raised: shutting down bus")
+                self.exit()
+                _spoil(error, self._failed)
+                raise
+            with self._transition:  # the thread that exits still has exit listeners to run
+                pass
+            with self._watchdog():
+                self._join_threads()
+        finally:
+            self._blocking = None
+        if self.execv:
+            self._do_execv()
+        if self._failed:
+            raise SystemExit(EX_SOFTWARE)
+
+    def _join_threads(self) -> None:
+        self.log("Waiting for child threads to terminate...")
+        for thread in _other_threads():
+            self.log(f"Waiting for thread {thread.name}.")
+            thread.join()
+
+    @contextlib.contextmanager
+    def _watchdog(self) -> Generator[None]:
+        """End the process if the body runs past the deadline of the exit."""
+        if self._deadline is None:
+            yield
+            return
+        remaining = max(self._deadline - time.monotonic(), 0.05)
+        timer = threading.Timer(remaining, self._end_hanging, [threading.get_ident()])
+        timer.name = "Bus watchdog"
+        timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # no new thread while the interpreter ends
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if timer.is_alive():
+                timer.join()
+
+    def _end_hanging(self, ident: int) -> NoReturn:
+        running = self._running
+        lines = [f"Bus: not stopped within {self.stop_timeout} seconds."]
+        if running is not None:
+            lines += [f"The {running[0]!r} listener {running[1]!r} hangs:", *_stack(ident)]
+        else:
+            for thread in _other_threads():
+                lines += [f"The thread {thread.name} hangs:", *_stack(thread.ident)]
+        with contextlib.suppress(BaseException):
+            _print(*lines)
+            self.publish("abort")
+        os._exit(EX_SOFTWARE)
+
+    def start_with_callback(
+        self, func: Callable[..., Any], args: Any = None, kwargs: Mapping[str, Any] | None = None
+    ) -> threading.Thread:
+        """Start the bus; call ``func`` in a new thread once it is STARTED. Return that thread."""
+
+        def call() -> None:
+            self.wait(State.STARTED)
+            func(*(args or ()), **(kwargs or {}))
+
+        thread = threading.Thread(target=call)
+        thread.name = "Bus Callback " + thread.name
+        thread.start()
+        self.start()
+        return thread
+
+    @contextlib.contextmanager
+    def running(self, *roles: str) -> Generator[Bus]:
+        """Start and stop the bus around a block, playing the given roles meanwhile.
+
+        Inside a bus that runs and plays them, it does nothing.
+        """
+        for role in roles:
+            _check_role(role, ROLES)
+        if self.state is State.STARTED:
+            missing = [role for role in roles if not self._plays(role, "start")]
+            if missing:
+                raise RuntimeError(f"The bus is running already, without the role {missing[0]!r}.")
+            yield self
+            return
+        before = self.roles
+        if before is not None:
+            self.roles = before.union(roles)
+        try:
+            self.start()
+            try:
+                yield self
+            finally:
+                if self.state is not State.EXITING:
+                    self.stop()
+        finally:
+            self._unguard()
+            self.roles = before
+
+    # The ends of a process
+
+    def _clean_exit(self, pid: int) -> None:
+        if pid != os.getpid() or self.state is State.EXITING:
+            return
+        warnings.warn(
+            f"The main thread is exiting, but the Bus is in the {self.state!r} state; "
+            "shutting it down automatically now. You must either call bus.block() after start(), "
+            "or call bus.exit() before the main thread exits.",
+            RuntimeWarning,
+            stacklevel=1,
+        )
+        self.exit()
+
+    def _unguard(self) -> None:
+        atexit.unregister(self._clean_exit)
+        self._guarded = False
+
+    def _do_execv(self) -> NoReturn:
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        self.log(f"Re-spawning {' '.join(arguments)}")
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
+        os.chdir(_startup_cwd)
+        os.execv(sys.executable, arguments)
+
+
+def _check_role(role: str, known: tuple[str, ...]) -> None:
+    if role not in known:
+        raise ValueError(f"Unknown role {role!r}: it must be one of {', '.join(map(repr, known))}.")
+
+
+def _spoil(error: BaseException, failed: bool) -> None:
+    """Let no process leave with status 0 in which a listener failed."""
+    if failed and isinstance(error, SystemExit) and not error.code:
+        error.code = EX_SOFTWARE
+
+
+def _release(waiter: LockType) -> None:
+    with contextlib.suppress(RuntimeError):  # released already
+        waiter.release()
+
+
+def _print(*lines: str) -> None:
+    with contextlib.suppress(Exception):  # stderr may be closed, or None
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _stack(ident: int | None) -> list[str]:
+    frame = sys._current_frames().get(ident or 0)
+    return [line.rstrip() for line in tracebacks.format_stack(frame)] if frame else []
+
+
+def _other_threads() -> list[threading.Thread]:
+    """Return the threads to wait for before the process ends."""
+    skipped = (threading.current_thread(), threading.main_thread())
+    return [thread for thread in threading.enumerate() if thread not in skipped and not thread.daemon]
+
+
+_instances: list[weakref.ref[Bus]] = []
+
+
+def _forget_parents() -> None:
+    for reference in list(_instances):
+        bus = reference()
+        if bus is not None:
+            bus._forget_parent()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
