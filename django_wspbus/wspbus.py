@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import enum
 import itertools
 import os
@@ -151,7 +152,6 @@ class Lifespan:
         self.role = role
         self._open = contextlib.contextmanager(function)
         self._context: contextlib.AbstractContextManager[Any] | None = None
-        self._inherited: list[object] = []
         update_wrapper(self, function)
 
     def __call__(self) -> Iterator[Any]:
@@ -181,12 +181,10 @@ class Lifespan:
             context.__exit__(None, None, None)
 
     def forget(self) -> None:
-        """In a forked child: what the parent started is the parent's to undo.
-
-        The generator is kept, as letting it go would run its ``finally``.
-        """
+        """In a forked child: what the parent started is the parent's to undo."""
         if self._context is not None:
-            self._inherited.append(self._context)
+            # Letting the generator go, be it as the interpreter ends, would run its ``finally``.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
             self._context = None
 
 
@@ -214,6 +212,7 @@ class Bus:
         self._serials = itertools.count()
         self._plans: dict[str, tuple[Listener, ...]] = {}
         self._roles: frozenset[str] | None = None
+        self._relinquished: tuple[frozenset[str] | None, list[tuple[Lifespan, Any]]] | None = None
         self._reset()
         _instances.append(weakref.ref(self, _instances.remove))
 
@@ -229,23 +228,30 @@ class Bus:
         # signal handler that interrupted anything.
         self._waiters: dict[LockType, str | None] = {}
         self._blocking: int | None = None
+        self._block_is_over = False
         self._exit_asked = False
         self._exiting: int | None = None
+        self._handed_over = False
         self._deadline: float | None = None
         self._running: tuple[str, Listener] | None = None
         self._failed = False
         self._guarded = False
+        self._carried_on = False
 
     def _forget_parent(self) -> None:
         """In a forked child: inherit the listeners and nothing else."""
         self._reset()
         self._plans = {}
+        owners = [
+            getattr(callback, "__self__", None) for channel, callback in self._order if channel == "stop"
+        ]
+        lifespans = [owner for owner in owners if isinstance(owner, Lifespan)]
+        if self._relinquished is None:  # else this is the second fork of a daemon
+            self._relinquished = self._roles, [(lifespan, lifespan._context) for lifespan in lifespans]
         if self._roles is not None:
             self._roles = frozenset()
-        for (channel, callback) in list(self._order):
-            owner = getattr(callback, "__self__", None)
-            if channel == "stop" and isinstance(owner, Lifespan):
-                owner.forget()
+        for lifespan in lifespans:
+            lifespan.forget()
 
     # Roles
 
@@ -303,9 +309,7 @@ class Bus:
         self._add(channel, callback, priority, next(self._serials), role)
         return callback
 
-    def _add(
-        self, channel: str, callback: Listener, priority: float, serial: int, role: str | None
-    ) -> None:
+    def _add(self, channel: str, callback: Listener, priority: float, serial: int, role: str | None) -> None:
         # Each step is atomic, and the plans go last: no lock for a signal handler to wait on.
         self._order[channel, callback] = (priority, serial, role)
         listeners = self.listeners.get(channel)
@@ -347,6 +351,7 @@ class Bus:
 
     def _forget_plans(self) -> None:
         self._plans = {}
+        self._wake()  # whoever waits may have a channel to poll now, or none
 
     def _plan(self, channel: str) -> tuple[Listener, ...]:
         """Return the listeners to call on a channel, in order."""
@@ -417,7 +422,7 @@ class Bus:
             except BaseException as failure:
                 self._note_failure(failures, channel, callback, failure)
         if failures:
-            raise failures
+            raise failures from None  # each is shown once, in the notes
 
     def _note_failure(
         self, failures: ChannelFailures, channel: str, callback: Listener, error: BaseException
@@ -436,6 +441,11 @@ class Bus:
             self.log(f"{message}: {error}", level=20)
         else:
             self.log(message + "\n" + "".join(tracebacks.format_exception(error)), level=40)
+
+    def _drop(self, message: str, failures: ChannelFailures) -> None:
+        """End failures that nobody is to catch: each was logged, unless there is nobody to log to."""
+        if not self._plan("log"):
+            _print(message, *failures.__notes__)
 
     def log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Publish a message and its level, as in `logging`, on ``log``; append the current traceback on request.
@@ -473,6 +483,8 @@ class Bus:
         """Stop, then run the ``exit`` listeners: STOPPING, STOPPED, EXITING.
 
         All of them run, whatever fails; failures are logged, and make `block` raise SystemExit(70).
+        During a transition in another thread that one goes on to the exit, and only the main thread
+        waits for it.
         """
         if self._exit_asked:
             self.execv = False  # told to restart and then to exit: exit
@@ -488,25 +500,50 @@ class Bus:
         self._exit_asked = True
         self._wake()
         here = threading.current_thread()
-        if self._exiting not in (None, here.ident) and here is not threading.main_thread():
-            # A stop listener may be joining this very thread: it must not wait for the exit.
+        if here is threading.main_thread():
+            self._perform(self._exit)
+        elif self._exiting not in (None, here.ident):
             self.log("Bus is exiting already")
-            return
-        self._perform(self._exit)
+        else:
+            # Not to be waited for: a listener of what is under way may be joining this very thread.
+            self._handed_over = True
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Run the exit that a thread has handed over, unless another is in a transition: then it will."""
+        while self._handed_over and self._transition.acquire(blocking=False):
+            try:
+                if self._handed_over:
+                    self._handed_over = False
+                    self._perform(self._exit)
+            finally:
+                self._transition.release()
 
     def _perform(self, operation: Callable[[], None]) -> None:
         """Run a transition after the one that another thread is in, or at the end of our own."""
-        with self._transition:
-            if self._busy:  # we are in a listener, or in a signal handler that interrupted one
-                self._pending.append(operation)
-                return
-            try:
-                self._run(operation)
-            finally:
-                # Looked at once more after each: a handler may have appended up to the last moment.
-                while self._pending:
-                    with contextlib.suppress(Exception):  # logged where it was raised
-                        self._run(self._pending.popleft())
+        try:
+            with self._transition:
+                if self._busy:  # we are in a listener, or in a signal handler that interrupted one
+                    self._pending.append(operation)
+                    return
+                try:
+                    self._run(operation)
+                finally:
+                    # Looked at once more after each: a handler may have appended up to the last moment.
+                    while self._pending:
+                        self._run_pending(self._pending.popleft())
+                    if self._carried_on:
+                        self._carried_on = False
+                        self._transition.release()
+        finally:
+            self._take_over()
+
+    def _run_pending(self, operation: Callable[[], None]) -> None:
+        try:
+            self._run(operation)
+        except ChannelFailures as failures:
+            if operation != self._start:  # which reports for itself
+                self._drop(f"Errors in {operation.__name__.lstrip('_')!r} listeners:", failures)
 
     def _run(self, operation: Callable[[], None]) -> None:
         self._busy = True
@@ -519,23 +556,29 @@ class Bus:
         if self.state in (State.STARTING, State.STARTED):
             self.log(f"Bus is {self.state.name} already")
             return
-        if not self._guarded:
-            atexit.register(self._clean_exit, os.getpid())
-            self._guarded = True
+        if self.state is State.EXITING:
+            self.execv = False  # of an exit that is over
+        self._guard()
         self._exit_asked = self._failed = False
         self._deadline = None
-        self._enter(State.STARTING)
         try:
+            self._enter(State.STARTING)
             self._call_all("start", until=self._exit_is_asked)
         except BaseException as error:
-            self._report_failed_start(error)
+            if self.state is not State.STARTING:
+                raise  # a forked child leaves: the start was its parent's
+            self._failed = isinstance(error, ChannelFailures)
             self._exit_asked = True
-            with contextlib.suppress(Exception):
+            try:
+                self._report_failed_start(error)
+            finally:
                 self._exit()
             _spoil(error, self._failed)
             raise
-        if not self._exit_asked:  # else the exit is pending, and goes on from STARTING
+        if not self._exit_asked:
             self._enter(State.STARTED)
+        elif self._exit not in self._pending:
+            self._exit()  # asked for by another thread
 
     def _report_failed_start(self, error: BaseException) -> None:
         message = "Shutting down due to error in start listener:"
@@ -548,11 +591,12 @@ class Bus:
             _print(message, *error.__notes__)
 
     def _stop(self) -> None:
-        self._enter(State.STOPPING)
         try:
+            self._enter(State.STOPPING)
             self._call_all("stop")
         finally:
-            self._enter(State.STOPPED)
+            if self.state is State.STOPPING:  # and not a forked child that leaves
+                self._enter(State.STOPPED)
 
     def _graceful(self) -> None:
         self.log("Bus graceful")
@@ -564,18 +608,20 @@ class Bus:
             return
         self._exit_asked = True
         self._exiting = threading.get_ident()
+        self._handed_over = False
         if self.stop_timeout is not None:
             self._deadline = time.monotonic() + self.stop_timeout
         interruptions: list[BaseException] = []
         try:
             with self._watchdog():
-                self._enter(State.STOPPING)
+                self._enter(State.STOPPING, interruptions)
                 self._call_to_the_end("stop", interruptions)
-                self._enter(State.STOPPED)
-                self._enter(State.EXITING)
+                self._enter(State.STOPPED, interruptions)
+                self._enter(State.EXITING, interruptions)
                 self._call_to_the_end("exit", interruptions)
                 # Not strictly a state, but it beats seeing "Waiting for child threads" and then nothing.
-                self.log("Bus EXITED")
+                with _put_off(interruptions):
+                    self.log("Bus EXITED")
         finally:
             self._exiting = None
             self._unguard()
@@ -584,40 +630,82 @@ class Bus:
             raise interruption
 
     def _call_to_the_end(self, channel: str, interruptions: list[BaseException]) -> None:
-        try:
-            self._call_all(channel, interruptions=interruptions)
-        except ChannelFailures:
-            self._failed = True
-
-    def _call_all(
-        self,
-        channel: str,
-        *,
-        until: Callable[[], bool] | None = None,
-        interruptions: list[BaseException] | None = None,
-    ) -> None:
-        """Publish for a transition: ``until`` may end it early; ``interruptions`` are put off."""
+        """Publish for an exit: all listeners run, whatever they raise."""
         failures = ChannelFailures()
-        for callback in self._plan(channel):
-            if until is not None and until():
-                break
-            self._running = (channel, callback)
+        state, callbacks = self.state, iter(self._plan(channel))
+        while True:
             try:
-                callback()
+                self._call_each(channel, callbacks, failures)
+                break
             except BaseException as error:
-                if interruptions is not None and not isinstance(error, Exception):
-                    interruptions.append(error)
-                else:
-                    self._note_failure(failures, channel, callback, error)
-            finally:
-                self._running = None
+                if isinstance(error, Exception) or self.state is not state:
+                    raise  # as for the state: a forked child leaves, and the exit is its parent's
+                interruptions.append(error)
+        if failures:
+            self._failed = True
+            self._drop(f"Errors in {channel!r} listeners:", failures)
+
+    def _call_all(self, channel: str, until: Callable[[], bool] | None = None) -> None:
+        """Publish for a transition, which ``until`` may end early."""
+        failures = ChannelFailures()
+        self._call_each(channel, iter(self._plan(channel)), failures, until)
         if failures:
             raise failures
 
-    def _enter(self, state: State) -> None:
+    def _call_each(
+        self,
+        channel: str,
+        callbacks: Iterator[Listener],
+        failures: ChannelFailures,
+        until: Callable[[], bool] | None = None,
+    ) -> None:
+        pid, state = os.getpid(), self.state
+        for callback in callbacks:
+            if until is not None and until():
+                return
+            self._running = (channel, callback)
+            self._relinquished = None
+            try:
+                callback()
+            except BaseException as error:
+                self._note_failure(failures, channel, callback, error)
+            finally:
+                self._running = None
+            if os.getpid() != pid:
+                pid = os.getpid()
+                self._carry_on(state)
+
+    def _carry_on(self, state: State) -> None:
+        """In a forked child whose listener returned: take the place of the parent, as a daemon does."""
+        if self._relinquished is not None:
+            self._roles, opened = self._relinquished
+            for lifespan, context in opened:
+                lifespan._context = context
         self.state = state
+        self._plans = {}
+        self._busy = True
+        self._transition.acquire()
+        self._carried_on = True
+        if state is State.STARTING:
+            self._guard()
+
+    def _enter(self, state: State, interruptions: list[BaseException] | None = None) -> None:
+        self.state = state
+        if state is State.EXITING:
+            self._block_is_over = True
         self._wake()
-        self.log(f"Bus {state.name}")
+        with _put_off(interruptions):
+            self.log(f"Bus {state.name}")
+
+    @property
+    def exit_asked(self) -> bool:
+        """Whether the bus has been told to exit since it was last started."""
+        return self._exit_asked
+
+    @property
+    def failed(self) -> bool:
+        """Whether a listener failed during the exit."""
+        return self._failed
 
     def _exit_is_asked(self) -> bool:
         self._run_deferred()
@@ -625,9 +713,7 @@ class Bus:
 
     # Waiting
 
-    def wait(
-        self, state: State | Iterable[State], interval: float = 0.1, channel: str | None = None
-    ) -> None:
+    def wait(self, state: State | Iterable[State], interval: float = 0.1, channel: str | None = None) -> None:
         """Wait for one of the given states, publishing to ``channel`` every ``interval`` seconds.
 
         It wakes at once, and while nobody listens on the channel it does not wake before.
@@ -674,8 +760,10 @@ class Bus:
                         return
                     pause = remaining
                 if not waiter.acquire(timeout=pause) and channel is not None:
-                    with contextlib.suppress(ChannelFailures):  # logged; the wait goes on
+                    try:
                         self.publish(channel)
+                    except ChannelFailures as failures:  # the wait goes on
+                        self._drop(f"Errors in {channel!r} listeners:", failures)
         finally:
             self._waiters.pop(waiter, None)
 
@@ -699,7 +787,11 @@ class Bus:
             try:
                 function()
             except Exception as error:
-                self._log_error(f"Error in deferred {function!r}", error)
+                message = f"Error in deferred {function!r}"
+                if self._plan("log"):
+                    self._log_error(message, error)
+                else:
+                    _print(message, "".join(tracebacks.format_exception(error)))
 
     def block(self, interval: float = 0.1) -> None:
         """Wait for EXITING, KeyboardInterrupt or SystemExit, then for the threads that are not daemons.
@@ -708,9 +800,15 @@ class Bus:
         after `restart` it does not return, but executes the process anew.
         """
         self._blocking = threading.get_ident()
+        self._block_is_over = False
         try:
             try:
-                self.wait(State.EXITING, interval=interval, channel="main")
+                # An exit ends it, even if another thread has moved the bus on since.
+                self._wait(
+                    lambda: self.state is State.EXITING or self._block_is_over,
+                    interval=interval,
+                    channel="main",
+                )
             except (KeyboardInterrupt, OSError):
                 self.log("Keyboard Interrupt: shutting down bus")
                 self.exit()
@@ -732,9 +830,9 @@ class Bus:
 
     def _join_threads(self) -> None:
         self.log("Waiting for child threads to terminate...")
-        for thread in _other_threads():
-            self.log(f"Waiting for thread {thread.name}.")
-            thread.join()
+        while threads := _other_threads():  # they may start others
+            self.log(f"Waiting for thread {threads[0].name}.")
+            threads[0].join()
 
     @contextlib.contextmanager
     def _watchdog(self) -> Generator[None]:
@@ -771,16 +869,27 @@ class Bus:
     def start_with_callback(
         self, func: Callable[..., Any], args: Any = None, kwargs: Mapping[str, Any] | None = None
     ) -> threading.Thread:
-        """Start the bus; call ``func`` in a new thread once it is STARTED. Return that thread."""
+        """Start the bus; call ``func`` in a new thread once it is STARTED. Return that thread.
+
+        If the bus exits instead, the thread just ends.
+        """
+        tried = threading.Event()
 
         def call() -> None:
-            self.wait(State.STARTED)
-            func(*(args or ()), **(kwargs or {}))
+            self._wait(
+                lambda: self.state is State.STARTED or (tried.is_set() and self.state is State.EXITING)
+            )
+            if self.state is State.STARTED:
+                func(*(args or ()), **(kwargs or {}))
 
         thread = threading.Thread(target=call)
         thread.name = "Bus Callback " + thread.name
         thread.start()
-        self.start()
+        try:
+            self.start()
+        finally:
+            tried.set()
+            self._wake()
         return thread
 
     @contextlib.contextmanager
@@ -791,7 +900,9 @@ class Bus:
         """
         for role in roles:
             _check_role(role, ROLES)
-        if self.state is State.STARTED:
+        with self._transition:  # a start under way in another thread is waited for
+            runs = self.state in (State.STARTING, State.STARTED)
+        if runs:
             missing = [role for role in roles if not self._plays(role, "start")]
             if missing:
                 raise RuntimeError(f"The bus is running already, without the role {missing[0]!r}.")
@@ -816,14 +927,21 @@ class Bus:
     def _clean_exit(self, pid: int) -> None:
         if pid != os.getpid() or self.state is State.EXITING:
             return
-        warnings.warn(
-            f"The main thread is exiting, but the Bus is in the {self.state!r} state; "
-            "shutting it down automatically now. You must either call bus.block() after start(), "
-            "or call bus.exit() before the main thread exits.",
-            RuntimeWarning,
-            stacklevel=1,
-        )
-        self.exit()
+        try:
+            warnings.warn(
+                f"The main thread is exiting, but the Bus is in the {self.state!r} state; "
+                "shutting it down automatically now. You must either call bus.block() after start(), "
+                "or call bus.exit() before the main thread exits.",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+        finally:  # a warning may be an error
+            self.exit()
+
+    def _guard(self) -> None:
+        if not self._guarded:
+            atexit.register(self._clean_exit, os.getpid())
+            self._guarded = True
 
     def _unguard(self) -> None:
         atexit.unregister(self._clean_exit)
@@ -844,6 +962,17 @@ def _check_role(role: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"Unknown role {role!r}: it must be one of {', '.join(map(repr, known))}.")
 
 
+@contextlib.contextmanager
+def _put_off(interruptions: list[BaseException] | None) -> Generator[None]:
+    """Collect SystemExit and KeyboardInterrupt, if there is a list for them."""
+    try:
+        yield
+    except BaseException as error:
+        if interruptions is None or isinstance(error, Exception):
+            raise
+        interruptions.append(error)
+
+
 def _spoil(error: BaseException, failed: bool) -> None:
     """Let no process leave with status 0 in which a listener failed."""
     if failed and isinstance(error, SystemExit) and not error.code:
@@ -856,8 +985,9 @@ def _release(waiter: LockType) -> None:
 
 
 def _print(*lines: str) -> None:
-    with contextlib.suppress(Exception):  # stderr may be closed, or None
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # print() would take stdout
+        with contextlib.suppress(Exception):  # stderr may be closed
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _stack(ident: int | None) -> list[str]:
@@ -875,7 +1005,7 @@ _instances: list[weakref.ref[Bus]] = []
 
 
 def _forget_parents() -> None:
-    for reference in list(_instances):
+    for reference in _instances:
         bus = reference()
         if bus is not None:
             bus._forget_parent()

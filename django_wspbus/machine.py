@@ -1,0 +1,149 @@
+"""What is wrong with valid settings, in the code they name and on the machine they are used on."""
+
+from __future__ import annotations
+
+import grp
+import inspect
+import os
+import pwd
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from .application import NotAnApplication, import_urlconf, load_application, load_dotted
+from .conf import ServerSettings, Settings, default_application, setting_path
+from .problems import Problem
+from .servers.base import Server
+
+
+def server_class(settings: ServerSettings) -> type[Server]:
+    """Import the class of a server; ImportError or TypeError if there is none."""
+    backend = import_string(settings.backend)
+    if not (inspect.isclass(backend) and issubclass(backend, Server)):
+        raise TypeError(
+            f"{settings.backend} is no server: it must be a subclass of {Server.__module__}.Server."
+        )
+    return backend
+
+
+def check_backends(settings: Settings) -> Iterable[Problem]:
+    """Check what the settings name besides the application: the classes, and their options."""
+    for server in settings.servers.values():
+        path = server.path("BACKEND")
+        try:
+            backend = server_class(server)
+        except ImportError as error:
+            yield _not_imported(path, server.backend, error)
+        except TypeError as error:
+            yield Problem("E014", path, str(error))
+        else:
+            yield from backend.check_options(server)
+    for index, plugin in enumerate(settings.plugins):
+        path = setting_path("PLUGINS", index, "BACKEND")
+        try:
+            made = import_string(plugin.backend)
+        except ImportError as error:
+            yield _not_imported(path, plugin.backend, error)
+        else:
+            if not callable(made) or not (inspect.isfunction(made) or hasattr(made, "subscribe")):
+                message = f"{plugin.backend} is no plugin: it must have subscribe() and unsubscribe()."
+                yield Problem("E014", path, message, "django_wspbus.Plugin is a base for one.")
+            else:
+                yield from _check_arguments(path, plugin.backend, made, plugin.options)
+
+
+def _check_arguments(path: str, backend: str, made: Any, options: Any) -> Iterable[Problem]:
+    try:
+        inspect.signature(made).bind(None, **options)
+    except TypeError as error:
+        yield Problem("E012", path.replace("BACKEND", "OPTIONS"), f"{backend} does not take them: {error}.")
+    except ValueError:  # no signature to be had
+        return
+
+
+def check_machine(settings: Settings) -> Iterable[Problem]:
+    """Check users, paths and files."""
+    yield from _check_identity("USER", settings.user)
+    yield from _check_identity("GROUP", settings.group)
+    if settings.pidfile is not None:
+        yield from _check_writable("E010", setting_path("PIDFILE"), settings.pidfile, replaces=True)
+    if settings.daemonize is not None:
+        for key, file in (("STDOUT", settings.daemonize.stdout), ("STDERR", settings.daemonize.stderr)):
+            if file is not None:
+                yield from _check_writable("E011", setting_path("DAEMONIZE", key), file)
+    for server in settings.servers.values():
+        for address in server.bind:
+            if address.kind == "unix":
+                yield from _check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
+        yield from server_class(server).check_machine(server)
+
+
+def _check_identity(key: str, name: str | int | None) -> Iterable[Problem]:
+    if name is None:
+        return
+    path = setting_path(key)
+    own = os.geteuid() if key == "USER" else os.getegid()
+    number = name
+    if isinstance(name, str):
+        try:
+            number = pwd.getpwnam(name).pw_uid if key == "USER" else grp.getgrnam(name).gr_gid
+        except KeyError:
+            yield Problem("E009", path, f"there is no {key.lower()} {name!r} on this machine.")
+            return
+    if os.geteuid() != 0 and number != own:
+        yield Problem("E009", path, f"only root may become {name!r}.", "Start it as root, or as that user.")
+
+
+def _check_writable(id: str, path: str, file: Path, *, replaces: bool = False) -> Iterable[Problem]:  # noqa: A002
+    """Check that a file can be written, or, if it is to be replaced as a whole, its directory."""
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        yield Problem(id, path, f"there is no directory {str(directory)!r}.")
+    elif file.is_dir():
+        yield Problem(id, path, f"{str(file)!r} is a directory.")
+    elif not replaces and file.exists():
+        if not os.access(file, os.W_OK):
+            yield Problem(id, path, f"the file {str(file)!r} cannot be written.")
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        yield Problem(id, path, f"the directory {str(directory)!r} cannot be written.")
+
+
+def check_applications(settings: Settings) -> Iterable[Problem]:
+    """Import every application, as its server would. An error in the project's own code is not caught."""
+    for server in settings.servers.values():
+        named = server.application or default_application()
+        path = server.path("APPLICATION") if server.application else "WSGI_APPLICATION"
+        yield from _check_application(path, named, lambda: load_application(named))  # noqa: B023
+        for prefix, mounted in server.mounts.items():
+            yield from _check_application(
+                server.path("MOUNTS", prefix),
+                mounted,
+                lambda: load_dotted(mounted),  # noqa: B023
+            )
+    import_urlconf()
+
+
+def _check_application(path: str, dotted: str | None, load: Any) -> Iterable[Problem]:
+    try:
+        load()
+    except NotAnApplication as error:
+        yield Problem("E006", path, str(error), "It takes a WSGI application.")
+    except ImportError as error:
+        if not _is_missing_itself(error, dotted or ""):
+            raise
+        yield _not_imported(path, dotted or "", error)
+
+
+def _is_missing_itself(error: ImportError, dotted: str) -> bool:
+    """Whether the name itself cannot be found, rather than something that its module imports."""
+    if isinstance(error, ModuleNotFoundError):
+        return bool(error.name) and f"{dotted}.".startswith(f"{error.name}.")
+    return isinstance(error.__cause__, AttributeError) or (
+        " " not in dotted and "doesn't look like" in str(error)
+    )
+
+
+def _not_imported(path: str, dotted: str, error: ImportError) -> Problem:
+    return Problem("E005", path, f"{dotted!r} does not import: {error}.")

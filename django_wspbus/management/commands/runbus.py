@@ -1,0 +1,244 @@
+"""``manage.py runbus``: a parser, and a hand-off to the site process."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import django
+from django.core.management.base import BaseCommand, CommandError
+
+from ... import __version__, conf
+from ...assembly import SiteProcess
+from ...checks import check_all
+from ...conf import Settings
+from ...machine import check_applications, server_class
+from ...problems import Problem
+from ...process import bus
+from ...wspbus import Refusal
+
+ADDRPORT = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<port>\d+)")
+
+
+class Command(BaseCommand):
+    help = "Serves the site: every server of WSPBUS, on one Web Site Process Bus."
+    # The project's checks import its URLconf, which is for the processes that serve.
+    requires_system_checks = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("addrport", nargs="?", help="Port, or address:port, to serve on instead of BIND.")
+        parser.add_argument("--server", metavar="ALIAS", help="Run only this one of the SERVERS.")
+        parser.add_argument(
+            "--bind", action="append", help="Address to serve on instead of BIND; repeatable."
+        )
+        parser.add_argument("--workers", type=int, help="Number of workers, in place of that in OPTIONS.")
+        parser.add_argument("--threads", type=int, help="Threads of a worker, in place of those in OPTIONS.")
+        parser.add_argument("--noreload", action="store_true", help="Turn AUTORELOAD off.")
+        parser.add_argument("--daemonize", action="store_true", help="Run in the background.")
+        parser.add_argument("--pidfile", help="File for the PID of the site process.")
+        parser.add_argument("--user", help="User to become once the sockets are bound.")
+        parser.add_argument("--group", help="Group to become once the sockets are bound.")
+        parser.add_argument("--umask", help="File mode creation mask, in octal.")
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="Validate the settings, load the applications, and leave.",
+        )
+        parser.add_argument(
+            "--print-settings", action="store_true", help="Print every setting in force, and leave."
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        overrides = Overrides(options)
+        settings = self.settings(overrides)
+        if options["print_settings"]:
+            for line in describe(settings):
+                self.stdout.write(line)
+            return
+        if options["check"]:
+            self.check_and_leave(settings)
+            return
+        if options["verbosity"] > 1:
+            show_log(logging.DEBUG if options["verbosity"] > 2 else logging.INFO)
+        site = SiteProcess(bus, settings, overrides.values)
+
+        def started() -> None:
+            if options["verbosity"] > 0:
+                for line in banner(site):
+                    self.stdout.write(line)
+                self.stdout.flush()
+
+        try:
+            site.run(started)
+        except Refusal as refusal:
+            raise CommandError(str(refusal), returncode=refusal.status) from None
+        except KeyboardInterrupt:  # before our handlers stood
+            raise SystemExit(130) from None
+
+    def settings(self, overrides: Overrides) -> Settings:
+        settings, problems = conf.read(overrides.values, overrides.sources)
+        if settings is not None:
+            problems += check_all(settings)
+        self.refuse(problems)
+        assert settings is not None
+        return settings if overrides.only is None else overrides.restrict(settings)
+
+    def check_and_leave(self, settings: Settings) -> None:
+        self.refuse(check_applications(settings))
+        self.stdout.write(
+            f"The settings are valid, and every application loads: {', '.join(settings.servers)}."
+        )
+
+    def refuse(self, problems: Iterable[Problem]) -> None:
+        """Raise CommandError with a line for each error; write warnings to stderr."""
+        problems = list(problems)
+        for problem in problems:
+            if not problem.is_error:
+                self.stderr.write(self.style.WARNING(problem.line))
+        errors = [problem.line for problem in problems if problem.is_error]
+        if errors:
+            raise CommandError("\n".join(errors))
+
+
+class Overrides:
+    """The options of a command line, in the shape of WSPBUS."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.only: str | None = options["server"]
+        for name in ("pidfile", "user", "group", "umask"):
+            if options[name] is not None:
+                self.set([name.upper()], options[name], f"--{name}")
+        if options["daemonize"] and not self.raw("DAEMONIZE"):
+            self.set(["DAEMONIZE"], True, "--daemonize")
+        if options["noreload"]:
+            self.set(["AUTORELOAD"], False, "--noreload")
+        bind = options["bind"]
+        if options["addrport"] is not None:
+            if bind:
+                raise CommandError("--bind and an address:port argument mean the same: give one of them.")
+            bind = [parse_addrport(options["addrport"])]
+        if bind:
+            self.set_of_one(["BIND"], bind, "--bind" if options["bind"] else "address:port")
+        for name in ("workers", "threads"):
+            if options[name] is not None:
+                self.set_of_one(["OPTIONS", name], options[name], f"--{name}")
+        self.alias()
+
+    def raw(self, key: str) -> Any:
+        raw = conf.raw_settings()
+        return raw.get(key) if isinstance(raw, Mapping) else None
+
+    def alias(self, option: str | None = None) -> str:
+        """Return the alias of the one server meant; a CommandError if there are several."""
+        servers = self.raw("SERVERS")
+        aliases = list(servers) if isinstance(servers, Mapping) else []
+        if self.only is not None:
+            if aliases and self.only not in aliases:
+                known = ", ".join(map(repr, aliases))
+                raise CommandError(f"--server: there is no server {self.only!r}. WSPBUS has {known}.")
+            return self.only
+        if option is not None and len(aliases) > 1:
+            known = ", ".join(map(repr, aliases))
+            raise CommandError(
+                f"{option} speaks of one server, and WSPBUS has several: add --server, one of {known}."
+            )
+        return aliases[0] if aliases else "default"
+
+    def set(self, keys: list[str], value: Any, option: str) -> None:
+        inner = self.values
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[keys[-1]] = value
+        self.sources[conf.setting_path(*keys)] = option
+
+    def set_of_one(self, keys: list[str], value: Any, option: str) -> None:
+        self.set(["SERVERS", self.alias(option), *keys], value, option)
+
+    def restrict(self, settings: Settings) -> Settings:
+        """Return the settings with the one server of ``--server``."""
+        import dataclasses
+
+        assert self.only is not None
+        return dataclasses.replace(settings, servers={self.only: settings.servers[self.only]})
+
+
+def parse_addrport(text: str) -> str:
+    """Return what runserver takes as an address of ours: ``8080``, ``0.0.0.0:8080``, ``[::1]:8080``."""
+    match = ADDRPORT.fullmatch(text)
+    if match is None:
+        raise CommandError(f"{text!r} is not a valid port number or address:port pair.")
+    return f"{match['host'] or '127.0.0.1'}:{match['port']}"
+
+
+def banner(site: SiteProcess) -> Iterator[str]:
+    """Yield what runserver would say: versions, settings, where to look, how to quit."""
+    quit_command = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
+    yield (
+        f"django-wspbus {__version__}, Django {django.get_version()}, "
+        f"Python {'.'.join(map(str, sys.version_info[:3]))}, settings {conf.settings_module()!r}"
+    )
+    width = max(len(server.settings.alias) for server in site.servers)
+    for server in site.servers:
+        urls = " ".join(bound.url for bound in server.bound())
+        yield f"  {server.settings.alias:{width}}  {urls}  ({server.title})"
+    yield f"Quit with {quit_command}."
+
+
+def describe(settings: Settings) -> Iterator[str]:
+    """Yield every setting in force as a line of Python."""
+    for alias, server in settings.servers.items():
+        values = {
+            "BACKEND": server.backend,
+            "BIND": [str(address) for address in server.bind],
+            "APPLICATION": server.application or conf.default_application(),
+            "MOUNTS": dict(server.mounts),
+            "OPTIONS": server_class(server).effective_options(server),
+        }
+        for key, value in values.items():
+            yield f"{conf.setting_path('SERVERS', alias, key)} = {value!r}"
+    daemonize = settings.daemonize
+    others = {
+        "AUTORELOAD": settings.autoreload,
+        "SIGNALS": dict(settings.signals),
+        "DAEMONIZE": bool(daemonize)
+        and {
+            "STDOUT": _text(daemonize and daemonize.stdout),
+            "STDERR": _text(daemonize and daemonize.stderr),
+        },
+        "PIDFILE": _text(settings.pidfile),
+        "USER": settings.user,
+        "GROUP": settings.group,
+        "UMASK": settings.umask if settings.umask is None else f"{settings.umask:03o}",
+        "PLUGINS": [
+            {"BACKEND": plugin.backend, "OPTIONS": dict(plugin.options)} for plugin in settings.plugins
+        ],
+        "WARMUP": list(settings.warmup),
+        "READY_TIMEOUT": settings.ready_timeout,
+        "DRAIN_DELAY": settings.drain_delay,
+        "STOP_TIMEOUT": settings.stop_timeout,
+        "HEALTH": _text(settings.health),
+        "CONTROL": settings.control if isinstance(settings.control, bool) else _text(settings.control),
+    }
+    for key, value in others.items():
+        yield f"{conf.setting_path(key)} = {value!r}"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def show_log(level: int) -> None:
+    """Show what the bus logs, where the project's LOGGING does not."""
+    logger = logging.getLogger("django_wspbus")
+    if logger.getEffectiveLevel() > level:
+        logger.setLevel(level)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(message)s"))
+        logger.addHandler(handler)

@@ -1,0 +1,51 @@
+"""What can be wrong with a configuration: the ids of the system checks, and one sentence for each finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.core import checks
+
+IDS = {
+    "E001": "A key that is not known.",
+    "E002": "A value of the wrong type or shape.",
+    "E003": "An address that cannot be bound: no address, or a port out of range.",
+    "E004": "An address that two servers, or one server twice, would bind.",
+    "E005": "A dotted path that does not import.",
+    "E006": "An application that is not callable.",
+    "E007": "An unknown signal.",
+    "E008": "A signal that cannot be caught.",
+    "E009": "An unknown user or group, or one that this process may not become.",
+    "E010": "A PID file that cannot be written.",
+    "E011": "A file or directory for output that cannot be written.",
+    "E012": "An option that the server does not know, or a value that it does not take.",
+    "E013": "An option of a server that the site owns.",
+    "E014": "A backend that is not of the kind that is needed here.",
+    "E015": "A number out of range.",
+    "E016": "A file that an option names and that cannot be read.",
+    "W001": "A key that is read, and has no effect in this version.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding: the id, the path of the key, what it got and what it takes."""
+
+    id: str
+    path: str
+    message: str
+    hint: str | None = None
+
+    @property
+    def is_error(self) -> bool:
+        return self.id.startswith("E")
+
+    @property
+    def line(self) -> str:
+        """The finding in one line, for a terminal."""
+        hint = f" {self.hint}" if self.hint else ""
+        return f"{self.path}: {self.message}{hint} (django_wspbus.{self.id})"
+
+    def as_check(self) -> checks.CheckMessage:
+        kind = checks.Error if self.is_error else checks.Warning
+        return kind(f"{self.path}: {self.message}", hint=self.hint, id=f"django_wspbus.{self.id}")

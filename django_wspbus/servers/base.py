@@ -1,0 +1,69 @@
+"""What every server is: a plugin of the site process that serves on sockets which the site has bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..plugin import Plugin
+from ..problems import Problem
+
+if TYPE_CHECKING:
+    from ..conf import ServerSettings, Settings
+    from ..wspbus import Bus
+    from .sockets import Bound
+
+
+class Server(Plugin):
+    """Base of the server plugins. A server of your own implements `start` and `stop`.
+
+    ``start()`` (priority 75) returns once the server answers requests, and raises if it does not;
+    ``stop()`` (priority 25) returns once it has answered what was in flight. The sockets, already
+    listening, are those of ``bound()``; they stay open, as the site closes them.
+    """
+
+    role = "site"
+    title: ClassVar[str] = ""
+    """What the banner calls it, with its version if it has one."""
+    in_process: ClassVar[bool] = True
+    """Whether it serves in the site process, which then is a worker too."""
+
+    def __init__(
+        self, bus: Bus, settings: ServerSettings, site: Settings, bound: Callable[[], list[Bound]]
+    ) -> None:
+        super().__init__(bus)
+        self.settings = settings
+        self.site = site
+        self.bound = bound
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.settings.alias}>"
+
+    @classmethod
+    def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
+        """Return what is wrong with the OPTIONS, whatever the machine."""
+        return ()
+
+    @classmethod
+    def check_machine(cls, settings: ServerSettings) -> Iterable[Problem]:
+        """Return what is wrong with the OPTIONS on this machine: files that are missing, and so on."""
+        return ()
+
+    @classmethod
+    def effective_options(cls, settings: ServerSettings) -> dict[str, Any]:
+        """Return the options in force that a reader of ``--print-settings`` wants to see."""
+        return dict(settings.options)
+
+    def start(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it starts.")
+
+    start.priority = 75  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it stops.")
+
+    stop.priority = 25  # type: ignore[attr-defined]
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``bus.site.status()`` tells of it."""
+        return {"backend": self.settings.backend, "bind": [bound.name for bound in self.bound()]}

@@ -1,0 +1,240 @@
+"""gunicorn, in a child process: the child's side. Its master loads the application, its workers run the bus."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.db import connections
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from ..site import RemoteSite
+from .boot import die_with
+from .gunicorn import check_options
+
+if TYPE_CHECKING:
+    from gunicorn.workers.base import Worker
+
+    from ..conf import ServerSettings, Settings
+
+logger = logging.getLogger("django_wspbus")
+
+HOOKS_OF_OURS = ("on_starting", "pre_fork", "post_fork", "post_worker_init", "worker_exit")
+LAST_SECONDS = 0.8
+"""How long a worker may go on answering once the site process is gone."""
+
+
+def run(start: dict[str, Any], pair: socket.socket) -> None:
+    """Serve until told to stop; what is wrong before that is sent to the site, and not printed."""
+    site = RemoteSite(pair, "master")
+    try:
+        django.setup()
+        from .. import conf
+
+        settings, _ = conf.read(start["overrides"])
+        if settings is None or start["alias"] not in settings.servers:
+            raise LookupError(f"The settings on disk have no valid server {start['alias']!r} any more.")
+        child = Child(start, settings, site, pair)
+        application = Application(child)
+    except Exception:
+        give_up(site)
+    application.run()
+
+
+def give_up(site: RemoteSite, status: int = 1) -> None:
+    """Tell the site why this process cannot serve, and leave in the way that stops gunicorn."""
+    error = sys.exception()
+    lines = traceback.format_exception(error)
+    site.tell(failed="".join(lines).rstrip()[-60000:], status=status)
+    raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+
+
+class Application(BaseApplication):
+    """gunicorn's interface to whoever embeds it."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        super().__init__()
+
+    def load_config(self) -> None:
+        try:
+            self.child.configure(self.cfg)
+        except Exception:
+            give_up(self.child.site)
+
+    def load(self) -> Any:
+        from ..application import load
+
+        try:
+            return load(self.child.server)
+        except Exception:
+            give_up(self.child.site)
+
+
+class Child:
+    """What the processes of this child share: the settings, and the hooks by which gunicorn calls us."""
+
+    def __init__(
+        self, start: dict[str, Any], settings: Settings, site: RemoteSite, pair: socket.socket
+    ) -> None:
+        self.settings = settings
+        self.server: ServerSettings = settings.servers[start["alias"]]
+        self.site = site
+        self.pair = pair
+        self.master = os.getpid()
+        self.frozen = False
+
+    def configure(self, cfg: Any) -> None:
+        """Set gunicorn's settings: its configuration file, OPTIONS over it, and over both what is the site's."""
+        options = self.read_config_file(cfg) | dict(self.server.options)
+        options.pop("config", None)
+        options.setdefault("preload_app", True)
+        options.setdefault("default_proc_name", self.server.alias)
+        for name, value in options.items():
+            cfg.set(name, value)
+        cfg.set("graceful_timeout", max(1, round(self.settings.stop_timeout)))
+        if "control_socket_disable" in cfg.settings:  # since gunicorn 25
+            cfg.set("control_socket_disable", True)
+        if "logger_class" not in options:
+            from .gunicorn_logging import project_logger
+
+            cfg.set("logger_class", project_logger(cfg, options))
+        for name in HOOKS_OF_OURS:
+            cfg.set(name, _chain(getattr(self, name), getattr(cfg, name)))
+
+    def read_config_file(self, cfg: Any) -> dict[str, Any]:
+        location = self.server.options.get("config")
+        if not location:
+            return {}
+        if location.startswith("python:"):
+            values = vars(import_module(location.removeprefix("python:")))
+        else:
+            values = runpy.run_path(location.removeprefix("file:"), run_name="__config__")
+        options = {name: value for name, value in values.items() if name in cfg.settings}
+        wrong = [problem.line for problem in check_options(location, self.server.alias, options)]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return options
+
+    # Hooks, in the order in which gunicorn calls them
+
+    def on_starting(self, arbiter: Any) -> None:
+        self.site.tell(workers=arbiter.cfg.workers)
+
+    def pre_fork(self, arbiter: Any, worker: Worker) -> None:
+        """Leave nothing open that two processes would share."""
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            if hasattr(connection, "close_pool"):
+                connection.close_pool()
+        if not self.frozen:
+            self.frozen = True
+            self.warn_of_threads()
+            gc.freeze()  # what is loaded by now stays shared between the workers
+
+    def warn_of_threads(self) -> None:
+        names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if names:
+            logger.warning(
+                "Threads started while the application was loaded do not live on in the workers: %s. "
+                "Start them in a listener, or set preload_app to False.",
+                ", ".join(names),
+            )
+
+    def post_fork(self, arbiter: Any, worker: Worker) -> None:
+        from ..process import bus
+
+        die_with(self.master, signal.SIGTERM)
+        threading.Thread(target=self.watch_site, name="Site watch", daemon=True).start()
+        self.site.play("worker")
+        bus.site = self.site
+        bus.roles = {"worker"}
+        bus.stop_timeout = self.settings.stop_timeout * LAST_SECONDS
+
+    def post_worker_init(self, worker: Worker) -> None:
+        from ..process import bus
+
+        with Heartbeat(worker, self.settings.ready_timeout):
+            try:
+                bus.start()
+            except Exception:
+                give_up(self.site, status=70)
+        self.site.tell(ready=os.getpid())
+
+    def worker_exit(self, arbiter: Any, worker: Worker) -> None:
+        from ..process import bus
+
+        if os.getpid() == self.master or bus.state is bus.states.EXITING:
+            return  # gunicorn calls this in its master, too
+        bus.exit()
+        if bus.failed:
+            self.site.tell(failed_stop=os.getpid())
+
+    def watch_site(self) -> None:
+        """Leave when the site process is gone, however it went."""
+        while self.pair.recv(1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(LAST_SECONDS)
+        print(f"Worker {os.getpid()}: the site process is gone, and time is up.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+class Heartbeat:
+    """Keeps gunicorn's master from taking a worker that runs its start listeners for a hung one."""
+
+    def __init__(self, worker: Worker, timeout: float) -> None:
+        self._worker = worker
+        self._beats = int(timeout)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="Heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *args: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for _ in range(self._beats):
+            self._worker.notify()
+            if self._done.wait(1):
+                return
+
+
+def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..., None]:
+    """Return a hook that runs ours and the user's: theirs last, but on leaving first."""
+    both = (theirs, ours) if ours.__name__ == "worker_exit" else (ours, theirs)
+
+    # gunicorn counts the parameters of a hook, so *args will not do.
+    if ours.__name__ in ("on_starting", "post_worker_init"):
+
+        @functools.wraps(ours)
+        def hook(one: Any) -> None:
+            for each in both:
+                each(one)
+
+        del hook.__wrapped__
+        return hook
+
+    @functools.wraps(ours)
+    def hook_of_two(arbiter: Any, worker: Any) -> None:
+        for each in both:
+            each(arbiter, worker)
+
+    del hook_of_two.__wrapped__
+    return hook_of_two

@@ -1,0 +1,242 @@
+"""The sockets of a site: bound before anything serves, closed after everything has stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..plugin import Plugin
+from ..wspbus import Bus, Refusal
+from .address import Address
+
+BACKLOG = 2048
+SYSTEMD_FIRST = 3
+"""The first descriptor that systemd hands over (sd_listen_fds(3))."""
+
+
+@dataclass(slots=True)
+class Bound:
+    """A listening socket and the address that asked for it."""
+
+    address: Address
+    socket: socket.socket
+    inode: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The address as bound: the port is known, also if 0 was asked for."""
+        if self.socket.family == socket.AF_UNIX:
+            path = self.socket.getsockname()
+            return f"unix:{path if isinstance(path, str) else os.fsdecode(path)}"
+        host, port = self.socket.getsockname()[:2]
+        return f"[{host}]:{port}" if self.socket.family == socket.AF_INET6 else f"{host}:{port}"
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds it."""
+        if self.socket.family == socket.AF_UNIX:
+            return self.name
+        name = self.name
+        if name.startswith("0.0.0.0:"):
+            name = "127.0.0.1" + name.removeprefix("0.0.0.0")
+        elif name.startswith("[::]:"):
+            name = "[::1]" + name.removeprefix("[::]")
+        return f"http://{name}/"
+
+
+class Sockets(Plugin):
+    """Binds the addresses of every server at start, and closes them at exit, not at stop.
+
+    ``binds``: alias -> (addresses, backlog). ``owner``: (uid, gid) that Unix sockets are given to,
+    -1 for neither. ``umask``: that of Unix sockets; None is 0, so that a proxy of another user may
+    connect, as it is in gunicorn.
+    """
+
+    role = "site"
+
+    def __init__(
+        self,
+        bus: Bus,
+        binds: Mapping[str, tuple[Iterable[Address], int]],
+        *,
+        umask: int | None = None,
+        owner: tuple[int, int] = (-1, -1),
+    ) -> None:
+        super().__init__(bus)
+        self.binds = binds
+        self.umask = umask or 0
+        self.owner = owner
+        self.bound: dict[str, list[Bound]] = {}
+
+    def start(self) -> None:
+        if self.bound:  # they outlive a stop
+            return
+        passed = PassedSockets.take()
+        try:
+            for alias, (addresses, backlog) in self.binds.items():
+                for address in addresses:
+                    bound = self.bind(alias, address, backlog, passed)
+                    self.bound.setdefault(alias, []).extend(bound)
+        finally:
+            passed.close()
+
+    start.priority = 20  # type: ignore[attr-defined]
+
+    def bind(self, alias: str, address: Address, backlog: int, passed: PassedSockets) -> list[Bound]:
+        try:
+            if address.kind == "systemd":
+                return [Bound(address, sock) for sock in passed.named(address.name, self._claimed())]
+            if address.kind == "unix":
+                return [_bind_unix(address, backlog, self.umask, self.owner)]
+            return [_bind_inet(address, backlog)]
+        except OSError as error:
+            raise Refusal(f"The server {alias!r} cannot listen on {address}: {_reason(error)}.") from error
+
+    def _claimed(self) -> set[str]:
+        addresses = (address for addresses, _ in self.binds.values() for address in addresses)
+        return {address.name for address in addresses if address.name is not None}
+
+    def exit(self) -> None:
+        for bounds in self.bound.values():
+            for bound in bounds:
+                bound.socket.close()
+                _unlink(bound)
+        self.bound = {}
+
+    exit.priority = 90  # type: ignore[attr-defined]
+
+    def abort(self) -> None:
+        """Leave no file behind where the process is ended at once."""
+        for bounds in self.bound.values():
+            for bound in bounds:
+                _unlink(bound)
+
+
+class PassedSockets:
+    """The sockets that systemd, or another supervisor that speaks its protocol, passed to this process."""
+
+    def __init__(self, sockets: list[tuple[str, socket.socket]]) -> None:
+        self._sockets = sockets
+        self._taken: list[socket.socket] = []
+
+    @classmethod
+    def take(cls, environ: Any = os.environ) -> PassedSockets:
+        """Take what LISTEN_FDS promises, if LISTEN_PID says that it is for this process."""
+        pid, count, names = (environ.pop(key, "") for key in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+        if pid != str(os.getpid()) or not count.isdigit():
+            return cls([])
+        given = names.split(":")
+        sockets = []
+        for index in range(int(count)):
+            descriptor = SYSTEMD_FIRST + index
+            os.set_inheritable(descriptor, False)
+            name = given[index] if index < len(given) else ""
+            sockets.append((name, socket.socket(fileno=descriptor)))
+        return cls(sockets)
+
+    def named(self, name: str | None, claimed: set[str]) -> list[socket.socket]:
+        """Return the sockets of a name; for None, those whose names nobody ``claimed``."""
+        found = [
+            sock
+            for given, sock in self._sockets
+            if (given == name if name is not None else given not in claimed)
+        ]
+        if not found:
+            names = ", ".join(given or "one without a name" for given, _ in self._sockets) or "none"
+            raise OSError(errno.ENOENT, f"systemd passed no such socket (it passed {names})")
+        for sock in found:
+            if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise OSError(errno.EINVAL, "the socket that systemd passed does not listen")
+        self._taken += found
+        return found
+
+    def close(self) -> None:
+        """Close what no server took."""
+        for _, sock in self._sockets:
+            if sock not in self._taken:
+                sock.close()
+
+
+def _bind_inet(address: Address, backlog: int) -> Bound:
+    family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
+    except socket.gaierror:
+        if family == socket.AF_INET6:
+            raise
+        family = socket.AF_INET6  # a host that has only an IPv6 address
+        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(found[0][4])
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return Bound(address, sock)
+
+
+def _bind_unix(address: Address, backlog: int, umask: int, owner: tuple[int, int]) -> Bound:
+    path = address.path
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(umask)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        if owner != (-1, -1):
+            os.chown(path, *owner)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    status = os.stat(path)
+    return Bound(address, sock, (status.st_dev, status.st_ino))
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket that a dead process left; refuse any other file."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise OSError(errno.EEXIST, "there is a file of that name which is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT):  # a full backlog is a live one
+                raise
+    raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def _unlink(bound: Bound) -> None:
+    """Remove a Unix socket's file, if it is still ours; after a change of user it may have to stay."""
+    if bound.inode is None:
+        return
+    with contextlib.suppress(OSError):
+        status = os.lstat(bound.address.path)
+        if (status.st_dev, status.st_ino) == bound.inode:
+            os.unlink(bound.address.path)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is in use by another process"
+    if error.errno == errno.EACCES:
+        return "permission denied (ports below 1024 need root)"
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,152 @@
+"""`bus.site`: the way to the site process from any process of the site."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .link import Link, Message, hand_in
+from .wspbus import Bus, ChannelFailures
+
+
+class SiteUnreachable(Exception):
+    """There is no site process, or it does not answer."""
+
+
+class Site:
+    """What can be asked of a site. `SiteUnreachable` is raised where there is none."""
+
+    def graceful(self) -> None:
+        """Renew what serves; return when it is done."""
+        self.ask("graceful")
+
+    def restart(self) -> None:
+        """Have the whole site restarted; return once that is taken on."""
+        self.ask("restart")
+
+    def exit(self) -> None:
+        """Have the site exit; return once that is taken on."""
+        self.ask("exit")
+
+    def publish(self, channel: str, *args: Any) -> list[Any]:
+        """Publish on the bus of the site process; arguments and results must be what JSON knows."""
+        result: list[Any] = self.ask("publish", channel, *args)
+        return result
+
+    def status(self) -> dict[str, Any]:
+        """Return ``{"pid": int, "state": str, "servers": {alias: {...}}}``."""
+        result: dict[str, Any] = self.ask("status")
+        return result
+
+    def ask(self, what: str, *args: Any) -> Any:
+        raise SiteUnreachable(
+            "This process belongs to no site: bus.site needs `manage.py runbus`, or one of its workers."
+        )
+
+
+class NoSite(Site):
+    """The site of a process that belongs to none."""
+
+
+class LocalSite(Site):
+    """The site, in its own process."""
+
+    def __init__(self, bus: Bus, status: Callable[[], dict[str, Any]]) -> None:
+        self._bus = bus
+        self._status = status
+        self._pid = os.getpid()
+
+    def ask(self, what: str, *args: Any) -> Any:
+        if os.getpid() != self._pid:
+            raise SiteUnreachable("This process was forked from the site process, and is not part of it.")
+        if what == "status":
+            return self._status()
+        if what == "publish":
+            return self._bus.publish(*args)
+        if what in ("graceful", "restart", "exit"):
+            return getattr(self._bus, what)()
+        raise ValueError(f"A site knows no {what!r}.")
+
+    def answer(self, link: Link, message: Message) -> None:
+        """Answer what another process asked, in the thread that moves the bus."""
+        what, args = message["ask"], message.get("args", [])
+        if what in ("restart", "exit"):  # the asker goes with the old site: it cannot wait for the end
+            self._bus.defer(getattr(self._bus, what))
+            _reply(link, {"result": None})
+        else:
+            self._bus.defer(lambda: self._answer_now(link, what, args))
+
+    def _answer_now(self, link: Link, what: str, args: list[Any]) -> None:
+        try:
+            reply: Message = {"result": self.ask(what, *args)}
+        except ChannelFailures as failures:
+            reply = {"error": str(failures)}
+        except Exception as error:  # whatever it is, it is the asker's
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        try:
+            _reply(link, reply)
+        except TypeError as error:
+            _reply(link, {"error": f"The result of {what} cannot be sent to another process: {error}"})
+
+
+def _reply(link: Link, message: Message) -> None:
+    with contextlib.suppress(OSError):  # the asker is gone
+        link.send(message)
+
+
+class RemoteSite(Site):
+    """The site, from a process of a child server. Each process that forks off makes a link of its own."""
+
+    def __init__(self, pair: socket.socket, role: str) -> None:
+        self._pair = pair
+        self._role = role
+        self._connection: _Connection | None = None
+
+    def ask(self, what: str, *args: Any) -> Any:
+        try:
+            return self._connect().ask({"ask": what, "args": args})
+        except OSError as error:
+            raise SiteUnreachable(f"The site process does not answer: {error}") from error
+
+    def tell(self, **message: Any) -> None:
+        """Send news that want no answer; lost if the site is gone."""
+        with contextlib.suppress(OSError):
+            self._connect().link.send(message)
+
+    def play(self, role: str) -> None:
+        """Say what this process is from now on."""
+        self._role = role
+        self._connect()
+
+    def _connect(self) -> _Connection:
+        connection = self._connection
+        if connection is None or connection.pid != os.getpid() or connection.role != self._role:
+            link = hand_in(self._pair)
+            link.send({"hello": self._role, "pid": os.getpid()})
+            self._connection = connection = _Connection(link, self._role)
+        return connection
+
+
+class _Connection:
+    def __init__(self, link: Link, role: str) -> None:
+        self.link = link
+        self.role = role
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+
+    def ask(self, message: Message) -> Any:
+        with self._lock:
+            self.link.send(message)
+            replies: list[Message] | None = []
+            while not replies:
+                replies = self.link.receive()
+                if replies is None:
+                    raise ConnectionError("it ended the connection")
+        (reply,) = replies
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+        return reply["result"]
