@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.wsgi import get_wsgi_application
 from django.utils.module_loading import import_string
 
 from . import conf
+from .problems import Problem
+from .wspbus import Refusal
 
 if TYPE_CHECKING:
     from .conf import ServerSettings
@@ -17,24 +21,79 @@ Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
-class NotAnApplication(TypeError):
-    """A dotted path leads to something that cannot be called."""
-
-
 def load(settings: ServerSettings) -> Application:
-    """Import the application, its URLconf and what is mounted; raises whatever importing them raises.
+    """Import the application, its URLconf and what is mounted; a `Refusal` says why that fails.
 
     Django imports the URLconf at the first request only; a server that has said that it is ready
     should have no such surprise left.
     """
-    application = load_application(settings.application)
-    mounts = {prefix: load_dotted(path) for prefix, path in settings.mounts.items()}
-    import_urlconf()
+    try:
+        wrong = problems(settings)
+        if wrong:
+            raise Refusal("\n".join(problem.line for problem in wrong))
+        import_urlconf()
+        application = load_application(settings.application)
+        mounts = {prefix: load_dotted(path) for prefix, path in settings.mounts.items()}
+    except Refusal:
+        raise
+    except Exception as error:  # the project's own code: anything may come
+        raise Refusal(f"its application does not load.\n{explain(error)}") from error
     if conf.serves_static_files():
         from django.contrib.staticfiles.handlers import StaticFilesHandler
 
-        application = StaticFilesHandler(application)
+        # It asks no more of what it wraps than to be a WSGI application.
+        application = StaticFilesHandler(cast(Any, application))
     return Mounts(application, mounts) if mounts else application
+
+
+def problems(settings: ServerSettings) -> list[Problem]:
+    """Import what APPLICATION and MOUNTS name, and return what is wrong with the names.
+
+    An error that the project's own code raises meanwhile is not caught.
+    """
+    found = []
+    named = settings.application or conf.default_application()
+    if named is not None:
+        found += _problems_of(
+            settings.path("APPLICATION") if settings.application else "WSGI_APPLICATION", named
+        )
+    for prefix, mounted in settings.mounts.items():
+        found += _problems_of(settings.path("MOUNTS", prefix), mounted)
+    return found
+
+
+def _problems_of(path: str, dotted: str) -> list[Problem]:
+    try:
+        application = load_dotted(dotted)
+    except ImportError as error:
+        module = dotted.rpartition(".")[0]
+        if isinstance(error, ModuleNotFoundError):
+            is_ours = f"{module}.".startswith(f"{error.name}.")
+        else:
+            is_ours = isinstance(error.__cause__, AttributeError)  # as import_string puts it
+        if not is_ours:
+            raise
+        return [not_imported(path, dotted, error)]
+    if callable(application):
+        return []
+    message = f"{dotted} is no WSGI application: {application!r} is not callable."
+    return [Problem("E006", path, message, "It takes a WSGI application.")]
+
+
+def not_imported(path: str, dotted: str, error: ImportError) -> Problem:
+    return Problem("E005", path, f"{dotted!r} does not import: {error}.")
+
+
+def explain(error: BaseException) -> str:
+    """Return the traceback of an error in the project's code, from where it leaves ours."""
+    last = trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        last = trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, last)
+    return "".join(lines).rstrip()
+
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 def load_application(path: str | None) -> Application:
@@ -43,11 +102,8 @@ def load_application(path: str | None) -> Application:
 
 
 def load_dotted(path: str) -> Application:
-    application = import_string(path)
-    if not callable(application):
-        raise NotAnApplication(f"{path} is no WSGI application: {application!r} is not callable.")
-    result: Application = application
-    return result
+    application: Application = import_string(path)
+    return application
 
 
 def import_urlconf() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,8 +73,12 @@ class SiteProcess:
                 started()
                 if foreground is not None:
                     foreground.tell(0)
-            elif foreground is not None:
-                foreground.tell(1, "The site was told to exit while it was starting.")
+            else:
+                told = "The site was told to exit while it was starting."
+                if foreground is not None:
+                    foreground.tell(1, told)
+                else:
+                    sys.stderr.write(told + "\n")
             self.bus.block()
         finally:
             self.dismantle()

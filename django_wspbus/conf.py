@@ -101,18 +101,15 @@ def raw_settings() -> Any:
     return {**raw, "SERVERS": {"default": {"BACKEND": backend}}}
 
 
-def read(
-    overrides: Mapping[str, Any] | None = None, sources: Mapping[str, str] | None = None
-) -> tuple[Settings | None, list[Problem]]:
+def read(overrides: Mapping[str, Any] | None = None) -> tuple[Settings | None, list[Problem]]:
     """Validate the settings; return them, None if they are wrong, and all that is wrong with them.
 
-    ``overrides`` has the shape of WSPBUS, and is laid over it. ``sources`` says where an override
-    comes from: the path of its key -> the name of a command's option.
+    ``overrides`` has the shape of WSPBUS, and is laid over it.
     """
     raw = raw_settings()
     if overrides and isinstance(raw, Mapping):
         raw = merge(raw, overrides)
-    reader = Reader(raw, sources or {}, debug=bool(django_settings.DEBUG))
+    reader = Reader(raw, debug=bool(django_settings.DEBUG))
     values = reader.read()
     if values is None or any(problem.is_error for problem in reader.problems):
         return None, reader.problems

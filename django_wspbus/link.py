@@ -1,4 +1,4 @@
-"""How the processes of a site talk: lines of JSON over a socket, and a pair on which sockets are handed in."""
+"""How the processes of a site talk: lines of JSON over sockets, which are handed in over a pair."""
 
 from __future__ import annotations
 

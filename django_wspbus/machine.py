@@ -12,8 +12,9 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from .application import NotAnApplication, import_urlconf, load_application, load_dotted
-from .conf import ServerSettings, Settings, default_application, setting_path
+from . import application
+from .application import not_imported
+from .conf import ServerSettings, Settings, setting_path
 from .problems import Problem
 from .servers.base import Server
 
@@ -35,7 +36,7 @@ def check_backends(settings: Settings) -> Iterable[Problem]:
         try:
             backend = server_class(server)
         except ImportError as error:
-            yield _not_imported(path, server.backend, error)
+            yield not_imported(path, server.backend, error)
         except TypeError as error:
             yield Problem("E014", path, str(error))
         else:
@@ -45,7 +46,7 @@ def check_backends(settings: Settings) -> Iterable[Problem]:
         try:
             made = import_string(plugin.backend)
         except ImportError as error:
-            yield _not_imported(path, plugin.backend, error)
+            yield not_imported(path, plugin.backend, error)
         else:
             if not callable(made) or not (inspect.isfunction(made) or hasattr(made, "subscribe")):
                 message = f"{plugin.backend} is no plugin: it must have subscribe() and unsubscribe()."
@@ -113,37 +114,5 @@ def _check_writable(id: str, path: str, file: Path, *, replaces: bool = False) -
 def check_applications(settings: Settings) -> Iterable[Problem]:
     """Import every application, as its server would. An error in the project's own code is not caught."""
     for server in settings.servers.values():
-        named = server.application or default_application()
-        path = server.path("APPLICATION") if server.application else "WSGI_APPLICATION"
-        yield from _check_application(path, named, lambda: load_application(named))  # noqa: B023
-        for prefix, mounted in server.mounts.items():
-            yield from _check_application(
-                server.path("MOUNTS", prefix),
-                mounted,
-                lambda: load_dotted(mounted),  # noqa: B023
-            )
-    import_urlconf()
-
-
-def _check_application(path: str, dotted: str | None, load: Any) -> Iterable[Problem]:
-    try:
-        load()
-    except NotAnApplication as error:
-        yield Problem("E006", path, str(error), "It takes a WSGI application.")
-    except ImportError as error:
-        if not _is_missing_itself(error, dotted or ""):
-            raise
-        yield _not_imported(path, dotted or "", error)
-
-
-def _is_missing_itself(error: ImportError, dotted: str) -> bool:
-    """Whether the name itself cannot be found, rather than something that its module imports."""
-    if isinstance(error, ModuleNotFoundError):
-        return bool(error.name) and f"{dotted}.".startswith(f"{error.name}.")
-    return isinstance(error.__cause__, AttributeError) or (
-        " " not in dotted and "doesn't look like" in str(error)
-    )
-
-
-def _not_imported(path: str, dotted: str, error: ImportError) -> Problem:
-    return Problem("E005", path, f"{dotted!r} does not import: {error}.")
+        yield from application.problems(server)
+    application.import_urlconf()

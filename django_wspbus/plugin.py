@@ -25,16 +25,18 @@ class Plugin:
 
     def subscribe(self) -> None:
         """Listen with every method that is named after a channel of the bus."""
-        for channel, method in self._listeners():
+        for channel, method in listeners_of(self):
             self.bus.subscribe(channel, method, role=self.role)
 
     def unsubscribe(self) -> None:
         """Listen no longer."""
-        for channel, method in self._listeners():
+        for channel, method in listeners_of(self):
             self.bus.unsubscribe(channel, method)
 
-    def _listeners(self) -> Iterator[tuple[str, Callable[..., object]]]:
-        for channel in list(self.bus.listeners):
-            method = getattr(self, channel, None)
-            if callable(method):
-                yield channel, method
+
+def listeners_of(plugin: Plugin) -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield the methods of a plugin that are named after a channel of its bus, each with the channel."""
+    for channel in list(plugin.bus.listeners):
+        method = getattr(plugin, channel, None)
+        if callable(method):
+            yield channel, method

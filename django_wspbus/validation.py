@@ -24,9 +24,8 @@ UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 class Reader:
     """Reads WSPBUS into plain values, and gathers all that is wrong in ``problems``."""
 
-    def __init__(self, raw: Any, sources: Mapping[str, str], *, debug: bool) -> None:
+    def __init__(self, raw: Any, *, debug: bool) -> None:
         self.raw = raw
-        self.sources = sources
         self.debug = debug
         self.problems: list[Problem] = []
 
@@ -35,7 +34,7 @@ class Reader:
         if not isinstance(self.raw, Mapping):
             self.wrong("WSPBUS", self.raw, "a dict")
             return None
-        keys = {
+        keys: dict[str, Callable[[str, Any], Any]] = {
             "SERVERS": self.servers,
             "AUTORELOAD": self.autoreload,
             "SIGNALS": self.signals,
@@ -70,7 +69,7 @@ class Reader:
     # Findings
 
     def add(self, id: str, path: str, message: str, hint: str | None = None) -> None:  # noqa: A002
-        self.problems.append(Problem(id, self.sources.get(path, path), message, hint))
+        self.problems.append(Problem(id, path, message, hint))
 
     def wrong(self, path: str, got: Any, takes: str) -> None:
         self.add("E002", path, f"got {_show(got)}.", f"It takes {takes}.")

@@ -74,7 +74,7 @@ states = State
 class Refusal(Exception):
     """What a listener raises for an expected failure: its message says it all, so no traceback is logged.
 
-    ``status`` is the exit status that a command should leave with.
+    On ``start`` it says that the process must not start: no listener after it runs. ``status`` is the exit status that a command should leave with.
     """
 
     def __init__(self, message: str, *, status: int = 1) -> None:
@@ -398,8 +398,14 @@ class Bus:
         try:
             for callback in callbacks:
                 output.append(callback(*args))
-        except BaseException as error:
+            return output
+        except BaseException as failure:
+            error = failure
+        # Out of the handler, lest the failures that follow carry this one as their context.
+        try:
             self._call_rest(channel, callbacks[len(output) :], output, args, kwargs, error)
+        finally:
+            del error  # whose traceback refers to this frame
         return output
 
     def _call_rest(
@@ -422,7 +428,7 @@ class Bus:
             except BaseException as failure:
                 self._note_failure(failures, channel, callback, failure)
         if failures:
-            raise failures from None  # each is shown once, in the notes
+            raise failures
 
     def _note_failure(
         self, failures: ChannelFailures, channel: str, callback: Listener, error: BaseException
@@ -434,11 +440,14 @@ class Bus:
         failures._exceptions.append(error)
         # What fails to log cannot be logged.
         if channel != "log" and self._plan("log"):
-            self._log_error(f"Error in {channel!r} listener {callback!r}", error)
+            # The refusal of a start is for whoever started the bus, and catches it.
+            self._log_error(
+                f"Error in {channel!r} listener {callback!r}", error, 20 if channel == "start" else 40
+            )
 
-    def _log_error(self, message: str, error: BaseException) -> None:
+    def _log_error(self, message: str, error: BaseException, level_of_refusal: int = 40) -> None:
         if isinstance(error, Refusal):
-            self.log(f"{message}: {error}", level=20)
+            self.log(f"{message}: {error}", level=level_of_refusal)
         else:
             self.log(message + "\n" + "".join(tracebacks.format_exception(error)), level=40)
 
@@ -511,13 +520,16 @@ class Bus:
 
     def _take_over(self) -> None:
         """Run the exit that a thread has handed over, unless another is in a transition: then it will."""
-        while self._handed_over and self._transition.acquire(blocking=False):
+        while self._handed_over:
+            transition = self._transition  # a listener may fork: the child gets another
+            if not transition.acquire(blocking=False):
+                return
             try:
                 if self._handed_over:
                     self._handed_over = False
                     self._perform(self._exit)
             finally:
-                self._transition.release()
+                transition.release()
 
     def _perform(self, operation: Callable[[], None]) -> None:
         """Run a transition after the one that another thread is in, or at the end of our own."""
@@ -659,7 +671,7 @@ class Bus:
         failures: ChannelFailures,
         until: Callable[[], bool] | None = None,
     ) -> None:
-        pid, state = os.getpid(), self.state
+        pid, state, handled = os.getpid(), self.state, sys.exception()
         for callback in callbacks:
             if until is not None and until():
                 return
@@ -668,7 +680,10 @@ class Bus:
             try:
                 callback()
             except BaseException as error:
+                _cut_context(error, handled)
                 self._note_failure(failures, channel, callback, error)
+                if channel == "start" and isinstance(error, Refusal):
+                    return
             finally:
                 self._running = None
             if os.getpid() != pid:
@@ -977,6 +992,15 @@ def _spoil(error: BaseException, failed: bool) -> None:
     """Let no process leave with status 0 in which a listener failed."""
     if failed and isinstance(error, SystemExit) and not error.code:
         error.code = EX_SOFTWARE
+
+
+def _cut_context(error: BaseException, handled: BaseException | None) -> None:
+    """Let an error not seem to come from what the process was handling when it told the bus to move."""
+    while handled is not None and error.__context__ is not None:
+        if error.__context__ is handled:
+            error.__context__ = None
+            return
+        error = error.__context__
 
 
 def _release(waiter: LockType) -> None:

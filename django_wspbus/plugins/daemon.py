@@ -21,7 +21,7 @@ class Foreground:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with open(descriptor, "w") as pipe:
-                json.dump({"status": status, "message": message}, pipe)
+                json.dump((status, message), pipe)
 
 
 def daemonize(stdout: Path | None = None, stderr: Path | None = None) -> Foreground | None:
@@ -40,7 +40,8 @@ def daemonize(stdout: Path | None = None, stderr: Path | None = None) -> Foregro
         for descriptor in output:
             os.close(descriptor)
         os.waitpid(first, 0)
-        return _await(reader)
+        _await(reader)
+        return None
     os.setsid()
     if os.fork():  # only a session's leader can get a terminal again
         os._exit(0)
@@ -68,6 +69,6 @@ def _redirect(stdout: int, stderr: int) -> None:
 def _await(reader: int) -> None:
     with open(reader) as pipe:
         said = pipe.read()
-    outcome = json.loads(said) if said else {"status": 1, "message": "The daemon ended during its start."}
-    if outcome["status"]:
-        raise Refusal(outcome["message"], status=outcome["status"])
+    status, message = json.loads(said) if said else (1, "The daemon ended during its start.")
+    if status:
+        raise Refusal(message, status=status)

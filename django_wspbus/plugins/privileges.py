@@ -66,9 +66,9 @@ class DropPrivileges(Plugin):
     def _verify(self, was_root: bool) -> None:
         """Make sure that there is no way back; a sandbox may pretend that a call has succeeded."""
         if self.uid not in (-1, 0) and was_root:
-            for regain in (lambda: os.setuid(0), lambda: os.setgid(0)):
+            for regain in (os.setuid, os.setgid):
                 try:
-                    regain()
+                    regain(0)
                 except PermissionError:
                     continue
                 raise Refusal("The privileges of root could be regained after they were dropped.")
@@ -84,7 +84,7 @@ class DropPrivileges(Plugin):
 
 
 def identity(user: str | int | None, group: str | int | None) -> tuple[int, int, list[int]]:
-    """Return (uid, gid, supplementary groups), -1 for what stays; KeyError if there is no such user or group."""
+    """Return (uid, gid, supplementary groups), -1 for what stays; KeyError if there is no such name."""
     uid = gid = -1
     groups = []
     if user is not None:

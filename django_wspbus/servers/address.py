@@ -61,8 +61,8 @@ def parse(text: str) -> Address:
 
 def _parse_unix(text: str) -> Address:
     path = text.removeprefix("unix:")
-    if path.startswith("//"):  # unix:///run/site.sock
-        path = path[2:]
+    if path.startswith("//"):
+        path = path.removeprefix("//")  # as in unix:///run/site.sock
     if not path.startswith("/"):
         raise ValueError(f"{text!r} lacks an absolute path, as in unix:/run/site.sock.")
     if len(path.encode()) > 107:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..application import Application, load
 from ..plugin import Plugin
 from ..problems import Problem
+from ..wspbus import Refusal
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings
@@ -53,6 +55,16 @@ class Server(Plugin):
     def effective_options(cls, settings: ServerSettings) -> dict[str, Any]:
         """Return the options in force that a reader of ``--print-settings`` wants to see."""
         return dict(settings.options)
+
+    def load(self) -> Application:
+        """Load the application to serve; a `Refusal` names this server and says why that fails."""
+        try:
+            return load(self.settings)
+        except Refusal as refusal:
+            raise self.refusal(str(refusal)) from refusal
+
+    def refusal(self, reason: str, status: int = 1) -> Refusal:
+        return Refusal(f"The server {self.settings.alias!r} did not start: {reason}", status=status)
 
     def start(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not say how it starts.")

@@ -70,17 +70,11 @@ class ChildServer(Server):
         if self.process is not None:
             return
         self._reset()
-        try:
-            self._spawn()
-            self.bus.wait_for(self._is_settled, self.site.ready_timeout)
-            if self._is_ready():
-                return
-            if not self.bus.exit_asked:
-                raise Refusal(self._why_not_ready(), status=self._status)
-            self._end_at_once()
-        except BaseException:
-            self._end_at_once()
-            raise
+        self._spawn()
+        self.bus.wait_for(self._is_settled, self.site.ready_timeout)
+        # If not, the bus stops, and with it what has come up; so it does on a request to exit.
+        if not self._is_ready() and not self.bus.exit_asked:
+            raise self.refusal(self._why_not_ready(), self._status)
 
     start.priority = 75  # type: ignore[attr-defined]
 
@@ -105,17 +99,15 @@ class ChildServer(Server):
 
     def _why_not_ready(self) -> str:
         if self._failure is not None:
-            return f"The server {self.alias!r} did not start: {self._failure}"
+            return self._failure
         if self._ended:
             assert self.process is not None
-            return f"The server {self.alias!r} ended before it was ready, {_how(self.process.wait())}."
-        return (
-            f"The server {self.alias!r} was not ready within {self.site.ready_timeout:g} seconds "
-            '(WSPBUS["READY_TIMEOUT"]).'
-        )
+            return f"it ended before it was ready, {_how(self.process.wait())}."
+        return f'it was not ready within {self.site.ready_timeout:g} seconds (WSPBUS["READY_TIMEOUT"]).'
 
     def _spawn(self) -> None:
         descriptors = [bound.socket.fileno() for bound in self.bound()]
+        environment = child_environment()
         self._pair, theirs = socket.socketpair()
         with theirs:
             start = {
@@ -136,7 +128,7 @@ class ChildServer(Server):
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *descriptors],
-                env=child_environment(),
+                env=environment,
                 process_group=0,  # Ctrl-C is for the site, which knows what to do
             )
         self.switchboard.watch(self._pair.fileno(), self._take_in)
@@ -201,10 +193,10 @@ class ChildServer(Server):
         if "ready" in message:
             self._ready.add(link.fileno())
         if "failed" in message and self._failure is None:
-            self._status = message.get("status", 1)
+            self._status = message["status"]
             self._failure = message["failed"]
         if "failed_stop" in message:
-            self._failed_stops.append(f"worker {message['failed_stop']}")
+            self._failed_stops.append(f"a stop listener of worker {message['failed_stop']} failed")
 
     # Stop
 
@@ -216,7 +208,9 @@ class ChildServer(Server):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGTERM)
         timeout = self.site.stop_timeout * SHARE_OF_STOP_TIMEOUT
-        if not self.bus.wait_for(lambda: self._ended, timeout):
+        if self._expected is None:  # no worker yet: it may be hanging in an import
+            timeout = min(timeout, 1)
+        if not self.bus.wait_for(self._is_gone, timeout):
             workers = ", ".join(map(str, sorted(self._workers.values()))) or "none"
             self._failed_stops.append(f"not stopped within {timeout:g} seconds, workers left: {workers}")
         self._end_at_once()
@@ -224,6 +218,11 @@ class ChildServer(Server):
             raise Refusal(f"The server {self.alias!r}: {'; '.join(self._failed_stops)}.", status=70)
 
     stop.priority = 25  # type: ignore[attr-defined]
+
+    def _is_gone(self) -> bool:
+        """Whether the child has ended, and its workers with it, which outlive a killed master for a moment."""
+        assert self.process is not None
+        return self._ended and (not self._workers or self.process.poll() == 0)
 
     def abort(self) -> None:
         """Kill the child and its workers, from a signal handler or a watchdog."""

@@ -1,4 +1,4 @@
-"""gunicorn, in a child process: the child's side. Its master loads the application, its workers run the bus."""
+"""gunicorn, in a child process: its master loads the application, its workers run the bus."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import django
 from django.db import connections
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from ..site import RemoteSite
+from ..wspbus import Bus, ChannelFailures, Refusal
 from .boot import die_with
 from .gunicorn import check_options
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django_wspbus")
 
 HOOKS_OF_OURS = ("on_starting", "pre_fork", "post_fork", "post_worker_init", "worker_exit")
+MOST_OF_A_REASON = 60_000
 LAST_SECONDS = 0.8
 """How long a worker may go on answering once the site process is gone."""
 
@@ -46,23 +50,30 @@ def run(start: dict[str, Any], pair: socket.socket) -> None:
 
         settings, _ = conf.read(start["overrides"])
         if settings is None or start["alias"] not in settings.servers:
-            raise LookupError(f"The settings on disk have no valid server {start['alias']!r} any more.")
+            raise Refusal(f"the settings on disk have no valid server {start['alias']!r} any more.")
         child = Child(start, settings, site, pair)
         application = Application(child)
-    except Exception:
+    except Refusal as refusal:
+        give_up(site, str(refusal))
+    except Exception:  # the project's own code: anything may come
         give_up(site)
-    application.run()
+    try:
+        application.run()
+    except HaltServer as halt:  # a worker failed to boot while gunicorn was stopping already
+        raise SystemExit(halt.exit_status) from None
 
 
-def give_up(site: RemoteSite, status: int = 1) -> None:
-    """Tell the site why this process cannot serve, and leave in the way that stops gunicorn."""
-    error = sys.exception()
-    lines = traceback.format_exception(error)
-    site.tell(failed="".join(lines).rstrip()[-60000:], status=status)
+def give_up(site: RemoteSite, reason: str = "", status: int = 1) -> NoReturn:
+    """Tell the site why this process cannot serve, and leave in the way that stops gunicorn.
+
+    Without a ``reason`` it is the traceback of the exception that is being handled.
+    """
+    reason = reason or "\n" + "".join(traceback.format_exception(sys.exception())).rstrip()
+    site.tell(failed=reason[-MOST_OF_A_REASON:], status=status)
     raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
 
-class Application(BaseApplication):
+class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's interface to whoever embeds it."""
 
     def __init__(self, child: Child) -> None:
@@ -72,7 +83,9 @@ class Application(BaseApplication):
     def load_config(self) -> None:
         try:
             self.child.configure(self.cfg)
-        except Exception:
+        except Refusal as refusal:
+            give_up(self.child.site, str(refusal))
+        except Exception:  # of a configuration file, or of gunicorn, which would print it
             give_up(self.child.site)
 
     def load(self) -> Any:
@@ -80,8 +93,8 @@ class Application(BaseApplication):
 
         try:
             return load(self.child.server)
-        except Exception:
-            give_up(self.child.site)
+        except Refusal as refusal:
+            give_up(self.child.site, str(refusal))
 
 
 class Child:
@@ -98,7 +111,7 @@ class Child:
         self.frozen = False
 
     def configure(self, cfg: Any) -> None:
-        """Set gunicorn's settings: its configuration file, OPTIONS over it, and over both what is the site's."""
+        """Set gunicorn's settings: its configuration file, OPTIONS over it, what is the site's over both."""
         options = self.read_config_file(cfg) | dict(self.server.options)
         options.pop("config", None)
         options.setdefault("preload_app", True)
@@ -126,7 +139,7 @@ class Child:
         options = {name: value for name, value in values.items() if name in cfg.settings}
         wrong = [problem.line for problem in check_options(location, self.server.alias, options)]
         if wrong:
-            raise ValueError("\n".join(wrong))
+            raise Refusal("\n".join(wrong))
         return options
 
     # Hooks, in the order in which gunicorn calls them
@@ -167,19 +180,26 @@ class Child:
     def post_worker_init(self, worker: Worker) -> None:
         from ..process import bus
 
-        with Heartbeat(worker, self.settings.ready_timeout):
+        with Heartbeat(worker, bus, self.settings.ready_timeout):
             try:
                 bus.start()
-            except Exception:
-                give_up(self.site, status=70)
-        self.site.tell(ready=os.getpid())
+            except ChannelFailures as failures:  # logged here, where they happened
+                give_up(self.site, f"a start listener of worker {os.getpid()} failed: {failures}", status=70)
+        if bus.state is bus.states.STARTED:
+            self.site.tell(ready=os.getpid())
+        else:
+            self.tell_stopped(bus)
 
     def worker_exit(self, arbiter: Any, worker: Worker) -> None:
         from ..process import bus
 
-        if os.getpid() == self.master or bus.state is bus.states.EXITING:
-            return  # gunicorn calls this in its master, too
-        bus.exit()
+        if os.getpid() == self.master:  # gunicorn calls this there, too
+            return
+        if bus.state is not bus.states.EXITING:
+            bus.exit()
+            self.tell_stopped(bus)
+
+    def tell_stopped(self, bus: Bus) -> None:
         if bus.failed:
             self.site.tell(failed_stop=os.getpid())
 
@@ -189,16 +209,20 @@ class Child:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(LAST_SECONDS)
-        print(f"Worker {os.getpid()}: the site process is gone, and time is up.", file=sys.stderr, flush=True)
+        os.write(2, f"Worker {os.getpid()}: the site process is gone, and time is up.\n".encode())
         os._exit(1)
 
 
 class Heartbeat:
-    """Keeps gunicorn's master from taking a worker that runs its start listeners for a hung one."""
+    """Keeps gunicorn's master from taking a worker that runs its start listeners for a hung one.
 
-    def __init__(self, worker: Worker, timeout: float) -> None:
+    It also hands on a request to leave that comes meanwhile, which gunicorn only notes.
+    """
+
+    def __init__(self, worker: Worker, bus: Bus, timeout: float) -> None:
         self._worker = worker
-        self._beats = int(timeout)
+        self._bus = bus
+        self._deadline = time.monotonic() + timeout
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="Heartbeat", daemon=True)
 
@@ -210,9 +234,10 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        for _ in range(self._beats):
+        while not self._done.wait(0.2) and time.monotonic() < self._deadline:
             self._worker.notify()
-            if self._done.wait(1):
+            if not self._worker.alive:
+                self._bus.exit()
                 return
 
 

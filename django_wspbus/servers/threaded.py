@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import django
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 
-from ..application import Application, load
+from ..application import Application
 from ..problems import Problem
 from ..validation import check_option_names, check_positive
 from .base import Server
@@ -38,8 +38,8 @@ class ThreadedServer(Server):
     def start(self) -> None:
         if self._thread is not None:
             return
-        application = load(self.settings)
-        self._listeners = [HTTPServer(bound, application) for bound in self.bound()]
+        application = self.load()
+        self._http_servers = [HTTPServer(bound, application) for bound in self.bound()]
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
         self._thread.start()
@@ -55,13 +55,13 @@ class ThreadedServer(Server):
         self._thread = None
         self._wake_reader.close()
         self._wake_writer.close()
-        for listener in self._listeners:
-            listener.drain()
+        for server in self._http_servers:
+            server.drain()
 
     stop.priority = 25  # type: ignore[attr-defined]
 
     def _serve(self) -> None:
-        by_descriptor = {listener.fileno(): listener for listener in self._listeners}
+        by_descriptor = {server.fileno(): server for server in self._http_servers}
         poll = select.poll()
         for descriptor in (self._wake_reader.fileno(), *by_descriptor):
             poll.register(descriptor, select.POLLIN)
@@ -72,8 +72,8 @@ class ThreadedServer(Server):
                     by_descriptor[descriptor].accept()
                 else:
                     stopping = True
-        for listener in self._listeners:
-            while listener.accept():  # who is in the queue has been promised an answer
+        for server in self._http_servers:
+            while server.accept():  # who is in the queue has been promised an answer
                 pass
 
 
@@ -154,6 +154,7 @@ class RequestHandler(WSGIRequestHandler):
     """Django's handler, which tells its server between which requests it is idle."""
 
     server: HTTPServer
+    connection: socket.socket  # type: ignore[assignment]  # Django's stubs say a request
 
     def address_string(self) -> str:
         return self.client_address[0] or "unix"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import sys
@@ -13,6 +14,7 @@ import django
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import __version__, conf
+from ...application import explain
 from ...assembly import SiteProcess
 from ...checks import check_all
 from ...conf import Settings
@@ -80,17 +82,22 @@ class Command(BaseCommand):
             raise SystemExit(130) from None
 
     def settings(self, overrides: Overrides) -> Settings:
-        settings, problems = conf.read(overrides.values, overrides.sources)
+        settings, problems = conf.read(overrides.values)
         if settings is not None:
             problems += check_all(settings)
-        self.refuse(problems)
+        self.refuse(map(overrides.sourced, problems))
         assert settings is not None
         return settings if overrides.only is None else overrides.restrict(settings)
 
     def check_and_leave(self, settings: Settings) -> None:
-        self.refuse(check_applications(settings))
+        try:
+            self.refuse(check_applications(settings))
+        except CommandError:
+            raise
+        except Exception as error:  # the project's own code: anything may come
+            raise CommandError(f"The application does not load.\n{explain(error)}") from error
         self.stdout.write(
-            f"The settings are valid, and every application loads: {', '.join(settings.servers)}."
+            f"The settings are valid, and the applications of {', '.join(settings.servers)} load."
         )
 
     def refuse(self, problems: Iterable[Problem]) -> None:
@@ -130,6 +137,10 @@ class Overrides:
                 self.set_of_one(["OPTIONS", name], options[name], f"--{name}")
         self.alias()
 
+    def sourced(self, problem: Problem) -> Problem:
+        """Return a finding that names the option instead of the setting it overrides."""
+        return dataclasses.replace(problem, path=self.sources.get(problem.path, problem.path))
+
     def raw(self, key: str) -> Any:
         raw = conf.raw_settings()
         return raw.get(key) if isinstance(raw, Mapping) else None
@@ -162,8 +173,6 @@ class Overrides:
 
     def restrict(self, settings: Settings) -> Settings:
         """Return the settings with the one server of ``--server``."""
-        import dataclasses
-
         assert self.only is not None
         return dataclasses.replace(settings, servers={self.only: settings.servers[self.only]})
 
@@ -193,7 +202,7 @@ def banner(site: SiteProcess) -> Iterator[str]:
 def describe(settings: Settings) -> Iterator[str]:
     """Yield every setting in force as a line of Python."""
     for alias, server in settings.servers.items():
-        values = {
+        values: dict[str, Any] = {
             "BACKEND": server.backend,
             "BIND": [str(address) for address in server.bind],
             "APPLICATION": server.application or conf.default_application(),
@@ -203,7 +212,7 @@ def describe(settings: Settings) -> Iterator[str]:
         for key, value in values.items():
             yield f"{conf.setting_path('SERVERS', alias, key)} = {value!r}"
     daemonize = settings.daemonize
-    others = {
+    others: dict[str, Any] = {
         "AUTORELOAD": settings.autoreload,
         "SIGNALS": dict(settings.signals),
         "DAEMONIZE": bool(daemonize)

@@ -1,0 +1,11 @@
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("", views.book_list, name="books"),
+    path("books.json", views.book_list_json, name="books-json"),
+    path("books/<int:pk>/", views.book_detail, name="book"),
+    path("processes/", views.processes, name="processes"),
+    path("processes.json", views.processes_json, name="processes-json"),
+]

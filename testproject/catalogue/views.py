@@ -1,0 +1,66 @@
+from django.db.models import Q
+from django.http import JsonResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_safe
+
+from django_wspbus import SiteUnreachable, bus
+
+from .context_processors import answered_by
+from .models import Book, ProcessEvent
+
+
+@require_safe
+def book_list(request):
+    query = request.GET.get("q", "").strip()
+    return render(request, "catalogue/book_list.html", {"books": find_books(query), "query": query})
+
+
+@require_safe
+def book_list_json(request):
+    books = find_books(request.GET.get("q", "").strip())
+    return JsonResponse(
+        {
+            "books": [
+                {
+                    "title": book.title,
+                    "author": book.author.name,
+                    "year": book.year,
+                    "url": book.get_absolute_url(),
+                }
+                for book in books
+            ]
+        }
+    )
+
+
+@require_safe
+def book_detail(request, pk):
+    book = get_object_or_404(Book.objects.select_related("author"), pk=pk)
+    others = book.author.books.exclude(pk=book.pk)
+    return render(request, "catalogue/book_detail.html", {"book": book, "others": others})
+
+
+@require_safe
+def processes(request):
+    context = {"site": site_status(), "events": ProcessEvent.objects.all()}
+    return render(request, "catalogue/processes.html", context)
+
+
+@require_safe
+def processes_json(request):
+    fields = ["what", "pid", "role", "count", "first", "last"]
+    events = list(ProcessEvent.objects.values(*fields))
+    return JsonResponse({**answered_by(request), "site": site_status(), "events": events})
+
+
+def find_books(query):
+    books = Book.objects.select_related("author")
+    return books.filter(Q(title__icontains=query) | Q(author__name__icontains=query)) if query else books
+
+
+def site_status():
+    """Ask the site process; None where no ``runbus`` runs, as under ``runserver``."""
+    try:
+        return bus.site.status()
+    except SiteUnreachable:
+        return None

@@ -1,0 +1,207 @@
+"""Signals that arrive in a process of its own, in the middle of anything."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+SITE = """
+import signal, sys, threading
+from django_wspbus.wspbus import Bus
+
+bus = Bus()
+how = sys.argv[1]
+signalled = []
+
+def handle(number, frame):
+    signalled.append(number)
+    if how == "direct":
+        bus.exit()
+    else:
+        bus.defer(bus.exit)
+
+signal.signal(signal.SIGTERM, handle)
+
+def say(*words):
+    print(*words, flush=True)
+
+def listen(channel, name):
+    bus.subscribe(channel, lambda: say(name))
+"""
+
+TWO_TERMS = SITE + """
+never = threading.Event()
+
+listen("stop", "first stop")
+
+@bus.subscribe("stop")
+def slow():
+    say("slow begins")
+    assert not never.wait(0.6)
+    say("slow ends")
+
+listen("stop", "last stop")
+listen("exit", "exit")
+bus.start()
+say("ready")
+bus.block()
+say(bus.state.name)
+"""
+
+
+@pytest.mark.parametrize("how", ["direct", "deferred"])
+def test_two_sigterms_while_a_stop_listener_is_slow_call_each_listener_once(run, how):
+    process = run(TWO_TERMS, how)
+    process.out.expect("ready")
+    process.signal(signal.SIGTERM)
+    process.out.expect("slow begins")
+    process.out.join(0.2)
+    assert process.out.is_alive()
+    process.signal(signal.SIGTERM)
+    expected = ["ready", "first stop", "slow begins", "slow ends", "last stop", "exit", "EXITING"]
+    assert process.finish() == expected
+
+
+DURING_START = SITE + """
+go_on = threading.Event()
+
+@bus.lifespan
+def opened():
+    say("opened")
+    yield
+    say("closed")
+
+@bus.subscribe("start")
+def slow():
+    say("slow begins")
+    while not signalled:
+        go_on.wait(0.01)
+    say("slow ends")
+
+@bus.lifespan
+def never():
+    say("never")
+    yield
+    say("never")
+
+listen("stop", "stop")
+listen("exit", "exit")
+bus.start()
+say(bus.state.name)
+bus.block()
+say("end")
+"""
+
+
+@pytest.mark.parametrize("how", ["direct", "deferred"])
+def test_a_sigterm_during_a_start_takes_effect_between_two_listeners(run, how):
+    process = run(DURING_START, how)
+    process.out.expect("slow begins")
+    process.signal(signal.SIGTERM)
+    # The stop listener of a lifespan comes after the plain ones: it has started before them.
+    assert sorted(process.finish()) == sorted(
+        ["opened", "slow begins", "slow ends", "closed", "stop", "exit", "EXITING", "end"]
+    )
+    assert process.out.lines[:3] == ["opened", "slow begins", "slow ends"]
+
+
+IN_WAIT_FOR = SITE + """
+@bus.subscribe("start")
+def wait():
+    say("waiting")
+    say(bus.wait_for(lambda: False))
+
+listen("start", "never")
+listen("exit", "exit")
+bus.start()
+say(bus.state.name)
+bus.block()
+"""
+
+
+@pytest.mark.parametrize("how", ["direct", "deferred"])
+def test_a_sigterm_during_a_start_ends_a_wait_for_without_a_limit(run, how):
+    process = run(IN_WAIT_FOR, how)
+    process.out.expect("waiting")
+    process.signal(signal.SIGTERM)
+    assert process.finish() == ["waiting", "False", "exit", "EXITING"]
+
+
+@pytest.mark.parametrize("how", ["direct", "deferred"])
+def test_a_sigterm_wakes_block_at_once_although_it_does_not_poll(run, how):
+    process = run(SITE + 'listen("exit", "exit")\nbus.start()\nsay("ready")\nbus.block(1000)\n', how)
+    process.out.expect("ready")
+    process.signal(signal.SIGTERM)
+    assert process.finish() == ["ready", "exit"]
+
+
+CTRL_C = SITE + """
+go_on = threading.Event()
+
+@bus.subscribe("stop")
+def slow():
+    say("slow begins")
+    assert not go_on.wait(30)
+    say("never")
+
+listen("stop", "last stop")
+listen("exit", "exit")
+bus.subscribe("log", lambda msg, level: print(msg, file=sys.stderr, flush=True))
+bus.start()
+say("ready")
+try:
+    bus.block()
+finally:
+    say(bus.state.name)
+"""
+
+
+def test_ctrl_c_exits_and_a_second_one_costs_only_the_listener_it_hits(run):
+    process = run(CTRL_C, "direct")
+    process.out.expect("ready")
+    process.signal(signal.SIGINT)
+    process.out.expect("slow begins")
+    process.signal(signal.SIGINT)
+    assert process.finish(-signal.SIGINT) == ["ready", "slow begins", "last stop", "exit", "EXITING"]
+    assert "Keyboard Interrupt: shutting down bus" in process.err.lines
+
+
+STORM = SITE + """
+counts = {"stop": 0, "exit": 0, "SIGUSR1": 0, "graceful": 0}
+
+def count(name):
+    counts[name] += 1
+
+for channel in ("stop", "exit", "graceful"):
+    bus.subscribe(channel, lambda channel=channel: count(channel))
+
+def renew(number, frame):
+    count("SIGUSR1")
+    bus.graceful()
+
+signal.signal(signal.SIGUSR1, renew)
+say("ready")
+while counts["SIGUSR1"] < 200:  # anything may be interrupted
+    bus.start()
+    bus.publish("own")
+    bus.stop()
+say("enough")
+bus.start()
+bus.block()
+assert counts["graceful"] == counts["SIGUSR1"], counts
+assert counts["exit"] == 1, counts
+say(bus.state.name)
+"""
+
+
+def test_a_storm_of_signals_that_interrupt_transitions_loses_no_turn(run):
+    process = run(STORM, "direct")
+    process.out.expect("ready")
+    sent = 0
+    while not process.out.lines[1:]:
+        process.signal(signal.SIGUSR1)
+        sent += 1
+    assert sent >= 200
+    process.signal(signal.SIGTERM)
+    assert process.finish() == ["ready", "enough", "EXITING"]
