@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +116,7 @@ def read(overrides: Mapping[str, Any] | None = None) -> tuple[Settings | None, l
 
 
 def _typed(values: dict[str, Any]) -> Settings:
-    values = copy.copy(values)
+    values = dict(values)
     values["servers"] = MappingProxyType(
         {
             alias: ServerSettings(
@@ -133,6 +132,8 @@ def _typed(values: dict[str, Any]) -> Settings:
     )
     if values["daemonize"] is not None:
         values["daemonize"] = Daemonize(**values["daemonize"])
+    if not isinstance(values["autoreload"], bool):
+        values["autoreload"] = _frozen(values["autoreload"])
     values["signals"] = _frozen(values["signals"])
     return Settings(**values)
 

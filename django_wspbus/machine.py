@@ -14,8 +14,9 @@ from django.utils.module_loading import import_string
 
 from . import application
 from .application import not_imported
-from .conf import ServerSettings, Settings, setting_path
+from .conf import PluginSettings, ServerSettings, Settings, setting_path
 from .problems import Problem
+from .process import bus
 from .servers.base import Server
 
 
@@ -42,26 +43,28 @@ def check_backends(settings: Settings) -> Iterable[Problem]:
         else:
             yield from backend.check_options(server)
     for index, plugin in enumerate(settings.plugins):
-        path = setting_path("PLUGINS", index, "BACKEND")
-        try:
-            made = import_string(plugin.backend)
-        except ImportError as error:
-            yield not_imported(path, plugin.backend, error)
-        else:
-            if not callable(made) or not (inspect.isfunction(made) or hasattr(made, "subscribe")):
-                message = f"{plugin.backend} is no plugin: it must have subscribe() and unsubscribe()."
-                yield Problem("E014", path, message, "django_wspbus.Plugin is a base for one.")
-            else:
-                yield from _check_arguments(path, plugin.backend, made, plugin.options)
+        yield from _check_plugin(setting_path("PLUGINS", index), plugin)
 
 
-def _check_arguments(path: str, backend: str, made: Any, options: Any) -> Iterable[Problem]:
+def _check_plugin(path: str, settings: PluginSettings) -> Iterable[Problem]:
+    backend = settings.backend
     try:
-        inspect.signature(made).bind(None, **options)
-    except TypeError as error:
-        yield Problem("E012", path.replace("BACKEND", "OPTIONS"), f"{backend} does not take them: {error}.")
-    except ValueError:  # no signature to be had
+        made = import_string(backend)
+    except ImportError as error:
+        yield not_imported(f'{path}["BACKEND"]', backend, error)
         return
+    if not callable(made) or not (inspect.isfunction(made) or hasattr(made, "subscribe")):
+        message = f"{backend} is no plugin: it must have subscribe() and unsubscribe()."
+        yield Problem("E014", f'{path}["BACKEND"]', message, "django_wspbus.Plugin is a base for one.")
+        return
+    try:
+        inspect.signature(made).bind(bus, **settings.options)
+        found = made(bus, **settings.options).check() if hasattr(made, "check") else ()
+    except (TypeError, ValueError) as error:
+        yield Problem("E012", f'{path}["OPTIONS"]', f"{backend} does not take them: {error}.")
+        return
+    for message in found:
+        yield Problem(str(message.id), path, message.msg, message.hint, level=message.level)
 
 
 def check_machine(settings: Settings) -> Iterable[Problem]:

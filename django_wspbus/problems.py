@@ -35,17 +35,23 @@ class Problem:
     path: str
     message: str
     hint: str | None = None
+    level: int | None = None
+    """Django's, for a finding of somebody else's; ours say it by the first letter of their id."""
 
     @property
     def is_error(self) -> bool:
-        return self.id.startswith("E")
+        return self.id.startswith("E") if self.level is None else self.level >= checks.ERROR
+
+    @property
+    def full_id(self) -> str:
+        return self.id if self.level is not None else f"django_wspbus.{self.id}"
 
     @property
     def line(self) -> str:
         """The finding in one line, for a terminal."""
         hint = f" {self.hint}" if self.hint else ""
-        return f"{self.path}: {self.message}{hint} (django_wspbus.{self.id})"
+        return f"{self.path}: {self.message}{hint} ({self.full_id})"
 
     def as_check(self) -> checks.CheckMessage:
-        kind = checks.Error if self.is_error else checks.Warning
-        return kind(f"{self.path}: {self.message}", hint=self.hint, id=f"django_wspbus.{self.id}")
+        level = self.level or (checks.ERROR if self.is_error else checks.WARNING)
+        return checks.CheckMessage(level, f"{self.path}: {self.message}", hint=self.hint, id=self.full_id)

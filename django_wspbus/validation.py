@@ -206,7 +206,7 @@ class Reader:
         return dict(raw)
 
     def daemonize(self, path: str, raw: Any) -> dict[str, Path | None] | None:
-        if raw in (MISSING, False, None):
+        if raw is MISSING or raw is None or raw is False:
             return None
         if raw is True:
             return {"stdout": None, "stderr": None}

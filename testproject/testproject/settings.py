@@ -19,6 +19,7 @@ WSPBUS = {
     },
 }
 
+WSPBUS["SERVERS"]["gunicorn"]["OPTIONS"]["access_log_format"] = '"%(r)s" %(s)s %(B)s'
 for alias, server in WSPBUS["SERVERS"].items():
     server["BIND"] = os.environ.get(f"CATALOGUE_BIND_{alias.upper()}", server["BIND"])
 

@@ -1,0 +1,192 @@
+"""A small Django project in a folder of its own, to be run as a user runs one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .processes import DEADLINE, Running, RunningSite
+
+MANAGE = """\
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+    execute_from_command_line(sys.argv)
+"""
+
+SETTINGS = {
+    "SECRET_KEY": "a project that a test has made",
+    "DEBUG": False,
+    "ALLOWED_HOSTS": ["*"],
+    "ROOT_URLCONF": "shop.urls",
+    "INSTALLED_APPS": ["django_wspbus", "shop"],
+    "USE_TZ": True,
+}
+
+APPS = """\
+from django.apps import AppConfig
+
+
+class ShopConfig(AppConfig):
+    name = "shop"
+
+    def ready(self):
+        from . import listeners  # noqa: F401
+"""
+
+# One write to a file opened for appending: lines of several processes do not mix.
+JOURNAL = """\
+import os
+from pathlib import Path
+
+PATH = Path(__file__).parent.parent / "journal.txt"
+
+
+def note(event):
+    descriptor = os.open(PATH, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(descriptor, f"{os.getpid()} {event}\\n".encode())
+    finally:
+        os.close(descriptor)
+"""
+
+LISTENERS = """\
+from functools import partial
+
+from django_wspbus import bus
+
+from .journal import note
+
+for role in ("site", "worker"):
+    for channel in ("start", "stop", "graceful", "exit"):
+        bus.subscribe(channel, partial(note, f"{role} {channel}"), role=role)
+"""
+
+URLS = """\
+import os
+
+from django.http import HttpResponse
+from django.urls import path
+
+from django_wspbus import bus
+
+
+def answer(request):
+    return HttpResponse(f"{os.getpid()} {bus.state.name}")
+
+
+urlpatterns = [path("", answer)]
+"""
+
+WSGI = """\
+import os
+
+from django_wspbus.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+application = get_wsgi_application()
+"""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the journal: what happened in which process."""
+
+    pid: int
+    event: str
+
+
+class Project:
+    """``manage.py``, ``settings.py``, and the app ``shop``, whose listeners write a journal.
+
+    The page ``/`` answers the PID and the state of the bus of the process that serves it. Each
+    file may be written anew: ``shop/listeners.py``, ``shop/urls.py``, ``shop/wsgi.py``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.write("manage.py", MANAGE)
+        self.write("shop/__init__.py", "")
+        self.write("shop/apps.py", APPS)
+        self.write("shop/journal.py", JOURNAL)
+        self.write("shop/listeners.py", LISTENERS)
+        self.write("shop/urls.py", URLS)
+        self.write("shop/wsgi.py", WSGI)
+        self.configure()
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def configure(self, **settings: Any) -> None:
+        """Write settings.py; what is given is laid over `SETTINGS`."""
+        values = {**SETTINGS, **settings}
+        self.write("settings.py", "".join(f"{name} = {value!r}\n" for name, value in values.items()))
+
+    def listeners(self, source: str) -> None:
+        """Write shop/listeners.py, with ``bus``, ``every`` and ``note`` at hand."""
+        head = "from django_wspbus import bus, every\n\nfrom .journal import note\n\n"
+        self.write("shop/listeners.py", head + source)
+
+    @property
+    def manage(self) -> str:
+        return str(self.root / "manage.py")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What differs from this process's own: the settings, and that warnings are errors."""
+        # gunicorn leaves its sockets to the end of its processes.
+        return {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONWARNINGS": "error,ignore::ResourceWarning"}
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``manage.py`` to its end."""
+        return subprocess.run(
+            [sys.executable, self.manage, *arguments],
+            cwd=self.root,
+            env=os.environ | self.environment | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    def start(self, *command: str, **variables: str) -> Running:
+        """Return a program to be run in the project's folder, as a context manager."""
+        return Running(*command, env=self.environment | variables, cwd=self.root)
+
+    def serve(self, *arguments: str, **variables: str) -> RunningSite:
+        """Return ``manage.py runbus`` with some arguments, as a context manager."""
+        return RunningSite(*arguments, manage=self.manage, env=self.environment | variables, cwd=self.root)
+
+    def notes(self, event: str | None = None) -> list[Note]:
+        """Return what the journal holds: all of it, or what it says of one event."""
+        try:
+            lines = (self.root / "journal.txt").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        notes = [Note(int(pid), what) for pid, _, what in (line.partition(" ") for line in lines)]
+        return [note for note in notes if event in (None, note.event)]
+
+    def events(self) -> list[str]:
+        """Return the events in the journal, in order, whichever process they happened in."""
+        return [note.event for note in self.notes()]
+
+    def expect_note(self, event: str, count: int = 1) -> list[Note]:
+        """Wait until the journal holds an event a number of times; return those notes."""
+        deadline = time.monotonic() + DEADLINE
+        while len(found := self.notes(event)) < count:
+            assert time.monotonic() < deadline, f"No {count} of {event!r} in {self.notes()}"
+            time.sleep(0.01)
+        return found

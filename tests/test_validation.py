@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from django_wspbus.validation import Reader
+
+NOTHING_OF_THE_SORT = [object(), b"bytes", 3.5, -1, True, "\0", "", (), [None], {1: 2}, {"x": {}}]
+
+SHOP = "shop.servers.Server"
+
+
+def read(raw, debug=False):
+    reader = Reader(raw, debug=debug)
+    return reader.read(), reader.problems
+
+
+def only_problem(raw):
+    """Return what is wrong with a WSPBUS in which one thing is: id, path, message and hint."""
+    _, problems = read({"SERVERS": {"default": {}}, **raw} if isinstance(raw, dict) else raw)
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def of_server(**keys):
+    return {"SERVERS": {"default": keys}}
+
+
+# What is not known
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "hint"),
+    [
+        ({"SERVER": {}}, 'WSPBUS["SERVER"]', "'SERVERS'"),
+        ({"pidfile": "x"}, 'WSPBUS["pidfile"]', "'PIDFILE'"),
+        ({"STOP_TIME": 1}, 'WSPBUS["STOP_TIME"]', "'STOP_TIMEOUT'"),
+        ({7: 1}, "WSPBUS[7]", "Known are SERVERS, AUTORELOAD"),
+        (of_server(BINDS=":1"), 'WSPBUS["SERVERS"]["default"]["BINDS"]', "'BIND'"),
+        (of_server(ENGINE="x.y"), 'WSPBUS["SERVERS"]["default"]["ENGINE"]', "Known are BACKEND, BIND"),
+        ({"AUTORELOAD": {"EXTRA_FILE": []}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILE"]', "'EXTRA_FILES'"),
+        ({"DAEMONIZE": {"STDOUTS": "x"}}, 'WSPBUS["DAEMONIZE"]["STDOUTS"]', "'STDOUT'"),
+        ({"PLUGINS": [{"BACKEND": SHOP, "OPTION": {}}]}, 'WSPBUS["PLUGINS"][0]["OPTION"]', "'OPTIONS'"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(raw, path, hint):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path) == ("E001", path)
+    assert hint in problem.hint
+
+
+# Types and shapes
+
+
+@pytest.mark.parametrize("raw", [None, [], "gunicorn", 8000])
+def test_a_setting_that_is_no_dict_is_one_finding(raw):
+    values, problems = read(raw)
+    assert values is None
+    assert [(problem.id, problem.path, problem.hint) for problem in problems] == [
+        ("E002", "WSPBUS", "It takes a dict.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "takes"),
+    [
+        ({"SERVERS": {}}, 'WSPBUS["SERVERS"]', "at least one server"),
+        ({"SERVERS": ["default"]}, 'WSPBUS["SERVERS"]', "alias -> {BACKEND, BIND, ...}"),
+        ({"SERVERS": {"": {}}}, 'WSPBUS["SERVERS"][""]', "a string as its alias"),
+        ({"SERVERS": {1: {}}}, 'WSPBUS["SERVERS"][1]', "a string as its alias"),
+        ({"SERVERS": {"a": ":8000"}}, 'WSPBUS["SERVERS"]["a"]', "a dict of BACKEND"),
+        (of_server(BACKEND="gunicorn"), 'WSPBUS["SERVERS"]["default"]["BACKEND"]', "a dotted path"),
+        (of_server(BACKEND=None), 'WSPBUS["SERVERS"]["default"]["BACKEND"]', "a dotted path"),
+        (of_server(BIND=8000), 'WSPBUS["SERVERS"]["default"]["BIND"]', "an address or a list"),
+        (of_server(BIND=[]), 'WSPBUS["SERVERS"]["default"]["BIND"]', "an address or a list"),
+        (of_server(BIND=[8000]), 'WSPBUS["SERVERS"]["default"]["BIND"]', "addresses as strings"),
+        (of_server(APPLICATION=print), 'WSPBUS["SERVERS"]["default"]["APPLICATION"]', "a dotted path"),
+        (of_server(APPLICATION="a-b.c"), 'WSPBUS["SERVERS"]["default"]["APPLICATION"]', "a dotted path"),
+        (of_server(MOUNTS=["/x"]), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]', "a dict of prefix"),
+        (of_server(MOUNTS={"x": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["x"]', "a slash"),
+        (of_server(MOUNTS={"/x/": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x/"]', "a slash"),
+        (of_server(MOUNTS={"/x": "a"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x"]', "a dotted path"),
+        (of_server(OPTIONS=[1]), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]', "the server's own settings"),
+        (of_server(OPTIONS={1: 1}), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]', "the server's own settings"),
+        ({"AUTORELOAD": "yes"}, 'WSPBUS["AUTORELOAD"]', "None, True, False, or a dict of EXTRA_FILES"),
+        ({"AUTORELOAD": {"EXTRA_FILES": "x"}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
+        ({"AUTORELOAD": {"EXTRA_FILES": [1]}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
+        ({"AUTORELOAD": {"EXTRA_DIRS": ["x"]}}, 'WSPBUS["AUTORELOAD"]["EXTRA_DIRS"]', "directory -> glob"),
+        ({"AUTORELOAD": {"EXTRA_DIRS": {"x": 1}}}, 'WSPBUS["AUTORELOAD"]["EXTRA_DIRS"]', "directory -> glob"),
+        ({"AUTORELOAD": {"SPARE": 1}}, 'WSPBUS["AUTORELOAD"]["SPARE"]', "True or False"),
+        ({"SIGNALS": ["SIGHUP"]}, 'WSPBUS["SIGNALS"]', "signal name -> bus method or channel"),
+        ({"SIGNALS": {"SIGHUP": 1}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),
+        ({"SIGNALS": {"SIGHUP": ""}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),
+        ({"DAEMONIZE": "yes"}, 'WSPBUS["DAEMONIZE"]', 'True, False or {"STDOUT": path'),
+        ({"DAEMONIZE": 0}, 'WSPBUS["DAEMONIZE"]', 'True, False or {"STDOUT": path'),
+        ({"DAEMONIZE": {"STDERR": 2}}, 'WSPBUS["DAEMONIZE"]["STDERR"]', "a path, or None"),
+        ({"PIDFILE": 1}, 'WSPBUS["PIDFILE"]', "a path, or None"),
+        ({"PIDFILE": ""}, 'WSPBUS["PIDFILE"]', "a path, or None"),
+        ({"PIDFILE": "a\0b"}, 'WSPBUS["PIDFILE"]', "a path, or None"),
+        ({"USER": ""}, 'WSPBUS["USER"]', "a name or a number, or None"),
+        ({"USER": -1}, 'WSPBUS["USER"]', "a name or a number, or None"),
+        ({"GROUP": True}, 'WSPBUS["GROUP"]', "a name or a number, or None"),
+        ({"UMASK": "x"}, 'WSPBUS["UMASK"]', "a number from 0 to 0o777"),
+        ({"UMASK": "089"}, 'WSPBUS["UMASK"]', "a number from 0 to 0o777"),
+        ({"UMASK": 2.5}, 'WSPBUS["UMASK"]', "a number from 0 to 0o777"),
+        ({"PLUGINS": {"BACKEND": SHOP}}, 'WSPBUS["PLUGINS"]', "a list of"),
+        ({"PLUGINS": [SHOP]}, 'WSPBUS["PLUGINS"][0]', "a dict"),
+        ({"PLUGINS": [{}]}, 'WSPBUS["PLUGINS"][0]["BACKEND"]', "a dotted path"),
+        ({"WARMUP": "/"}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
+        ({"WARMUP": ["x"]}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
+        ({"READY_TIMEOUT": "30"}, 'WSPBUS["READY_TIMEOUT"]', "seconds above 0"),
+        ({"STOP_TIMEOUT": None}, 'WSPBUS["STOP_TIMEOUT"]', "seconds above 0"),
+        ({"DRAIN_DELAY": False}, 'WSPBUS["DRAIN_DELAY"]', "seconds from 0"),
+        ({"HEALTH": 8001}, 'WSPBUS["HEALTH"]', "one address"),
+        ({"HEALTH": [":8001"]}, 'WSPBUS["HEALTH"]', "one address"),
+        ({"CONTROL": 1}, 'WSPBUS["CONTROL"]', "True, False or a path"),
+    ],
+)
+def test_a_wrong_type_or_shape_tells_what_the_key_takes(raw, path, takes):
+    _, problems = read({"SERVERS": {"default": {}}, **raw})
+    problem, *others = [problem for problem in problems if problem.is_error]
+    assert not others
+    assert (problem.id, problem.path) == ("E002", path)
+    assert problem.message.startswith("got ")
+    assert takes in problem.hint
+
+
+def test_what_was_got_is_shown_and_not_at_length():
+    assert only_problem({"PIDFILE": 3.5}).message == "got 3.5."
+    assert only_problem({"UMASK": "x" * 1000}).message == f"got '{'x' * 76}...."
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ({"UMASK": 0o1000}, 'WSPBUS["UMASK"]'),
+        ({"UMASK": "1000"}, 'WSPBUS["UMASK"]'),
+        ({"UMASK": -1}, 'WSPBUS["UMASK"]'),
+        ({"READY_TIMEOUT": 0}, 'WSPBUS["READY_TIMEOUT"]'),
+        ({"STOP_TIMEOUT": -1}, 'WSPBUS["STOP_TIMEOUT"]'),
+        ({"STOP_TIMEOUT": float("inf")}, 'WSPBUS["STOP_TIMEOUT"]'),
+        ({"STOP_TIMEOUT": float("nan")}, 'WSPBUS["STOP_TIMEOUT"]'),
+    ],
+)
+def test_a_number_out_of_range_is_a_finding_of_its_own(raw, path):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path) == ("E015", path)
+    assert "It takes a number" in problem.hint
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["8000", "localhost", ":", ":x", "host:-1", ":65536", "127.0.0.256:80", "[::1]", "[::g]:80", "::1:80"]
+    + ["a b:80", "unix:", "unix:relative.sock", "unix:/" + "x" * 107, "systemd:", "http://host:80"],
+)
+def test_an_address_that_cannot_be_bound_is_shown_with_the_forms_there_are(bind):
+    problem = only_problem(of_server(BIND=["127.0.0.1:1", bind]))
+    assert (problem.id, problem.path) == ("E003", 'WSPBUS["SERVERS"]["default"]["BIND"]')
+    assert repr(bind) in problem.message
+    assert '"unix:/run/site.sock"' in problem.hint
+
+
+def test_a_port_out_of_range_says_its_range():
+    assert "must be from 0 to 65535" in only_problem(of_server(BIND=":70000")).message
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "told"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", "127.0.0.1:80 is bound by the server 'one' too."),
+        (":80", "127.0.0.1:80", "127.0.0.1:80 is bound by the server 'one' too, as 0.0.0.0:80."),
+        ("[::1]:80", "[::]:80", "[::]:80 is bound by the server 'one' too, as [::1]:80."),
+        ("unix:/run/s", "unix:///run/s", "unix:/run/s is bound by the server 'one' too."),
+        ("systemd", "systemd", "systemd is bound by the server 'one' too."),
+    ],
+)
+def test_an_address_that_two_servers_share_names_both(one, two, told):
+    problem = only_problem({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})
+    assert (problem.id, problem.path) == ("E004", 'WSPBUS["SERVERS"]["two"]["BIND"]')
+    assert problem.message == told
+
+
+def test_an_address_that_a_server_would_bind_twice_is_found():
+    problem = only_problem(of_server(BIND=[":80", ":81", ":80"]))
+    assert (problem.id, problem.message) == ("E004", "0.0.0.0:80 is bound twice here.")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [(":80", ":81"), (":0", ":0"), ("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.1:80", "[::1]:80")]
+    + [("unix:/run/a", "unix:/run/b"), ("systemd:a", "systemd:b"), ("systemd", "systemd:b")],
+)
+def test_addresses_that_can_be_bound_together_are_none_of_our_business(one, two):
+    assert read({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})[1] == []
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    ("name", "id", "told"),
+    [
+        ("SIGHUB", "E007", "'SIGHUP'"),
+        ("hup", "E007", "'SIGHUP'"),
+        ("SOMETHING_ELSE", "E007", None),
+        (1, "E007", None),
+        ("SIGKILL", "E008", None),
+        ("SIGSTOP", "E008", None),
+    ],
+)
+def test_a_signal_that_is_unknown_or_cannot_be_caught(name, id, told):  # noqa: A002
+    problem = only_problem({"SIGNALS": {name: "exit"}})
+    assert problem.id == id
+    assert problem.path == 'WSPBUS["SIGNALS"]' + ("[1]" if name == 1 else f'["{name}"]')
+    assert problem.hint == (told and f"Did you mean {told}?")
+
+
+# What there is no effect of yet
+
+
+@pytest.mark.parametrize(("key", "value"), [("WARMUP", ["/"]), ("DRAIN_DELAY", 1), ("HEALTH", ":8001")])
+def test_a_key_without_effect_is_a_warning_unless_it_asks_for_nothing(key, value):
+    problem = only_problem({key: value})
+    assert (problem.id, problem.path, problem.is_error) == ("W001", f'WSPBUS["{key}"]', False)
+
+
+@pytest.mark.parametrize(("key", "value"), [("WARMUP", ()), ("DRAIN_DELAY", 0), ("HEALTH", None)])
+def test_a_key_without_effect_that_asks_for_nothing_is_fine(key, value):
+    assert read({"SERVERS": {"default": {}}, key: value})[1] == []
+
+
+# All at once, whatever comes
+
+
+def test_all_that_is_wrong_is_found_at_once():
+    _, problems = read(
+        {
+            "SERVERS": {"one": {"BIND": "x"}, "two": {"BACKEND": "y", "OPTION": {}}},
+            "PIDFILE": 1,
+            "SIGNALS": {"SIGKILL": "exit"},
+            "UMASK": "8",
+        }
+    )
+    assert sorted(problem.id for problem in problems) == ["E001", "E002", "E002", "E002", "E003", "E008"]
+
+
+@pytest.mark.parametrize("value", NOTHING_OF_THE_SORT, ids=repr)
+def test_any_value_at_any_place_gives_a_value_or_a_finding_with_its_path(value):
+    places = [
+        *("SERVERS", "AUTORELOAD", "SIGNALS", "DAEMONIZE", "PIDFILE", "USER", "GROUP", "UMASK", "PLUGINS"),
+        *("WARMUP", "READY_TIMEOUT", "DRAIN_DELAY", "STOP_TIMEOUT", "HEALTH", "CONTROL"),
+    ]
+    for key in places:
+        values, problems = read({"SERVERS": {"default": {}}, key: value})
+        assert key.lower() in values
+        assert all(problem.path.startswith(f'WSPBUS["{key}"]') for problem in problems), problems
+    for key in ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS"):
+        values, problems = read(of_server(**{key: value}))
+        assert key.lower() in values["servers"]["default"]
+        assert all(f'["{key}"]' in problem.path for problem in problems), problems
+
+
+# What is right
+
+
+def test_values_are_read_in_the_forms_there_are():
+    values, problems = read(
+        {
+            "SERVERS": {"default": {"BIND": [":80", "unix:/run/s"], "MOUNTS": {"/x": "a.b"}}},
+            "AUTORELOAD": {"EXTRA_FILES": [Path("a")], "EXTRA_DIRS": {Path("texts"): "*.md"}, "SPARE": True},
+            "SIGNALS": {"SIGHUP": None, "SIGUSR2": "shop.reload"},
+            "DAEMONIZE": {"STDOUT": "out.log"},
+            "PIDFILE": Path("run/site.pid"),
+            "USER": "www-data",
+            "GROUP": 33,
+            "UMASK": "027",
+            "PLUGINS": ({"BACKEND": SHOP},),
+            "CONTROL": "/run/site.control",
+        }
+    )
+    assert problems == []
+    assert [str(address) for address in values["servers"]["default"]["bind"]] == ["0.0.0.0:80", "unix:/run/s"]
+    assert values["signals"] == {"SIGHUP": None, "SIGUSR2": "shop.reload"}
+    assert values["daemonize"] == {"stdout": Path("out.log"), "stderr": None}
+    assert values["pidfile"] == Path("run/site.pid")
+    assert (values["user"], values["group"], values["umask"]) == ("www-data", 33, 0o27)
+    assert values["plugins"] == [{"backend": SHOP, "options": {}}]
+    assert values["control"] == Path("/run/site.control")
+
+
+@pytest.mark.parametrize("value", [None, "left out"])
+@pytest.mark.parametrize("debug", [True, False])
+def test_autoreload_is_as_debug_unless_it_is_said(value, debug):
+    raw = {"SERVERS": {"default": {}}}
+    if value is None:
+        raw["AUTORELOAD"] = None
+    assert read(raw, debug=debug)[0]["autoreload"] is debug
+    assert read({**raw, "AUTORELOAD": not debug}, debug=debug)[0]["autoreload"] is not debug
+
+
+@pytest.mark.parametrize(
+    ("raw", "read_as"), [(True, {"stdout": None, "stderr": None}), (False, None), (None, None)]
+)
+def test_daemonize_is_a_switch_or_says_where_output_goes(raw, read_as):
+    assert read({"SERVERS": {"default": {}}, "DAEMONIZE": raw})[0]["daemonize"] == read_as

@@ -1,0 +1,121 @@
+"""The pages of the testproject, by Django's test client."""
+
+import os
+
+import pytest
+from catalogue.models import Author, Book, ProcessEvent
+from django.core.management import call_command
+from django.urls import reverse
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def book():
+    return Book.objects.get(title="Frankenstein")
+
+
+def test_migrations_bring_a_few_books_and_match_the_models():
+    assert Book.objects.count() == 9
+    call_command("makemigrations", "--check", "--dry-run", "-v0")
+
+
+def test_titles_are_unique_for_an_author_but_not_beyond(book):
+    other = Author.objects.get(name="Jane Austen")
+    Book.objects.create(title=book.title, author=other, year=1900)
+
+    assert str(Book(title=book.title, author=other)) == "Frankenstein"
+    with pytest.raises(Exception, match="UNIQUE"):
+        Book.objects.create(title=book.title, author=book.author, year=1900)
+
+
+def test_the_list_shows_every_book(client):
+    page = client.get("/").text
+
+    titles = list(Book.objects.values_list("title", flat=True))
+    assert titles
+    assert [title for title in titles if title not in page] == []
+
+
+@pytest.mark.parametrize("query", ["shelley", "FRANKEN"])
+def test_a_search_finds_by_author_and_by_title(client, query):
+    page = client.get("/", {"q": query}).text
+
+    assert "Frankenstein" in page
+    assert "Emma" not in page
+
+
+def test_a_search_in_vain_says_so(client):
+    assert "There is no such book." in client.get("/", {"q": "no book"}).text
+
+
+def test_the_page_of_a_book_shows_others_of_its_author(client, book):
+    page = client.get(book.get_absolute_url()).text
+
+    assert "Mary Shelley, 1818" in page
+    assert "The Last Man" in page
+    assert "Emma" not in page
+
+
+def test_a_book_that_does_not_exist_is_not_found(client):
+    assert client.get(reverse("book", args=[0])).status_code == 404
+
+
+def test_the_json_of_the_list_says_the_same(client, book):
+    assert client.get("/books.json", {"q": "frankenstein"}).json() == {
+        "books": [
+            {"title": "Frankenstein", "author": "Mary Shelley", "year": 1818, "url": book.get_absolute_url()}
+        ]
+    }
+
+
+def test_every_page_tells_which_process_and_server_answered(client):
+    page = client.get("/", SERVER_SOFTWARE="a server/1.0").text
+
+    assert f"process <b>{os.getpid()}</b>, a server/1.0, port 80" in page
+
+
+def test_pages_refuse_to_be_posted_to(client):
+    assert client.post("/processes.json").status_code == 405
+
+
+def test_the_admin_lists_books_and_takes_new_ones(admin_client, book):
+    assert "Frankenstein" in admin_client.get(reverse("admin:catalogue_book_changelist")).text
+
+    new = {"title": "Mathilda", "author": book.author.pk, "year": 1959}
+    assert admin_client.post(reverse("admin:catalogue_book_add"), new).status_code == 302
+    assert Book.objects.get(title="Mathilda").author == book.author
+
+
+def test_the_admin_shows_process_events_but_lets_nobody_edit_them(admin_client):
+    ProcessEvent.objects.note("a test")
+    listing = reverse("admin:catalogue_processevent_changelist")
+
+    assert "a test" in admin_client.get(listing).text
+    assert admin_client.get(reverse("admin:catalogue_processevent_add")).status_code == 403
+
+
+def test_noting_the_same_again_counts():
+    for _ in range(3):
+        ProcessEvent.objects.note("a test")
+
+    event = ProcessEvent.objects.get()
+    assert (event.pid, event.count) == (os.getpid(), 3)
+    assert event.first < event.last
+    assert str(event) == f"a test in {os.getpid()} (): 3"
+
+
+def test_without_a_site_the_page_of_the_processes_says_so(client):
+    assert "Another program than <code>runbus</code>" in client.get("/processes/").text
+    assert client.get("/processes.json").json()["site"] is None
+
+
+def test_listeners_run_with_the_bus(db, bus, client):
+    events = client.get("/processes.json").json()["events"]
+
+    assert [(event["what"], event["role"]) for event in events] == [
+        ("start, role=site", "site + worker"),
+        ("start", "site + worker"),
+        ("lifespan, until yield", "site + worker"),
+    ]
+    assert "lifespan, until yield" in client.get("/processes/").text
