@@ -25,6 +25,9 @@ from .servers.sockets import BACKLOG, Sockets
 from .site import LocalSite, NoSite
 from .wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
+DAEMON = "DJANGO_WSPBUS_DAEMON"
+"""The environment variable by which a daemon that restarts knows that it is one: its PID."""
+
 
 class SiteProcess:
     """The process that owns a site: it builds the plugins that the settings name, and runs them."""
@@ -46,7 +49,7 @@ class SiteProcess:
         SystemExit(70) if a listener failed while it stopped. A daemon's foreground returns.
         """
         foreground = None
-        if self.settings.daemonize is not None:
+        if self.settings.daemonize is not None and os.environ.pop(DAEMON, None) != str(os.getpid()):
             connections.close_all()
             foreground = daemonize(self.settings.daemonize.stdout, self.settings.daemonize.stderr)
             if foreground is None:
@@ -63,7 +66,7 @@ class SiteProcess:
                 foreground.tell(EX_SOFTWARE, "The daemon ended during its start.")
 
     def _run(self, foreground: Foreground | None, started: Callable[[], None]) -> None:
-        self.build(daemonized=foreground is not None)
+        self.build()
         try:
             try:
                 self.bus.start()
@@ -83,7 +86,7 @@ class SiteProcess:
         finally:
             self.dismantle()
 
-    def build(self, *, daemonized: bool = False) -> None:
+    def build(self) -> None:
         """Make the plugins and subscribe them."""
         settings = self.settings
         bus = self.bus
@@ -98,7 +101,10 @@ class SiteProcess:
             owner=(uid, gid),
         )
         self.servers = [self._server(server, sockets) for server in settings.servers.values()]
+        daemonized = settings.daemonize is not None
         self.plugins = [SignalHandler(bus, settings.signals, daemonized=daemonized), sockets, *self.servers]
+        if daemonized:
+            self.plugins.append(StayDaemon(bus))
         if settings.pidfile is not None:
             self.plugins.append(PIDFile(bus, settings.pidfile))
         if (settings.user, settings.group, settings.umask) != (None, None, None):
@@ -149,6 +155,16 @@ class SiteProcess:
             "state": self.bus.state.name,
             "servers": {server.settings.alias: server.status() for server in self.servers},
         }
+
+
+class StayDaemon(Plugin):
+    """Tells the program that a restart executes that it is in the background already."""
+
+    role = "site"
+
+    def exit(self) -> None:
+        if self.bus.execv:
+            os.environ[DAEMON] = str(os.getpid())
 
 
 def make_plugin(bus: ProcessBus, backend: str, options: Mapping[str, Any], path: str) -> Any:

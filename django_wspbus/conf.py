@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ def read(overrides: Mapping[str, Any] | None = None) -> tuple[Settings | None, l
 
 
 def _typed(values: dict[str, Any]) -> Settings:
-    values = dict(values)
+    values = copy.copy(values)
     values["servers"] = MappingProxyType(
         {
             alias: ServerSettings(

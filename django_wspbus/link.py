@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import socket
 import threading
 from collections.abc import Callable
 from typing import Any
+
+logger = logging.getLogger("django_wspbus")
 
 Message = dict[str, Any]
 
@@ -114,4 +117,7 @@ class Switchboard:
                 with self._lock:
                     readable = self._watched.get(descriptor)
                 if readable is not None:
-                    readable()
+                    try:
+                        readable()
+                    except Exception:  # of one child's news; the others' are still to be heard
+                        logger.exception("News of a server's process were lost.")

@@ -8,7 +8,6 @@ import os
 import pwd
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from django.utils.module_loading import import_string
 

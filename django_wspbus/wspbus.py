@@ -873,9 +873,11 @@ class Bus:
         lines = [f"Bus: not stopped within {self.stop_timeout} seconds."]
         if running is not None:
             lines += [f"The {running[0]!r} listener {running[1]!r} hangs:", *_stack(ident)]
-        else:
-            for thread in _other_threads():
+        elif self._exiting is None and (threads := _other_threads()):
+            for thread in threads:
                 lines += [f"The thread {thread.name} hangs:", *_stack(thread.ident)]
+        else:  # in a log listener, say
+            lines += ["The exit hangs:", *_stack(ident)]
         with contextlib.suppress(BaseException):
             _print(*lines)
             self.publish("abort")

@@ -154,8 +154,18 @@ def test_a_number_out_of_range_is_a_finding_of_its_own(raw, path):
 
 @pytest.mark.parametrize(
     "bind",
-    ["8000", "localhost", ":", ":x", "host:-1", ":65536", "127.0.0.256:80", "[::1]", "[::g]:80", "::1:80"]
-    + ["a b:80", "unix:", "unix:relative.sock", "unix:/" + "x" * 107, "systemd:", "http://host:80"],
+    [
+        *("8000", "localhost", ":", ":x", "host:-1", ":65536", "127.0.0.256:80", "[::1]", "[::g]:80"),
+        *(
+            "::1:80",
+            "a b:80",
+            "unix:",
+            "unix:relative.sock",
+            f"unix:/{'x' * 107}",
+            "systemd:",
+            "http://host:80",
+        ),
+    ],
 )
 def test_an_address_that_cannot_be_bound_is_shown_with_the_forms_there_are(bind):
     problem = only_problem(of_server(BIND=["127.0.0.1:1", bind]))
@@ -191,8 +201,10 @@ def test_an_address_that_a_server_would_bind_twice_is_found():
 
 @pytest.mark.parametrize(
     ("one", "two"),
-    [(":80", ":81"), (":0", ":0"), ("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.1:80", "[::1]:80")]
-    + [("unix:/run/a", "unix:/run/b"), ("systemd:a", "systemd:b"), ("systemd", "systemd:b")],
+    [
+        *((":80", ":81"), (":0", ":0"), ("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.1:80", "[::1]:80")),
+        *(("unix:/run/a", "unix:/run/b"), ("systemd:a", "systemd:b"), ("systemd", "systemd:b")),
+    ],
 )
 def test_addresses_that_can_be_bound_together_are_none_of_our_business(one, two):
     assert read({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})[1] == []

@@ -9,13 +9,13 @@ import socket
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
 from .address import Address
 
 BACKLOG = 2048
+LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 SYSTEMD_FIRST = 3
 """The first descriptor that systemd hands over (sd_listen_fds(3))."""
 
@@ -73,25 +73,22 @@ class Sockets(Plugin):
         self.umask = umask or 0
         self.owner = owner
         self.bound: dict[str, list[Bound]] = {}
+        self.passed = PassedSockets([])
 
     def start(self) -> None:
         if self.bound:  # they outlive a stop
             return
-        passed = PassedSockets.take()
-        try:
-            for alias, (addresses, backlog) in self.binds.items():
-                for address in addresses:
-                    bound = self.bind(alias, address, backlog, passed)
-                    self.bound.setdefault(alias, []).extend(bound)
-        finally:
-            passed.close()
+        self.passed = PassedSockets.take()
+        for alias, (addresses, backlog) in self.binds.items():
+            for address in addresses:
+                self.bound.setdefault(alias, []).extend(self.bind(alias, address, backlog))
 
     start.priority = 20  # type: ignore[attr-defined]
 
-    def bind(self, alias: str, address: Address, backlog: int, passed: PassedSockets) -> list[Bound]:
+    def bind(self, alias: str, address: Address, backlog: int) -> list[Bound]:
         try:
             if address.kind == "systemd":
-                return [Bound(address, sock) for sock in passed.named(address.name, self._claimed())]
+                return [Bound(address, sock) for sock in self.passed.named(address.name, self._claimed())]
             if address.kind == "unix":
                 return [_bind_unix(address, backlog, self.umask, self.owner)]
             return [_bind_inet(address, backlog)]
@@ -103,10 +100,15 @@ class Sockets(Plugin):
         return {address.name for address in addresses if address.name is not None}
 
     def exit(self) -> None:
+        if self.bus.execv:
+            self.passed.hand_on()
+        else:
+            self.passed.close()
         for bounds in self.bound.values():
             for bound in bounds:
-                bound.socket.close()
-                _unlink(bound)
+                if bound.address.kind != "systemd":
+                    bound.socket.close()
+                    _unlink(bound)
         self.bound = {}
 
     exit.priority = 90  # type: ignore[attr-defined]
@@ -123,12 +125,11 @@ class PassedSockets:
 
     def __init__(self, sockets: list[tuple[str, socket.socket]]) -> None:
         self._sockets = sockets
-        self._taken: list[socket.socket] = []
 
     @classmethod
-    def take(cls, environ: Any = os.environ) -> PassedSockets:
+    def take(cls) -> PassedSockets:
         """Take what LISTEN_FDS promises, if LISTEN_PID says that it is for this process."""
-        pid, count, names = (environ.pop(key, "") for key in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+        pid, count, names = (os.environ.pop(key, "") for key in LISTEN_VARIABLES)
         if pid != str(os.getpid()) or not count.isdigit():
             return cls([])
         given = names.split(":")
@@ -153,14 +154,22 @@ class PassedSockets:
         for sock in found:
             if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise OSError(errno.EINVAL, "the socket that systemd passed does not listen")
-        self._taken += found
         return found
 
-    def close(self) -> None:
-        """Close what no server took."""
+    def hand_on(self) -> None:
+        """Leave them to the program that this process is about to execute, as they came."""
+        if self._sockets:
+            names = ":".join(name for name, _ in self._sockets)
+            values = (str(os.getpid()), str(len(self._sockets)), names)
+            os.environ.update(zip(LISTEN_VARIABLES, values, strict=True))
         for _, sock in self._sockets:
-            if sock not in self._taken:
-                sock.close()
+            os.set_inheritable(sock.detach(), True)
+        self._sockets = []
+
+    def close(self) -> None:
+        for _, sock in self._sockets:
+            sock.close()
+        self._sockets = []
 
 
 def _bind_inet(address: Address, backlog: int) -> Bound:

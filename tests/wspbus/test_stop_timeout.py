@@ -68,6 +68,7 @@ def test_a_thread_that_hangs_is_named_with_its_stack_and_the_status_is_70(run, a
 def test_a_log_listener_that_hangs_is_shown_in_the_stack_of_the_exit(run, asked_by):
     process = run(HANGING, "log", asked_by)
     assert process.finish(70) == ["ready", "hangs", "abort"]
+    assert "The exit hangs:\n" in process.err.text
     assert ", in hang_in_the_log\n" in process.err.text
 
 

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+SITE = """
+import sys
+from django_wspbus.wspbus import Bus, Refusal
+
+bus = Bus()
+for channel in ("stop", "exit"):
+    bus.subscribe(channel, lambda channel=channel: print(channel, flush=True))
+how = sys.argv[1]
+"""
+
+FAILING_START = (
+    SITE
+    + """
+@bus.lifespan
+def first():
+    print("first opens", flush=True)
+    yield
+    print("first closes", flush=True)
+
+@bus.lifespan
+def second():
+    print("second opens", flush=True)
+    yield
+    print("second closes", flush=True)
+
+@bus.subscribe("start", priority=60)
+def fail():
+    {}["the cause"]
+
+@bus.subscribe("start", priority=60)
+def fail_too():
+    raise Refusal("another cause")
+
+if how == "caught":
+    try:
+        bus.start()
+    except Exception:
+        pass
+else:
+    bus.start()
+"""
+)
+
+
+@pytest.mark.parametrize(("how", "status"), [("raised", 1), ("caught", 0)])
+def test_the_cause_of_a_failed_start_is_on_stderr_without_any_log_listener(run, how, status):
+    process = run(FAILING_START, how)
+    assert process.finish(status) == [
+        "first opens",
+        "second opens",
+        "second closes",
+        "first closes",
+        "stop",
+        "exit",
+    ]
+    told, _, uncaught = process.err.text.partition("Traceback (most recent call last):\n  File")
+    assert told == "Shutting down due to error in start listener:\n"
+    for cause in ("KeyError: 'the cause'", "Refusal: another cause"):
+        assert cause in uncaught
+    assert ", in fail\n" in uncaught
+    assert ", in fail_too\n" in uncaught
+
+
+NO_EXIT = (
+    SITE
+    + """
+bus.start()
+if how == "stopped":
+    bus.stop()
+elif how == "exited":
+    bus.exit()
+print("end", flush=True)
+"""
+)
+
+
+@pytest.mark.parametrize("warnings", ["default", "error"])
+@pytest.mark.parametrize(
+    ("how", "state", "expected"),
+    [
+        ("started", "STARTED", ["end", "stop", "exit"]),
+        ("stopped", "STOPPED", ["stop", "end", "stop", "exit"]),
+    ],
+)
+def test_a_main_thread_that_ends_without_an_exit_is_warned_of_and_the_bus_exits(
+    run, how, state, expected, warnings
+):
+    process = run(NO_EXIT, how, flags=["-W", warnings])
+    assert process.finish() == expected
+    assert f"RuntimeWarning: The main thread is exiting, but the Bus is in the states.{state} state; " in (
+        process.err.text
+    )
+
+
+def test_a_main_thread_that_ends_after_an_exit_is_not_warned_of(run):
+    process = run(NO_EXIT, "exited")
+    assert process.finish() == ["stop", "exit", "end"]
+    assert process.err.text == ""
+
+
+NO_BLOCK = """
+from django_wspbus.wspbus import Bus
+
+bus = Bus(stop_timeout=5)
+bus.subscribe("exit", lambda: print("exit", flush=True))
+bus.start()
+"""
+
+
+def test_an_exit_at_the_end_of_the_interpreter_may_have_a_timeout(run):
+    """No thread can be started there, from Python 3.12 on."""
+    process = run(NO_BLOCK, flags=["-W", "ignore"])
+    assert process.finish() == ["exit"]
+    assert process.err.text == ""
+
+
+STATUS = (
+    SITE
+    + """
+def fail():
+    raise ValueError("late")
+
+@bus.subscribe("main")
+def leave():
+    if how == "SystemExit":
+        raise SystemExit(0)
+    if how == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    bus.exit()
+
+bus.subscribe("exit", fail)
+bus.start()
+bus.block(0.01)
+"""
+)
+
+
+@pytest.mark.parametrize("how", ["exit", "SystemExit", "KeyboardInterrupt"])
+def test_a_process_in_which_an_exit_listener_failed_leaves_with_70_and_tells_why(run, how):
+    process = run(STATUS, how)
+    assert process.finish(70) == ["stop", "exit"]
+    assert process.err.text.startswith("Errors in 'exit' listeners:\nTraceback")
+    assert process.err.text.count("ValueError: late") == 1
+
+
+IDLE = """
+import resource, signal, sys, threading
+from django_wspbus.wspbus import Bus
+
+bus = Bus()
+signal.signal(signal.SIGTERM, lambda number, frame: bus.exit())
+
+def switches():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+
+calls = []
+if sys.argv[1] == "main":
+    bus.subscribe("main", lambda: calls.append(1))
+threading.Thread(target=bus.wait, args=(bus.states.EXITING,)).start()
+bus.start()
+before = switches()
+bus.defer(lambda: print("ready", flush=True))
+bus.block(interval=0.01)
+print(switches() - before, len(calls), flush=True)
+"""
+
+
+def switches_in_a_second(run, what):
+    process = run(IDLE, what)
+    process.out.expect("ready")
+    process.out.join(1)
+    process.signal(signal.SIGTERM)
+    _, figures = process.finish()
+    return tuple(map(int, figures.split()))
+
+
+def test_an_idle_site_costs_no_wake_ups(run):
+    switches, calls = switches_in_a_second(run, "nothing")
+    assert switches < 10
+    assert calls == 0
+
+
+def test_a_site_polls_while_somebody_listens_on_main(run):
+    switches, calls = switches_in_a_second(run, "main")
+    assert calls > 20
+    assert switches >= calls
