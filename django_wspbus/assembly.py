@@ -171,7 +171,7 @@ def make_plugin(bus: ProcessBus, backend: str, options: Mapping[str, Any], path:
     """Make a plugin of the project's own; its listeners run in the site process, unless it says otherwise."""
     try:
         plugin = import_string(backend)(bus, **options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise Refusal(f"{path}: {backend} does not take these OPTIONS: {error}.") from error
     if isinstance(plugin, Plugin) and plugin.role is None:
         plugin.role = "site"

@@ -79,14 +79,15 @@ def setting_path(*keys: str | int) -> str:
     return "WSPBUS" + "".join(f'["{key}"]' if isinstance(key, str) else f"[{key}]" for key in keys)
 
 
-def merge(base: Any, overrides: Mapping[str, Any]) -> Any:
-    """Return ``base`` with ``overrides`` laid over it, dict by dict."""
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return ``base`` with ``overrides`` laid over it, dict by dict; what should be a dict and is none stays."""
     merged = dict(base)
     for key, value in overrides.items():
-        inner = merged.get(key)
-        merged[key] = (
-            merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-        )
+        inner = merged.get(key, {})
+        if not isinstance(value, Mapping):
+            merged[key] = value
+        elif isinstance(inner, Mapping):
+            merged[key] = merge(inner, value)
     return merged
 
 

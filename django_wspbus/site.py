@@ -67,6 +67,9 @@ class LocalSite(Site):
             return self._status()
         if what == "publish":
             return self._bus.publish(*args)
+        if what in ("restart", "exit") and threading.current_thread() is not threading.main_thread():
+            self._bus.defer(getattr(self._bus, what))  # a request that asks is to be answered before
+            return None
         if what in ("graceful", "restart", "exit"):
             return getattr(self._bus, what)()
         raise ValueError(f"A site knows no {what!r}.")
@@ -89,7 +92,7 @@ class LocalSite(Site):
             reply = {"error": f"{type(error).__name__}: {error}"}
         try:
             _reply(link, reply)
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             _reply(link, {"error": f"The result of {what} cannot be sent to another process: {error}"})
 
 

@@ -18,6 +18,7 @@ DEFAULT_BACKEND = "django_wspbus.servers.gunicorn.GunicornServer"
 DEFAULT_BIND = "127.0.0.1:8000"
 SERVER_KEYS = ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS")
 AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE")
+WITHOUT_EFFECT = ("AUTORELOAD", "WARMUP", "DRAIN_DELAY", "HEALTH")
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 
 
@@ -61,8 +62,8 @@ class Reader:
         return values
 
     def tell_without_effect(self) -> None:
-        for key, neutral in (("WARMUP", ([], ())), ("DRAIN_DELAY", (0,)), ("HEALTH", (None,))):
-            if self.raw.get(key, neutral[0]) not in neutral:
+        for key in WITHOUT_EFFECT:
+            if self.raw.get(key):
                 path = f'WSPBUS["{key}"]'
                 self.problems.append(Problem("W001", path, "this key has no effect in this version."))
 

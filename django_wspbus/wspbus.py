@@ -393,8 +393,7 @@ class Bus:
             return []
         output: list[Any] = []
         if kwargs:  # apart, as f(**kwargs) costs a dict for each listener, even if empty
-            self._call_rest(channel, callbacks, output, args, kwargs)
-            return output
+            return self._call_rest(channel, callbacks, output, args, kwargs)
         try:
             for callback in callbacks:
                 output.append(callback(*args))
@@ -403,10 +402,9 @@ class Bus:
             error = failure
         # Out of the handler, lest the failures that follow carry this one as their context.
         try:
-            self._call_rest(channel, callbacks[len(output) :], output, args, kwargs, error)
+            return self._call_rest(channel, callbacks[len(output) :], output, args, kwargs, error)
         finally:
             del error  # whose traceback refers to this frame
-        return output
 
     def _call_rest(
         self,
@@ -416,7 +414,7 @@ class Bus:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         error: BaseException | None = None,
-    ) -> None:
+    ) -> list[Any]:
         """Call the listeners one by one; the first, if an ``error`` is given, has failed with it."""
         failures = ChannelFailures()
         if error is not None:
@@ -429,6 +427,7 @@ class Bus:
                 self._note_failure(failures, channel, callback, failure)
         if failures:
             raise failures
+        return output
 
     def _note_failure(
         self, failures: ChannelFailures, channel: str, callback: Listener, error: BaseException
@@ -692,17 +691,15 @@ class Bus:
 
     def _carry_on(self, state: State) -> None:
         """In a forked child whose listener returned: take the place of the parent, as a daemon does."""
-        if self._relinquished is not None:
-            self._roles, opened = self._relinquished
-            for lifespan, context in opened:
-                lifespan._context = context
+        self._roles, opened = self._relinquished or (self._roles, [])
+        for lifespan, context in opened:
+            lifespan._context = context
         self.state = state
         self._plans = {}
         self._busy = True
         self._transition.acquire()
         self._carried_on = True
-        if state is State.STARTING:
-            self._guard()
+        self._guard()
 
     def _enter(self, state: State, interruptions: list[BaseException] | None = None) -> None:
         self.state = state

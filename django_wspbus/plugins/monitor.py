@@ -42,13 +42,14 @@ class BackgroundTask(threading.Thread):
             due = max(due + self.period, time.monotonic())
 
     def _call(self) -> None:
-        close_old_connections()
         try:
-            self.function()
+            close_old_connections()
+            try:
+                self.function()
+            finally:
+                close_old_connections()
         except Exception:  # whatever a job raises, the next one is due
             self.bus.log(f"Error in {self.name}", level=40, traceback=True)
-        finally:
-            close_old_connections()
 
 
 class Monitor(Plugin):
@@ -70,7 +71,7 @@ class Monitor(Plugin):
         self.thread: BackgroundTask | None = None
 
     def start(self) -> None:
-        if self.thread is None:
+        if self.thread is None or not self.thread.is_alive():  # it may be that of a forking parent
             self.thread = BackgroundTask(self.bus, self.period, self.callback, self.name)
             self.thread.start()
 
@@ -106,6 +107,6 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _positive(period: float) -> float:
-    if not period > 0:
+    if not 0 < period <= threading.TIMEOUT_MAX:
         raise ValueError(f"A period must be a number of seconds above 0, not {period!r}.")
     return period

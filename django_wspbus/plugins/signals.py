@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
+import socket
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import FrameType
@@ -11,6 +15,9 @@ from typing import Any
 
 from ..plugin import Plugin
 from ..wspbus import Bus
+
+SAME_REQUEST = 0.1
+"""Seconds: timeout(1), and what forwards signals, tell a process and then the whole of its group."""
 
 METHODS = ("start", "stop", "graceful", "restart", "exit")
 DEFAULTS = {
@@ -26,7 +33,7 @@ class SignalHandler(Plugin):
 
     ``handlers``: signal name -> method or channel, laid over the defaults; None leaves a signal
     alone. A handler only enqueues: the thread in ``bus.block()`` acts. A second signal that asks
-    for the exit ends the process at once, with status 128 + its number.
+    for the exit, more than a moment later, ends the process at once, with status 128 + its number.
     """
 
     role = "site"
@@ -39,12 +46,15 @@ class SignalHandler(Plugin):
         hangup = "restart" if daemonized or not _has_terminal() else "exit"
         self.handlers = {**DEFAULTS, "SIGHUP": hangup, **(handlers or {})}
         self._previous: dict[int, Any] = {}
-        self._told_to_exit = False
+        self._told_to_exit: float | None = None
+        self._watch: _Watch | None = None
 
     def subscribe(self) -> None:
         """Install the handlers; to be called in the main thread."""
         super().subscribe()
-        self._told_to_exit = False
+        self._pid = os.getpid()
+        self._told_to_exit = None
+        self._watch = _Watch(self.bus.wake)
         for name, action in self.handlers.items():
             if action is not None:
                 number = getattr(signal, name)
@@ -57,14 +67,22 @@ class SignalHandler(Plugin):
             number, previous = self._previous.popitem()
             # None: installed by something other than Python, which can not be restored.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # forked off the site process, and no part of it
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         name = signal.Signals(number).name
         action = self.handlers[name] or ""
         if action == "exit":
-            if self._told_to_exit:
+            now = time.monotonic()
+            if self._told_to_exit is not None and now - self._told_to_exit > SAME_REQUEST:
                 self._end_at_once(name, number)
-            self._told_to_exit = True
+            self._told_to_exit = self._told_to_exit or now
         self.bus.defer(partial(self._act, name, action))
 
     def _act(self, name: str, action: str) -> None:
@@ -76,11 +94,38 @@ class SignalHandler(Plugin):
             self.bus.publish(action)
 
     def _end_at_once(self, name: str, number: int) -> None:
-        os.write(2, f"Caught {name} again: ending at once.\n".encode())
+        with contextlib.suppress(OSError):  # nobody reads it
+            os.write(2, f"Caught {name} again: ending at once.\n".encode())
         try:
             self.bus.publish("abort")
         finally:
             os._exit(128 + number)
+
+
+class _Watch:
+    """A thread that is told of every signal, and calls a function then.
+
+    A signal does not end a wait of the main thread if the kernel gave it to another thread, or if
+    it came in the instant before the wait began: its handler would run whenever the wait ends.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._previous = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._run, name="Signal watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._reader.recv(4096):
+            self._wake()
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._previous)
+        self._writer.close()
+        self._thread.join()
+        self._reader.close()
 
 
 def _has_terminal() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings
     from ..wspbus import Bus
     from .sockets import Bound
+
+# Of STOP_TIMEOUT: what a server has not answered by then is named and ended, before the site itself is.
+SHARE_OF_STOP_TIMEOUT = 0.9
 
 
 class Server(Plugin):
@@ -78,4 +82,5 @@ class Server(Plugin):
 
     def status(self) -> dict[str, Any]:
         """Return what ``bus.site.status()`` tells of it."""
-        return {"backend": self.settings.backend, "bind": [bound.name for bound in self.bound()]}
+        bound = [each.name for each in self.bound()]
+        return {"backend": self.settings.backend, "bind": bound, "pid": os.getpid()}

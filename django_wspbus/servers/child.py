@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,17 +17,21 @@ from .. import conf
 from ..link import Link, Message, Switchboard, take_in
 from ..wspbus import Bus, Refusal
 from . import boot
-from .base import Server
+from .base import SHARE_OF_STOP_TIMEOUT, Server
+from .sockets import LISTEN_VARIABLES
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings
     from .sockets import Bound
 
 # systemd would take them as the site's own news, and gunicorn reads its variables from anywhere.
-HIDDEN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "GUNICORN_")
+HIDDEN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_", "GUNICORN_", *LISTEN_VARIABLES)
 
-# Of STOP_TIMEOUT: a child that is not gone by then is named and ended, before the site itself is.
-SHARE_OF_STOP_TIMEOUT = 0.9
+# An option of Python's own, as in -OW error, -Xdev or -Bm module.
+_OPTION = re.compile(
+    r"--check-hash-based-pycs|-(?=.)(?P<flags>[^cmWX-]*)((?P<program>[cm].*)|(?P<valued>[WX])(?P<value>.*))?",
+    re.DOTALL,
+)
 
 
 class ChildServer(Server):
@@ -177,6 +182,7 @@ class ChildServer(Server):
             self._ready.discard(link.fileno())
             self._workers.pop(link.fileno(), None)
             link.close()
+            self.bus.wake()
             return
         for message in messages:
             if "ask" in message:
@@ -220,7 +226,7 @@ class ChildServer(Server):
     stop.priority = 25  # type: ignore[attr-defined]
 
     def _is_gone(self) -> bool:
-        """Whether the child has ended, and its workers with it, which outlive a killed master for a moment."""
+        """Whether the child has ended, and its workers, which outlive a killed master for a moment."""
         assert self.process is not None
         return self._ended and (not self._workers or self.process.poll() == 0)
 
@@ -261,14 +267,16 @@ def interpreter_options() -> list[str]:
     options = []
     arguments = iter(sys.orig_argv[1:])
     for argument in arguments:
-        if not argument.startswith("-") or argument in ("-", "-m", "-c"):
+        match = _OPTION.fullmatch(argument)
+        if match is None:
             break
-        if not argument.startswith("--") and argument[-1] in "mc":  # as in -Bm module
-            options += [argument[:-1]]
+        options += [f"-{match['flags']}"] if match["flags"] else []
+        if match["program"]:
             break
-        options.append(argument)
-        if argument in ("-W", "-X", "--check-hash-based-pycs"):
-            options.append(next(arguments))
+        if match["valued"]:
+            options.append(f"-{match['valued']}{match['value'] or next(arguments)}")
+        elif argument.startswith("--"):
+            options += [argument, next(arguments)]
     return options
 
 

@@ -119,8 +119,7 @@ class Child:
         for name, value in options.items():
             cfg.set(name, value)
         cfg.set("graceful_timeout", max(1, round(self.settings.stop_timeout)))
-        if "control_socket_disable" in cfg.settings:  # since gunicorn 25
-            cfg.set("control_socket_disable", True)
+        cfg.set("control_socket_disable", True)
         if "logger_class" not in options:
             from .gunicorn_logging import project_logger
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import select
 import socket
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from wsgiref.headers import Headers
 
 import django
-from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer, WSGIRequestHandler
 
 from ..application import Application
 from ..problems import Problem
 from ..validation import check_option_names, check_positive
-from .base import Server
+from ..wspbus import Refusal
+from .base import SHARE_OF_STOP_TIMEOUT, Server
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
     from .sockets import Bound
+
+UNREAD = "a request that has not come in full"
+
+# Who has connected is about to send: seconds to do so when the server stops.
+LAST_CHANCE = 0.1
 
 
 class ThreadedServer(Server):
@@ -39,8 +48,11 @@ class ThreadedServer(Server):
         if self._thread is not None:
             return
         application = self.load()
-        self._http_servers = [HTTPServer(bound, application) for bound in self.bound()]
-        self._wake_reader, self._wake_writer = socket.socketpair()
+        # Closing one end tells the thread that accepts, and every connection that waits for a request.
+        self._stop, self._running = socket.socketpair()
+        self._http_servers = [
+            HTTPServer(bound, application, self._stop, self.bus.wake) for bound in self.bound()
+        ]
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
         self._thread.start()
 
@@ -50,20 +62,39 @@ class ThreadedServer(Server):
         """Answer what is in flight and what is queued, close idle connections, and return."""
         if self._thread is None:
             return
-        self._wake_writer.send(b".")
+        self._running.close()
         self._thread.join()
         self._thread = None
-        self._wake_reader.close()
-        self._wake_writer.close()
         for server in self._http_servers:
-            server.drain()
+            server.server_close()
+        here = threading.current_thread()
+        threads = [exchange.thread for exchange in self._exchanges()]
+        timeout = self.site.stop_timeout * SHARE_OF_STOP_TIMEOUT
+        if not self.bus.wait_for(lambda: not self._exchanges(but=here), timeout):
+            requests = ", ".join(sorted(exchange.request for exchange in self._exchanges(but=here)))
+            raise Refusal(
+                f"The server {self.settings.alias!r}: not answered within {timeout:g} seconds: {requests}.",
+                status=70,
+            )
+        for thread in threads:
+            if thread is not here:
+                thread.join()
+        if here in threads:  # a request has told the bus to exit: let the process wait for its answer
+            threading.Thread(target=here.join, name=f"Last request of {self.settings.alias}").start()
+        else:
+            self._stop.close()
 
     stop.priority = 25  # type: ignore[attr-defined]
+
+    def _exchanges(self, but: threading.Thread | None = None) -> list[Exchange]:
+        """Return what goes on in the threads of this server, but for one of them."""
+        exchanges = (exchange for server in self._http_servers for exchange in server.exchanges())
+        return [exchange for exchange in exchanges if exchange.thread is not but]
 
     def _serve(self) -> None:
         by_descriptor = {server.fileno(): server for server in self._http_servers}
         poll = select.poll()
-        for descriptor in (self._wake_reader.fileno(), *by_descriptor):
+        for descriptor in (self._stop.fileno(), *by_descriptor):
             poll.register(descriptor, select.POLLIN)
         stopping = False
         while not stopping:
@@ -77,13 +108,23 @@ class ThreadedServer(Server):
                 pass
 
 
+@dataclass(slots=True)
+class Exchange:
+    """A connection's thread, and what it is at work on."""
+
+    thread: threading.Thread
+    request: str = UNREAD
+
+
 class HTTPServer(ThreadedWSGIServer):
-    """Django's server on a socket that is the site's, which knows which connections are idle."""
+    """Django's server on a socket that is the site's, which knows what goes on in its threads.
 
-    daemon_threads = True
-    block_on_close = False
+    ``stop`` becomes readable when it is to stop; ``ended()`` is called at the end of each connection.
+    """
 
-    def __init__(self, bound: Bound, application: Application) -> None:
+    def __init__(
+        self, bound: Bound, application: Application, stop: socket.socket, ended: Callable[[], None]
+    ) -> None:
         self.address_family = bound.socket.family
         name = bound.socket.getsockname()
         super().__init__(name, RequestHandler, bind_and_activate=False)
@@ -94,20 +135,20 @@ class HTTPServer(ThreadedWSGIServer):
         is_unix = bound.socket.family == socket.AF_UNIX
         self.server_name, self.server_port = ("localhost", 80) if is_unix else name[:2]
         self.setup_environ()
-        self.set_app(application)
-        self._changed = threading.Condition()
-        self._idle: dict[socket.socket, bool] = {}
-        self._draining = False
+        self.wsgi = application
+        self.stop = stop
+        self._ended = ended
+        self._exchanges: dict[socket.socket, Exchange] = {}
 
     def accept(self) -> bool:
         """Take one connection and hand it to a thread of its own; return whether there was one."""
         try:
             connection, address = self.get_request()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(0.1)  # until a descriptor is free; it is readable all the while
             return False
         connection.setblocking(True)
-        with self._changed:
-            self._idle[connection] = False  # until its thread has seen that nothing was sent yet
         try:
             self.process_request(connection, address or ("", 0))
         except Exception:  # no thread to be had: this connection is lost, the server is not
@@ -115,67 +156,103 @@ class HTTPServer(ThreadedWSGIServer):
             self.shutdown_request(connection)
         return True
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        self._exchanges[request] = Exchange(thread)
+        thread.start()
+
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
-        with self._changed:
-            self._idle.pop(request, None)
-            self._changed.notify_all()
+        self._exchanges.pop(request, None)
+        self._ended()
 
-    def may_wait(self, connection: socket.socket) -> bool:
-        """Note that a connection waits for a request; False if it must end, as nothing was sent."""
-        with self._changed:
-            if self._draining and not _is_readable(connection):
-                return False
-            self._idle[connection] = True
-            return True
+    def exchanges(self) -> list[Exchange]:
+        return list(self._exchanges.values())
 
-    def note_request(self, connection: socket.socket) -> None:
-        with self._changed:
-            self._idle[connection] = False
-
-    @property
-    def draining(self) -> bool:
-        return self._draining
-
-    def drain(self) -> None:
-        """Wait until every request is answered; end the connections that have none."""
-        with self._changed:
-            self._draining = True
-            for connection, idle in self._idle.items():
-                if idle:
-                    with contextlib.suppress(OSError):  # what was sent already can still be read
-                        connection.shutdown(socket.SHUT_RD)
-            while self._idle:
-                self._changed.wait()
-        self.server_close()
+    def note_request(self, connection: socket.socket, request: str) -> None:
+        self._exchanges[connection].request = request
 
 
 class RequestHandler(WSGIRequestHandler):
-    """Django's handler, which tells its server between which requests it is idle."""
+    """Django's handler, which between two requests also waits for its server to stop."""
 
     server: HTTPServer
     connection: socket.socket  # type: ignore[assignment]  # Django's stubs say a request
+
+    _is_new = True
 
     def address_string(self) -> str:
         return self.client_address[0] or "unix"
 
     def handle_one_request(self) -> None:
-        if not self.server.may_wait(self.connection) or not self._has_request():
+        """Copy of Django's, but for the wait, and for the class of the handler."""
+        if not self._await_request():
             self.close_connection = True
             return
-        self.server.note_request(self.connection)
-        super().handle_one_request()
-        if self.server.draining:
-            self.close_connection = True
+        self.server.note_request(self.connection, UNREAD)
+        self.raw_requestline = self.rfile.readline(65537)
+        if len(self.raw_requestline) > 65536:
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(414)
+            return
+        if not self.parse_request():
+            return
+        self.server.note_request(self.connection, f"{self.command} {self.path}")
+        handler = ResponseHandler(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
+        handler.request_handler = self
+        handler.run(self.server.wsgi)
 
-    def _has_request(self) -> bool:
+    def _await_request(self) -> bool:
+        """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
+        if self.has_received():
+            return True
+        if not _is_readable(self.connection, self.server.stop) and not (
+            self._is_new and _is_readable(self.connection, timeout=LAST_CHANCE)
+        ):
+            return False
+        self._is_new = False
         try:
             return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
         except OSError:  # reset by the client
             return False
 
+    def has_received(self) -> bool:
+        """Whether more is here than was read: the next request, if the client does not wait for answers."""
+        self.connection.setblocking(False)
+        try:
+            return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        finally:
+            self.connection.setblocking(True)
 
-def _is_readable(connection: socket.socket) -> bool:
+    def is_last(self) -> bool:
+        """Whether no further request of this connection will be answered."""
+        return _is_readable(self.server.stop, timeout=0) and not self.has_received()
+
+
+class ResponseHandler(ServerHandler):
+    """Django's, which tells clients of a server that stops to close the connection."""
+
+    request_handler: RequestHandler
+    headers: Headers
+
+    def cleanup_headers(self) -> None:
+        super().cleanup_headers()
+        if self.request_handler.is_last():
+            self.headers["Connection"] = "close"
+            self.request_handler.close_connection = True
+
+
+def _is_readable(
+    sock: socket.socket, or_else: socket.socket | None = None, timeout: float | None = None
+) -> bool:
+    """Wait until a socket is readable, or the other is; return whether the first is."""
     poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(sock, select.POLLIN)
+    if or_else is not None:
+        poll.register(or_else, select.POLLIN)
+    found = poll.poll(None if timeout is None else timeout * 1000)
+    return sock.fileno() in dict(found)

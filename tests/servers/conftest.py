@@ -71,7 +71,10 @@ def stream(request, name):
 def upload(request, name=None):
     if name:
         wait_for(name)
-    return HttpResponse(hashlib.sha256(request.body).hexdigest())
+    digest = hashlib.sha256()
+    while part := request.read(65536):
+        digest.update(part)
+    return HttpResponse(digest.hexdigest())
 
 
 def status(request):

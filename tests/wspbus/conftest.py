@@ -58,16 +58,17 @@ class Stream(threading.Thread):
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def expect(self, text: str) -> str:
-        """Wait for a line that contains the text; return it."""
+    def expect(self, text: str, times: int = 1) -> str:
+        """Wait for a line that contains the text, or for the last of so many; return it."""
 
-        def found() -> str | None:
-            return next((line for line in self.lines if text in line), None)
+        def found() -> list[str]:
+            lines = [line for line in self.lines if text in line]
+            return lines if len(lines) >= times else []
 
         with self.changed:
-            line = self.changed.wait_for(found, DEADLINE)
-        assert line is not None, f"No {text!r} in:\n{self.text}"
-        return line
+            lines = self.changed.wait_for(found, DEADLINE)
+        assert lines, f"No {text!r} {times} times in:\n{self.text}"
+        return lines[times - 1]
 
 
 class Process:

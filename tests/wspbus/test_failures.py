@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import traceback
-
 import pytest
 
 from django_wspbus.wspbus import ChannelFailures, Refusal, states
@@ -144,6 +142,14 @@ def test_the_failures_of_a_method_that_a_listener_called_do_not_end_the_transiti
     assert len([line for line in journal.lines if "number" in line]) == 3
 
 
+def test_a_start_that_a_listener_called_and_that_fails_exits_the_bus(bus, capfd):
+    bus.subscribe("graceful", bus.start)
+    bus.subscribe("start", lambda: 1 / 0)
+    bus.graceful()
+    assert bus.state is states.EXITING
+    assert capfd.readouterr().err.count("ZeroDivisionError") == 1
+
+
 def test_failures_that_nobody_is_to_catch_are_told_on_stderr_without_a_log_listener(bus, capfd):
     @bus.subscribe("start")
     def call():
@@ -192,47 +198,11 @@ def test_a_refusal_is_logged_by_its_message_alone(bus):
     assert caught.value.get_instances()[0].status == 3
 
 
-def fill(failures, *errors):
-    for error in errors:
-        try:
-            raise error
-        except type(error):
-            failures.handle_exception()
-    return failures
-
-
-def test_empty_failures_are_false():
-    failures = ChannelFailures()
-    assert not failures
-    assert failures.get_instances() == []
-    assert str(failures) == repr(failures) == ""
-    failures.handle_exception()  # while none is handled
-    assert not failures
-
-
-def test_handle_exception_takes_what_is_being_handled():
-    errors = [ValueError("one"), KeyError("two")]
-    failures = fill(ChannelFailures(), *errors)
-    assert failures
-    assert failures.get_instances() == errors
-    assert str(failures) == repr(failures) == "ValueError('one')\nKeyError('two')"
-
-
-def test_get_instances_returns_a_list_of_its_own():
-    failures = fill(ChannelFailures("why"), ValueError())
-    failures.get_instances().clear()
-    assert len(failures.get_instances()) == 1
-    assert failures.args == ("why",)
-
-
-@pytest.mark.parametrize("method", ["publish", "start", "stop", "graceful"])
-def test_a_printed_traceback_shows_every_contained_traceback_once(bus, method):
-    channel = "own" if method == "publish" else method
-    subscribe_three(bus, channel, {0, 1, 2})
-    with pytest.raises(ChannelFailures) as caught:
-        bus.publish(channel) if method == "publish" else getattr(bus, method)()
-    printed = "".join(traceback.format_exception(caught.value))
-    for number in range(3):
-        # As the last line of a traceback; the message of the whole holds them as ValueError(...).
-        assert printed.count(f"\nValueError: number {number}\n") == 1
-    assert printed.count('raise ValueError(f"number {number}")') == 3
+def test_failed_and_exit_asked_tell_what_has_happened_since_the_last_start(bus):
+    bus.start()
+    assert (bus.failed, bus.exit_asked) == (False, False)
+    bus.subscribe("exit", lambda: 1 / 0)
+    bus.exit()
+    assert (bus.failed, bus.exit_asked) == (True, True)
+    bus.start()
+    assert (bus.failed, bus.exit_asked) == (False, False)

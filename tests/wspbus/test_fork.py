@@ -95,6 +95,8 @@ def fork_once():
 
 bus.start()
 bus.graceful()
+if len(sys.argv) > 3:
+    bus.stop()
 bus.exit()
 say(bus.state.name)
 """
@@ -121,6 +123,15 @@ def test_a_fork_in_a_listener_whose_child_leaves_there(run, channel, expected, l
     assert child == CHILD
     assert of("parent", lines) == expected
     assert process.err.text == ""
+
+
+def test_a_fork_in_a_listener_of_a_plain_stop(run):
+    process = run(IN_A_LISTENER, "stop", "sys.exit", "stop first")
+    lines = process.finish()
+    assert of("child", lines) == CHILD
+    assert of("parent", lines) == [
+        *("opens", "start", "stop", "in STOPPING", "closes", "stop", "exit", "EXITING"),
+    ]
 
 
 BESIDE_A_TRANSITION = (

@@ -152,9 +152,8 @@ def test_one_that_does_not_yield_once_is_an_error(bus, yields):
     def wrong():
         yield from range(yields)
 
-    with pytest.raises(ChannelFailures, match="generator didn't"):
-        with bus.running():
-            pass
+    with pytest.raises(ChannelFailures, match="generator didn't"), bus.running():
+        pass
 
 
 def test_it_may_be_unsubscribed_and_subscribed(bus):

@@ -159,7 +159,7 @@ listen("stop", "last stop")
 listen("exit", "exit")
 bus.subscribe("log", lambda msg, level: print(msg, file=sys.stderr, flush=True))
 bus.start()
-say("ready")
+bus.defer(lambda: say("ready"))  # in block(), which takes the interrupt
 try:
     bus.block()
 finally:

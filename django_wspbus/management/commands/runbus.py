@@ -121,6 +121,9 @@ class Overrides:
         for name in ("pidfile", "user", "group", "umask"):
             if options[name] is not None:
                 self.set([name.upper()], options[name], f"--{name}")
+        for name in ("USER", "GROUP"):  # numbers as numbers; a umask of digits is octal
+            if str(self.values.get(name, "")).isdecimal():
+                self.values[name] = int(self.values[name])
         if options["daemonize"] and not self.raw("DAEMONIZE"):
             self.set(["DAEMONIZE"], True, "--daemonize")
         if options["noreload"]:
@@ -145,21 +148,22 @@ class Overrides:
         raw = conf.raw_settings()
         return raw.get(key) if isinstance(raw, Mapping) else None
 
-    def alias(self, option: str | None = None) -> str:
-        """Return the alias of the one server meant; a CommandError if there are several."""
+    def alias(self, option: str | None = None) -> str | None:
+        """Return the alias of the one server meant, None if there is none; a CommandError if several."""
         servers = self.raw("SERVERS")
         aliases = list(servers) if isinstance(servers, Mapping) else []
+        known = ", ".join(map(repr, aliases))
+        if not aliases:
+            return None  # and the settings are wrong, which is told later
         if self.only is not None:
-            if aliases and self.only not in aliases:
-                known = ", ".join(map(repr, aliases))
+            if self.only not in aliases:
                 raise CommandError(f"--server: there is no server {self.only!r}. WSPBUS has {known}.")
             return self.only
         if option is not None and len(aliases) > 1:
-            known = ", ".join(map(repr, aliases))
             raise CommandError(
                 f"{option} speaks of one server, and WSPBUS has several: add --server, one of {known}."
             )
-        return aliases[0] if aliases else "default"
+        return str(aliases[0])
 
     def set(self, keys: list[str], value: Any, option: str) -> None:
         inner = self.values
@@ -169,7 +173,9 @@ class Overrides:
         self.sources[conf.setting_path(*keys)] = option
 
     def set_of_one(self, keys: list[str], value: Any, option: str) -> None:
-        self.set(["SERVERS", self.alias(option), *keys], value, option)
+        alias = self.alias(option)
+        if alias is not None:
+            self.set(["SERVERS", alias, *keys], value, option)
 
     def restrict(self, settings: Settings) -> Settings:
         """Return the settings with the one server of ``--server``."""
@@ -213,7 +219,9 @@ def describe(settings: Settings) -> Iterator[str]:
             yield f"{conf.setting_path('SERVERS', alias, key)} = {value!r}"
     daemonize = settings.daemonize
     others: dict[str, Any] = {
-        "AUTORELOAD": settings.autoreload,
+        "AUTORELOAD": settings.autoreload
+        if isinstance(settings.autoreload, bool)
+        else dict(settings.autoreload),
         "SIGNALS": dict(settings.signals),
         "DAEMONIZE": bool(daemonize)
         and {

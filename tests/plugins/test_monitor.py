@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.db import connections
+
+from django_wspbus import Bus, every
+from django_wspbus.plugins.monitor import BackgroundTask, Monitor
+from django_wspbus.wspbus import states
+
+DEADLINE = 20
+SOON = 0.01
+
+
+@pytest.fixture
+def bus():
+    bus = Bus()
+    bus.lines = []
+    bus.subscribe("log", lambda message, level: bus.lines.append((level, message)))
+    yield bus
+    if bus.state is not states.EXITING:
+        bus.exit()
+
+
+@pytest.fixture
+def process_bus(bus, monkeypatch):
+    """Let ``every`` decorate for a bus of this test."""
+    monkeypatch.setattr("django_wspbus.process.bus", bus)
+    return bus
+
+
+class Calls:
+    """A callback that remembers when it was called, and may do something else first."""
+
+    def __init__(self, first=lambda: None):
+        self.first = first
+        self.times = []
+        self.changed = threading.Condition()
+
+    def __call__(self):
+        try:
+            self.first()
+        finally:
+            with self.changed:
+                self.times.append(time.monotonic())
+                self.changed.notify_all()
+
+    def expect(self, count):
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.times) >= count, DEADLINE), self.times
+
+
+def fail():
+    raise RuntimeError("this call")
+
+
+# When it is called
+
+
+def test_it_is_called_every_period_from_one_period_after_the_start(bus):
+    calls = Calls()
+    Monitor(bus, calls, 0.05).subscribe()
+    before = time.monotonic()
+    bus.start()
+    assert calls.times == []
+    calls.expect(3)
+    bus.stop()
+    assert calls.times[0] - before >= 0.05
+    assert calls.times[2] - before >= 0.15
+
+
+def test_it_is_not_called_before_the_start_nor_after_the_stop(bus):
+    calls = Calls()
+    monitor = Monitor(bus, calls, SOON)
+    monitor.subscribe()
+    assert monitor.thread is None
+    bus.start()
+    calls.expect(1)
+    bus.stop()
+    count = len(calls.times)
+    assert monitor.thread is None
+    time.sleep(5 * SOON)
+    assert len(calls.times) == count
+
+
+def test_it_is_called_again_after_another_start(bus):
+    calls = Calls()
+    Monitor(bus, calls, SOON).subscribe()
+    for _ in range(3):
+        bus.start()
+        calls.expect(len(calls.times) + 2)
+        bus.stop()
+
+
+def test_one_that_takes_longer_than_the_period_delays_the_next_and_none_is_made_up_for(bus):
+    calls = Calls(lambda: time.sleep(0.1))
+    Monitor(bus, calls, 0.02).subscribe()
+    bus.start()
+    calls.expect(4)
+    bus.stop()
+    gaps = [after - before for before, after in zip(calls.times, calls.times[1:], strict=False)]
+    assert len(gaps) >= 3
+    assert min(gaps) >= 0.1
+
+
+@pytest.mark.parametrize("period", [0, -1, float("nan"), float("inf"), 1e20])
+def test_a_period_that_is_no_number_of_seconds_is_a_value_error(process_bus, period):
+    with pytest.raises(ValueError, match="A period must be a number of seconds above 0"):
+        Monitor(process_bus, print, period)
+    with pytest.raises(ValueError, match="A period"):
+        BackgroundTask(process_bus, period, print)
+    with pytest.raises(ValueError, match="A period"):
+        every(period)(print)
+    assert process_bus.listeners["start"] == set()
+
+
+# What fails
+
+
+def test_one_that_fails_is_logged_by_name_and_the_next_comes(bus):
+    calls = Calls(fail)
+    Monitor(bus, calls, SOON, name="Cleaner").subscribe()
+    bus.start()
+    calls.expect(3)
+    bus.stop()
+    errors = [message for level, message in bus.lines if level == 40]
+    assert len(errors) == len(calls.times)
+    assert errors[0].startswith("Error in Cleaner\nTraceback")
+    assert errors[0].rstrip().endswith("RuntimeError: this call")
+
+
+# The stop
+
+
+def test_a_stop_does_not_wait_for_the_period_to_end(bus):
+    Monitor(bus, print, 3600).subscribe()
+    bus.start()
+    before = time.monotonic()
+    bus.stop()
+    assert time.monotonic() - before < 5
+
+
+def test_a_call_that_is_under_way_is_waited_for(bus):
+    under_way, told = threading.Event(), []
+
+    def callback():
+        under_way.set()
+        time.sleep(0.2)
+        told.append("done")
+
+    Monitor(bus, callback, SOON).subscribe()
+    bus.subscribe("stop", lambda: told.append("stop"), 50)
+    bus.start()
+    assert under_way.wait(DEADLINE)
+    bus.stop()
+    assert told == ["done", "stop"]  # those who need what the stop closes are done with it
+
+
+def test_one_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(bus):
+    calls = Calls(bus.exit)
+    monitor = Monitor(bus, calls, SOON)
+    monitor.subscribe()
+    bus.start()
+    thread = monitor.thread
+    bus.block()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert bus.state is states.EXITING
+    assert len(calls.times) == 1
+
+
+def test_one_that_exits_while_the_main_thread_stops_holds_up_nobody(bus):
+    stopping = threading.Event()
+
+    def callback():
+        assert stopping.wait(DEADLINE)
+        bus.exit()
+
+    Monitor(bus, callback, SOON).subscribe()
+    bus.subscribe("stop", stopping.set, 0)
+    bus.start()
+    bus.exit()
+    bus.block()
+    assert bus.state is states.EXITING
+
+
+def test_it_keeps_no_process_alive(bus):
+    monitor = Monitor(bus, print, 3600)
+    monitor.start()
+    assert monitor.thread.daemon
+    monitor.stop()
+
+
+def test_a_forked_child_that_starts_its_bus_has_a_thread_of_its_own(project):
+    project.write(
+        "fork.py",
+        """
+import os
+import threading
+
+from django_wspbus import Bus
+from django_wspbus.plugins.monitor import Monitor
+
+bus = Bus()
+called = threading.Event()
+Monitor(bus, called.set, 0.05).subscribe()
+bus.start()
+child = os.fork()
+if child == 0:
+    called.clear()
+    bus.start()
+    status = 0 if called.wait(10) else 1
+    bus.exit()
+    os._exit(status)
+_, status = os.waitpid(child, 0)
+bus.exit()
+raise SystemExit(os.waitstatus_to_exitcode(status))
+""",
+    )
+    with project.start("fork.py", PYTHONWARNINGS="default") as program:
+        assert program.wait() == 0
+
+
+# Database connections
+
+
+def test_old_database_connections_are_closed_around_each_call(project):
+    project.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}})
+    project.write(
+        "database.py",
+        """
+import threading
+
+import django
+from django.db import connection
+
+from django_wspbus import Bus
+from django_wspbus.plugins.monitor import Monitor
+
+django.setup()
+used = []
+enough = threading.Event()
+
+
+def query():
+    assert connection.connection is None  # that of the last call is closed
+    connection.ensure_connection()
+    used.append(connection.connection)
+    if len(used) == 3:
+        enough.set()
+
+
+bus = Bus()
+bus.subscribe("log", lambda message, level: print(level, message))
+Monitor(bus, query, 0.01).subscribe()
+with bus.running():
+    assert enough.wait(10)
+""",
+    )
+    with project.start("database.py") as program:
+        assert program.wait() == 0
+    assert "Error in" not in program.output
+
+
+def test_a_connection_that_fails_to_close_does_not_end_the_calls(bus, monkeypatch):
+    calls = Calls()
+    monkeypatch.setattr(type(connections), "all", lambda *args, **kwargs: fail())
+    Monitor(bus, calls, SOON).subscribe()
+    logged = Calls()
+    bus.subscribe("log", lambda message, level: logged() if level == 40 else None)
+    bus.start()
+    logged.expect(2)
+    bus.stop()
+    assert all("RuntimeError: this call" in message for level, message in bus.lines if level == 40)
+
+
+# Names, roles, and every
+
+
+def test_its_thread_is_named_after_the_callback(bus):
+    def clean_up():
+        pass
+
+    name = f"every {clean_up.__qualname__}"
+    assert Monitor(bus, clean_up).name == name
+    assert BackgroundTask(bus, 60, clean_up).name == name
+    assert BackgroundTask(bus, 60, clean_up, "Cleaner").name == "Cleaner"
+    assert Monitor(bus, Calls()).name.startswith("every <")
+
+
+def test_every_returns_the_function_and_calls_it_while_the_bus_runs(process_bus):
+    calls = Calls()
+    assert every(SOON)(calls) is calls
+    process_bus.start()
+    calls.expect(2)
+    process_bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("role", "called_in"), [(None, {"worker"}), ("worker", {"worker"}), ("site", {"site"})]
+)
+def test_every_has_the_role_it_is_given_and_that_of_workers_otherwise(process_bus, role, called_in):
+    every(3600, role=role, name="the one of this test")(print)
+    for played in ("site", "worker"):
+        process_bus.roles = {played}
+        process_bus.start()
+        running = any(thread.name == "the one of this test" for thread in threading.enumerate())
+        process_bus.stop()
+        assert running is (played in called_in)
+
+
+def test_monitors_start_after_other_listeners_and_stop_before_them(bus):
+    told = []
+    monitor = Monitor(bus, print, 3600)
+    for channel in ("start", "stop"):
+        bus.subscribe(channel, lambda channel=channel: told.append((channel, monitor.thread is not None)))
+    monitor.subscribe()
+    bus.start()
+    bus.stop()
+    assert told == [("start", False), ("stop", False)]

@@ -1,0 +1,346 @@
+"""The threaded server and its connections, in the process of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_wspbus.conf import ServerSettings, Settings
+from django_wspbus.servers import address
+from django_wspbus.servers.sockets import Sockets
+from django_wspbus.servers.threaded import HTTPServer, ThreadedServer
+from django_wspbus.wspbus import Bus
+from tests.processes import DEADLINE
+
+from .conftest import THREADED, Client, connect, descriptors, threads
+
+Later = Callable[..., Future[Any]]
+
+
+class Gate:
+    """Where a request waits, and where a test waits for it."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+
+gate = Gate()
+buses: list[Bus] = []
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    path = environ["PATH_INFO"]
+    if path == "/held":
+        gate.reached.set()
+        gate.opened.wait(DEADLINE)
+    elif path == "/exit":
+        buses[-1].exit()
+    names = ("REQUEST_METHOD", "PATH_INFO", "SERVER_PORT", "REMOTE_ADDR")
+    body = " ".join(environ[name] for name in names).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class Served:
+    """A bus with the threaded server on it."""
+
+    def __init__(self, *binds: str, stop_timeout: float = 20) -> None:
+        self.bus = Bus()
+        buses.append(self.bus)
+        addresses = tuple(map(address.parse, binds))
+        self.settings = ServerSettings(
+            alias="default",
+            backend=THREADED,
+            bind=addresses,
+            application=f"{__name__}.application",
+            mounts={},
+            options={},
+        )
+        site = Settings(servers={"default": self.settings}, autoreload=False, stop_timeout=stop_timeout)
+        self.sockets = Sockets(self.bus, {"default": (addresses, 20)})
+        self.server = ThreadedServer(self.bus, self.settings, site, lambda: self.sockets.bound["default"])
+        self.lines: list[str] = []
+        self.bus.subscribe("log", lambda message, level: self.lines.append(message))
+        for plugin in (self.sockets, self.server):
+            plugin.subscribe()
+
+    @property
+    def address(self) -> str:
+        return self.sockets.bound["default"][0].name
+
+    def client(self) -> Any:
+        return contextlib.closing(Client(self.address))
+
+    def exit(self, within: float = DEADLINE) -> None:
+        begun = time.monotonic()
+        self.bus.exit()
+        assert time.monotonic() - begun < within
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Start servers, which must have left no thread and no descriptor when the test ends."""
+    gate.__init__()  # type: ignore[misc]
+    before = threads()
+    opened = descriptors(os.getpid())
+
+    def start(*binds: str, **options: Any) -> Served:
+        served = Served(*(binds or ("127.0.0.1:0",)), **options)
+        served.bus.start()
+        return served
+
+    yield start
+    while buses:
+        bus = buses.pop()
+        if bus.state is not bus.states.EXITING:
+            bus.exit()
+    assert {name for name in threads() - before if not name.startswith("Client")} == set()
+    assert descriptors(os.getpid()) == opened
+
+
+def read_all(sock: socket.socket) -> bytes:
+    parts = []
+    while part := sock.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_one_connection_carries_many_requests(serve: Callable[..., Served]) -> None:
+    served = serve()
+    port = served.address.partition(":")[2]
+    with served.client() as client:
+        for path in ("/a", "/b"):
+            assert client.ask(path) == (200, f"GET {path} {port} 127.0.0.1")
+        assert client.ask("/c", b"x" * 2_000_000) == (200, f"POST /c {port} 127.0.0.1")  # which it ignores
+        assert client.ask("/d", method="HEAD") == (200, "")
+        sock = client.sock
+        assert client.ask("/e")[0] == 200
+        assert client.sock is sock
+
+
+@pytest.mark.parametrize(
+    ("bind", "told"),
+    [("[::1]:0", "::1"), ("unix", "80 ")],
+)
+def test_it_serves_on_other_sockets_than_those_of_ipv4(
+    serve: Callable[..., Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if bind == "unix":
+        served = Served(f"unix:{tmp_path}/s")
+        served.bus.start()
+    else:
+        served = serve(bind)
+    with served.client() as client:
+        status, body = client.ask("/")
+    served.exit()
+
+    assert status == 200
+    assert body.endswith(told)
+
+
+def test_idle_connections_do_not_hold_up_a_stop(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with connect(served.address) as silent, served.client() as idle:
+        idle.ask("/")
+        served.exit(within=5)
+
+        assert read_all(silent) == b""
+        assert read_all(idle.sock) == b""
+
+
+def test_connections_that_wait_in_the_queue_are_answered_when_it_stops(serve: Callable[..., Served]) -> None:
+    served = serve()
+    served.bus.stop()
+    with contextlib.ExitStack() as stack:
+        queued = [stack.enter_context(connect(served.address)) for _ in range(10)]
+        for sock in queued:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+        served.bus.start()
+        served.bus.exit()
+        answers = [read_all(sock) for sock in queued]
+
+    assert len(answers) == 10
+    assert [answer.split()[1] for answer in answers] == [b"200"] * 10
+
+
+def test_requests_sent_together_are_answered_when_it_stops_and_the_last_says_so(
+    serve: Callable[..., Served], later: Later
+) -> None:
+    served = serve()
+    with connect(served.address) as sock:
+        sock.sendall(
+            b"".join(b"GET %s HTTP/1.1\r\nHost: shop\r\n\r\n" % path for path in (b"/held", b"/b", b"/c"))
+        )
+        assert gate.reached.wait(DEADLINE)
+        exited = later(served.bus.exit)
+        served.bus.wait(served.bus.states.STOPPING)
+        gate.opened.set()
+        answers = read_all(sock)
+        exited.result()
+
+    assert answers.count(b"200 OK") == 3
+    assert answers.count(b"Connection: close") == 1
+    assert answers.rindex(b"Connection: close") > answers.index(b"/b")
+
+
+def test_a_client_that_has_just_connected_may_still_ask_when_it_stops(
+    serve: Callable[..., Served], later: Later
+) -> None:
+    served = serve()
+    with connect(served.address) as sock:
+        exited = later(served.bus.exit)
+        served.bus.wait(served.bus.states.STOPPING)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+        answer = read_all(sock)
+        exited.result()
+
+    assert b"200 OK" in answer
+    assert b"Connection: close" in answer
+
+
+def test_clients_that_break_off_cost_nobody_else(serve: Callable[..., Served]) -> None:
+    served = serve()
+    reset = struct.pack("ii", 1, 0)
+    for data in (b"", b"GET /held HT", b"GET /held HTTP/1.1\r\nHost: shop\r\n\r\n"):
+        with connect(served.address) as sock:
+            sock.sendall(data)
+            if data.endswith(b"\n"):
+                assert gate.reached.wait(DEADLINE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    gate.opened.set()
+    with served.client() as client:
+        assert client.ask("/")[0] == 200
+
+    served.exit(within=5)
+
+
+def test_what_is_no_request_is_refused(serve: Callable[..., Served]) -> None:
+    served = serve()
+    for line, status in ((b"GET /%s HTTP/1.1" % (b"x" * 70_000), b"414"), (b"nonsense", b"400")):
+        with connect(served.address) as sock:
+            sock.sendall(line + b"\r\n\r\n")
+            assert status in sock.recv(65536)
+
+
+def test_requests_that_do_not_end_are_named_when_time_is_up(
+    serve: Callable[..., Served], later: Later
+) -> None:
+    served = serve(stop_timeout=0.5)
+    with connect(served.address) as held, connect(served.address) as half:
+        held.sendall(b"GET /held HTTP/1.1\r\nHost: shop\r\n\r\n")
+        half.sendall(b"GET / HT")
+        assert gate.reached.wait(DEADLINE)
+        served.bus.exit()
+        gate.opened.set()
+        half.close()
+        assert b"200 OK" in read_all(held)
+    wait_for_exchanges_to_end(served)
+    served.server._stop.close()
+
+    (line,) = [line for line in served.lines if "not answered" in line]
+    assert "The server 'default': not answered within 0.45 seconds: GET /held, a request that has" in line
+    assert served.bus.failed
+
+
+def wait_for_exchanges_to_end(served: Served) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while served.server._exchanges():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_request_that_tells_the_bus_to_exit_is_answered(serve: Callable[..., Served], later: Later) -> None:
+    served = serve()
+    with served.client() as client, served.client() as other:
+        held = later(other.ask, "/held")
+        assert gate.reached.wait(DEADLINE)
+        answer = later(client.ask, "/exit")
+        served.bus.wait(served.bus.states.STOPPING)
+        gate.opened.set()
+        served.bus.block()
+
+        assert answer.result(0)[0] == 200
+        assert held.result(0)[0] == 200
+    served.server._stop.close()
+
+
+def test_it_starts_and_stops_again_and_again_with_nothing_left_open(serve: Callable[..., Served]) -> None:
+    served = serve("127.0.0.1:0", "[::1]:0")
+    counts = set()
+    for _ in range(10):
+        served.bus.start()
+        served.server.start()  # has no effect
+        for bound in served.sockets.bound["default"]:
+            with contextlib.closing(Client(bound.name)) as client:
+                assert client.ask("/")[0] == 200
+        served.bus.stop()
+        served.server.stop()  # likewise
+        counts.add((descriptors(os.getpid()), frozenset(threads())))
+
+    assert len(counts) == 1
+
+
+def test_without_a_free_descriptor_it_waits_for_one(serve: Callable[..., Served]) -> None:
+    served = serve()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with served.client() as client:
+        client.connect()
+        assert client.ask("/")[0] == 200
+        with connect(served.address) as waiting:
+            lowest = os.dup(0)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+            try:
+                waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert client.ask("/")[0] == 200
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert b"200 OK" in read_all(waiting)
+
+
+def test_without_a_thread_to_be_had_a_connection_is_lost_and_no_more(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = serve()
+
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, connect(served.address) as lost:
+        patch.setattr(HTTPServer, "process_request", refuse)
+        assert read_all(lost) == b""
+    with served.client() as client:
+        assert client.ask("/")[0] == 200
+    assert "can't start new thread" in capsys.readouterr().err
+
+
+def test_it_has_one_option() -> None:
+    settings = Served("127.0.0.1:0").settings
+    buses.clear()
+    found = {}
+    for options in ({"backlog": 5}, {"backlog": 0}, {"backlog": True}, {"workers": 2}):
+        settings = ServerSettings(
+            alias="shop", backend=THREADED, bind=(), application=None, mounts={}, options=options
+        )
+        found[str(options)] = [problem.path for problem in ThreadedServer.check_options(settings)]
+
+    here = 'WSPBUS["SERVERS"]["shop"]["OPTIONS"]'
+    assert list(found.values()) == [
+        [],
+        [f'{here}["backlog"]'],
+        [f'{here}["backlog"]'],
+        [f'{here}["workers"]'],
+    ]

@@ -1,0 +1,114 @@
+"""What the code has is in the docs, and what the docs show is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from django.core.management.base import BaseCommand
+
+import django_wspbus
+from django_wspbus import conf, problems, validation
+from django_wspbus.management.commands.runbus import Command
+from django_wspbus.wspbus import BUILT_IN_CHANNELS, ROLES, states
+
+from .processes import ROOT
+
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+ALL = "\n".join(DOCS.values())
+PAGES = {"README.md": (ROOT / "README.md").read_text(), **DOCS}
+BLOCKS = [
+    pytest.param(code, id=f"{name}: {code.strip().splitlines()[0]}")
+    for name, text in PAGES.items()
+    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
+LINKS = [
+    pytest.param(name, *link, id=f"{name}: {''.join(link)}")
+    for name, text in PAGES.items()
+    for link in re.findall(r"\]\(([^)#:\s]*)(#[^)\s]*)?\)", text)
+]
+
+
+def options_of(command):
+    parser = command.create_parser("manage.py", "runbus")
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def code_spans(text):
+    """Return what is written as code, in a line or in a block."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`|^    [^\n]*$", text, re.MULTILINE | re.DOTALL))
+
+
+def anchors(text):
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_there_are_pages_blocks_and_links():
+    assert {"settings.md", "checks.md", "channels.md", "plugins.md", "servers.md"} <= set(DOCS)
+    assert len(BLOCKS) >= 3
+    assert len(LINKS) >= 3
+
+
+KEYS = [field.name.upper() for field in dataclasses.fields(conf.Settings)]
+
+
+@pytest.mark.parametrize(
+    "key", [*KEYS, *validation.SERVER_KEYS, *validation.AUTORELOAD_KEYS, "STDOUT", "STDERR"]
+)
+def test_each_key_of_the_settings_is_told(key):
+    assert re.search(rf"\b{key}\b", code_spans(DOCS["settings.md"]))
+
+
+@pytest.mark.parametrize("number", problems.IDS)
+def test_each_check_has_a_line_of_its_own(number):
+    lines = [line for line in DOCS["checks.md"].splitlines() if re.search(rf"\b{number}\b", line)]
+    assert lines
+
+
+def test_no_page_names_a_check_that_there_is_not():
+    named = re.findall(r"\b(?:django_wspbus\.)([EW]\d{3})\b", ALL)
+    assert named
+    assert set(named) <= set(problems.IDS)
+
+
+@pytest.mark.parametrize("option", sorted(options_of(Command()) - options_of(BaseCommand())))
+def test_each_option_of_the_command_is_told(option):
+    assert re.search(rf"{option}\b", code_spans(ALL))
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN_CHANNELS, *(state.name for state in states), *ROLES, "any"])
+def test_each_channel_state_and_role_is_told(name):
+    assert re.search(rf"\b{name}\b", code_spans(DOCS["channels.md"]))
+
+
+@pytest.mark.parametrize("name", django_wspbus.__all__)
+def test_each_public_name_is_told(name):
+    assert re.search(rf"\b{name}\b", code_spans(ALL))
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_each_block_of_python_compiles(code):
+    compile(code, "docs", "exec")
+
+
+@pytest.mark.parametrize(("page", "target", "anchor"), LINKS)
+def test_each_link_leads_somewhere(page, target, anchor):
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    path = folder / (target or page)
+    assert path.exists()
+    if anchor:
+        assert anchor in anchors(path.read_text())
+
+
+def test_the_defaults_that_are_shown_are_those_in_force(settings):
+    (shown,) = [block.values[0] for block in BLOCKS if '"READY_TIMEOUT":' in block.values[0]]
+    names = {}
+    exec(shown, names)
+    settings.DEBUG = False
+    del settings.WSPBUS
+    defaults = conf.get()
+    settings.WSPBUS = names["WSPBUS"]
+    assert conf.get() == defaults
+    assert set(names["WSPBUS"]) == set(KEYS)

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from urllib.error import HTTPError
+
+import pytest
+
+from django_wspbus.process import ProcessBus
+from django_wspbus.wsgi import WorkerApplication
+
+from .processes import fetch
+
+# Besides the roles of the journal: whether the start was over when the first request came.
+URLS = """
+import os
+
+from django.http import HttpResponse
+from django.urls import path
+
+from django_wspbus import bus
+
+
+def answer(request):
+    return HttpResponse(f"{os.getpid()} {bus.state.name} {' '.join(sorted(bus.roles))}")
+
+
+urlpatterns = [path("", answer)]
+"""
+
+
+@pytest.fixture
+def project(project):
+    project.configure(WSGI_APPLICATION="shop.wsgi.application")
+    project.write("shop/urls.py", URLS)
+    return project
+
+
+def gunicorn(project, *options):
+    """Return plain gunicorn, serving the project's wsgi.py."""
+    command = [sys.executable, "-m", "gunicorn", "shop.wsgi:application", "--bind", "127.0.0.1:0"]
+    return project.start(*command, "--no-control-socket", *options)
+
+
+def url_of(program):
+    return program.wait_for_line(r"(?:Listening at:|server at) (http://[\d.]+:\d+)")[1]
+
+
+def answers(url, count):
+    """Fetch the page a number of times at once; return the distinct answers."""
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(fetch, [url] * count))
+    assert len(found) == count
+    return set(found)
+
+
+def pids_of(answers):
+    """Return who answered, as workers whose bus was STARTED."""
+    assert answers
+    parts = [answer.split() for answer in answers]
+    assert all(rest == ["STARTED", "worker"] for _, *rest in parts), answers
+    return {int(pid) for pid, *_ in parts}
+
+
+def assert_once_in_each(project, pids):
+    """Each started and stopped once, in order, and nobody else did."""
+    assert pids
+    for pid in pids:
+        events = [note.event for note in project.notes() if note.pid == pid]
+        assert events == ["worker start", "worker stop", "worker exit"]
+    assert {note.pid for note in project.notes()} == pids
+
+
+# gunicorn, started by its own command
+
+
+@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_under_gunicorn_each_worker_starts_before_it_answers_and_stops_when_it_leaves(
+    project, worker, preload
+):
+    options = ["--workers", "2", "--worker-class", worker, "--threads", "4" if worker == "gthread" else "1"]
+    with gunicorn(project, *options, *(["--preload"] if preload else [])) as program:
+        url = url_of(program)
+        pids = pids_of(answers(url, 40))
+        assert program.pid not in pids
+        assert program.stop() == 0
+    assert_once_in_each(project, pids)
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_a_worker_that_leaves_after_its_number_of_requests_stops_and_its_successor_starts(project, worker):
+    options = ["--max-requests", "3", "--worker-class", worker]
+    with gunicorn(project, *options) as program:
+        url = url_of(program)
+        pids = set()
+        for _ in range(100):  # a worker that is told to leave may answer a few more
+            pids |= pids_of({fetch(url)})
+            if len(pids) == 3:
+                break
+        project.expect_note("worker exit", 2)
+        assert program.stop() == 0
+    assert len(pids) == 3
+    assert_once_in_each(project, pids)
+
+
+def test_a_start_that_fails_fails_the_request_and_is_tried_again_by_the_next(project):
+    project.listeners(
+        """
+attempts = []
+
+
+@bus.subscribe("start")
+def start():
+    attempts.append(1)
+    note("attempt")
+    if len(attempts) == 1:
+        raise RuntimeError("the first attempt")
+
+
+bus.subscribe("stop", lambda: note("stop"))
+"""
+    )
+    with gunicorn(project) as program:
+        url = url_of(program)
+        with pytest.raises(HTTPError, match="500"):
+            fetch(url)
+        pids_of(answers(url, 5))
+        assert program.stop() == 0
+    assert project.events() == ["attempt", "stop", "attempt", "stop"]
+    assert "RuntimeError: the first attempt" in program.output
+
+
+# runserver
+
+
+@pytest.mark.parametrize("options", [["--noreload"], []], ids=["noreload", "reloader"])
+def test_under_runserver_the_process_that_serves_starts_and_stops(project, options):
+    with project.start("manage.py", "runserver", *options, "127.0.0.1:0") as program:
+        pids = pids_of(answers(url_of(program), 10))
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+        assert program.wait() == 0
+    assert (pids == {program.pid}) is ("--noreload" in options)
+    assert_once_in_each(project, pids)
+
+
+def test_a_reload_of_runserver_stops_the_one_and_starts_the_other(project):
+    with project.start("manage.py", "runserver", "127.0.0.1:0") as program:
+        first = pids_of(answers(url_of(program), 1))
+        project.expect_note("worker start")
+        project.write("shop/urls.py", URLS + "\n# saved\n")
+        url = program.wait_for_line(r"server at (http://[\d.]+:\d+)", count=2)[1]
+        second = pids_of(answers(url, 1))
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.wait() == 0
+    assert first != second
+    assert_once_in_each(project, first | second)
+
+
+# runbus
+
+
+@pytest.mark.parametrize(
+    ("kind", "processes"), [("gunicorn.GunicornServer", 2), ("threaded.ThreadedServer", 1)]
+)
+def test_under_runbus_it_adds_nothing(project, kind, processes):
+    server = {"BACKEND": f"django_wspbus.servers.{kind}", "BIND": "127.0.0.1:0"}
+    if processes == 2:
+        server["OPTIONS"] = {"workers": 2}
+    project.configure(WSGI_APPLICATION="shop.wsgi.application", WSPBUS={"SERVERS": {"default": server}})
+    with project.serve() as site:
+        assert answers(site.wait_until_started()["default"], 20)
+        assert site.stop() == 0
+    for event in ("worker start", "worker stop", "worker exit"):
+        pids = [note.pid for note in project.notes(event)]
+        assert len(pids) == len(set(pids)) == processes
+
+
+# Any other server
+
+
+def test_a_process_that_the_serving_one_forks_stops_nothing(project):
+    project.write(
+        "forks.py",
+        """
+import os
+import sys
+from wsgiref.util import setup_testing_defaults
+
+from shop.wsgi import application
+
+environ = {}
+setup_testing_defaults(environ)
+application(environ, lambda status, headers: print(status))
+if os.fork() == 0:
+    sys.exit(0)
+os.wait()
+""",
+    )
+    with project.start("forks.py") as program:
+        assert program.wait() == 0
+    assert program.lines == ["200 OK"]
+    assert_once_in_each(project, {program.pid})
+
+
+def test_many_first_requests_at_once_start_it_once():
+    bus = ProcessBus()
+    started, barrier = [], threading.Barrier(20)
+    bus.subscribe("start", lambda: started.append(threading.get_ident()))
+    app = WorkerApplication(lambda environ, start_response: [bus.state.name.encode()], bus)
+
+    def request(_):
+        barrier.wait()
+        return app({}, None)
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(request, range(20))) == [[b"STARTED"]] * 20
+    assert len(started) == 1
+    assert bus.roles == {"worker"}
+    bus.exit()
+    atexit.unregister(app._leave)
