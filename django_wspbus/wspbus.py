@@ -21,22 +21,24 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import enum
 import itertools
+import math
 import os
+import select
+import signal
 import sys
 import threading
 import time
 import traceback as tracebacks
 import warnings
 import weakref
-from _thread import LockType, allocate_lock
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial, update_wrapper
 from operator import itemgetter
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
 __all__ = ["Bus", "ChannelFailures", "Lifespan", "Refusal", "State", "states"]
 
@@ -52,6 +54,7 @@ ROLES = ("site", "worker")
 WORKER_CHANNELS = frozenset({"start", "stop", "exit", "graceful", "main"})
 
 MOST_PLANS = 1000
+LONGEST_POLL = 2**31 - 1
 
 # Modules may change directory later; a restart needs the one in which the command line was valid.
 _startup_cwd = os.getcwd()
@@ -74,7 +77,8 @@ states = State
 class Refusal(Exception):
     """What a listener raises for an expected failure: its message says it all, so no traceback is logged.
 
-    On ``start`` it says that the process must not start: no listener after it runs. ``status`` is the exit status that a command should leave with.
+    On ``start`` it says that the process must not start: no listener after it runs. ``status`` is
+    the exit status that a command should leave with.
     """
 
     def __init__(self, message: str, *, status: int = 1) -> None:
@@ -184,8 +188,97 @@ class Lifespan:
         """In a forked child: what the parent started is the parent's to undo."""
         if self._context is not None:
             # Letting the generator go, be it as the interpreter ends, would run its ``finally``.
+            import ctypes
+
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
             self._context = None
+
+
+class _Sleeper:
+    """A thread that sleeps until another, or a signal handler on top of anything, wakes it."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()  # a Condition is Python code, which a handler must not enter twice
+        self._lock.acquire()
+
+    def listen(self) -> None:
+        """Whatever comes from now on is to wake it."""
+
+    def sleep(self, seconds: float | None) -> bool:
+        """Return whether it was woken."""
+        return self._lock.acquire(timeout=-1 if seconds is None else seconds)
+
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # woken already
+            self._lock.release()
+
+    def close(self) -> None:
+        """To be called when it has slept enough."""
+
+
+class _MainSleeper(_Sleeper):
+    """The main thread: it sleeps on a pipe, to which the interpreter writes when a signal comes.
+
+    On a lock it would sleep through one that comes after the interpreter has looked for signals and
+    before the lock sleeps.
+    """
+
+    # It stays open, as whoever wakes may come late; a forked child gets one of its own.
+    _pipe: ClassVar[tuple[int, int] | None] = None
+    _previous: ClassVar[int] = -1  # where the interpreter wrote to before
+
+    def __init__(self) -> None:
+        self._took_over = False
+
+    def _open(self) -> tuple[int, int]:
+        if self._pipe is None:
+            pipe = os.pipe()
+            for end in pipe:
+                os.set_blocking(end, False)
+            _MainSleeper._pipe = pipe
+            return pipe
+        return self._pipe
+
+    def listen(self) -> None:
+        writer = self._open()[1]
+        current = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        if current != writer:
+            _MainSleeper._previous = current
+            self._took_over = True
+
+    def sleep(self, seconds: float | None) -> bool:
+        reader = self._open()[0]
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        if not poll.poll(None if seconds is None else min(math.ceil(seconds * 1000), LONGEST_POLL)):
+            return False
+        self._drain(reader)
+        return True
+
+    def _drain(self, reader: int) -> None:
+        with contextlib.suppress(BlockingIOError):  # a wait in a signal handler has read it
+            _write(self._previous, os.read(reader, 4096).strip(b"\0"))  # the numbers of the signals
+
+    def wake(self) -> None:
+        if self._pipe is not None:
+            _write(self._pipe[1], b"\0")
+
+    def close(self) -> None:
+        if self._took_over:
+            reader, writer = self._open()
+            _set_wakeup_fd(writer, self._previous)
+            self._drain(reader)
+        else:
+            self.wake()  # the wait that this one is nested in: what it read was for both
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked child: leave the pipe to the parent."""
+        if cls._pipe is not None:
+            _set_wakeup_fd(cls._pipe[1], -1)
+            for end in cls._pipe:
+                os.close(end)
+            cls._pipe, cls._previous = None, -1
 
 
 class Bus:
@@ -224,9 +317,7 @@ class Bus:
         self._busy = False
         self._pending: deque[Callable[[], None]] = deque()
         self._deferred: deque[Callable[[], Any]] = deque()
-        # Waiting threads sleep on raw locks: unlike a Condition's, their release may come from a
-        # signal handler that interrupted anything.
-        self._waiters: dict[LockType, str | None] = {}
+        self._waiters: dict[_Sleeper, str | None] = {}
         self._blocking: int | None = None
         self._block_is_over = False
         self._exit_asked = False
@@ -320,7 +411,7 @@ class Bus:
         if self._waiters:
             for waiter, polled in list(self._waiters.items()):
                 if polled == channel:
-                    _release(waiter)
+                    waiter.wake()
 
     def unsubscribe(self, channel: str, callback: Listener) -> None:
         """Remove a listener from a channel, if it is there."""
@@ -456,9 +547,10 @@ class Bus:
             _print(message, *failures.__notes__)
 
     def log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """Publish a message and its level, as in `logging`, on ``log``; append the current traceback on request.
+        """Publish a message and its level, as in `logging`, on ``log``.
 
-        A log listener that fails is told on stderr, and stops nobody.
+        With ``traceback``, that of the exception being handled is appended. A log listener that
+        fails is told on stderr, and stops nobody.
         """
         if not self._plan("log"):
             return
@@ -564,10 +656,11 @@ class Bus:
             self._busy = False
 
     def _start(self) -> None:
-        if self.state in (State.STARTING, State.STARTED):
-            self.log(f"Bus is {self.state.name} already")
+        before = self.state
+        if before in (State.STARTING, State.STARTED):
+            self.log(f"Bus is {before.name} already")
             return
-        if self.state is State.EXITING:
+        if before is State.EXITING:
             self.execv = False  # of an exit that is over
         self._guard()
         self._exit_asked = self._failed = False
@@ -716,7 +809,7 @@ class Bus:
 
     @property
     def failed(self) -> bool:
-        """Whether a listener failed during the exit."""
+        """Whether a listener failed during the exit, or during the start that led to it."""
         return self._failed
 
     def _exit_is_asked(self) -> bool:
@@ -757,31 +850,31 @@ class Bus:
         channel: str | None = None,
     ) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiter = allocate_lock()
-        waiter.acquire()
-        self._waiters[waiter] = channel
+        waiter = _sleeper()
         try:
             while True:
+                waiter.listen()
+                self._waiters[waiter] = channel  # again, as a fork forgets the waiters
                 self._run_deferred()
                 if done():
                     return
-                pause = interval if channel is not None and self._plan(channel) else -1
+                pause = interval if channel is not None and self._plan(channel) else None
                 if deadline is not None:
-                    remaining = deadline - time.monotonic()
-                    if remaining <= 0:
+                    pause = deadline - time.monotonic()
+                    if pause <= 0:
                         return
-                    pause = remaining
-                if not waiter.acquire(timeout=pause) and channel is not None:
+                if not waiter.sleep(pause) and channel is not None:
                     try:
                         self.publish(channel)
                     except ChannelFailures as failures:  # the wait goes on
                         self._drop(f"Errors in {channel!r} listeners:", failures)
         finally:
             self._waiters.pop(waiter, None)
+            waiter.close()
 
     def _wake(self) -> None:
         for waiter in list(self._waiters):
-            _release(waiter)
+            waiter.wake()
 
     def defer(self, function: Callable[[], Any]) -> None:
         """Have a function called by the thread that is in `block`; safe in a signal handler.
@@ -910,7 +1003,8 @@ class Bus:
     def running(self, *roles: str) -> Generator[Bus]:
         """Start and stop the bus around a block, playing the given roles meanwhile.
 
-        Inside a bus that runs and plays them, it does nothing.
+        Inside a bus that runs and plays them, it does nothing. If the bus is told to exit while it
+        starts, the block does not run: RuntimeError.
         """
         for role in roles:
             _check_role(role, ROLES)
@@ -927,6 +1021,9 @@ class Bus:
             self.roles = before.union(roles)
         try:
             self.start()
+            exited = self.state is State.EXITING
+            if exited:
+                raise RuntimeError("The bus was told to exit while it was starting.")
             try:
                 yield self
             finally:
@@ -1002,15 +1099,33 @@ def _cut_context(error: BaseException, handled: BaseException | None) -> None:
         error = error.__context__
 
 
-def _release(waiter: LockType) -> None:
-    with contextlib.suppress(RuntimeError):  # released already
-        waiter.release()
+def _sleeper() -> _Sleeper:
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(OSError, ValueError):  # too many open files; not the main interpreter
+            sleeper = _MainSleeper()
+            sleeper.listen()
+            return sleeper
+    return _Sleeper()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    if data and descriptor != -1:
+        with contextlib.suppress(OSError):  # full: whoever reads it is awake; or closed meanwhile
+            os.write(descriptor, data)
+
+
+def _set_wakeup_fd(ours: int, previous: int) -> None:
+    """Give the interpreter back the descriptor that it had, unless a handler has changed it since."""
+    with contextlib.suppress(ValueError, OSError):  # closed since
+        current = signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+        if current != ours:
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
 
 def _print(*lines: str) -> None:
-    if sys.stderr is not None:  # print() would take stdout
-        with contextlib.suppress(Exception):  # stderr may be closed
-            print(*lines, sep="\n", file=sys.stderr, flush=True)
+    with contextlib.suppress(Exception):  # stderr may be closed, or None
+        sys.stderr.write("\n".join((*lines, "")))
+        sys.stderr.flush()
 
 
 def _stack(ident: int | None) -> list[str]:
@@ -1028,6 +1143,7 @@ _instances: list[weakref.ref[Bus]] = []
 
 
 def _forget_parents() -> None:
+    _MainSleeper.forget()
     for reference in _instances:
         bus = reference()
         if bus is not None:

@@ -188,10 +188,16 @@ import os, sys
 from cherrypy.process import plugins
 from django_wspbus.wspbus import Bus
 
+
+def say(*words, to=1):
+    # CherryPy's handler works on top of whatever it interrupts, and print() does not let itself be.
+    os.write(to, (" ".join(map(str, words)) + os.linesep).encode())
+
+
 bus = Bus()
-bus.subscribe("log", lambda msg, level: print(msg, file=sys.stderr, flush=True))
+bus.subscribe("log", lambda msg, level: say(msg, to=2))
 for channel in ("stop", "exit", "graceful"):
-    bus.subscribe(channel, lambda channel=channel: print(channel, flush=True))
+    bus.subscribe(channel, lambda channel=channel: say(channel))
 plugin = getattr(plugins, sys.argv[1])
 if sys.argv[1] == "Autoreloader":
     import edited
@@ -202,7 +208,7 @@ if sys.argv[1] == "Autoreloader":
         run()
         if plugin.mtimes and not checked:
             checked.append(1)
-            print("watching", edited.VALUE, os.getpid(), flush=True)
+            say("watching", edited.VALUE, os.getpid())
 
     run, plugin.callback = plugin.run, look
 else:
@@ -211,9 +217,9 @@ plugin.subscribe()
 if len(sys.argv) > 2:
     plugin._original_pid = None  # as after a fork: it takes itself for a daemon
 bus.start()
-bus.defer(lambda: print("ready", flush=True))
+bus.defer(lambda: say("ready"))
 bus.block()
-print("end", flush=True)
+say("end")
 """
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 SITE = """
@@ -147,46 +145,3 @@ def test_a_process_in_which_an_exit_listener_failed_leaves_with_70_and_tells_why
     assert process.finish(70) == ["stop", "exit"]
     assert process.err.text.startswith("Errors in 'exit' listeners:\nTraceback")
     assert process.err.text.count("ValueError: late") == 1
-
-
-IDLE = """
-import resource, signal, sys, threading
-from django_wspbus.wspbus import Bus
-
-bus = Bus()
-signal.signal(signal.SIGTERM, lambda number, frame: bus.exit())
-
-def switches():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-
-calls = []
-if sys.argv[1] == "main":
-    bus.subscribe("main", lambda: calls.append(1))
-threading.Thread(target=bus.wait, args=(bus.states.EXITING,)).start()
-bus.start()
-before = switches()
-bus.defer(lambda: print("ready", flush=True))
-bus.block(interval=0.01)
-print(switches() - before, len(calls), flush=True)
-"""
-
-
-def switches_in_a_second(run, what):
-    process = run(IDLE, what)
-    process.out.expect("ready")
-    process.out.join(1)
-    process.signal(signal.SIGTERM)
-    _, figures = process.finish()
-    return tuple(map(int, figures.split()))
-
-
-def test_an_idle_site_costs_no_wake_ups(run):
-    switches, calls = switches_in_a_second(run, "nothing")
-    assert switches < 10
-    assert calls == 0
-
-
-def test_a_site_polls_while_somebody_listens_on_main(run):
-    switches, calls = switches_in_a_second(run, "main")
-    assert calls > 20
-    assert switches >= calls

@@ -35,6 +35,14 @@ def test_a_start_that_fails_keeps_the_block_from_running(bus, journal):
     assert journal.events == ["start", "stop", "exit"]
 
 
+def test_an_exit_during_the_start_keeps_the_block_from_running(bus, journal):
+    bus.subscribe("start", bus.exit)
+
+    with pytest.raises(RuntimeError, match="told to exit while it was starting"), bus.running("worker"):
+        pytest.fail("the block ran")
+    assert bus.state is bus.states.EXITING
+
+
 def test_a_bus_that_exits_meanwhile_is_not_stopped_again(bus, journal):
     journal.listen_to_all()
     with bus.running():

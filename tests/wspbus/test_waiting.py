@@ -172,68 +172,6 @@ def test_block_ends_although_another_thread_starts_the_bus_again_after_the_exit(
         assert starting.wait(DEADLINE)
 
     bus.start()
-    in_thread(bus.exit)
+    bus.defer(lambda: in_thread(bus.exit))  # from within block()
     bus.block()
     bus.wait(states.STARTED)
-
-
-def test_wait_for_returns_true_once_the_condition_holds(bus, in_thread):
-    done = []
-
-    def make_it_true():
-        done.append(1)
-        bus.wake()
-
-    in_thread(make_it_true)
-    assert bus.wait_for(lambda: done, timeout=DEADLINE) is True
-
-
-def test_wait_for_returns_false_at_its_deadline(bus):
-    started = time.monotonic()
-    assert bus.wait_for(lambda: False, timeout=0.05) is False
-    assert time.monotonic() - started >= 0.05
-    assert bus.wait_for(lambda: False, timeout=0) is False
-
-
-def test_wait_for_in_a_start_listener_returns_false_when_another_thread_asks_for_the_exit(
-    bus, journal, in_thread
-):
-    found = []
-
-    @bus.subscribe("start", priority=10)
-    def wait():
-        in_thread(bus.exit)
-        found.append(bus.wait_for(lambda: False, timeout=DEADLINE))
-
-    journal.listen_to_all()
-    bus.start()
-    assert found == [False]
-    assert bus.state is states.EXITING
-    assert journal.events == ["stop", "exit"]
-
-
-def test_wait_for_in_a_start_listener_returns_false_when_a_deferred_exit_comes(bus, journal):
-    found = []
-
-    @bus.subscribe("start", priority=10)
-    def wait():
-        bus.defer(bus.exit)
-        found.append(bus.wait_for(lambda: False, timeout=DEADLINE))
-
-    journal.listen_to_all()
-    bus.start()
-    assert found == [False]
-    assert journal.events == ["stop", "exit"]
-
-
-def test_wait_for_outside_a_start_is_not_ended_by_an_exit(bus):
-    done = []
-    bus.start()
-
-    @bus.subscribe("stop")
-    def wait():
-        bus.defer(lambda: done.append(1))
-        assert bus.wait_for(lambda: done, timeout=DEADLINE)
-
-    bus.exit()
-    bus.block()  # which would leave with 70 if the listener had failed

@@ -1,0 +1,65 @@
+"""What a site costs that has nothing to do, counted by the kernel."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts by Linux's /proc")
+
+SITE = """
+import signal, sys, threading
+from django_wspbus.wspbus import Bus
+
+bus = Bus()
+signal.signal(signal.SIGTERM, lambda number, frame: bus.exit())
+calls = []
+
+def subscribe():
+    bus.subscribe("main", lambda: calls.append(1))
+
+threading.Thread(target=bus.wait, args=(bus.states.EXITING,)).start()
+bus.start()
+if sys.argv[1] == "before":
+    subscribe()
+elif sys.argv[1] == "later":
+    threading.Timer(0.1, subscribe).start()
+bus.defer(lambda: print("ready", flush=True))
+bus.block(interval=0.01)
+print(len(calls), flush=True)
+"""
+
+
+def switches(pid):
+    """How often the threads of a process have gone to sleep so far."""
+    lines = []
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        lines += [line for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt")]
+    assert lines
+    return sum(int(line.split()[1]) for line in lines)
+
+
+def run_for_a_second(run, who_listens):
+    """Return the wake-ups of the process, and the calls of its main listener."""
+    process = run(SITE, who_listens)
+    process.out.expect("ready")
+    before = switches(process.popen.pid)
+    process.out.join(1)
+    slept = switches(process.popen.pid) - before
+    process.signal(signal.SIGTERM)
+    return slept, int(process.finish()[1])
+
+
+def test_block_without_a_main_listener_costs_no_wake_ups(run):
+    slept, calls = run_for_a_second(run, "nobody")
+    assert slept <= 5  # of falling asleep after the line that the test has read
+    assert calls == 0
+
+
+@pytest.mark.parametrize("when", ["before", "later"])
+def test_block_polls_while_somebody_listens_on_main(run, when):
+    slept, calls = run_for_a_second(run, when)
+    assert calls > 10
+    assert slept > 10
