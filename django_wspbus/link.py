@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -15,9 +16,6 @@ from typing import Any
 logger = logging.getLogger("django_wspbus")
 
 Message = dict[str, Any]
-
-# Else a later child would inherit what came in, and hide the end of its sender.
-_CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Link:
@@ -53,17 +51,27 @@ def hand_in(pair: socket.socket) -> Link:
     """Make a new link, and send its other end over the pair."""
     ours, theirs = socket.socketpair()
     with theirs:
-        socket.send_fds(pair, [b"+"], [theirs.fileno()])
+        try:
+            socket.send_fds(pair, [b"+"], [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
     return Link(ours)
 
 
 def take_in(pair: socket.socket) -> Link | None:
     """Take the next link from the pair; None once every process of the other end is gone."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(pair, 1, 1, _CLOSE_ON_EXEC)
+        data, descriptors, _, _ = socket.recv_fds(pair, 1, 1)
     except ConnectionError:
         return None
-    return Link(socket.socket(fileno=descriptors[0])) if data and descriptors else None
+    if not data:
+        return None
+    if not descriptors:
+        raise OSError(errno.EMFILE, "No descriptor was free for what another process has handed in")
+    # Else a later program would inherit it, and hide the end of its sender. (recv_fds drops its flags.)
+    os.set_inheritable(descriptors[0], False)
+    return Link(socket.socket(fileno=descriptors[0]))
 
 
 class Switchboard:
@@ -94,7 +102,7 @@ class Switchboard:
     def close(self) -> None:
         self._closing = True
         self._wake()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
             self._thread.join()
         self._wake_reader.close()
         self._wake_writer.close()

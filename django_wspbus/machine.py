@@ -17,6 +17,7 @@ from .conf import PluginSettings, ServerSettings, Settings, setting_path
 from .problems import Problem
 from .process import bus
 from .servers.base import Server
+from .validation import check_writable
 
 
 def server_class(settings: ServerSettings) -> type[Server]:
@@ -71,15 +72,15 @@ def check_machine(settings: Settings) -> Iterable[Problem]:
     yield from _check_identity("USER", settings.user)
     yield from _check_identity("GROUP", settings.group)
     if settings.pidfile is not None:
-        yield from _check_writable("E010", setting_path("PIDFILE"), settings.pidfile, replaces=True)
+        yield from check_writable("E010", setting_path("PIDFILE"), settings.pidfile, replaces=True)
     if settings.daemonize is not None:
         for key, file in (("STDOUT", settings.daemonize.stdout), ("STDERR", settings.daemonize.stderr)):
             if file is not None:
-                yield from _check_writable("E011", setting_path("DAEMONIZE", key), file)
+                yield from check_writable("E011", setting_path("DAEMONIZE", key), file)
     for server in settings.servers.values():
         for address in server.bind:
             if address.kind == "unix":
-                yield from _check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
+                yield from check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
         yield from server_class(server).check_machine(server)
 
 
@@ -97,20 +98,6 @@ def _check_identity(key: str, name: str | int | None) -> Iterable[Problem]:
             return
     if os.geteuid() != 0 and number != own:
         yield Problem("E009", path, f"only root may become {name!r}.", "Start it as root, or as that user.")
-
-
-def _check_writable(id: str, path: str, file: Path, *, replaces: bool = False) -> Iterable[Problem]:  # noqa: A002
-    """Check that a file can be written, or, if it is to be replaced as a whole, its directory."""
-    directory = file.absolute().parent
-    if not directory.is_dir():
-        yield Problem(id, path, f"there is no directory {str(directory)!r}.")
-    elif file.is_dir():
-        yield Problem(id, path, f"{str(file)!r} is a directory.")
-    elif not replaces and file.exists():
-        if not os.access(file, os.W_OK):
-            yield Problem(id, path, f"the file {str(file)!r} cannot be written.")
-    elif not os.access(directory, os.W_OK | os.X_OK):
-        yield Problem(id, path, f"the directory {str(directory)!r} cannot be written.")
 
 
 def check_applications(settings: Settings) -> Iterable[Problem]:

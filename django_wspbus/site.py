@@ -107,6 +107,7 @@ class RemoteSite(Site):
     def __init__(self, pair: socket.socket, role: str) -> None:
         self._pair = pair
         self._role = role
+        self._pid = os.getpid()
         self._connection: _Connection | None = None
 
     def ask(self, what: str, *args: Any) -> Any:
@@ -123,14 +124,18 @@ class RemoteSite(Site):
     def play(self, role: str) -> None:
         """Say what this process is from now on."""
         self._role = role
+        self._pid = os.getpid()
         self._connect()
 
     def _connect(self) -> _Connection:
         connection = self._connection
-        if connection is None or connection.pid != os.getpid() or connection.role != self._role:
+        role = self._role if os.getpid() == self._pid else "other"  # forked off, whatever for
+        if connection is None or connection.pid != os.getpid() or connection.role != role:
+            if connection is not None:
+                connection.link.close()  # this process's copy of it
             link = hand_in(self._pair)
-            link.send({"hello": self._role, "pid": os.getpid()})
-            self._connection = connection = _Connection(link, self._role)
+            link.send({"hello": role, "pid": os.getpid()})
+            self._connection = connection = _Connection(link, role)
         return connection
 
 

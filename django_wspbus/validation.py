@@ -363,3 +363,17 @@ def check_positive(path: str, options: Mapping[str, Any], name: str) -> Iterable
     value = options.get(name, 1)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         yield Problem("E012", f'{path}["{name}"]', f"got {_show(value)}.", "It takes a whole number above 0.")
+
+
+def check_writable(id: str, path: str, file: Path, *, replaces: bool = False) -> Iterable[Problem]:  # noqa: A002
+    """Check that a file can be written, or, if it is to be replaced as a whole, its directory."""
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        yield Problem(id, path, f"there is no directory {str(directory)!r}.")
+    elif file.is_dir():
+        yield Problem(id, path, f"{str(file)!r} is a directory.")
+    elif not replaces and file.exists():
+        if not os.access(file, os.W_OK):
+            yield Problem(id, path, f"the file {str(file)!r} cannot be written.")
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        yield Problem(id, path, f"the directory {str(directory)!r} cannot be written.")

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .projects import Project
+from .projects import GUNICORN, THREADED, Project
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell has what it runs in the background ignore SIGINT, and so would the programs of tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -13,3 +23,16 @@ def project(tmp_path: Path) -> Project:
     folder = tmp_path / "project"
     folder.mkdir()
     return Project(folder)
+
+
+@pytest.fixture(params=[GUNICORN, THREADED], ids=["gunicorn", "threaded"])
+def server(request: pytest.FixtureRequest) -> Any:
+    """The settings of a server of each kind, on a free port."""
+    return request.param
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of this machine that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]

@@ -12,6 +12,9 @@ from typing import Any
 
 from .processes import DEADLINE, Running, RunningSite
 
+GUNICORN = {"BACKEND": "django_wspbus.servers.gunicorn.GunicornServer", "BIND": "127.0.0.1:0"}
+THREADED = {"BACKEND": "django_wspbus.servers.threaded.ThreadedServer", "BIND": "127.0.0.1:0"}
+
 MANAGE = """\
 import os
 import sys
@@ -96,6 +99,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 application = get_wsgi_application()
 """
 
+# Listeners: one that waits as ours do, and one after it.
+SLOW_START = """
+@bus.subscribe("start", role="{role}")
+def slow():
+    note("slow start")
+    bus.wait_for(lambda: False, 20)
+
+
+bus.subscribe("start", lambda: note("too late"), 60, role="{role}")
+"""
+
 
 @dataclass(frozen=True)
 class Note:
@@ -133,6 +147,10 @@ class Project:
         """Write settings.py; what is given is laid over `SETTINGS`."""
         values = {**SETTINGS, **settings}
         self.write("settings.py", "".join(f"{name} = {value!r}\n" for name, value in values.items()))
+
+    def serves(self, server: dict[str, Any], **wspbus: Any) -> None:
+        """Write settings.py with one server, and other keys of WSPBUS."""
+        self.configure(WSPBUS={"SERVERS": {"default": server}, **wspbus})
 
     def listeners(self, source: str) -> None:
         """Write shop/listeners.py, with ``bus``, ``every`` and ``note`` at hand."""
@@ -190,3 +208,10 @@ class Project:
             assert time.monotonic() < deadline, f"No {count} of {event!r} in {self.notes()}"
             time.sleep(0.01)
         return found
+
+
+def reason_of(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line in which a command said why it did not run."""
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    return line

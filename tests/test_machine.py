@@ -94,6 +94,28 @@ def test_our_own_servers_are_servers(read, backend):
     assert list(check_backends(settings)) == []
 
 
+def test_no_workers_are_too_few(backends):
+    (problem,) = backends(SERVERS={"default": {**SERVER, "OPTIONS": {"workers": 0}}})
+    assert (problem.id, problem.path) == ("E012", 'WSPBUS["SERVERS"]["default"]["OPTIONS"]["workers"]')
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threads": 2}, "It knows backlog."),
+        ({"backlogs": 2}, "Did you mean 'backlog'?"),
+        ({"backlog": 0}, "above 0"),
+    ],
+)
+def test_options_that_the_threaded_server_does_not_take(backends, options, says):
+    (problem,) = backends(SERVERS={"default": {**SERVER, "BACKEND": conf.THREADED, "OPTIONS": options}})
+    assert (problem.id, problem.path) == (
+        "E012",
+        f'WSPBUS["SERVERS"]["default"]["OPTIONS"]["{next(iter(options))}"]',
+    )
+    assert says in problem.hint
+
+
 @pytest.mark.parametrize(("name", "says"), [("nowhere.Plugin", "No module"), ("nothing", "attribute")])
 def test_a_plugin_backend_that_does_not_import(backends, name, says):
     (problem,) = backends(PLUGINS=plugin(name))
@@ -195,6 +217,16 @@ def test_a_directory_in_the_place_of_a_file(machine, tmp_path):
         ("E011", 'WSPBUS["DAEMONIZE"]["STDERR"]'),
     ]
     assert all(problem.message == f"{path!r} is a directory." for problem in problems)
+
+
+@pytest.mark.parametrize("log", ["accesslog", "errorlog"])
+def test_a_log_of_gunicorn_that_cannot_be_written(machine, tmp_path, log):
+    def logging_to(value):
+        return machine(SERVERS={"default": {**SERVER, "OPTIONS": {log: value}}})
+
+    (problem,) = logging_to(str(tmp_path / "nowhere" / "log"))
+    assert (problem.id, problem.path) == ("E011", f'WSPBUS["SERVERS"]["default"]["OPTIONS"]["{log}"]')
+    assert logging_to("-") == logging_to(str(tmp_path / "log")) == []
 
 
 def test_a_directory_that_is_not_there(machine, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from ..wspbus import Bus
     from .sockets import Bound
 
-# Of STOP_TIMEOUT: what a server has not answered by then is named and ended, before the site itself is.
-SHARE_OF_STOP_TIMEOUT = 0.9
+# The share of STOP_TIMEOUT that is kept for naming and ending what a server has not answered.
+RESERVE = 0.1
 
 
 class Server(Plugin):
@@ -79,6 +80,13 @@ class Server(Plugin):
         raise NotImplementedError(f"{type(self).__name__} does not say how it stops.")
 
     stop.priority = 25  # type: ignore[attr-defined]
+
+    def time_to_stop(self) -> float:
+        """Return how many seconds `stop` may take: what is left of STOP_TIMEOUT, but for a reserve."""
+        whole = self.site.stop_timeout
+        deadline = self.bus._deadline  # None if the bus stops and does not exit
+        left = whole if deadline is None else deadline - time.monotonic()
+        return max(left - RESERVE * whole, 0)
 
     def status(self) -> dict[str, Any]:
         """Return what ``bus.site.status()`` tells of it."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import conf
 from ..link import Link, Message, Switchboard, take_in
-from ..wspbus import Bus, Refusal
+from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from . import boot
-from .base import SHARE_OF_STOP_TIMEOUT, Server
+from .base import Server
 from .sockets import LISTEN_VARIABLES
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class ChildServer(Server):
         self.bus.wait_for(self._is_settled, self.site.ready_timeout)
         # If not, the bus stops, and with it what has come up; so it does on a request to exit.
         if not self._is_ready() and not self.bus.exit_asked:
+            if self._ended:
+                self._hear_last_words()
             raise self.refusal(self._why_not_ready(), self._status)
 
     start.priority = 75  # type: ignore[attr-defined]
@@ -92,6 +94,7 @@ class ChildServer(Server):
         self._failed_stops: list[str] = []
         self._status = 1
         self._ended = False
+        self._pair_ended = False
         self._stopping = False
 
     _workers: dict[int, int] = {}  # before the first start
@@ -162,14 +165,15 @@ class ChildServer(Server):
             return
         how = _how(self.process.wait())
         self.bus.log(f"The server {self.alias!r} ended by itself, {how}: the site exits.", level=40)
-        self._failed_stops.append(how)
-        self.bus.exit()
+        raise SystemExit(EX_SOFTWARE)
 
     def _take_in(self) -> None:
         link = take_in(self._pair)
         if link is None:
             self.switchboard.forget(self._pair.fileno())
+            self._pair_ended = True
             self._note_end()
+            self.bus.wake()
             return
         self._links[link.fileno()] = link
         self.switchboard.watch(link.fileno(), lambda: self._hear(link))
@@ -206,22 +210,35 @@ class ChildServer(Server):
 
     # Stop
 
+    def subscribe(self) -> None:
+        super().subscribe()
+        # Before the first is waited for: all have the whole time.
+        self.bus.subscribe("stop", self.tell_to_stop, self.stop.priority - 1, role=self.role)  # type: ignore[attr-defined]
+
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        self.bus.unsubscribe("stop", self.tell_to_stop)
+
+    def tell_to_stop(self) -> None:
+        """Have the child answer what is in flight and leave."""
+        if self.process is not None and not self._stopping:
+            self._stopping = True
+            self.process.terminate()
+
     def stop(self) -> None:
-        """Have the child answer what is in flight and leave; end what is left when time is up."""
+        """Wait for the child to leave; end what is left when time is up."""
         if self.process is None:
             return
-        self._stopping = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGTERM)
-        timeout = self.site.stop_timeout * SHARE_OF_STOP_TIMEOUT
+        self.tell_to_stop()
+        timeout = self.time_to_stop()
         if self._expected is None:  # no worker yet: it may be hanging in an import
             timeout = min(timeout, 1)
         if not self.bus.wait_for(self._is_gone, timeout):
             workers = ", ".join(map(str, sorted(self._workers.values()))) or "none"
-            self._failed_stops.append(f"not stopped within {timeout:g} seconds, workers left: {workers}")
+            self._failed_stops.append(f"not stopped within {timeout:.3g} seconds, workers left: {workers}")
         self._end_at_once()
         if self._failed_stops:
-            raise Refusal(f"The server {self.alias!r}: {'; '.join(self._failed_stops)}.", status=70)
+            raise Refusal(f"The server {self.alias!r}: {'; '.join(self._failed_stops)}.", status=EX_SOFTWARE)
 
     stop.priority = 25  # type: ignore[attr-defined]
 
@@ -238,9 +255,7 @@ class ChildServer(Server):
 
     def _end_at_once(self) -> None:
         """Kill what is left of the child and hear its last words; leave nothing behind."""
-        if self.process is None:
-            return
-        self._stopping = True
+        assert self.process is not None
         self.abort()
         self.process.wait()
         self._hear_last_words()
@@ -258,8 +273,8 @@ class ChildServer(Server):
         self.process = None
 
     def _hear_last_words(self) -> None:
-        """Wait until what the workers sent before they left has been heard."""
-        self.bus.wait_for(lambda: not self._links, timeout=1)
+        """Wait until what the child's processes sent before they left has been heard."""
+        self.bus.wait_for(lambda: self._pair_ended and not self._links, timeout=1)
 
 
 def interpreter_options() -> list[str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gunicorn
-from gunicorn.config import Config
 
 from ..problems import Problem
-from ..validation import check_option_names
+from ..validation import check_option_names, check_writable
 from .child import ChildServer
 
 if TYPE_CHECKING:
@@ -63,14 +62,22 @@ class GunicornServer(ChildServer):
                 yield Problem(
                     "E016", path, f"there is no file {str(file)!r}.", "It takes gunicorn's own file."
                 )
+        for name in ("accesslog", "errorlog"):
+            log = settings.options.get(name)
+            if isinstance(log, str) and log != "-":
+                yield from check_writable("E011", settings.path("OPTIONS", name), Path(log))
 
     @classmethod
     def effective_options(cls, settings: ServerSettings) -> dict[str, Any]:
+        from gunicorn.config import Config
+
         return {"workers": Config().workers, "preload_app": True, **settings.options}
 
 
 def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable[Problem]:
     """Find the options that gunicorn does not know, does not take, or that the site owns."""
+    from gunicorn.config import Config  # heavy, and not for the site process to carry
+
     known = Config().settings
     yield from check_option_names(path, options, known, "gunicorn")
     for name, value in options.items():
@@ -83,3 +90,6 @@ def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable
                 Config().set(name, value)
             except Exception as error:  # what its validators raise is up to gunicorn
                 yield Problem("E012", here, f"gunicorn does not take {value!r}: {error}")
+            else:
+                if name == "workers" and int(value) < 1:
+                    yield Problem("E012", here, "a site without workers serves nothing.")

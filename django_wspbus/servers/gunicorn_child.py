@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import gc
 import logging
 import os
@@ -57,10 +57,19 @@ def run(start: dict[str, Any], pair: socket.socket) -> None:
         give_up(site, str(refusal))
     except Exception:  # the project's own code: anything may come
         give_up(site)
+    os.register_at_fork(after_in_parent=accept_term)
     try:
         application.run()
     except HaltServer as halt:  # a worker failed to boot while gunicorn was stopping already
         raise SystemExit(halt.exit_status) from None
+
+
+def accept_term() -> None:
+    """Let a SIGTERM through that came between a fork and now.
+
+    gunicorn installs the handlers of a worker some time after it has forked: before, it would be lost.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def give_up(site: RemoteSite, reason: str = "", status: int = 1) -> NoReturn:
@@ -91,6 +100,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
     def load(self) -> Any:
         from ..application import load
 
+        accept_term()
         try:
             return load(self.child.server)
         except Refusal as refusal:
@@ -156,6 +166,7 @@ class Child:
             self.frozen = True
             self.warn_of_threads()
             gc.freeze()  # what is loaded by now stays shared between the workers
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # see accept_term
 
     def warn_of_threads(self) -> None:
         names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -179,6 +190,7 @@ class Child:
     def post_worker_init(self, worker: Worker) -> None:
         from ..process import bus
 
+        accept_term()
         with Heartbeat(worker, bus, self.settings.ready_timeout):
             try:
                 bus.start()
@@ -208,7 +220,8 @@ class Child:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(LAST_SECONDS)
-        os.write(2, f"Worker {os.getpid()}: the site process is gone, and time is up.\n".encode())
+        with contextlib.suppress(OSError):  # nobody reads it
+            os.write(2, f"Worker {os.getpid()}: the site process is gone, and time is up.\n".encode())
         os._exit(1)
 
 
@@ -241,24 +254,29 @@ class Heartbeat:
 
 
 def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..., None]:
-    """Return a hook that runs ours and the user's: theirs last, but on leaving first."""
-    both = (theirs, ours) if ours.__name__ == "worker_exit" else (ours, theirs)
+    """Return a hook that runs ours and the user's.
 
-    # gunicorn counts the parameters of a hook, so *args will not do.
-    if ours.__name__ in ("on_starting", "post_worker_init"):
+    Theirs comes last, but before ours says that a worker is ready, and before it leaves.
+    """
 
-        @functools.wraps(ours)
-        def hook(one: Any) -> None:
-            for each in both:
-                each(one)
+    def both(*arguments: Any) -> None:
+        if ours.__name__ == "worker_exit":
+            try:
+                theirs(*arguments)
+            finally:  # the stop listeners run, whatever theirs raised
+                ours(*arguments)
+        elif ours.__name__ == "post_worker_init":
+            theirs(*arguments)
+            ours(*arguments)
+        else:
+            ours(*arguments)
+            theirs(*arguments)
 
-        del hook.__wrapped__
-        return hook
+    # gunicorn counts the parameters of a hook: *arguments will not do.
+    def hook_of_one(one: Any) -> None:
+        both(one)
 
-    @functools.wraps(ours)
-    def hook_of_two(arbiter: Any, worker: Any) -> None:
-        for each in both:
-            each(arbiter, worker)
+    def hook_of_two(one: Any, other: Any) -> None:
+        both(one, other)
 
-    del hook_of_two.__wrapped__
-    return hook_of_two
+    return hook_of_one if ours.__name__ in ("on_starting", "post_worker_init") else hook_of_two

@@ -93,7 +93,8 @@ class Sockets(Plugin):
                 return [_bind_unix(address, backlog, self.umask, self.owner)]
             return [_bind_inet(address, backlog)]
         except OSError as error:
-            raise Refusal(f"The server {alias!r} cannot listen on {address}: {_reason(error)}.") from error
+            reason = _reason(error, address)
+            raise Refusal(f"The server {alias!r} cannot listen on {address}: {reason}.") from error
 
     def _claimed(self) -> set[str]:
         addresses = (address for addresses, _ in self.binds.values() for address in addresses)
@@ -136,9 +137,13 @@ class PassedSockets:
         sockets = []
         for index in range(int(count)):
             descriptor = SYSTEMD_FIRST + index
-            os.set_inheritable(descriptor, False)
             name = given[index] if index < len(given) else ""
-            sockets.append((name, socket.socket(fileno=descriptor)))
+            try:
+                os.set_inheritable(descriptor, False)
+                sockets.append((name, socket.socket(fileno=descriptor)))
+            except OSError as error:
+                reason = f"descriptor {descriptor} is no socket: {error.strerror}"
+                raise Refusal(f"LISTEN_FDS is {count}, but {reason}.") from error
         return cls(sockets)
 
     def named(self, name: str | None, claimed: set[str]) -> list[socket.socket]:
@@ -202,14 +207,19 @@ def _bind_unix(address: Address, backlog: int, umask: int, owner: tuple[int, int
             sock.bind(path)
         finally:
             os.umask(before)
-        if owner != (-1, -1):
-            os.chown(path, *owner)
-        sock.listen(backlog)
+        status = os.stat(path)
+        bound = Bound(address, sock, (status.st_dev, status.st_ino))
+        try:
+            if owner != (-1, -1):
+                os.chown(path, *owner)
+            sock.listen(backlog)
+        except BaseException:
+            _unlink(bound)
+            raise
     except BaseException:
         sock.close()
         raise
-    status = os.stat(path)
-    return Bound(address, sock, (status.st_dev, status.st_ino))
+    return bound
 
 
 def _remove_stale(path: str) -> None:
@@ -243,9 +253,9 @@ def _unlink(bound: Bound) -> None:
             os.unlink(bound.address.path)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, address: Address) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the address is in use by another process"
-    if error.errno == errno.EACCES:
+    if error.errno == errno.EACCES and address.port:
         return "permission denied (ports below 1024 need root)"
     return (error.strerror or str(error)).lower()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from wsgiref.headers import Headers
 
@@ -18,14 +19,17 @@ from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer, WSGI
 from ..application import Application
 from ..problems import Problem
 from ..validation import check_option_names, check_positive
-from ..wspbus import Refusal
-from .base import SHARE_OF_STOP_TIMEOUT, Server
+from ..wspbus import EX_SOFTWARE, Refusal
+from .base import Server
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
     from .sockets import Bound
 
 UNREAD = "a request that has not come in full"
+
+LONGEST_LINE = 65536
+"""Bytes that the first line of a request may have."""
 
 # Who has connected is about to send: seconds to do so when the server stops.
 LAST_CHANCE = 0.1
@@ -68,19 +72,20 @@ class ThreadedServer(Server):
         for server in self._http_servers:
             server.server_close()
         here = threading.current_thread()
-        threads = [exchange.thread for exchange in self._exchanges()]
-        timeout = self.site.stop_timeout * SHARE_OF_STOP_TIMEOUT
+        threads = [thread for server in self._http_servers for thread in server.threads()]
+        timeout = self.time_to_stop()
         if not self.bus.wait_for(lambda: not self._exchanges(but=here), timeout):
             requests = ", ".join(sorted(exchange.request for exchange in self._exchanges(but=here)))
             raise Refusal(
-                f"The server {self.settings.alias!r}: not answered within {timeout:g} seconds: {requests}.",
-                status=70,
+                f"The server {self.settings.alias!r}: not answered within {timeout:.3g} seconds: {requests}.",
+                status=EX_SOFTWARE,
             )
         for thread in threads:
             if thread is not here:
                 thread.join()
         if here in threads:  # a request has told the bus to exit: let the process wait for its answer
-            threading.Thread(target=here.join, name=f"Last request of {self.settings.alias}").start()
+            name = f"Last request of {self.settings.alias}"
+            threading.Thread(target=here.join, name=name, daemon=False).start()
         else:
             self._stop.close()
 
@@ -139,6 +144,8 @@ class HTTPServer(ThreadedWSGIServer):
         self.stop = stop
         self._ended = ended
         self._exchanges: dict[socket.socket, Exchange] = {}
+        self._leaving: set[threading.Thread] = set()
+        self._lock = threading.Lock()
 
     def accept(self) -> bool:
         """Take one connection and hand it to a thread of its own; return whether there was one."""
@@ -160,16 +167,26 @@ class HTTPServer(ThreadedWSGIServer):
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
-        self._exchanges[request] = Exchange(thread)
+        with self._lock:
+            self._exchanges[request] = Exchange(thread)
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
-        self._exchanges.pop(request, None)
+        with self._lock:
+            self._leaving = {thread for thread in self._leaving if thread.is_alive()}
+            self._leaving.add(threading.current_thread())
+            self._exchanges.pop(request, None)
         self._ended()
 
     def exchanges(self) -> list[Exchange]:
-        return list(self._exchanges.values())
+        with self._lock:
+            return list(self._exchanges.values())
+
+    def threads(self) -> set[threading.Thread]:
+        """Return its threads, those included that have nothing left to do but to end."""
+        with self._lock:
+            return self._leaving.union(exchange.thread for exchange in self._exchanges.values())
 
     def note_request(self, connection: socket.socket, request: str) -> None:
         self._exchanges[connection].request = request
@@ -187,22 +204,22 @@ class RequestHandler(WSGIRequestHandler):
         return self.client_address[0] or "unix"
 
     def handle_one_request(self) -> None:
-        """Copy of Django's, but for the wait, and for the class of the handler."""
         if not self._await_request():
             self.close_connection = True
             return
         self.server.note_request(self.connection, UNREAD)
-        self.raw_requestline = self.rfile.readline(65537)
-        if len(self.raw_requestline) > 65536:
+        self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
+        if len(self.raw_requestline) > LONGEST_LINE:
             self.requestline = self.request_version = self.command = ""
-            self.send_error(414)
-            return
-        if not self.parse_request():
-            return
-        self.server.note_request(self.connection, f"{self.command} {self.path}")
-        handler = ResponseHandler(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
-        handler.request_handler = self
-        handler.run(self.server.wsgi)
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+        elif self.parse_request():  # else it has told the client what is wrong
+            self.server.note_request(self.connection, f"{self.command} {self.path}")
+            self._respond()
+
+    def _respond(self) -> None:
+        response = ResponseHandler(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
+        response.request_handler = self
+        response.run(self.server.wsgi)
 
     def _await_request(self) -> bool:
         """Wait for a request to begin; return False if the client leaves, or the server stops, before."""

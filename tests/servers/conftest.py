@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -151,9 +151,27 @@ def is_free(address: str) -> bool:
 
 @pytest.fixture
 def later() -> Iterator[Callable[..., Future[Any]]]:
-    """Call a function in a thread; its result is a future's."""
-    with ThreadPoolExecutor(thread_name_prefix="Client") as pool:
-        yield pool.submit
+    """Call a function in a thread, for which no bus waits; its result is a future's."""
+    started = []
+
+    def call(function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        thread = threading.Thread(target=run, name="Client", daemon=True)
+        started.append(thread)
+        thread.start()
+        return future
+
+    yield call
+    for thread in started:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -1,0 +1,315 @@
+"""What a server in a child process has from the site process, and what becomes of it when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from django_wspbus.servers.boot import die_with
+from django_wspbus.servers.child import interpreter_options
+from tests.projects import MANAGE, Project
+
+from .conftest import GUNICORN, KINDS, address_of, ask, configure, is_free
+
+DESCRIBE = """\
+import json
+import os
+import sys
+
+from django.conf import settings
+
+HIDDEN = ("GUNICORN_CMD_ARGS", "GUNICORN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS")
+
+
+def describe(role):
+    note(role + json.dumps({
+        "path": sys.path,
+        "argv": sys.argv,
+        "settings": settings.SETTINGS_MODULE,
+        "optimize": sys.flags.optimize,
+        "xoptions": sys._xoptions,
+        "warnoptions": sys.warnoptions,
+        "cwd": os.getcwd(),
+        "given": [os.environ.get(name) for name in ("GIVEN", "LISTEN_HOST")],
+        "hidden": [name for name in HIDDEN if name in os.environ],
+    }))
+
+
+for role in ("site", "worker"):
+    bus.subscribe("start", lambda role=role: describe(role), role=role)
+"""
+
+
+def test_a_worker_has_the_path_settings_options_and_environment_of_manage_py(shop: Project) -> None:
+    shop.listeners(DESCRIBE)
+    (shop.root / "more").mkdir()
+    configure(shop, {"shop": KINDS["gthread"]})
+    (shop.root / "settings.py").rename(shop.root / "more" / "other.py")
+    options = ("-O", "-Xsite.option=c", "-W", "ignore::ImportWarning")
+    command = (*options, "manage.py", "runbus", "--settings", "other", "--pythonpath", "more")
+    variables = {
+        "GUNICORN_CMD_ARGS": "--workers 7",
+        "NOTIFY_SOCKET": "/no/such.sock",
+        "WATCHDOG_USEC": "1",
+        "LISTEN_HOST": "kept",
+        "GIVEN": "kept",
+        "DJANGO_SETTINGS_MODULE": "",
+    }
+    with shop.start(sys.executable, *command, **variables) as site:
+        address_of(site, "shop")
+        notes = shop.events()
+        assert site.stop() == 0
+
+    described: dict[str, list[Any]] = {"site": [], "worker": []}
+    for line in notes:
+        role = line.partition("{")[0]
+        described[role].append(json.loads(line.removeprefix(role)))
+    (of_site,) = described["site"]
+    assert len(described["worker"]) == 2
+    assert of_site["optimize"] == 1
+    assert of_site["xoptions"]["site.option"] == "c"
+    assert "ignore::ImportWarning" in of_site["warnoptions"]
+    assert of_site["settings"] == "other"
+    assert of_site["given"] == ["kept", "kept"]
+    assert set(of_site.pop("hidden")) == {"GUNICORN_CMD_ARGS", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
+    for of_worker in described["worker"]:
+        assert of_worker.pop("hidden") == []
+        assert of_worker == of_site
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], []),
+        (["manage.py", "-O"], []),
+        (["-", "-O"], []),
+        (["-Bm", "django", "-O"], ["-B"]),
+        (["-m", "django", "-O"], []),
+        (["-Oc", "pass", "-O"], ["-O"]),
+        (["-OO", "-I", "manage.py"], ["-OO", "-I"]),
+        (["-Xtracemalloc", "-X", "dev", "-O", "manage.py"], ["-Xtracemalloc", "-Xdev", "-O"]),
+        (["-OW", "error", "-Wignore:::a.m", "manage.py"], ["-O", "-Werror", "-Wignore:::a.m"]),
+        (["--check-hash-based-pycs", "always", "-E", "m.py"], ["--check-hash-based-pycs", "always", "-E"]),
+    ],
+)
+def test_options_of_the_interpreter_are_those_before_the_program(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], options: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python", *arguments])
+
+    assert interpreter_options() == options
+
+
+def test_settings_without_a_module_are_refused(shop: Project) -> None:
+    shop.write(
+        "manage.py",
+        "import sys\n"
+        "from django.conf import settings\n"
+        "from django.core.management import execute_from_command_line\n"
+        "settings.configure(INSTALLED_APPS=['django_wspbus'],\n"
+        "    WSPBUS={'SERVERS': {'shop': {'BIND': '127.0.0.1:0'}}})\n"
+        "execute_from_command_line(sys.argv)\n",
+    )
+    with shop.start("manage.py", "runbus", DJANGO_SETTINGS_MODULE="") as site:
+        assert site.wait() == 1
+        assert "needs a settings module" in site.lines[-1]
+        assert site.members() == []
+
+
+# Failures before it is ready
+
+APPLICATION_THAT_RAISES = ["'shop' did not start: its application does not load.", "ZeroDivisionError"]
+FAILURES = {
+    "an application that raises": ("broken.py", "1 / 0", {}, 1, APPLICATION_THAT_RAISES),
+    "an application that raises in the workers": (
+        "broken.py",
+        "1 / 0",
+        {"preload_app": False},
+        1,
+        APPLICATION_THAT_RAISES,
+    ),
+    "an import that hangs": (
+        "broken.py",
+        "import time; time.sleep(60)",
+        {},
+        1,
+        ["'shop' did not start: it was not ready within 1.5 seconds"],
+    ),
+    "a process that leaves": (
+        "broken.py",
+        "import os; os._exit(9)",
+        {},
+        1,
+        ["'shop' did not start: it ended before it was ready, with status 9."],
+    ),
+    "a process that is killed": (
+        "broken.py",
+        "import os; os.kill(os.getpid(), 9)",
+        {},
+        1,
+        ["'shop' did not start: it ended before it was ready, killed by SIGKILL."],
+    ),
+    "a start listener that raises": (
+        "shop/listeners.py",
+        "1 / 0",
+        {},
+        70,
+        ["'shop' did not start: a start listener of worker ", "ZeroDivisionError"],
+    ),
+    "a start listener that hangs": (
+        "shop/listeners.py",
+        "import time; time.sleep(60)",
+        {},
+        1,
+        ["'shop' did not start: it was not ready within 1.5 seconds"],
+    ),
+}
+LISTENER = """\
+import os
+from django_wspbus import bus
+
+
+@bus.subscribe("start")
+def fail():
+    if "OF_SHOP" in os.environ:
+        {failure}
+"""
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_what_is_not_ready_is_told_with_its_server_and_those_already_up_stop(shop: Project, how: str) -> None:
+    file, failure, options, status, told = FAILURES[how]
+    is_listener = file == "shop/listeners.py"
+    shop.write(file, LISTENER.format(failure=failure) if is_listener else failure)
+    broken = {
+        "BACKEND": GUNICORN,
+        "APPLICATION": None if is_listener else "broken.app",
+        "OPTIONS": {"raw_env": ["OF_SHOP=1"], **options},
+    }
+    limits = {"READY_TIMEOUT": 1.5, "STOP_TIMEOUT": 2}
+    configure(shop, {"early": KINDS["gthread"], "shop": broken}, PIDFILE="site.pid", **limits)
+    with shop.serve() as site:
+        assert site.wait() == status
+        for text in told:
+            assert text in site.output
+        assert site.output.count("Traceback") <= 1
+        assert "Quit with" not in site.output
+        assert site.members() == []
+    assert not (shop.root / "site.pid").exists()
+
+
+# Ends
+
+
+def test_a_child_that_dies_by_itself_ends_the_site_which_says_so_once(shop: Project) -> None:
+    configure(shop, {"shop": KINDS["gthread"], "other": KINDS["sync"]}, PIDFILE="site.pid")
+    with shop.serve() as site:
+        address, other = address_of(site, "shop"), address_of(site, "other")
+        worker = int(ask(address)[1].split()[0])
+        master = psutil.Process(worker).parent()
+        assert master is not None
+        master.kill()
+
+        assert site.wait() == 70
+        lines = [line for line in site.lines if "SIGKILL" in line]
+        assert lines == ["The server 'shop' ended by itself, killed by SIGKILL: the site exits."]
+        assert site.members() == []
+        assert is_free(address)
+        assert is_free(other)
+    assert not (shop.root / "site.pid").exists()
+
+
+def test_a_stop_listener_that_fails_in_a_worker_is_told_and_shows_in_the_status(shop: Project) -> None:
+    shop.listeners("bus.subscribe('stop', lambda: 1 / 0)\n")
+    configure(shop, {"shop": {"BACKEND": GUNICORN}})
+    with shop.serve() as site:
+        address_of(site, "shop")
+        assert site.stop() == 70
+        assert "ZeroDivisionError" in site.output
+        assert "The server 'shop': a stop listener of worker" in site.output
+
+
+def test_a_stop_listener_that_hangs_in_a_worker_is_named_and_ended(shop: Project) -> None:
+    shop.listeners("import time\ndef hang():\n    time.sleep(60)\nbus.subscribe('stop', hang)\n")
+    configure(shop, {"shop": {"BACKEND": GUNICORN}}, STOP_TIMEOUT=1)
+    with shop.serve() as site:
+        address_of(site, "shop")
+        assert site.stop() == 70
+        assert "hang at " in site.output
+        assert "hangs:" in site.output
+        assert site.members() == []
+
+
+def test_no_process_of_a_child_holds_what_is_not_its_own(shop: Project) -> None:
+    configure(shop, {"one": KINDS["gthread"], "two": KINDS["gthread"]})
+    with shop.serve() as site:
+        workers = {alias: int(ask(address_of(site, alias))[1].split()[0]) for alias in ("one", "two")}
+        held = {}
+        for alias, worker in workers.items():
+            master = psutil.Process(worker).parent()
+            assert master is not None
+            held[alias] = set().union(*(sockets(each.pid) for each in (master, *master.children())))
+        assert site.stop() == 0
+
+    assert len(held["one"]) >= 3  # to listen on, the pair, and the links
+    assert held["one"] & held["two"] == set()
+
+
+def sockets(pid: int) -> set[str]:
+    names = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            names.add(os.readlink(entry))
+    return {name for name in names if name.startswith("socket:")}
+
+
+def test_where_the_kernel_does_not_tell_of_its_end_its_silence_does(shop: Project) -> None:
+    shop.write("manage.py", "import os\n\ndel os.pidfd_open\n" + MANAGE)  # as on macOS
+    configure(shop, {"shop": KINDS["gthread"]}, SIGNALS={"SIGUSR1": "stop", "SIGUSR2": "start"})
+    with shop.serve("-v2") as site:
+        address_of(site, "shop")
+        site.send(signal.SIGUSR1)
+        site.wait_for_line("Bus STOPPED")
+        site.send(signal.SIGUSR2)
+        site.wait_for_line("Bus STARTED", count=2)
+        master = psutil.Process(int(ask(address_of(site, "shop"))[1].split()[0])).parent()
+        assert master is not None
+        master.kill()
+
+        assert site.wait() == 70
+        assert "The server 'shop' ended by itself, killed by SIGKILL" in site.output
+        assert site.members() == []
+
+
+def test_what_a_worker_has_sent_into_a_session_of_its_own_does_not_hold_up_a_stop(shop: Project) -> None:
+    shop.listeners(
+        "import os\nimport time\n\n\n@bus.subscribe('start')\ndef leave():\n"
+        "    if not os.fork():\n        os.setsid()\n        note('left')\n        time.sleep(60)\n"
+        "        os._exit(0)\n"
+    )
+    configure(shop, {"shop": {"BACKEND": GUNICORN}})
+    with shop.serve() as site:
+        address_of(site, "shop")
+        (left,) = shop.expect_note("left")
+        assert site.stop() == 0
+        assert [each.pid for each in site.members()] == [left.pid]
+
+
+def test_a_program_whose_parent_is_gone_already_ends_as_if_it_went_now() -> None:
+    child = os.fork()
+    if not child:
+        try:
+            die_with(os.getpid(), signal.SIGTERM)  # which is not its parent
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

@@ -1,0 +1,236 @@
+"""What gunicorn's master does before it forks, and where its logs go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+
+import pytest
+from gunicorn.config import Config
+
+from django_wspbus import bus
+from django_wspbus.conf import ServerSettings, Settings
+from django_wspbus.servers.gunicorn import GunicornServer
+from django_wspbus.servers.gunicorn_child import Child
+from django_wspbus.servers.gunicorn_logging import project_logger
+from django_wspbus.site import RemoteSite
+from tests.projects import Project
+
+from .conftest import GUNICORN, address_of, ask, configure
+
+# A database with a pool, as PostgreSQL's; the application uses it, and starts a thread, at its import.
+POOLED = """\
+from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
+
+from shop.journal import note
+
+
+class DatabaseWrapper(SQLite):
+    def close_pool(self):
+        note("pool closed")
+"""
+BUSY_IMPORT = """\
+import threading
+
+from django.core.wsgi import get_wsgi_application
+from django.db import connection
+
+application = get_wsgi_application()
+connection.ensure_connection()
+threading.Thread(target=threading.Event().wait, name="Lost", daemon=True).start()
+"""
+LISTENER = """\
+import threading
+
+from django.db import connection
+
+
+def tell():
+    names = [thread.name for thread in threading.enumerate() if thread.name == "Lost"]
+    note(f"connection {connection.connection is not None}, threads {names}")
+
+
+bus.subscribe("start", tell)
+"""
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_a_preloaded_application_leaves_no_connection_and_no_silent_loss_of_threads(
+    shop: Project, preload: bool
+) -> None:
+    shop.write("pooled/__init__.py", "")
+    shop.write("pooled/base.py", POOLED)
+    shop.write("busy.py", BUSY_IMPORT)
+    shop.listeners(LISTENER)
+    options = {"workers": 2} if preload else {"workers": 2, "preload_app": False}
+    server = {"BACKEND": GUNICORN, "APPLICATION": "busy.application", "OPTIONS": options}
+    wspbus = {"SERVERS": {"shop": {**server, "BIND": "127.0.0.1:0"}}}
+    shop.configure(WSPBUS=wspbus, DATABASES={"default": {"ENGINE": "pooled", "NAME": "db.sqlite3"}})
+    with shop.serve() as site:
+        address_of(site, "shop")
+        assert site.stop() == 0
+
+    told = [line for line in site.lines if "Threads started" in line]
+    if preload:
+        assert shop.events().count("connection False, threads []") == 2
+        assert "pool closed" in shop.events()
+        assert len(told) == 1
+        assert "in the workers: Lost. Start them in a listener, or set preload_app to False." in told[0]
+    else:
+        assert shop.events() == ["connection True, threads ['Lost']"] * 2
+        assert told == []
+
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"named": {"format": "{name} | {levelname} | {message}", "style": "{"}},
+    "handlers": {"file": {"class": "logging.FileHandler", "filename": "all.log", "formatter": "named"}},
+    "root": {"handlers": ["file"], "level": "INFO"},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO"},
+        "gunicorn.access": {"level": "INFO"},
+        "django_wspbus": {"level": "INFO"},
+    },
+}
+
+
+def test_its_logs_go_to_the_handlers_of_the_project(shop: Project) -> None:
+    servers = {"shop": {"BACKEND": GUNICORN, "BIND": "127.0.0.1:0"}}
+    shop.configure(WSPBUS={"SERVERS": servers}, LOGGING=LOGGING)
+    with shop.serve() as site:
+        ask(address_of(site, "shop"))
+        assert site.stop() == 0
+    logged = (shop.root / "all.log").read_text()
+
+    assert logged.count("gunicorn.error | INFO | Starting gunicorn") == 1
+    assert re.search(r'^gunicorn\.access \| INFO \| .*"GET / HTTP/1\.1" 200', logged, re.MULTILINE)
+    assert re.search(r"^django_wspbus \| INFO \| Bus STARTED", logged, re.MULTILINE)
+    assert "gunicorn" not in "".join(line for line in site.lines if "http://" not in line)
+
+
+def test_logs_that_options_name_are_its_own(shop: Project) -> None:
+    options = {"errorlog": "error.log", "accesslog": "access.log", "loglevel": "debug"}
+    servers = {"shop": {"BACKEND": GUNICORN, "BIND": "127.0.0.1:0", "OPTIONS": options}}
+    shop.configure(WSPBUS={"SERVERS": servers}, LOGGING=LOGGING)
+    with shop.serve() as site:
+        ask(address_of(site, "shop"))
+        assert site.stop() == 0
+
+    assert '"GET / HTTP/1.1" 200' in (shop.root / "access.log").read_text()
+    assert "[DEBUG]" in (shop.root / "error.log").read_text()
+    assert "gunicorn" not in (shop.root / "all.log").read_text()
+
+
+def test_without_logging_of_the_project_only_warnings_are_seen(shop: Project) -> None:
+    configure(shop, {"shop": {"BACKEND": GUNICORN}})
+    with shop.serve() as site:
+        ask(address_of(site, "shop"))
+        assert site.stop() == 0
+
+    assert len(site.lines) == 3  # the banner
+
+
+@pytest.mark.parametrize(
+    "options", [{"logconfig": "log.ini"}, {"logconfig_dict": {"version": 1}}, {"capture_output": True}]
+)
+def test_logs_that_options_configure_as_a_whole_are_left_to_its_own_logger(
+    options: dict[str, object],
+) -> None:
+    cfg = Config()
+
+    assert project_logger(cfg, options) is cfg.logger_class
+    assert cfg.errorlog == "-"
+
+
+def test_a_level_alone_leaves_the_log_to_the_project() -> None:
+    loggers = [logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access")]
+    before = [(each, each.level, each.propagate, list(each.handlers)) for each in loggers]
+    cfg = Config()
+    cfg.set("loglevel", "debug")
+    try:
+        project_logger(cfg, {"loglevel": "debug"})(cfg)
+        assert [each.propagate for each in loggers] == [True, True]
+        assert loggers[0].level == logging.DEBUG
+        assert loggers[0].handlers == before[0][3]
+    finally:
+        for each, level, propagate, handlers in before:
+            each.setLevel(level)
+            each.propagate, each.handlers[:] = propagate, handlers
+
+
+def test_a_logger_class_of_the_project_is_taken_as_it_is(shop: Project) -> None:
+    shop.write(
+        "shop/logs.py",
+        "from gunicorn.glogging import Logger\n\n\nclass Loud(Logger):\n"
+        "    def info(self, *args):\n        print('loud', *args, flush=True)\n",
+    )
+    configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": {"logger_class": "shop.logs.Loud"}}})
+    with shop.serve() as site:
+        address_of(site, "shop")
+        assert site.stop() == 0
+
+    assert "loud Starting gunicorn" in site.output
+
+
+def test_the_hook_that_gunicorn_calls_in_its_master_too_has_no_effect_there() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        site = RemoteSite(ours, "master")
+        child = Child({"alias": "shop"}, Settings(servers={"shop": settings()}, autoreload=False), site, ours)
+        child.worker_exit(None, None)  # type: ignore[arg-type]
+
+        assert child.master == os.getpid()
+        assert bus.state is bus.states.STOPPED
+
+
+# What is known before it starts
+
+
+def settings(**options: object) -> ServerSettings:
+    return ServerSettings(
+        alias="shop", backend=GUNICORN, bind=(), application=None, mounts={}, options=options
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"workers": 2, "worker_class": "gthread", "threads": 4, "config": "x.py", "timeout": 5}, {}),
+        ({"worker": 2}, {"worker": "Did you mean 'workers'?"}),
+        ({"workers": "many"}, {"workers": "gunicorn does not take 'many'"}),
+        ({"bind": ":80"}, {"bind": 'Set WSPBUS["SERVERS"]["shop"]["BIND"] instead.'}),
+        (
+            {"graceful_timeout": 5, "reload": True},
+            {"graceful_timeout": "STOP_TIMEOUT", "reload": "AUTORELOAD"},
+        ),
+    ],
+)
+def test_options_are_checked_one_by_one(options: dict[str, object], found: dict[str, str]) -> None:
+    problems = list(GunicornServer.check_options(settings(**options)))
+
+    assert [each.path for each in problems] == [
+        f'WSPBUS["SERVERS"]["shop"]["OPTIONS"]["{name}"]' for name in found
+    ]
+    for problem, says in zip(problems, found.values(), strict=True):
+        assert says in problem.line
+
+
+@pytest.mark.parametrize(
+    ("config", "is_missing"),
+    [("file:no.py", True), ("no.py", True), (__file__, False), ("python:no.such", False), (None, False)],
+)
+def test_a_configuration_file_must_be_there(config: str | None, is_missing: bool) -> None:
+    problems = list(GunicornServer.check_machine(settings(config=config)))
+
+    assert [each.id for each in problems] == (["E016"] if is_missing else [])
+
+
+def test_the_options_in_force_show_what_is_not_gunicorns_default() -> None:
+    assert GunicornServer.effective_options(settings(threads=3)) == {
+        "workers": Config().workers,
+        "preload_app": True,
+        "threads": 3,
+    }

@@ -1,0 +1,58 @@
+"""WSGI applications of other frameworks beside Django's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.projects import Project
+
+from .conftest import KINDS, Client, address_of, configure
+
+LEGACY = """\
+import json
+
+from flask import Flask, request, url_for
+
+flask_app = Flask(__name__)
+
+
+@flask_app.route("/page/<name>", methods=["GET", "POST"])
+def page(name):
+    return {"flask": name, "root": request.script_root, "url": url_for("page", name="x"),
+            "body": request.get_data(as_text=True)}
+
+
+def bare(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({"bare": [environ["SCRIPT_NAME"], environ["PATH_INFO"]]}).encode()]
+"""
+
+
+@pytest.mark.parametrize("kind", ["threaded", "gthread"])
+def test_each_request_goes_to_the_longest_prefix_of_its_path(shop: Project, kind: str) -> None:
+    pytest.importorskip("flask")
+    shop.write("legacy.py", LEGACY)
+    mounts = {"/legacy": "legacy.flask_app", "/legacy/deep": "legacy.bare", "/äö": "legacy.bare"}
+    configure(shop, {"shop": {**KINDS[kind], "MOUNTS": mounts}})
+    with shop.serve() as site:
+        client = Client(address_of(site, "shop"))
+        status, body = client.ask("/legacy/page/one", b"sent")
+        assert (status, json.loads(body)) == (
+            200,
+            {"flask": "one", "root": "/legacy", "url": "/legacy/page/x", "body": "sent"},
+        )
+        assert client.ask("/legacy")[0] == 404  # of Flask, which has no such page
+        for path, found in (
+            ("/legacy/deep", ["/legacy/deep", ""]),
+            ("/legacy/deep/", ["/legacy/deep", "/"]),
+            ("/legacy/deep/x?y=z", ["/legacy/deep", "/x"]),
+        ):
+            assert json.loads(client.ask(path)[1]) == {"bare": found}
+        assert client.ask("/")[1].endswith("STARTED")
+        assert "Flask" not in client.ask("/legacyx")[1]
+        assert client.ask("/legacyx")[0] == 404
+        assert client.ask("/%C3%A4%C3%B6/x")[1].count("bare") == 1
+        client.close()
+        assert site.stop() == 0

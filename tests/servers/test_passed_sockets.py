@@ -1,0 +1,132 @@
+"""Sockets that systemd passes: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.processes import Running
+from tests.projects import Project
+
+from .conftest import KINDS, ask, configure
+
+# What systemd does between fork and exec: sockets from 3 on, and the variables that tell of them.
+PASS = """\
+import fcntl
+import os
+import socket
+import sys
+
+kinds, names, whose, *command = sys.argv[1:]
+sockets = []
+for kind in kinds.split(","):
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    if kind == "listening":
+        sock.listen()
+    print("port", sock.getsockname()[1], flush=True)
+    sockets.append(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 20))
+    sock.close()
+for index, descriptor in enumerate(sockets):
+    os.dup2(descriptor, 3 + index)
+pid = os.getpid() if whose == "own" else os.getppid()
+os.environ.update(LISTEN_FDS=str(len(sockets)), LISTEN_PID=str(pid))
+if names:
+    os.environ["LISTEN_FDNAMES"] = names
+os.execv(sys.executable, [sys.executable, *command])
+"""
+
+
+@pytest.fixture
+def passing(shop: Project) -> Callable[..., Running]:
+    """Return a site that is passed sockets: "listening,bound", the names, and for whom they are."""
+    shop.write("pass.py", PASS)
+
+    def start(kinds: str = "listening", names: str = "", whose: str = "own") -> Running:
+        return shop.start("pass.py", kinds, names, whose, shop.manage, "runbus", "-v2")
+
+    return start
+
+
+def ports(site: Running, count: int) -> list[str]:
+    site.wait_for_line(r"^port ", count=count)
+    return [line.split()[1] for line in site.lines if line.startswith("port ")]
+
+
+def test_each_server_takes_the_sockets_that_it_names_and_keeps_them_over_a_restart(
+    shop: Project, passing: Callable[..., Running]
+) -> None:
+    configure(
+        shop,
+        {
+            "public": {**KINDS["gthread"], "BIND": ["systemd", "127.0.0.1:0"]},
+            "admin": {**KINDS["threaded"], "BIND": "systemd:admin"},
+        },
+    )
+    with passing("listening,listening,listening", "web:admin:web2") as site:
+        web, admin, web2 = ports(site, 3)
+        for round_ in (1, 2):
+            site.wait_for_line("^Quit with", count=round_)
+            pids = [ask(f"127.0.0.1:{port}")[1].split()[0] for port in (web, admin, web2)]
+            assert pids[1] == str(site.pid)
+            assert pids[0] != str(site.pid)
+            assert pids[2] != str(site.pid)
+            if round_ == 1:
+                site.send(signal.SIGUSR2)
+
+        banner = [line for line in site.lines if line.startswith("  public")]
+        assert f"http://127.0.0.1:{web}/ http://127.0.0.1:{web2}/ " in banner[1]
+        assert site.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("bind", "passed", "says"),
+    [
+        ("systemd:web", ("listening,listening", "admin"), "it passed admin, one without a name"),
+        ("systemd", ("listening", "", "others"), "it passed none"),
+        ("systemd", ("bound",), "does not listen"),
+    ],
+)
+def test_without_the_socket_that_is_asked_for_it_does_not_start(
+    shop: Project, passing: Callable[..., Running], bind: str, passed: tuple[str, ...], says: str
+) -> None:
+    configure(shop, {"shop": {**KINDS["threaded"], "BIND": bind}})
+    with passing(*passed) as site:
+        assert site.wait() == 1
+        line = site.lines[-1]
+        assert line.startswith(f"CommandError: The server 'shop' cannot listen on {bind}: ")
+        assert says in line
+
+
+@pytest.mark.parametrize("what", ["nothing", "a file"])
+def test_a_descriptor_that_is_no_socket_is_told(
+    shop: Project, passing: Callable[..., Running], what: str
+) -> None:
+    configure(shop, {"shop": {**KINDS["threaded"], "BIND": "systemd"}})
+    source = PASS.replace("os.execv", "os.close(3)\nos.execv")
+    if what == "a file":
+        source = PASS.replace("os.execv", "os.dup2(os.open(os.devnull, 0), 3)\nos.execv")
+    shop.write("pass.py", source)
+    with passing() as site:
+        assert site.wait() == 1
+        assert "LISTEN_FDS is 1, but descriptor 3 is no socket" in site.lines[-1]
+
+
+def test_a_socket_of_systemd_itself_is_served(shop: Project) -> None:
+    activate = shutil.which("systemd-socket-activate")
+    if activate is None:
+        pytest.skip("no systemd-socket-activate on this machine")
+    configure(shop, {"shop": {**KINDS["sync"], "BIND": "systemd:shop"}})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = (sys.executable, shop.manage, "runbus")
+    listen = (activate, "-l", f"127.0.0.1:{port}", "--fdname=shop", "-E", "DJANGO_SETTINGS_MODULE")
+    with shop.start(*listen, "-E", "TEST_PROGRAM", *command) as site:
+        site.wait_for_line("Listening")
+        assert ask(f"127.0.0.1:{port}")[0] == 200
+        assert site.stop() == 0
