@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import sys
 from pathlib import Path
 
 from ..wspbus import Refusal
+
+PATIENCE = 5
+"""Seconds that a daemon which did not start has to be gone before the shell has its prompt again."""
 
 
 class Foreground:
@@ -19,9 +24,15 @@ class Foreground:
     def tell(self, status: int, message: str = "") -> None:
         """Let it leave with a status, and a message if that is not 0. Only the first word counts."""
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with open(descriptor, "w") as pipe:
-                json.dump((status, message), pipe)
+        if descriptor is None:
+            return
+        # After a failure it stays open to the end of this process, for which the foreground waits.
+        with (
+            contextlib.suppress(BrokenPipeError),  # nobody waits
+            open(descriptor, "w", closefd=not status) as pipe,
+        ):
+            json.dump((status, message), pipe)
+            pipe.write("\n")
 
 
 def daemonize(stdout: Path | None = None, stderr: Path | None = None) -> Foreground | None:
@@ -68,7 +79,8 @@ def _redirect(stdout: int, stderr: int) -> None:
 
 def _await(reader: int) -> None:
     with open(reader) as pipe:
-        said = pipe.read()
-    status, message = json.loads(said) if said else (1, "The daemon ended during its start.")
-    if status:
-        raise Refusal(message, status=status)
+        said = pipe.readline()
+        status, message = json.loads(said) if said else (1, "The daemon ended during its start.")
+        if status:
+            select.select([pipe], [], [], PATIENCE)
+            raise Refusal(message, status=status)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from django.apps import apps
 from django.db import close_old_connections
 
 from ..plugin import Plugin
@@ -43,11 +44,11 @@ class BackgroundTask(threading.Thread):
 
     def _call(self) -> None:
         try:
-            close_old_connections()
+            _close_connections()
             try:
                 self.function()
             finally:
-                close_old_connections()
+                _close_connections()
         except Exception:  # whatever a job raises, the next one is due
             self.bus.log(f"Error in {self.name}", level=40, traceback=True)
 
@@ -100,6 +101,11 @@ def every(period: float, *, role: str | None = None, name: str | None = None) ->
         return function
 
     return decorate
+
+
+def _close_connections() -> None:
+    if apps.ready:  # on a bare bus there may be no Django that could have any
+        close_old_connections()
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -61,10 +61,10 @@ class PIDFile(Plugin):
         raise OSError(errno.EBUSY, "other processes keep claiming it")
 
     def _remove_stale(self) -> None:
-        status = self.path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.")
         try:
+            status = self.path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.")
             pid = read_pid(self.path)
         except FileNotFoundError:
             return

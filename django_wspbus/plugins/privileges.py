@@ -46,6 +46,8 @@ class DropPrivileges(Plugin):
 
     def _drop(self) -> None:
         was_root = os.geteuid() == 0
+        if was_root and self.uid not in (-1, 0) and self.gid == -1:
+            raise Refusal(f"There is no user {self.uid} whose group to take: GROUP must name one.")
         if was_root:
             self._give_log_files()
         try:
@@ -66,7 +68,7 @@ class DropPrivileges(Plugin):
     def _verify(self, was_root: bool) -> None:
         """Make sure that there is no way back; a sandbox may pretend that a call has succeeded."""
         if self.uid not in (-1, 0) and was_root:
-            for regain in (os.setuid, os.setgid):
+            for regain in (os.setuid, os.setgid) if self.gid != 0 else (os.setuid,):
                 try:
                     regain(0)
                 except PermissionError:

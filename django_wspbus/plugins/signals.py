@@ -6,8 +6,6 @@ import contextlib
 import os
 import signal
 import time
-import socket
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import FrameType
@@ -47,14 +45,12 @@ class SignalHandler(Plugin):
         self.handlers = {**DEFAULTS, "SIGHUP": hangup, **(handlers or {})}
         self._previous: dict[int, Any] = {}
         self._told_to_exit: float | None = None
-        self._watch: _Watch | None = None
 
     def subscribe(self) -> None:
         """Install the handlers; to be called in the main thread."""
         super().subscribe()
         self._pid = os.getpid()
         self._told_to_exit = None
-        self._watch = _Watch(self.bus.wake)
         for name, action in self.handlers.items():
             if action is not None:
                 number = getattr(signal, name)
@@ -67,9 +63,6 @@ class SignalHandler(Plugin):
             number, previous = self._previous.popitem()
             # None: installed by something other than Python, which can not be restored.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # forked off the site process, and no part of it
@@ -100,32 +93,6 @@ class SignalHandler(Plugin):
             self.bus.publish("abort")
         finally:
             os._exit(128 + number)
-
-
-class _Watch:
-    """A thread that is told of every signal, and calls a function then.
-
-    A signal does not end a wait of the main thread if the kernel gave it to another thread, or if
-    it came in the instant before the wait began: its handler would run whenever the wait ends.
-    """
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        self._previous = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._run, name="Signal watch", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while self._reader.recv(4096):
-            self._wake()
-
-    def close(self) -> None:
-        signal.set_wakeup_fd(self._previous)
-        self._writer.close()
-        self._thread.join()
-        self._reader.close()
 
 
 def _has_terminal() -> bool:

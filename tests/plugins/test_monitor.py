@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -83,6 +86,21 @@ def test_it_is_not_called_before_the_start_nor_after_the_stop(bus):
     assert monitor.thread is None
     time.sleep(5 * SOON)
     assert len(calls.times) == count
+
+
+def test_a_stop_without_a_start_is_none(bus):
+    monitor = Monitor(bus, print, SOON)
+    monitor.stop()
+    assert monitor.thread is None
+
+
+def test_a_second_start_makes_no_second_thread(bus):
+    monitor = Monitor(bus, print, 3600)
+    monitor.start()
+    thread = monitor.thread
+    monitor.start()
+    assert monitor.thread is thread
+    monitor.stop()
 
 
 def test_it_is_called_again_after_another_start(bus):
@@ -320,3 +338,25 @@ def test_monitors_start_after_other_listeners_and_stop_before_them(bus):
     bus.start()
     bus.stop()
     assert told == [("start", False), ("stop", False)]
+
+
+BARE = """
+import threading
+from django_wspbus import Bus
+from django_wspbus.plugins.monitor import Monitor
+
+bus, called = Bus(), threading.Event()
+Monitor(bus, called.set, 0.01).subscribe()
+bus.start()
+print(called.wait(20))
+bus.exit()
+"""
+
+
+def test_on_a_bare_bus_in_a_process_without_settings_it_is_called_too():
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    ended = subprocess.run(
+        [sys.executable, "-c", BARE], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert ended.stdout == "True\n"

@@ -1,0 +1,199 @@
+"""Going into the background, and what the shell is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from django_wspbus.plugins.daemon import Foreground, daemonize
+from django_wspbus.wspbus import Refusal
+from tests.processes import DEADLINE, RunningSite
+from tests.projects import Project
+from tests.servers.conftest import KINDS, URLS, ask, configure, is_free, release
+from tests.servers.conftest import later as later
+
+TELL = """\
+import json
+import os
+import sys
+
+
+def describe():
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        terminal = True
+    except OSError:
+        terminal = False
+    note("daemon " + json.dumps({
+        "cwd": os.getcwd(),
+        "leads its session": os.getsid(0) == os.getpid(),
+        "terminal": terminal,
+        "streams": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)],
+    }))
+
+
+bus.subscribe("start", describe, role="site")
+"""
+
+
+@pytest.fixture
+def shop(project: Project) -> Project:
+    project.write("shop/urls.py", URLS)
+    return project
+
+
+def daemon_of(shop: Project) -> psutil.Process:
+    return psutil.Process(int((shop.root / "site.pid").read_text()))
+
+
+def end(site: RunningSite, daemon: psutil.Process) -> None:
+    daemon.terminate()
+    deadline = time.monotonic() + DEADLINE
+    while site.members():
+        assert time.monotonic() < deadline, site.members()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("files", [True, False], ids=["with files", "without"])
+def test_the_shell_has_its_prompt_once_all_servers_answer(shop: Project, files: bool) -> None:
+    shop.listeners(TELL)
+    daemonize = {"STDOUT": "out.log", "STDERR": str(shop.root / "err.log")} if files else True
+    configure(shop, KINDS, DAEMONIZE=daemonize, PIDFILE="site.pid")
+    with shop.serve("-v2") as site:
+        assert site.wait() == 0
+        assert site.output == ""
+        daemon = daemon_of(shop)
+        status = daemon.connections() if not hasattr(daemon, "net_connections") else daemon.net_connections()
+        ports = {each.laddr.port for each in status if each.status == psutil.CONN_LISTEN}
+        assert len(ports) == 3
+        for port in ports:
+            assert ask(f"127.0.0.1:{port}")[0] == 200
+        assert site.pid not in [member.pid for member in site.members()]
+        assert len(site.members()) == 1 + (1 + 4) + (1 + 2)
+        (note,) = [note for note in shop.notes() if note.event.startswith("daemon")]
+        end(site, daemon)
+
+    assert note.pid == daemon.pid
+    assert f'"cwd": "{shop.root}"' in note.event
+    assert '"leads its session": false, "terminal": false' in note.event
+    streams = (
+        [str(shop.root / "out.log"), str(shop.root / "err.log")] if files else ["/dev/null", "/dev/null"]
+    )
+    assert '"streams": ["/dev/null", "{}", "{}"]'.format(*streams) in note.event
+    if files:
+        assert "Quit with" in (shop.root / "out.log").read_text()
+        assert "Bus STARTED" in (shop.root / "err.log").read_text()
+    assert not (shop.root / "site.pid").exists()
+
+
+FAILURES: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
+    "a port": ({"BIND": "203.0.113.7:8000"}, {}, 1, "cannot listen on 203.0.113.7:8000"),
+    "an application": ({"APPLICATION": "broken.app"}, {"broken.py": "1 / 0"}, 1, "ZeroDivisionError"),
+    "a start listener": (
+        {},
+        {"shop/listeners.py": "from django_wspbus import bus\nbus.subscribe('start', lambda: 1 / 0)\n"},
+        70,
+        "ZeroDivisionError",
+    ),
+    "a process that is killed": (
+        {},
+        {
+            "shop/listeners.py": "import os\nfrom django_wspbus import bus\n"
+            "bus.subscribe('start', lambda: os.kill(os.getpid(), 9), role='site')\n"
+        },
+        1,
+        "The daemon ended during its start.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_the_shell_is_told_why_it_does_not_start(shop: Project, what: str) -> None:
+    server, files, status, says = FAILURES[what]
+    for name, text in files.items():
+        shop.write(name, text)
+    servers = {"early": KINDS["gthread"], "shop": {**KINDS["sync"], **server}}
+    configure(shop, servers, DAEMONIZE=True, PIDFILE="site.pid")
+    with shop.serve() as site:
+        assert site.wait() == status
+        assert says in site.output
+        if what != "a process that is killed":
+            assert site.members() == []
+            assert not (shop.root / "site.pid").exists()
+
+
+def test_a_stop_answers_what_is_in_flight(shop: Project, later: Callable[..., Any]) -> None:
+    configure(
+        shop,
+        {"shop": KINDS["gthread"]},
+        DAEMONIZE={"STDOUT": "out.log", "STDERR": "err.log"},
+        PIDFILE="site.pid",
+    )
+    with shop.serve("-v2") as site:
+        assert site.wait() == 0
+        daemon = daemon_of(shop)
+        address = (shop.root / "out.log").read_text().split("http://")[1].partition("/")[0]
+        answer = later(ask, address, "/held/page")
+        shop.expect_note("page waits")
+        daemon.terminate()
+        deadline = time.monotonic() + DEADLINE
+        while "Bus STOPPING" not in (shop.root / "err.log").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        release(shop, "page")
+
+        assert answer.result() == (200, "page answered")
+        end(site, daemon)
+        assert is_free(address)
+
+
+def test_a_shell_that_waits_no_longer_does_not_harm_the_daemon(shop: Project) -> None:
+    shop.listeners(
+        "import time\nfrom pathlib import Path\n\n\n"
+        "def wait():\n    note('waits')\n"
+        "    while not Path('go').exists():\n        time.sleep(0.01)\n\n\n"
+        "bus.subscribe('start', wait, role='site')\n"
+    )
+    configure(shop, {"shop": KINDS["threaded"]}, DAEMONIZE={"STDOUT": "out.log"}, PIDFILE="site.pid")
+    with shop.serve() as site:
+        (note,) = shop.expect_note("waits")
+        assert site.stop(signal.SIGINT) != 0
+        (shop.root / "go").touch()
+        deadline = time.monotonic() + DEADLINE
+        while "Quit with" not in (shop.root / "out.log").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        daemon = daemon_of(shop)
+        assert daemon.pid == note.pid
+        end(site, daemon)
+    assert not (shop.root / "site.pid").exists()
+
+
+def test_an_output_file_that_cannot_be_opened_is_told_before_anything_is_forked(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "out.log"
+    with pytest.raises(Refusal, match=f"The output file {path} cannot be written: No such file"):
+        daemonize(stdout=path)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+
+
+def test_only_the_first_word_counts(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    foreground = Foreground(writer)
+    foreground.tell(0)
+    foreground.tell(70, "too late")
+
+    assert os.read(reader, 100) == b'[0, ""]\n'
+    assert os.read(reader, 100) == b""

@@ -1,0 +1,297 @@
+"""The PID file: it appears whole, follows no link, and belongs to one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from django_wspbus.plugins.pidfile import PIDFile, is_alive, read_pid
+from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
+from tests.processes import DEADLINE, ROOT
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "site.pid"
+
+
+@pytest.fixture
+def write(path: Path) -> Iterator[Callable[[], Bus]]:
+    """Start a bus with a PID file."""
+    buses = []
+
+    def start() -> Bus:
+        bus = Bus()
+        buses.append(bus)
+        bus.lines = []  # type: ignore[attr-defined]
+        bus.subscribe("log", lambda message, level: bus.lines.append((level, message)))  # type: ignore[attr-defined]
+        PIDFile(bus, path).subscribe()
+        bus.start()
+        return bus
+
+    yield start
+    for bus in buses:
+        bus.exit()
+
+
+@pytest.fixture
+def dead() -> int:
+    """The PID of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def live() -> Iterator[int]:
+    """The PID of a process that is not this one."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def refusal(write: Callable[[], Bus]) -> str:
+    with pytest.raises(ChannelFailures) as caught:
+        write()
+    (error,) = caught.value.get_instances()
+    assert isinstance(error, Refusal)
+    assert error.status == 1
+    return str(error)
+
+
+def test_it_holds_the_pid_from_start_to_exit_over_a_stop(path: Path, write: Callable[[], Bus]) -> None:
+    bus = write()
+    inode = path.stat().st_ino
+    bus.stop()
+    bus.start()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert path.stat().st_ino == inode
+    bus.exit()
+
+    assert list(path.parent.iterdir()) == []
+
+
+def test_others_may_read_it_and_not_write_it(path: Path, write: Callable[[], Bus]) -> None:
+    before = os.umask(0)
+    try:
+        write()
+    finally:
+        os.umask(before)
+
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{dead}\n", "  {dead}  ", "", f"{os.getpid()}\n", "9" * 20],
+    ids=["dead", "dead, in spaces", "empty", "own", "too large"],
+)
+def test_what_a_dead_process_left_is_replaced(
+    path: Path, write: Callable[[], Bus], dead: int, text: str
+) -> None:
+    path.write_text(text.format(dead=dead))
+    write()
+
+    assert read_pid(path) == os.getpid()
+    assert [each.name for each in path.parent.iterdir()] == ["site.pid"]
+
+
+def test_that_of_a_live_process_is_refused_by_its_name(
+    path: Path, write: Callable[[], Bus], live: int
+) -> None:
+    path.write_text(f"{live}\n")
+
+    told = refusal(write)
+    assert told.startswith(f"The site is running already: PID {live} (python")
+    assert told.endswith(f"says {path}.")
+    assert path.read_text() == f"{live}\n"
+    assert [each.name for each in path.parent.iterdir()] == ["site.pid"]
+
+
+@pytest.mark.parametrize("text", ["no number", "-1", "0", "1 2", "\0"])
+def test_a_file_that_holds_no_pid_is_refused_and_stays(
+    path: Path, write: Callable[[], Bus], text: str
+) -> None:
+    path.write_text(text)
+
+    assert refusal(write) == f"The PID file {path} is in the way: it holds no PID."
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "folder", "fifo"])
+def test_no_link_is_followed_and_nothing_but_a_file_replaced(
+    path: Path, write: Callable[[], Bus], dead: int, kind: str
+) -> None:
+    target = path.parent / "target"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+        if kind == "link to a file":
+            target.write_text(f"{dead}\n")
+
+    assert refusal(write) == f"The PID file {path} is in the way: it is no regular file."
+    assert not target.exists() or target.read_text() == f"{dead}\n"
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+    path: Path, write: Callable[[], Bus]
+) -> None:
+    target = path.parent / "target"
+    target.write_text("precious")
+    path.with_name(f".site.pid.{os.getpid()}").symlink_to(target)
+    write()
+
+    assert read_pid(path) == os.getpid()
+    assert target.read_text() == "precious"
+
+
+def test_a_folder_that_is_missing_is_told(path: Path) -> None:
+    bus = Bus()
+    PIDFile(bus, path.parent / "no" / "site.pid").subscribe()
+
+    assert "cannot be written: No such file or directory." in refusal(lambda: bus.start() or bus)
+
+
+@pytest.mark.parametrize("how", ["removed", "another process's", "rewritten", "a link"])
+def test_at_exit_it_is_removed_only_if_it_is_still_ours(
+    path: Path, write: Callable[[], Bus], how: str
+) -> None:
+    bus = write()
+    if how == "rewritten":
+        path.write_text("somebody's")
+    else:
+        path.unlink()
+    if how == "another process's":
+        path.write_text("1\n")
+    elif how == "a link":
+        path.symlink_to(path.parent / "target")
+    bus.exit()
+
+    assert os.path.lexists(path) is (how != "removed")
+    assert not bus.failed
+    if how == "rewritten":
+        assert any(level == 30 and "stays" in message for level, message in bus.lines)  # type: ignore[attr-defined]
+
+
+def test_ended_at_once_it_leaves_no_file(path: Path, write: Callable[[], Bus]) -> None:
+    bus = Bus()
+    plugin = PIDFile(bus, path)
+    plugin.abort()
+    plugin.start()
+    plugin.abort()
+
+    assert not path.exists()
+
+
+RACE = """
+import sys
+from django_wspbus.plugins.pidfile import PIDFile
+from django_wspbus.wspbus import Bus
+
+plugin = PIDFile(Bus(), sys.argv[1])
+print("ready", flush=True)
+input()
+try:
+    plugin.start()
+except Exception as error:
+    print("refused:", error, flush=True)
+else:
+    print("started", flush=True)
+input()
+"""
+
+
+def test_of_many_processes_that_start_at_once_over_a_stale_file_one_gets_it(path: Path, dead: int) -> None:
+    path.write_text(f"{dead}\n")
+    command = [sys.executable, "-c", RACE, str(path)]
+    options = {"cwd": ROOT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **options) for _ in range(6)]  # type: ignore[call-overload]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 6
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.stdout.readline() for process in processes]
+        assert said.count("started\n") == 1
+        assert sum(line.startswith("refused: The site is running already") for line in said) == 5
+        assert read_pid(path) == processes[said.index("started\n")].pid
+    finally:
+        for process in processes:
+            process.communicate("\n", timeout=DEADLINE)
+
+
+def test_a_reader_never_sees_a_part_of_it(path: Path) -> None:
+    bus = Bus()
+    plugin = PIDFile(bus, path)
+    seen = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                seen.add(path.read_text())
+            except FileNotFoundError:
+                continue
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    deadline = time.monotonic() + DEADLINE
+    while len(seen) < 1 or plugin.path.exists():
+        plugin.start()
+        plugin.exit()
+        assert time.monotonic() < deadline
+    for _ in range(200):
+        plugin.start()
+        plugin.exit()
+    done.set()
+    reader.join()
+
+    assert seen == {f"{os.getpid()}\n"}
+
+
+@as_root
+def test_the_process_of_another_user_is_alive() -> None:
+    child = os.fork()
+    if not child:
+        os.setuid(65534)
+        os._exit(0 if is_alive(os.getppid()) else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_where_there_is_no_proc_a_live_process_has_no_name(
+    path: Path, write: Callable[[], Bus], live: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(f"{live}\n")
+    read_text = Path.read_text
+
+    def refuse(self: Path, *args: object) -> str:
+        if str(self).startswith("/proc"):
+            raise FileNotFoundError(str(self))
+        return read_text(self)
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # as on macOS
+    assert f"PID {live}, says" in refusal(write)
+
+
+def test_a_place_that_others_keep_claiming_is_given_up(
+    path: Path, write: Callable[[], Bus], dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim(*args: object) -> None:
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", claim)  # no race can be relied on to be lost ten times
+    assert refusal(write) == f"The PID file {path} cannot be written: other processes keep claiming it."
