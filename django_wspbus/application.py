@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from django.core.wsgi import get_wsgi_application
+from django.core.handlers.wsgi import WSGIHandler
 from django.utils.module_loading import import_string
 
 from . import conf
@@ -98,12 +100,30 @@ _PACKAGE = str(Path(__file__).parent)
 
 def load_application(path: str | None) -> Application:
     path = path or conf.default_application()
-    return get_wsgi_application() if path is None else load_dotted(path)
+    # Not get_wsgi_application(): it would set up Django once more, logging included.
+    return WSGIHandler() if path is None else load_dotted(path)
 
 
 def load_dotted(path: str) -> Application:
-    application: Application = import_string(path)
+    with enabled_loggers():
+        application: Application = import_string(path)
     return application
+
+
+@contextlib.contextmanager
+def enabled_loggers() -> Iterator[None]:
+    """Keep the loggers that are enabled as they are, while a wsgi.py sets up Django and its logging.
+
+    Those made before, gunicorn's among them, would be mute from then on, unless LOGGING names
+    them or says ``"disable_existing_loggers": False``.
+    """
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    enabled = [logger for logger in loggers if not logger.disabled]
+    try:
+        yield
+    finally:
+        for logger in enabled:
+            logger.disabled = False
 
 
 def import_urlconf() -> None:
@@ -118,7 +138,9 @@ class Mounts:
 
     def __init__(self, application: Application, mounts: Mapping[str, Application]) -> None:
         self.application = application
-        self.mounts = sorted(mounts.items(), key=lambda mount: len(mount[0]), reverse=True)
+        # As servers give paths: bytes in the disguise of latin-1 (PEP 3333).
+        encoded = {prefix.encode().decode("latin-1"): mounted for prefix, mounted in mounts.items()}
+        self.mounts = sorted(encoded.items(), key=lambda mount: len(mount[0]), reverse=True)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

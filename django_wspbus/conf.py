@@ -80,7 +80,10 @@ def setting_path(*keys: str | int) -> str:
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return ``base`` with ``overrides`` laid over it, dict by dict; what should be a dict and is none stays."""
+    """Return ``base`` with ``overrides`` laid over it, dict by dict.
+
+    What is no dict where one belongs stays, for it is an error to be found.
+    """
     merged = dict(base)
     for key, value in overrides.items():
         inner = merged.get(key, {})

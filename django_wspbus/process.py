@@ -25,6 +25,7 @@ class ProcessBus(Bus):
 
 def log_to_python(message: str, level: int = logging.INFO) -> None:
     """Hand a message of the bus to the logger ``django_wspbus``."""
+    logger.disabled = False  # a LOGGING that disables what was there before it does not mean the bus
     logger.log(level, "%s", message)
 
 

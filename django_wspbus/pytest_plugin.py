@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,22 +21,32 @@ GRACE = 5.0
 def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     """The process's bus, STARTED with both roles, so that every listener of the project's apps has run.
 
-    After the test it is stopped. A thread or a subscription that the test, or what it called, left
-    behind is an error; the subscriptions are put back as they were, so that no test sees another's.
+    ``bus.site`` is this process. After the test the bus is stopped. A thread or a subscription that
+    the test, or what it called, left behind is an error; the subscriptions are put back as they were,
+    so that no test sees another's.
     """
     if {"db", "transactional_db"} & set(request.fixturenames):
         # Listeners may use the database, from the start to the stop.
         name = "transactional_db" if "transactional_db" in request.fixturenames else "db"
         request.getfixturevalue(name)
-    from .process import bus
+    from django.apps import apps
 
-    before = Snapshot(bus)
+    from .application import import_urlconf
+    from .process import bus
+    from .site import LocalSite
+
+    if apps.ready:  # as a server does: else what views subscribe at import would seem to be the test's
+        import_urlconf()
+    before, site = Snapshot(bus), bus.site
+    bus.site = LocalSite(bus, lambda: {"pid": os.getpid(), "state": bus.state.name, "servers": {}})
     try:
         with bus.running("site", "worker"):
             yield bus
     finally:
+        bus.site = site
         left = before.restore(bus)
-    assert not left, "The test left behind:\n" + "\n".join(f"- {each}" for each in left)
+    if left:
+        pytest.fail("The test left behind:\n" + "\n".join(f"- {each}" for each in left), pytrace=False)
 
 
 class Snapshot:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 from django.core import checks
 
-from django_wspbus import conf
+from django_wspbus import Plugin, conf
 from django_wspbus.checks import check_all
 from django_wspbus.problems import IDS
 
@@ -149,3 +150,28 @@ def test_check_deploy_imports_the_application_and_check_does_not(project):
     assert (
         '(django_wspbus.E005) WSPBUS["SERVERS"]["default"]["APPLICATION"]: \'nowhere.app\'' in result.stderr
     )
+
+
+class Broken(Plugin):
+    def check(self):
+        raise RuntimeError("this check")
+
+
+def test_a_check_of_a_plugin_that_fails_is_seen(settings):
+    settings.WSPBUS = with_server() | {"PLUGINS": [{"BACKEND": f"{__name__}.Broken"}]}
+    with pytest.raises(RuntimeError, match="this check"):
+        check_all(conf.get())
+
+
+def test_beside_another_thread_the_same_is_found_without_a_fork(settings, monkeypatch):
+    settings.WSPBUS = with_server(OPTIONS={"worker": 1})
+    alone = check_all(conf.get())
+    monkeypatch.delattr(os, "fork")
+    held = threading.Event()
+    thread = threading.Thread(target=held.wait)
+    thread.start()
+    try:
+        assert check_all(conf.get()) == alone != []
+    finally:
+        held.set()
+        thread.join()

@@ -217,9 +217,13 @@ def test_the_settings_module_is_known_unless_settings_were_configured(monkeypatc
     assert conf.settings_module() is None
 
 
-def test_what_logging_speaks_of(settings):
-    settings.LOGGING = {"loggers": {"shop": {}}}
-    assert conf.logging_names("shop")
-    assert not conf.logging_names("django_wspbus")
-    settings.LOGGING = None
-    assert not conf.logging_names("shop")
+def test_what_logging_speaks_of(monkeypatch):
+    for logging, speaks in (
+        ({"loggers": {"shop": {}}}, True),
+        ({"loggers": {}}, False),
+        ({}, False),
+        (None, False),
+    ):
+        monkeypatch.setattr(conf, "django_settings", SimpleNamespace(LOGGING=logging))
+        assert conf.logging_names("shop") is speaks
+        assert not conf.logging_names("django_wspbus")

@@ -249,7 +249,7 @@ class Command(BaseCommand):
 
 def test_the_roles_of_the_processes_of_a_site(project):
     server = {"BACKEND": "django_wspbus.servers.gunicorn.GunicornServer", "BIND": "127.0.0.1:0"}
-    project.configure(WSPBUS={"SERVERS": {"default": {**server, "OPTIONS": {"workers": 2}}}})
+    project.configure(WSPBUS={"SERVERS": {"one": server, "other": server}})
     project.listeners(LISTENERS_OF_EVERY_ROLE)
     with project.serve() as site:
         site.wait_until_started()
@@ -270,7 +270,7 @@ def test_the_roles_of_the_processes_of_a_site(project):
 
 def test_a_site_of_one_process_plays_both_roles(project):
     server = {"BACKEND": "django_wspbus.servers.threaded.ThreadedServer", "BIND": "127.0.0.1:0"}
-    project.configure(WSPBUS={"SERVERS": {"default": server}})
+    project.serves(server)
     project.listeners(LISTENERS_OF_EVERY_ROLE)
     with project.serve() as site:
         site.wait_until_started()

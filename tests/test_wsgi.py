@@ -37,6 +37,9 @@ urlpatterns = [path("", answer)]
 def project(project):
     project.configure(WSGI_APPLICATION="shop.wsgi.application")
     project.write("shop/urls.py", URLS)
+    project.write(
+        "gunicorn.conf.py", "def post_worker_init(worker):\n    worker.log.info('Worker is ready')\n"
+    )
     return project
 
 
@@ -86,6 +89,7 @@ def test_under_gunicorn_each_worker_starts_before_it_answers_and_stops_when_it_l
     options = ["--workers", "2", "--worker-class", worker, "--threads", "4" if worker == "gthread" else "1"]
     with gunicorn(project, *options, *(["--preload"] if preload else [])) as program:
         url = url_of(program)
+        program.wait_for_line("Worker is ready", count=2)  # gunicorn loses a SIGTERM that comes before
         pids = pids_of(answers(url, 40))
         assert program.pid not in pids
         assert program.stop() == 0
@@ -135,6 +139,16 @@ bus.subscribe("stop", lambda: note("stop"))
     assert "RuntimeError: the first attempt" in program.output
 
 
+def test_a_failure_is_logged_whichever_loggers_the_project_disables(project):
+    handlers = {"console": {"class": "logging.StreamHandler"}}
+    project.configure(LOGGING={"version": 1, "handlers": handlers, "root": {"handlers": ["console"]}})
+    project.listeners('@bus.subscribe("stop")\ndef one_that_fails():\n    raise RuntimeError("on purpose")\n')
+    with gunicorn(project) as program:
+        assert answers(url_of(program), 1)
+        assert program.stop() == 0
+    assert program.output.count("RuntimeError: on purpose") == 1
+
+
 # runserver
 
 
@@ -149,9 +163,10 @@ def test_under_runserver_the_process_that_serves_starts_and_stops(project, optio
 
 
 def test_a_reload_of_runserver_stops_the_one_and_starts_the_other(project):
+    project.configure(WSGI_APPLICATION="shop.wsgi.application", LOGGING=LOG_OF_THE_RELOADER)
     with project.start("manage.py", "runserver", "127.0.0.1:0") as program:
         first = pids_of(answers(url_of(program), 1))
-        project.expect_note("worker start")
+        program.wait_for_line(r"shop/urls\.py first seen")  # a save before that is lost
         project.write("shop/urls.py", URLS + "\n# saved\n")
         url = program.wait_for_line(r"server at (http://[\d.]+:\d+)", count=2)[1]
         second = pids_of(answers(url, 1))
@@ -159,6 +174,13 @@ def test_a_reload_of_runserver_stops_the_one_and_starts_the_other(project):
         assert program.wait() == 0
     assert first != second
     assert_once_in_each(project, first | second)
+
+
+LOG_OF_THE_RELOADER = {
+    "version": 1,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"django.utils.autoreload": {"handlers": ["console"], "level": "DEBUG"}},
+}
 
 
 # runbus

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+import os
 import re
 import sys
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -65,7 +68,8 @@ class Command(BaseCommand):
             self.check_and_leave(settings)
             return
         if options["verbosity"] > 1:
-            show_log(logging.DEBUG if options["verbosity"] > 2 else logging.INFO)
+            level = logging.DEBUG if options["verbosity"] > 2 else logging.INFO
+            bus.subscribe("log", functools.partial(show, level), role="any")
         site = SiteProcess(bus, settings, overrides.values)
 
         def started() -> None:
@@ -250,12 +254,10 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def show_log(level: int) -> None:
-    """Show what the bus logs, where the project's LOGGING does not."""
+def show(least: int, message: str, level: int = logging.INFO) -> None:
+    """Write what the bus logs to stderr, where the project's LOGGING does not show it."""
     logger = logging.getLogger("django_wspbus")
-    if logger.getEffectiveLevel() > level:
-        logger.setLevel(level)
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(message)s"))
-        logger.addHandler(handler)
+    # Asked each time: LOGGING is applied anew when a wsgi.py is imported.
+    is_shown = logger.isEnabledFor(level) and (logger.hasHandlers() or level >= logging.WARNING)
+    if level >= least and not is_shown:
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {message}\n")
