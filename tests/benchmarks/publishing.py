@@ -33,11 +33,11 @@ def listeners(count: int, failing: int = 0) -> list[Listener]:
 
 
 def floor(called: list[Listener]) -> Callable[[], Any]:
-    def publish(argument: object) -> list[Any]:
+    def publish(*arguments: object) -> list[Any]:
         output = []
         for listener in called:
             try:
-                output.append(listener(argument))
+                output.append(listener(*arguments))
             except Exception:
                 output.append(None)
         return output
