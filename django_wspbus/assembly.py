@@ -11,36 +11,51 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from . import machine
-from .conf import ServerSettings, Settings
+from .conf import ServerSettings, Settings, setting_path
+from .inheritance import Inheritance
 from .link import Switchboard
 from .plugin import Plugin
 from .plugins.daemon import Foreground, daemonize
+from .plugins.health import Condition, Probes
 from .plugins.pidfile import PIDFile
 from .plugins.privileges import DropPrivileges, identity
+from .plugins.reaper import Reaper
 from .plugins.signals import SignalHandler
 from .process import ProcessBus
+from .servers.address import Address
 from .servers.base import Server
 from .servers.child import ChildServer
+from .servers.children import Children
+from .servers.drain import Drain
 from .servers.sockets import BACKLOG, Sockets
+from .servers.swap import Swap
 from .site import LocalSite, NoSite
 from .wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
-DAEMON = "DJANGO_WSPBUS_DAEMON"
-"""The environment variable by which a daemon that restarts knows that it is one: its PID."""
+HEALTH = setting_path("HEALTH")
+SITE_CHANNELS = ("abort", "before_restart", "execv")
+"""Published where the process is ended at once; before a restart, to refuse it; just before its exec."""
 
 
 class SiteProcess:
-    """The process that owns a site: it builds the plugins that the settings name, and runs them."""
+    """The process that owns a site: it builds the plugins that the settings name, and runs them.
+
+    ``inherited``: what an earlier program of this process has left to it, over a restart.
+    """
 
     def __init__(
-        self, bus: ProcessBus, settings: Settings, overrides: Mapping[str, Any] | None = None
+        self,
+        bus: ProcessBus,
+        settings: Settings,
+        overrides: Mapping[str, Any] | None = None,
+        inherited: Inheritance | None = None,
     ) -> None:
         self.bus = bus
         self.settings = settings
         self.overrides = overrides or {}
+        self.inherited = inherited
         self.servers: list[Server] = []
         self.plugins: list[Any] = []
-        self._switchboard: Switchboard | None = None
 
     def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Run the site until it exits; ``started()`` is called once it is STARTED.
@@ -49,7 +64,7 @@ class SiteProcess:
         SystemExit(70) if a listener failed while it stopped. A daemon's foreground returns.
         """
         foreground = None
-        if self.settings.daemonize is not None and os.environ.pop(DAEMON, None) != str(os.getpid()):
+        if self.settings.daemonize is not None and self.inherited is None:  # else it has its place already
             connections.close_all()
             foreground = daemonize(self.settings.daemonize.stdout, self.settings.daemonize.stderr)
             if foreground is None:
@@ -68,6 +83,7 @@ class SiteProcess:
     def _run(self, foreground: Foreground | None, started: Callable[[], None]) -> None:
         self.build()
         try:
+            self.subscribe()
             try:
                 self.bus.start()
             except ChannelFailures as failures:
@@ -87,84 +103,169 @@ class SiteProcess:
             self.dismantle()
 
     def build(self) -> None:
-        """Make the plugins and subscribe them."""
+        """Make the plugins."""
         settings = self.settings
         bus = self.bus
-        bus.listeners.setdefault("abort", set())  # published where a process is ended at once
+        inherited = self.inherited or Inheritance()
         bus.stop_timeout = settings.stop_timeout
         self.site = LocalSite(bus, self.status)
         uid, gid, _ = identity(settings.user, settings.group)
-        sockets = Sockets(
-            bus,
-            {alias: (server.bind, _backlog(server)) for alias, server in settings.servers.items()},
-            umask=settings.umask,
-            owner=(uid, gid),
+        self.switchboard = Switchboard()
+        self.sockets = Sockets(
+            bus, self.binds(), umask=settings.umask, owner=(uid, gid), inherited=inherited.sockets
         )
-        self.servers = [self._server(server, sockets) for server in settings.servers.values()]
+        self.children = Children(bus, settings, self.switchboard, self.site.answer, self.overrides)
+        self.servers = [self._server(server) for server in settings.servers.values()]
+        self.swap = Swap(bus, settings, self.children, self.sockets, self.servers)
         daemonized = settings.daemonize is not None
-        self.plugins = [SignalHandler(bus, settings.signals, daemonized=daemonized), sockets, *self.servers]
-        if daemonized:
-            self.plugins.append(StayDaemon(bus))
-        if settings.pidfile is not None:
-            self.plugins.append(PIDFile(bus, settings.pidfile))
+        self.signals = SignalHandler(
+            bus, settings.signals, daemonized=daemonized, inherited=inherited.signals
+        )
+        self.pidfile = PIDFile(bus, settings.pidfile) if settings.pidfile is not None else None
+        self.plugins = [
+            self.signals,
+            Reaper(bus, self.switchboard.call_later, self.children.pids),
+            self.sockets,
+            self.children,
+            *self.servers,
+            self.swap,
+            Drain(bus, self.sockets, self.children, settings.drain_delay),
+            Handover(bus, self),
+        ]
+        if settings.health is not None:
+            self.plugins.append(
+                Probes(
+                    bus,
+                    lambda: [each.socket for each in self.sockets.of(HEALTH)],
+                    self.switchboard,
+                    self.condition,
+                )
+            )
+        if self.pidfile is not None:
+            self.plugins.append(self.pidfile)
         if (settings.user, settings.group, settings.umask) != (None, None, None):
             self.plugins.append(DropPrivileges(bus, settings.user, settings.group, settings.umask))
         self.plugins += [
             make_plugin(bus, plugin.backend, plugin.options, f'WSPBUS["PLUGINS"][{index}]')
             for index, plugin in enumerate(settings.plugins)
         ]
+
+    def binds(self) -> dict[str, tuple[tuple[Address, ...], int]]:
+        """Return what the site listens on: holder -> (addresses, backlog)."""
+        binds = {alias: (server.bind, _backlog(server)) for alias, server in self.settings.servers.items()}
+        if self.settings.health is not None:
+            binds[HEALTH] = (self.settings.health,), BACKLOG
+        return binds
+
+    def _server(self, settings: ServerSettings) -> Server:
+        backend = machine.server_class(settings)
+        common = (self.bus, settings, self.settings, lambda: self.sockets.of(settings.alias))
+        if issubclass(backend, ChildServer):
+            return backend(*common, children=self.children)
+        return backend(*common)
+
+    def subscribe(self) -> None:
+        """Subscribe the plugins, and take over what was inherited."""
+        bus = self.bus
+        for channel in SITE_CHANNELS:
+            bus.listeners.setdefault(channel, set())
         bus.roles = {"site", *(["worker"] if any(server.in_process for server in self.servers) else [])}
         bus.site = self.site
         for plugin in self.plugins:
             plugin.subscribe()
-
-    def _server(self, settings: ServerSettings, sockets: Sockets) -> Server:
-        backend = machine.server_class(settings)
-        alias = settings.alias
-        common = (self.bus, settings, self.settings, lambda: sockets.bound.get(alias, []))
-        if not issubclass(backend, ChildServer):
-            return backend(*common)
-        return backend(
-            *common,
-            switchboard=self.switchboard,
-            answer=self.site.answer,
-            overrides=self.overrides,
-        )
-
-    @property
-    def switchboard(self) -> Switchboard:
-        """The thread that hears the children; there is none without children."""
-        if self._switchboard is None:
-            self._switchboard = Switchboard()
-        return self._switchboard
+        if self.inherited is not None:
+            aliases = [each.alias for each in self.servers if isinstance(each, ChildServer)]
+            self.children.adopt(self.inherited.children, aliases)
 
     def dismantle(self) -> None:
-        """Undo `build`."""
+        """Undo `build` and `subscribe`, and end what a restart would have kept."""
+        self.children.leave()
+        self.sockets.close()
         for plugin in reversed(self.plugins):
             plugin.unsubscribe()
-        if self._switchboard is not None:
-            self._switchboard.close()
-            self._switchboard = None
+        self.switchboard.close()
         self.bus.site = NoSite()
         self.bus.roles = frozenset()
 
+    # What is told of it
+
+    def rehearse(self) -> dict[str, Any]:
+        """Do all of a start that can be undone, and return what the site would be: see `servers.swap`."""
+        self.build()
+        try:
+            for server in self.servers:
+                if server.in_process:
+                    server.warm_up(server.load())
+        finally:
+            self.switchboard.close()
+        return {
+            "servers": {
+                server.settings.alias: {
+                    "run": server.run if isinstance(server, ChildServer) else None,
+                    "bind": list(map(str, server.settings.bind)),
+                }
+                for server in self.servers
+            },
+            "sockets": [
+                {"holder": holder, "address": str(address), "backlog": backlog}
+                for holder, (addresses, backlog) in self.binds().items()
+                for address in addresses
+            ],
+            "pidfile": self.settings.pidfile and str(self.settings.pidfile),
+        }
+
     def status(self) -> dict[str, Any]:
         """Return what ``bus.site.status()`` tells."""
+        condition = self.condition()
         return {
             "pid": os.getpid(),
             "state": self.bus.state.name,
-            "servers": {server.settings.alias: server.status() for server in self.servers},
+            "condition": condition.state,
+            "reason": condition.reason,
+            **condition.details,
         }
 
+    def condition(self) -> Condition:
+        """Return how the site is, for its probes."""
+        bus = self.bus
+        details = {
+            "servers": {server.settings.alias: server.status() for server in self.servers},
+            "last_failure": self.swap.last_failure,
+        }
+        if bus.exit_asked and not bus.execv:
+            return Condition("draining", "the site exits", details)
+        if bus.execv:
+            return Condition("reloading", "the site restarts", details)
+        if bus.state is bus.states.STARTING:
+            return Condition("starting", "", details)
+        if bus.state is not bus.states.STARTED:
+            return Condition("draining", "the site is stopped", details)
+        failures = [failure for server in self.servers if (failure := server.failure) is not None]
+        if failures:
+            return Condition("failed", "; ".join(failures), details)
+        if self.swap.under_way is not None:
+            return Condition("reloading", f"a {self.swap.under_way} is under way", details)
+        return Condition("ready", "", details)
 
-class StayDaemon(Plugin):
-    """Tells the program that a restart executes that it is in the background already."""
+
+class Handover(Plugin):
+    """Leaves all that outlives a restart to the next program of this process."""
 
     role = "site"
 
-    def exit(self) -> None:
-        if self.bus.execv:
-            os.environ[DAEMON] = str(os.getpid())
+    def __init__(self, bus: ProcessBus, site: SiteProcess) -> None:
+        super().__init__(bus)
+        self.site = site
+
+    def execv(self) -> None:
+        site = self.site
+        signals = site.signals.leave()
+        children = site.children.hand_on(site.site.unanswered)
+        if site.pidfile is not None and site.swap.pidfile != str(site.settings.pidfile):
+            site.pidfile.remove()
+        Inheritance(sockets=site.sockets.hand_on(), children=children, signals=signals).leave()
+
+    execv.priority = 100  # type: ignore[attr-defined]
 
 
 def make_plugin(bus: ProcessBus, backend: str, options: Mapping[str, Any], path: str) -> Any:

@@ -15,6 +15,7 @@ from django.core import checks
 
 from . import conf, machine
 from .conf import Settings
+from .inheritance import Inheritance
 from .problems import Problem
 
 
@@ -47,11 +48,14 @@ def applications(settings: Settings) -> Iterable[Problem]:
         return [Problem("E005", conf.setting_path("SERVERS"), message)]
 
 
-def check_all(settings: Settings) -> list[Problem]:
-    """Return what `runbus` wants to know before it starts; the applications are for its servers to load."""
+def check_all(settings: Settings, held: Inheritance | None = None) -> list[Problem]:
+    """Return what `runbus` wants to know before it starts; the applications are for its servers to load.
+
+    What the site holds already, over a restart, need not be to be had once more.
+    """
     found = check_backends_apart(settings)
     if not any(problem.is_error for problem in found):
-        found += machine.check_machine(settings)
+        found += machine.check_machine(settings, held)
     return found
 
 

@@ -15,7 +15,7 @@ from django.core.signals import setting_changed
 
 from .problems import Problem
 from .servers.address import Address
-from .validation import Reader
+from .validation import DEFAULT_STOP_TIMEOUT, Reader
 
 GUNICORN = "django_wspbus.servers.gunicorn.GunicornServer"
 THREADED = "django_wspbus.servers.threaded.ThreadedServer"
@@ -69,7 +69,7 @@ class Settings:
     warmup: tuple[str, ...] = ()
     ready_timeout: float = 30
     drain_delay: float = 0
-    stop_timeout: float = 25
+    stop_timeout: float = DEFAULT_STOP_TIMEOUT
     health: Address | None = None
     control: bool | Path = True
 
@@ -189,6 +189,23 @@ def logging_names(logger: str) -> bool:
     """Whether the project's LOGGING speaks of a logger."""
     config = getattr(django_settings, "LOGGING", None) or {}
     return logger in config.get("loggers", {})
+
+
+def own_host() -> tuple[str, str, dict[str, str]]:
+    """Return the host and the scheme of a request that the project answers, and the header that claims it.
+
+    The header is one of a proxy, as a WSGI variable, and is there only if the project goes by it.
+    """
+    from django.http.request import split_domain_port
+
+    names = [entry.removeprefix(".") for entry in django_settings.ALLOWED_HOSTS]
+    # A pattern is not the name of a host, and Django never matches an entry with a port.
+    usable = (name for name in names if name and split_domain_port(name) == (name.lower(), ""))
+    host = next(usable, "localhost")
+    if not django_settings.SECURE_SSL_REDIRECT:
+        return host, "http", {}
+    header: Any = django_settings.SECURE_PROXY_SSL_HEADER or ()
+    return host, "https", dict([header]) if len(header) == 2 else {}
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

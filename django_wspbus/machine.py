@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from . import application
 from .application import not_imported
 from .conf import PluginSettings, ServerSettings, Settings, setting_path
+from .inheritance import Inheritance
 from .problems import Problem
 from .process import bus
 from .servers.base import Server
@@ -67,11 +68,12 @@ def _check_plugin(path: str, settings: PluginSettings) -> Iterable[Problem]:
         yield Problem(str(message.id), path, message.msg, message.hint, level=message.level)
 
 
-def check_machine(settings: Settings) -> Iterable[Problem]:
-    """Check users, paths and files."""
+def check_machine(settings: Settings, held: Inheritance | None = None) -> Iterable[Problem]:
+    """Check users, paths and files, but for what the site holds already."""
+    held = held or Inheritance()
     yield from _check_identity("USER", settings.user)
     yield from _check_identity("GROUP", settings.group)
-    if settings.pidfile is not None:
+    if settings.pidfile is not None and str(settings.pidfile) != held.pidfile:
         yield from check_writable("E010", setting_path("PIDFILE"), settings.pidfile, replaces=True)
     if settings.daemonize is not None:
         for key, file in (("STDOUT", settings.daemonize.stdout), ("STDERR", settings.daemonize.stderr)):
@@ -79,7 +81,7 @@ def check_machine(settings: Settings) -> Iterable[Problem]:
                 yield from check_writable("E011", setting_path("DAEMONIZE", key), file)
     for server in settings.servers.values():
         for address in server.bind:
-            if address.kind == "unix":
+            if address.kind == "unix" and str(address) not in held.addresses:
                 yield from check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
         yield from server_class(server).check_machine(server)
 

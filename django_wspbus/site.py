@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .link import Link, Message, hand_in
-from .wspbus import Bus, ChannelFailures
+from .wspbus import Bus, ChannelFailures, Refusal
 
 
 class SiteUnreachable(Exception):
@@ -21,11 +21,11 @@ class Site:
     """What can be asked of a site. `SiteUnreachable` is raised where there is none."""
 
     def graceful(self) -> None:
-        """Renew what serves; return when it is done."""
+        """Renew what serves; return once the new code does. If it does not come up, the reason is raised."""
         self.ask("graceful")
 
     def restart(self) -> None:
-        """Have the whole site restarted; return once that is taken on."""
+        """Have the whole site restarted; return once its new code has been tried. A refusal is raised."""
         self.ask("restart")
 
     def exit(self) -> None:
@@ -38,7 +38,7 @@ class Site:
         return result
 
     def status(self) -> dict[str, Any]:
-        """Return ``{"pid": int, "state": str, "servers": {alias: {...}}}``."""
+        """Return ``{"pid": int, "state": str, "reason": str, "servers": {alias: {...}}}``, and more."""
         result: dict[str, Any] = self.ask("status")
         return result
 
@@ -59,6 +59,7 @@ class LocalSite(Site):
         self._bus = bus
         self._status = status
         self._pid = os.getpid()
+        self._unanswered: dict[int, tuple[Link, Message]] = {}
 
     def ask(self, what: str, *args: Any) -> Any:
         if os.getpid() != self._pid:
@@ -67,8 +68,8 @@ class LocalSite(Site):
             return self._status()
         if what == "publish":
             return self._bus.publish(*args)
-        if what in ("restart", "exit") and threading.current_thread() is not threading.main_thread():
-            self._bus.defer(getattr(self._bus, what))  # a request that asks is to be answered before
+        if what == "exit" and threading.current_thread() is not threading.main_thread():
+            self._bus.defer(self._bus.exit)  # a request that asks is to be answered before
             return None
         if what in ("graceful", "restart", "exit"):
             return getattr(self._bus, what)()
@@ -76,29 +77,47 @@ class LocalSite(Site):
 
     def answer(self, link: Link, message: Message) -> None:
         """Answer what another process asked, in the thread that moves the bus."""
+        self._unanswered[id(message)] = link, message
         what, args = message["ask"], message.get("args", [])
-        if what in ("restart", "exit"):  # the asker goes with the old site: it cannot wait for the end
-            self._bus.defer(getattr(self._bus, what))
-            _reply(link, {"result": None})
+        if what in ("graceful", "restart"):
+            self._bus.request(what, lambda error: self._reply(link, message, _outcome(error)))
+        elif what == "exit":  # the asker goes with the site: it cannot wait for the end
+            self._bus.defer(self._bus.exit)
+            self._reply(link, message, {"result": None})
         else:
-            self._bus.defer(lambda: self._answer_now(link, what, args))
+            self._bus.defer(lambda: self._answer_now(link, message, what, args))
 
-    def _answer_now(self, link: Link, what: str, args: list[Any]) -> None:
+    def _answer_now(self, link: Link, message: Message, what: str, args: list[Any]) -> None:
         try:
             reply: Message = {"result": self.ask(what, *args)}
-        except ChannelFailures as failures:
-            reply = {"error": str(failures)}
         except Exception as error:  # whatever it is, it is the asker's
-            reply = {"error": f"{type(error).__name__}: {error}"}
+            reply = _outcome(error)
         try:
-            _reply(link, reply)
+            self._reply(link, message, reply)
         except (TypeError, ValueError, RecursionError) as error:
-            _reply(link, {"error": f"The result of {what} cannot be sent to another process: {error}"})
+            told = f"The result of {what} cannot be sent to another process: {error}"
+            self._reply(link, message, {"error": told})
+
+    def _reply(self, link: Link, message: Message, reply: Message) -> None:
+        with contextlib.suppress(OSError):  # the asker is gone
+            link.send(reply)
+        self._unanswered.pop(id(message), None)
+
+    def unanswered(self, link: Link) -> list[Message]:
+        """Return what was asked over a link and not answered yet: the next program is to answer it."""
+        return [message for asker, message in self._unanswered.values() if asker is link]
 
 
-def _reply(link: Link, message: Message) -> None:
-    with contextlib.suppress(OSError):  # the asker is gone
-        link.send(message)
+def _outcome(error: Exception | None) -> Message:
+    if error is None:
+        return {"result": None}
+    if isinstance(error, ChannelFailures):
+        return {"error": "\n".join(map(_reason, error.get_instances()))}
+    return {"error": _reason(error)}
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
 
 
 class RemoteSite(Site):
@@ -111,8 +130,14 @@ class RemoteSite(Site):
         self._connection: _Connection | None = None
 
     def ask(self, what: str, *args: Any) -> Any:
+        takes_long = what in ("graceful", "restart")  # others may ask meanwhile
         try:
-            return self._connect().ask({"ask": what, "args": args})
+            connection = self._open("other") if takes_long else self._connect()
+            try:
+                return connection.ask({"ask": what, "args": args})
+            finally:
+                if takes_long:
+                    connection.link.close()
         except OSError as error:
             raise SiteUnreachable(f"The site process does not answer: {error}") from error
 
@@ -133,10 +158,13 @@ class RemoteSite(Site):
         if connection is None or connection.pid != os.getpid() or connection.role != role:
             if connection is not None:
                 connection.link.close()  # this process's copy of it
-            link = hand_in(self._pair)
-            link.send({"hello": role, "pid": os.getpid()})
-            self._connection = connection = _Connection(link, role)
+            self._connection = connection = self._open(role)
         return connection
+
+    def _open(self, role: str) -> _Connection:
+        link = hand_in(self._pair)
+        link.send({"hello": role, "pid": os.getpid()})
+        return _Connection(link, role)
 
 
 class _Connection:

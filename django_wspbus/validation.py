@@ -16,9 +16,10 @@ from .servers.address import Address
 
 DEFAULT_BACKEND = "django_wspbus.servers.gunicorn.GunicornServer"
 DEFAULT_BIND = "127.0.0.1:8000"
+DEFAULT_STOP_TIMEOUT = 25
 SERVER_KEYS = ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS")
 AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE")
-WITHOUT_EFFECT = ("AUTORELOAD", "WARMUP", "DRAIN_DELAY", "HEALTH")
+WITHOUT_EFFECT = ("AUTORELOAD",)
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 
 
@@ -58,6 +59,8 @@ class Reader:
         for key, read in keys.items():
             if key in self.raw or key in ("SERVERS", "AUTORELOAD", "PLUGINS", "SIGNALS", "DAEMONIZE"):
                 values[key.lower()] = read(f'WSPBUS["{key}"]', self.raw.get(key, MISSING))
+        self.check_health(values)
+        self.check_delay(values)
         self.tell_without_effect()
         return values
 
@@ -293,6 +296,19 @@ class Reader:
         if not isinstance(raw, str):
             self.wrong(path, raw, f"one address, {address.FORMS}, or None")
         return addresses[0] if addresses else None
+
+    def check_health(self, values: Mapping[str, Any]) -> None:
+        health = values.get("health")
+        for alias, server in values["servers"].items():
+            if health is not None and any(map(health.clashes_with, server["bind"])):
+                message = f"{health} is bound by the server {alias!r} too."
+                self.add("E004", 'WSPBUS["HEALTH"]', message, "The probes want an address of their own.")
+
+    def check_delay(self, values: Mapping[str, Any]) -> None:
+        delay, whole = values.get("drain_delay", 0), values.get("stop_timeout", DEFAULT_STOP_TIMEOUT)
+        if delay >= whole:
+            message = f"got {delay!r}, and STOP_TIMEOUT is {whole!r}, of which it is a part."
+            self.add("E015", 'WSPBUS["DRAIN_DELAY"]', message, "It takes fewer seconds than STOP_TIMEOUT.")
 
     def control(self, path: str, raw: Any) -> bool | Path:
         if isinstance(raw, bool):

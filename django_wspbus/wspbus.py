@@ -328,6 +328,10 @@ class Bus:
         self._failed = False
         self._guarded = False
         self._carried_on = False
+        self._asked: dict[str, deque[Callable[[Exception | None], Any]]] = {
+            "graceful": deque(),
+            "restart": deque(),
+        }
 
     def _forget_parent(self) -> None:
         """In a forked child: inherit the listeners and nothing else."""
@@ -444,8 +448,8 @@ class Bus:
         self._plans = {}
         self._wake()  # whoever waits may have a channel to poll now, or none
 
-    def _plan(self, channel: str) -> tuple[Listener, ...]:
-        """Return the listeners to call on a channel, in order."""
+    def plan(self, channel: str) -> tuple[Listener, ...]:
+        """Return the listeners that a publication on a channel calls in this process, in order."""
         # Whoever changes the listeners puts a new dict in place of this one: a plan that they
         # overtake is stored where nobody looks.
         plans = self._plans
@@ -479,7 +483,7 @@ class Bus:
         try:
             callbacks = self._plans[channel]
         except KeyError:
-            callbacks = self._plan(channel)
+            callbacks = self.plan(channel)
         if not callbacks:
             return []
         output: list[Any] = []
@@ -529,7 +533,7 @@ class Bus:
             raise error
         failures._exceptions.append(error)
         # What fails to log cannot be logged.
-        if channel != "log" and self._plan("log"):
+        if channel != "log" and self.plan("log"):
             # The refusal of a start is for whoever started the bus, and catches it.
             self._log_error(
                 f"Error in {channel!r} listener {callback!r}", error, 20 if channel == "start" else 40
@@ -537,13 +541,13 @@ class Bus:
 
     def _log_error(self, message: str, error: BaseException, level_of_refusal: int = 40) -> None:
         if isinstance(error, Refusal):
-            self.log(f"{message}: {error}", level=level_of_refusal)
+            self.log(str(error), level=level_of_refusal)
         else:
             self.log(message + "\n" + "".join(tracebacks.format_exception(error)), level=40)
 
     def _drop(self, message: str, failures: ChannelFailures) -> None:
         """End failures that nobody is to catch: each was logged, unless there is nobody to log to."""
-        if not self._plan("log"):
+        if not self.plan("log"):
             _print(message, *failures.__notes__)
 
     def log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
@@ -552,7 +556,7 @@ class Bus:
         With ``traceback``, that of the exception being handled is appended. A log listener that
         fails is told on stderr, and stops nobody.
         """
-        if not self._plan("log"):
+        if not self.plan("log"):
             return
         if traceback:
             msg += "\n" + tracebacks.format_exc()
@@ -576,8 +580,13 @@ class Bus:
         self._perform(self._stop)
 
     def graceful(self) -> None:
-        """Run the ``graceful`` listeners: renew what serves."""
-        self._perform(self._graceful)
+        """Run the ``graceful`` listeners: renew what serves.
+
+        While a thread is in `block` it is that thread that runs them, and another one that asks
+        waits; those who ask before they have begun share one run. If some fail, `ChannelFailures`
+        is raised for each who asked.
+        """
+        self._ask("graceful")
 
     def exit(self) -> None:
         """Stop, then run the ``exit`` listeners: STOPPING, STOPPED, EXITING.
@@ -591,10 +600,73 @@ class Bus:
         self._ask_exit()
 
     def restart(self) -> None:
-        """Exit, and have the thread in `block` execute the process anew, command line and all."""
+        """Exit, and have the thread in `block` execute the process anew, command line and all.
+
+        Listeners of ``before_restart`` may refuse that while the bus is STARTED: if one fails,
+        nothing else happens, and `ChannelFailures` is raised, as by `graceful`.
+        """
+        if self.state is State.STARTED and not self._exit_asked and self.plan("before_restart"):
+            self._ask("restart")
+            return
         if not self._exit_asked:
             self.execv = True
         self._ask_exit()
+
+    def request(self, what: str, done: Callable[[Exception | None], Any]) -> None:
+        """Have the thread in `block` do what `graceful` or `restart` ("what") do, without waiting for it.
+
+        ``done(error)`` is called in that thread, ``error`` being None if all went well; never, if an
+        exit comes first.
+        """
+        self._asked[what].append(done)
+        self.defer(partial(self._perform, partial(self._grant, what)))
+
+    def _ask(self, what: str) -> None:
+        if self._blocking is None or self._block_is_over:
+            self._perform(self._graceful if what == "graceful" else self._try_restart)
+            return
+        outcome: list[Exception | None] = []
+        if self._blocking == threading.get_ident():
+            self._asked[what].append(outcome.append)
+            self._perform(partial(self._grant, what))  # which may be at the end of what is under way
+        else:
+            self.request(what, outcome.append)
+            # Not to the end of an exit: one of its listeners may be joining this very thread.
+            self._wait(lambda: outcome or self._exit_asked)
+            if not outcome and not self.execv:
+                raise Refusal("The bus was told to exit.")
+        if outcome and outcome[0] is not None:
+            raise outcome[0]
+
+    def _grant(self, what: str) -> None:
+        """Do, once for all of them, what has been asked for up to now."""
+        if self._exit_asked:
+            return
+        asked = []
+        while self._asked[what]:
+            asked.append(self._asked[what].popleft())
+        if not asked:  # an earlier run was for them as well
+            return
+        error: Exception | None = None
+        try:
+            if what == "graceful":
+                self._graceful()
+            else:
+                self._try_restart()
+        except Exception as failure:
+            error = failure
+            if isinstance(failure, ChannelFailures):
+                self._drop(f"Errors in {what!r} listeners:", failure)
+        finally:
+            for done in asked:
+                done(error)
+            self._wake()
+
+    def _try_restart(self) -> None:
+        self._call_all("before_restart")
+        if not self._exit_asked:
+            self._exit_asked = self.execv = True
+            self._pending.append(self._exit)
 
     def _ask_exit(self) -> None:
         self._exit_asked = True
@@ -688,7 +760,7 @@ class Bus:
         message = "Shutting down due to error in start listener:"
         if not isinstance(error, ChannelFailures):
             self.log(f"{message} {error!r}", level=40)
-        elif self._plan("log"):
+        elif self.plan("log"):
             expected = all(isinstance(each, Refusal) for each in error.get_instances())
             self.log(f"{message} {error}", level=20 if expected else 40)
         else:
@@ -736,7 +808,7 @@ class Bus:
     def _call_to_the_end(self, channel: str, interruptions: list[BaseException]) -> None:
         """Publish for an exit: all listeners run, whatever they raise."""
         failures = ChannelFailures()
-        state, callbacks = self.state, iter(self._plan(channel))
+        state, callbacks = self.state, iter(self.plan(channel))
         while True:
             try:
                 self._call_each(channel, callbacks, failures)
@@ -752,7 +824,7 @@ class Bus:
     def _call_all(self, channel: str, until: Callable[[], bool] | None = None) -> None:
         """Publish for a transition, which ``until`` may end early."""
         failures = ChannelFailures()
-        self._call_each(channel, iter(self._plan(channel)), failures, until)
+        self._call_each(channel, iter(self.plan(channel)), failures, until)
         if failures:
             raise failures
 
@@ -808,6 +880,11 @@ class Bus:
         return self._exit_asked
 
     @property
+    def deadline(self) -> float | None:
+        """When the exit under way has to be over, as of `time.monotonic`; None: there is no such time."""
+        return self._deadline
+
+    @property
     def failed(self) -> bool:
         """Whether a listener failed during the exit, or during the start that led to it."""
         return self._failed
@@ -858,7 +935,7 @@ class Bus:
                 self._run_deferred()
                 if done():
                     return
-                pause = interval if channel is not None and self._plan(channel) else None
+                pause = interval if channel is not None and self.plan(channel) else None
                 if deadline is not None:
                     pause = deadline - time.monotonic()
                     if pause <= 0:
@@ -893,7 +970,7 @@ class Bus:
                 function()
             except Exception as error:
                 message = f"Error in deferred {function!r}"
-                if self._plan("log"):
+                if self.plan("log"):
                     self._log_error(message, error)
                 else:
                     _print(message, "".join(tracebacks.format_exception(error)))
@@ -1065,6 +1142,7 @@ class Bus:
             with contextlib.suppress(Exception):  # closed, or None
                 stream.flush()
         os.chdir(_startup_cwd)
+        self.publish("execv")
         os.execv(sys.executable, arguments)
 
 

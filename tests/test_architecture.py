@@ -16,12 +16,13 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems"],
+    ["wspbus", "servers.address", "problems", "inheritance"],
     ["plugin", "link", "validation"],
     ["conf", "site"],
     ["process"],
     ["plugins.*"],
     ["application"],
+    ["warmup"],
     ["servers.*"],
     ["machine"],
     ["checks", "assembly"],

@@ -242,7 +242,7 @@ def test_settings_of_another_shape_are_told_whatever_the_options(settings, wspbu
 
 
 def test_a_warning_is_shown_and_stops_nobody(settings):
-    settings.WSPBUS = {**ONE, "WARMUP": ["/"]}
+    settings.WSPBUS = {**ONE, "AUTORELOAD": True}
     output, errors = io.StringIO(), io.StringIO()
     call_command("runbus", "--check", stdout=output, stderr=errors)
     assert "(django_wspbus.W001)" in errors.getvalue()

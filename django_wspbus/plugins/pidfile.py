@@ -27,7 +27,7 @@ class PIDFile(Plugin):
         self._inode: tuple[int, int] | None = None
 
     def start(self) -> None:
-        if self._inode is not None:
+        if self._inode is not None or self._is_ours_already():
             return
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
@@ -41,6 +41,17 @@ class PIDFile(Plugin):
         self.bus.log(f"PID {os.getpid()} written to {self.path}.")
 
     start.priority = 10  # type: ignore[attr-defined]
+
+    def _is_ours_already(self) -> bool:
+        """Whether an earlier program of this very process has left it."""
+        try:
+            status = self.path.lstat()
+            if not stat.S_ISREG(status.st_mode) or read_pid(self.path) != os.getpid():
+                return False
+        except (OSError, ValueError):
+            return False
+        self._inode = (status.st_dev, status.st_ino)
+        return True
 
     def _write(self, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)  # of a process that had this PID, and was killed
@@ -77,7 +88,13 @@ class PIDFile(Plugin):
                 self.path.unlink()
 
     def exit(self) -> None:
-        """Remove the file, if it is still ours."""
+        """Remove the file, if it is still ours; a restart keeps it."""
+        if not self.bus.execv:
+            self.remove()
+
+    exit.priority = 95  # type: ignore[attr-defined]
+
+    def remove(self) -> None:
         inode, self._inode = self._inode, None
         try:
             status = self.path.lstat()
@@ -89,12 +106,10 @@ class PIDFile(Plugin):
         except (OSError, ValueError) as error:  # its directory may be root's, and we no longer are
             self.bus.log(f"The PID file {self.path} stays: {error}", level=30)
 
-    exit.priority = 95  # type: ignore[attr-defined]
-
     def abort(self) -> None:
         """Leave no file behind where the process is ended at once."""
         if self._inode is not None:
-            self.exit()
+            self.remove()
 
 
 def read_pid(path: Path) -> int | None:

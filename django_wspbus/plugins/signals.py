@@ -32,12 +32,20 @@ class SignalHandler(Plugin):
     ``handlers``: signal name -> method or channel, laid over the defaults; None leaves a signal
     alone. A handler only enqueues: the thread in ``bus.block()`` acts. A second signal that asks
     for the exit, more than a moment later, ends the process at once, with status 128 + its number.
+
+    Over a restart no signal is lost or deadly: those that have not been acted on are left to the next
+    program of this process, which gives what `leave` returned to its own handler as ``inherited``.
     """
 
     role = "site"
 
     def __init__(
-        self, bus: Bus, handlers: Mapping[str, str | None] | None = None, *, daemonized: bool = False
+        self,
+        bus: Bus,
+        handlers: Mapping[str, str | None] | None = None,
+        *,
+        daemonized: bool = False,
+        inherited: tuple[int, list[int]] | None = None,
     ) -> None:
         super().__init__(bus)
         # A terminal that is closed hangs up on its processes; to anyone else it is a request.
@@ -45,6 +53,8 @@ class SignalHandler(Plugin):
         self.handlers = {**DEFAULTS, "SIGHUP": hangup, **(handlers or {})}
         self._previous: dict[int, Any] = {}
         self._told_to_exit: float | None = None
+        self._unserved: list[int] = []
+        self._inherited = inherited
 
     def subscribe(self) -> None:
         """Install the handlers; to be called in the main thread."""
@@ -55,6 +65,31 @@ class SignalHandler(Plugin):
             if action is not None:
                 number = getattr(signal, name)
                 self._previous[number] = signal.signal(number, self._handle)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Take what came for the program before; its signals are blocked until now."""
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None:
+            reader, blocked = inherited
+            for number in os.read(reader, 4096).strip(b"\0"):
+                signal.raise_signal(number)
+            os.close(reader)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+
+    def leave(self) -> tuple[int, list[int]]:
+        """Hold all signals for the next program, to which an exec is to follow.
+
+        Returns the end of a pipe, to be passed on, and the numbers of the signals that are blocked.
+        """
+        blocked = list(self._previous)
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        # Another thread may still take one: then the interpreter writes its number here, at once.
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        os.write(writer, bytes([0, *self._unserved]))
+        return reader, blocked
 
     def unsubscribe(self) -> None:
         """Restore the handlers that were there before."""
@@ -76,15 +111,23 @@ class SignalHandler(Plugin):
             if self._told_to_exit is not None and now - self._told_to_exit > SAME_REQUEST:
                 self._end_at_once(name, number)
             self._told_to_exit = self._told_to_exit or now
-        self.bus.defer(partial(self._act, name, action))
+        self._unserved.append(number)
+        self.bus.defer(partial(self._act, number, action))
 
-    def _act(self, name: str, action: str) -> None:
-        self.bus.log(f"Caught signal {name}: {action}.")
-        if action in METHODS:
-            method: Callable[[], None] = getattr(self.bus, action)
-            method()
-        else:
-            self.bus.publish(action)
+    def _act(self, number: int, action: str) -> None:
+        self.bus.log(f"Caught signal {signal.Signals(number).name}: {action}.")
+        if action in ("graceful", "restart"):
+            # What comes of it is logged; there is nobody else to tell.
+            self.bus.request(action, lambda error: self._unserved.remove(number))
+            return
+        try:
+            if action in METHODS:
+                method: Callable[[], None] = getattr(self.bus, action)
+                method()
+            else:
+                self.bus.publish(action)
+        finally:
+            self._unserved.remove(number)
 
     def _end_at_once(self, name: str, number: int) -> None:
         with contextlib.suppress(OSError):  # nobody reads it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..application import Application, load
 from ..plugin import Plugin
 from ..problems import Problem
+from ..warmup import warm_up
 from ..wspbus import Refusal
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ class Server(Plugin):
         except Refusal as refusal:
             raise self.refusal(str(refusal)) from refusal
 
+    def warm_up(self, application: Application) -> None:
+        """Have the application answer the requests of WARMUP; a `Refusal` says which it cannot answer."""
+        try:
+            warm_up(application, self.site.warmup)
+        except Refusal as refusal:
+            raise self.refusal(str(refusal)) from refusal
+
     def refusal(self, reason: str, status: int = 1) -> Refusal:
         return Refusal(f"The server {self.settings.alias!r} did not start: {reason}", status=status)
 
@@ -83,12 +91,21 @@ class Server(Plugin):
 
     def time_to_stop(self) -> float:
         """Return how many seconds `stop` may take: what is left of STOP_TIMEOUT, but for a reserve."""
-        whole = self.site.stop_timeout
-        deadline = self.bus._deadline  # None if the bus stops and does not exit
-        left = whole if deadline is None else deadline - time.monotonic()
-        return max(left - RESERVE * whole, 0)
+        return time_to_stop(self.bus, self.site.stop_timeout)
+
+    @property
+    def failure(self) -> str | None:
+        """Return why it does not serve at present; None if it does."""
+        return None
 
     def status(self) -> dict[str, Any]:
         """Return what ``bus.site.status()`` tells of it."""
         bound = [each.name for each in self.bound()]
         return {"backend": self.settings.backend, "bind": bound, "pid": os.getpid()}
+
+
+def time_to_stop(bus: Bus, whole: float) -> float:
+    """Return what is left of the seconds that an exit may take as a whole, but for a reserve."""
+    deadline = bus.deadline  # None if the bus stops and does not exit
+    left = whole if deadline is None else deadline - time.monotonic()
+    return max(left - RESERVE * whole, 0)

@@ -1,7 +1,8 @@
-"""The program of a child server: run by path, with the server's alias and the descriptor of the pair.
+"""The program of what the site process starts: run by path, it makes the process one that ends with the site.
 
-It makes the process the site's (same path, same settings, ends with it), then hands over to the
-function that the site names. Imports of Django come after that.
+``serve ALIAS PAIR`` becomes the child of a server (same path, same settings) and hands over to the
+function that the site names; imports of Django come after that. ``execute SITE COMMAND...`` executes
+another program.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ SYSTEMD_FIRST = 3
 
 
 def main() -> None:
-    pair = socket.socket(fileno=int(sys.argv[2]))
+    if sys.argv[1] == "execute":
+        die_with(int(sys.argv[2]), signal.SIGKILL)  # which lasts over an exec
+        os.execv(sys.argv[3], sys.argv[3:])
+    pair = socket.socket(fileno=int(sys.argv[3]))
     os.set_inheritable(pair.fileno(), False)
     with pair.makefile("rb") as lines:
         start = json.loads(lines.readline())

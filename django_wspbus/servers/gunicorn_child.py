@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import mmap
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -18,15 +20,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import django
+from django.core.signals import request_finished
 from django.db import connections
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
+from gunicorn.workers.sync import SyncWorker
 
 from ..site import RemoteSite
 from ..wspbus import Bus, ChannelFailures, Refusal
+from .backoff import Backoff
 from .boot import die_with
+from .generation import DRAIN, SERVE
 from .gunicorn import check_options
+from .queue import queue_length
 
 if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
@@ -35,7 +42,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_wspbus")
 
-HOOKS_OF_OURS = ("on_starting", "pre_fork", "post_fork", "post_worker_init", "worker_exit")
+HOOKS_OF_OURS = ("on_starting", "pre_fork", "post_fork", "post_worker_init", "worker_exit", "child_exit")
+HOOKS_OF_ONE = ("on_starting", "post_worker_init")
+BOOTING, SERVING, PROVEN = range(3)
+"""How far a worker has come: proven are those that have answered a request."""
+LIFETIME_OF_WORTH = 1
+"""Seconds after which a worker has been worth its fork, whether anybody has asked it anything or not."""
+FAILED = 1
+"""The status of a worker that does not come up where others serve: gunicorn goes on, and forks another."""
 MOST_OF_A_REASON = 60_000
 LAST_SECONDS = 0.8
 """How long a worker may go on answering once the site process is gone."""
@@ -72,14 +86,14 @@ def accept_term() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
-def give_up(site: RemoteSite, reason: str = "", status: int = 1) -> NoReturn:
+def give_up(site: RemoteSite, reason: str = "", status: int = 1, leave_with: int | None = None) -> NoReturn:
     """Tell the site why this process cannot serve, and leave in the way that stops gunicorn.
 
     Without a ``reason`` it is the traceback of the exception that is being handled.
     """
     reason = reason or "\n" + "".join(traceback.format_exception(sys.exception())).rstrip()
     site.tell(failed=reason[-MOST_OF_A_REASON:], status=status)
-    raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+    raise SystemExit(Arbiter.WORKER_BOOT_ERROR if leave_with is None else leave_with) from None
 
 
 class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -102,9 +116,10 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
 
         accept_term()
         try:
-            return load(self.child.server)
+            self.child.application = load(self.child.server)
         except Refusal as refusal:
-            give_up(self.child.site, str(refusal))
+            self.child.give_up(str(refusal))
+        return self.child.application
 
 
 class Child:
@@ -119,6 +134,12 @@ class Child:
         self.pair = pair
         self.master = os.getpid()
         self.frozen = False
+        self.application: Any = None
+        self.has_begun = False
+        self.signs: dict[int, mmap.mmap] = {}  # age of the worker -> a byte that says how far it has come
+        self.forked: dict[int, float] = {}
+        self.backoff = Backoff()
+        self.wait = 0.0
 
     def configure(self, cfg: Any) -> None:
         """Set gunicorn's settings: its configuration file, OPTIONS over it, what is the site's over both."""
@@ -166,6 +187,8 @@ class Child:
             self.frozen = True
             self.warn_of_threads()
             gc.freeze()  # what is loaded by now stays shared between the workers
+        self.signs[worker.age] = mmap.mmap(-1, 1)
+        self.forked[worker.age] = time.monotonic()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # see accept_term
 
     def warn_of_threads(self) -> None:
@@ -181,6 +204,7 @@ class Child:
         from ..process import bus
 
         die_with(self.master, signal.SIGTERM)
+        self.hold_back(arbiter)
         threading.Thread(target=self.watch_site, name="Site watch", daemon=True).start()
         self.site.play("worker")
         bus.site = self.site
@@ -192,23 +216,90 @@ class Child:
 
         accept_term()
         with Heartbeat(worker, bus, self.settings.ready_timeout):
+            self.has_begun = True
             try:
                 bus.start()
             except ChannelFailures as failures:  # logged here, where they happened
-                give_up(self.site, f"a start listener of worker {os.getpid()} failed: {failures}", status=70)
-        if bus.state is bus.states.STARTED:
-            self.site.tell(ready=os.getpid())
-        else:
-            self.tell_stopped(bus)
+                self.give_up(f"a start listener of worker {os.getpid()} failed: {failures}", status=70)
+            if bus.state is bus.states.STARTED:
+                self.warm_up()
+                self.site.tell(ready=os.getpid())
+                self.wait_at_gate(worker)
+            else:
+                self.tell_stopped(bus)
+        self.sign = self.signs[worker.age]
+        self.sign[0] = SERVING
+        request_finished.connect(self.tell_answered)
+
+    def hold_back(self, arbiter: Any) -> None:
+        """Wait a while if the workers before this one did not come up."""
+        wait = min(self.wait, arbiter.timeout / 2) if arbiter.timeout else self.wait
+        # SIGTERM is blocked since the fork.
+        if wait and signal.sigtimedwait([signal.SIGTERM], wait) is not None:
+            raise SystemExit
+
+    def warm_up(self) -> None:
+        from ..warmup import warm_up
+
+        try:
+            warm_up(self.application, self.settings.warmup)
+        except Refusal as refusal:
+            self.give_up(str(refusal))
+
+    def wait_at_gate(self, worker: Worker) -> None:
+        """Answer nothing before the site says so, or rather, never if it says to leave."""
+        poll = select.poll()
+        poll.register(self.pair, select.POLLIN)
+        while worker.alive and SERVE not in self.orders():
+            poll.poll(100)  # a signal to leave does not end a poll, but is seen after it
+
+    def orders(self) -> bytes:
+        """Return what the site has ordered so far; it stays there for every process of this child."""
+        try:
+            return self.pair.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
+
+    def give_up(self, reason: str, status: int = 1) -> NoReturn:
+        serves = SERVE in self.orders()
+        give_up(self.site, reason, status, leave_with=FAILED if serves else None)
+
+    def tell_answered(self, **kwargs: Any) -> None:
+        """Tell the site of the first answer: whatever happens from now on, this code has worked."""
+        request_finished.disconnect(self.tell_answered)
+        self.sign[0] = PROVEN
+        self.site.tell(answered=os.getpid())
 
     def worker_exit(self, arbiter: Any, worker: Worker) -> None:
         from ..process import bus
 
         if os.getpid() == self.master:  # gunicorn calls this there, too
             return
-        if bus.state is not bus.states.EXITING:
+        if self.has_begun and bus.state is not bus.states.EXITING:
+            self.answer_queue(worker)
             bus.exit()
             self.tell_stopped(bus)
+
+    def answer_queue(self, worker: Worker) -> None:
+        """Have a sync worker, which takes one connection at a time, answer those that wait for their turn."""
+        if not isinstance(worker, SyncWorker) or DRAIN not in self.orders():
+            return
+        for listener in worker.sockets:
+            most = queue_length(listener)  # each that is taken makes room for one more
+            with contextlib.suppress(OSError):
+                while most is None or most > 0:
+                    worker.accept(listener)
+                    most = most and most - 1
+
+    def child_exit(self, arbiter: Any, worker: Worker) -> None:
+        """In the master: a worker has ended, by itself or as it was told."""
+        lifetime = time.monotonic() - self.forked.pop(worker.age)
+        with self.signs.pop(worker.age) as sign:
+            progress = sign[0]
+        worked = progress == PROVEN or (progress == SERVING and lifetime > LIFETIME_OF_WORTH)
+        self.wait = self.backoff.note(worked=worked)
+        if progress == BOOTING:
+            self.site.tell(lost=worker.pid)
 
     def tell_stopped(self, bus: Bus) -> None:
         if bus.failed:
@@ -216,8 +307,9 @@ class Child:
 
     def watch_site(self) -> None:
         """Leave when the site process is gone, however it went."""
-        while self.pair.recv(1):
-            pass
+        poll = select.poll()
+        poll.register(self.pair, 0)  # for its end alone: what it holds are orders
+        poll.poll()
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(LAST_SECONDS)
         with contextlib.suppress(OSError):  # nobody reads it
@@ -279,4 +371,4 @@ def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..
     def hook_of_two(one: Any, other: Any) -> None:
         both(one, other)
 
-    return hook_of_one if ours.__name__ in ("on_starting", "post_worker_init") else hook_of_two
+    return hook_of_one if ours.__name__ in HOOKS_OF_ONE else hook_of_two

@@ -7,12 +7,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
-from .address import Address
+from .address import Address, parse
 
 BACKLOG = 2048
 LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -49,13 +50,27 @@ class Bound:
             name = "[::1]" + name.removeprefix("[::]")
         return f"http://{name}/"
 
+    def close(self) -> None:
+        self.socket.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Remove a Unix socket's file, if it is still ours; after a change of user it may have to stay."""
+        if self.inode is None:
+            return
+        with contextlib.suppress(OSError):
+            status = os.lstat(self.address.path)
+            if (status.st_dev, status.st_ino) == self.inode:
+                os.unlink(self.address.path)
+
 
 class Sockets(Plugin):
-    """Binds the addresses of every server at start, and closes them at exit, not at stop.
+    """Binds the addresses of every holder at start, and closes them at exit, not at stop.
 
-    ``binds``: alias -> (addresses, backlog). ``owner``: (uid, gid) that Unix sockets are given to,
-    -1 for neither. ``umask``: that of Unix sockets; None is 0, so that a proxy of another user may
-    connect, as it is in gunicorn.
+    ``binds``: holder -> (addresses, backlog), the holder being a server's alias, or the path of the
+    setting that wants them. ``umask``: that of Unix sockets; None is 0, so that a proxy of another
+    user may connect, as it is in gunicorn. ``owner``: (uid, gid) that Unix sockets are given to, -1
+    for neither. ``inherited``: what `held` told the program that this process executed before.
     """
 
     role = "site"
@@ -67,6 +82,7 @@ class Sockets(Plugin):
         *,
         umask: int | None = None,
         owner: tuple[int, int] = (-1, -1),
+        inherited: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(bus)
         self.binds = binds
@@ -74,51 +90,121 @@ class Sockets(Plugin):
         self.owner = owner
         self.bound: dict[str, list[Bound]] = {}
         self.passed = PassedSockets([])
+        self.kept: set[tuple[str, str]] | None = None
+        """Of which holder and address the next program wants the socket; None: of all."""
+        self._inherited = {(each["holder"], each["address"]): each for each in inherited}
 
     def start(self) -> None:
         if self.bound:  # they outlive a stop
             return
         self.passed = PassedSockets.take()
-        for alias, (addresses, backlog) in self.binds.items():
+        for holder, (addresses, backlog) in self.binds.items():
             for address in addresses:
-                self.bound.setdefault(alias, []).extend(self.bind(alias, address, backlog))
+                self.bound.setdefault(holder, []).extend(self.bind(holder, address, backlog))
 
     start.priority = 20  # type: ignore[attr-defined]
 
-    def bind(self, alias: str, address: Address, backlog: int) -> list[Bound]:
+    def bind(self, holder: str, address: Address, backlog: int) -> list[Bound]:
         try:
+            if (inherited := self._inherited.pop((holder, str(address)), None)) is not None:
+                return [_adopt(address, inherited, backlog)]
             if address.kind == "systemd":
                 return [Bound(address, sock) for sock in self.passed.named(address.name, self._claimed())]
             if address.kind == "unix":
                 return [_bind_unix(address, backlog, self.umask, self.owner)]
             return [_bind_inet(address, backlog)]
         except OSError as error:
-            reason = _reason(error, address)
-            raise Refusal(f"The server {alias!r} cannot listen on {address}: {reason}.") from error
+            who = holder if _is_setting(holder) else f"The server {holder!r}"
+            raise Refusal(f"{who} cannot listen on {address}: {_reason(error, address)}.") from error
 
     def _claimed(self) -> set[str]:
         addresses = (address for addresses, _ in self.binds.values() for address in addresses)
         return {address.name for address in addresses if address.name is not None}
 
+    def of(self, holder: str) -> list[Bound]:
+        return self.bound.get(holder, [])
+
+    def descriptors(self, holder: str) -> list[int]:
+        return [each.socket.fileno() for each in self.of(holder)]
+
+    def own(self) -> list[Bound]:
+        """Return the sockets that are this site's alone: those of systemd outlive it."""
+        return [each for bounds in self.bound.values() for each in bounds if each.address.kind != "systemd"]
+
+    def of_servers(self) -> list[Bound]:
+        """Return those of them that servers serve on."""
+        aliases = [holder for holder in self.bound if not _is_setting(holder)]
+        return [each for alias in aliases for each in self.bound[alias] if each in self.own()]
+
     def exit(self) -> None:
-        if self.bus.execv:
-            self.passed.hand_on()
-        else:
-            self.passed.close()
-        for bounds in self.bound.values():
-            for bound in bounds:
-                if bound.address.kind != "systemd":
-                    bound.socket.close()
-                    _unlink(bound)
-        self.bound = {}
+        if self.bus.execv:  # until execv(), the restart may still become an exit
+            return
+        self.close()
 
     exit.priority = 90  # type: ignore[attr-defined]
 
+    def close(self) -> None:
+        self.passed.close()
+        for bound in self.own():
+            bound.close()
+        self.bound = {}
+
     def abort(self) -> None:
         """Leave no file behind where the process is ended at once."""
-        for bounds in self.bound.values():
-            for bound in bounds:
-                _unlink(bound)
+        for bound in self.own():
+            bound.unlink()
+
+    # Over a restart
+
+    def held(self) -> list[dict[str, Any]]:
+        """Return the sockets that this process has bound, as `inheritance.Inheritance` has them."""
+        return [
+            {
+                "holder": holder,
+                "address": str(bound.address),
+                "descriptor": bound.socket.fileno(),
+                "inode": bound.inode,
+            }
+            for holder, bounds in self.bound.items()
+            for bound in bounds
+            if bound.address.kind != "systemd" and self._is_kept(holder, bound)
+        ]
+
+    def _is_kept(self, holder: str, bound: Bound) -> bool:
+        return self.kept is None or (holder, str(bound.address)) in self.kept
+
+    def hand_on(self) -> list[dict[str, Any]]:
+        """Return those that the next program wants, and close the others."""
+        held = self.held()
+        descriptors = {each["descriptor"] for each in held}
+        for bound in self.own():
+            if bound.socket.fileno() not in descriptors:
+                bound.close()
+        self.passed.hand_on()
+        return held
+
+    @contextlib.contextmanager
+    def adding(self, wanted: Iterable[Mapping[str, Any]]) -> Iterator[None]:
+        """Bind what the next program wants besides, ``{"holder", "address", "backlog"}`` each.
+
+        They are closed again if the body fails; else the next program gets what it wants.
+        """
+        wanted = list(wanted)
+        added: list[tuple[str, Bound]] = []
+        try:
+            for each in wanted:
+                holder, address = each["holder"], parse(each["address"])
+                if address.kind == "systemd" or any(bound.address == address for bound in self.of(holder)):
+                    continue
+                added += [(holder, bound) for bound in self.bind(holder, address, each["backlog"])]
+                self.bound.setdefault(holder, []).append(added[-1][1])
+            yield
+        except BaseException:
+            for holder, bound in added:
+                self.bound[holder].remove(bound)
+                bound.close()
+            raise
+        self.kept = {(each["holder"], each["address"]) for each in wanted}
 
 
 class PassedSockets:
@@ -177,6 +263,17 @@ class PassedSockets:
         self._sockets = []
 
 
+def _is_setting(holder: str) -> bool:
+    return holder.startswith("WSPBUS[")
+
+
+def _adopt(address: Address, inherited: Mapping[str, Any], backlog: int) -> Bound:
+    sock = socket.socket(fileno=inherited["descriptor"])
+    sock.listen(backlog)  # it may be another one now
+    inode = inherited["inode"]
+    return Bound(address, sock, inode and tuple(inode))
+
+
 def _bind_inet(address: Address, backlog: int) -> Bound:
     family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
     try:
@@ -214,7 +311,7 @@ def _bind_unix(address: Address, backlog: int, umask: int, owner: tuple[int, int
                 os.chown(path, *owner)
             sock.listen(backlog)
         except BaseException:
-            _unlink(bound)
+            bound.unlink()
             raise
     except BaseException:
         sock.close()
@@ -241,16 +338,6 @@ def _remove_stale(path: str) -> None:
             if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT):  # a full backlog is a live one
                 raise
     raise OSError(errno.EADDRINUSE, "another process listens there")
-
-
-def _unlink(bound: Bound) -> None:
-    """Remove a Unix socket's file, if it is still ours; after a change of user it may have to stay."""
-    if bound.inode is None:
-        return
-    with contextlib.suppress(OSError):
-        status = os.lstat(bound.address.path)
-        if (status.st_dev, status.st_ino) == bound.inode:
-            os.unlink(bound.address.path)
 
 
 def _reason(error: OSError, address: Address) -> str:

@@ -21,6 +21,7 @@ from ..problems import Problem
 from ..validation import check_option_names, check_positive
 from ..wspbus import EX_SOFTWARE, Refusal
 from .base import Server
+from .queue import queue_length
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
@@ -34,6 +35,9 @@ LONGEST_LINE = 65536
 # Who has connected is about to send: seconds to do so when the server stops.
 LAST_CHANCE = 0.1
 
+KEEP_ALIVE = 2.0
+"""Seconds after an answer within which its client may be sending the next request, whether we stop or not."""
+
 
 class ThreadedServer(Server):
     """Serves with Django's development server, a thread for each connection."""
@@ -41,6 +45,7 @@ class ThreadedServer(Server):
     title = f"Django {django.get_version()}, threaded"
 
     _thread: threading.Thread | None = None
+    _leaves_queue = False
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
@@ -52,6 +57,7 @@ class ThreadedServer(Server):
         if self._thread is not None:
             return
         application = self.load()
+        self.warm_up(application)
         # Closing one end tells the thread that accepts, and every connection that waits for a request.
         self._stop, self._running = socket.socketpair()
         self._http_servers = [
@@ -63,9 +69,13 @@ class ThreadedServer(Server):
     start.priority = 75  # type: ignore[attr-defined]
 
     def stop(self) -> None:
-        """Answer what is in flight and what is queued, close idle connections, and return."""
+        """Answer what is in flight and what is queued, close idle connections, and return.
+
+        Over a restart the queue is left to the next program of this process.
+        """
         if self._thread is None:
             return
+        self._leaves_queue = self.bus.execv
         self._running.close()
         self._thread.join()
         self._thread = None
@@ -108,9 +118,10 @@ class ThreadedServer(Server):
                     by_descriptor[descriptor].accept()
                 else:
                     stopping = True
-        for server in self._http_servers:
-            while server.accept():  # who is in the queue has been promised an answer
-                pass
+        for server in self._http_servers if not self._leaves_queue else ():
+            most = queue_length(server.socket)  # each that is taken makes room for one more
+            while most != 0 and server.accept():  # who is in the queue has been promised an answer
+                most = most and most - 1
 
 
 @dataclass(slots=True)
@@ -198,7 +209,8 @@ class RequestHandler(WSGIRequestHandler):
     server: HTTPServer
     connection: socket.socket  # type: ignore[assignment]  # Django's stubs say a request
 
-    _is_new = True
+    _answered: float | None = None
+    """When the last answer of this connection was given; None on a new one."""
 
     def address_string(self) -> str:
         return self.client_address[0] or "unix"
@@ -215,6 +227,7 @@ class RequestHandler(WSGIRequestHandler):
         elif self.parse_request():  # else it has told the client what is wrong
             self.server.note_request(self.connection, f"{self.command} {self.path}")
             self._respond()
+            self._answered = time.monotonic()
 
     def _respond(self) -> None:
         response = ResponseHandler(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
@@ -225,11 +238,12 @@ class RequestHandler(WSGIRequestHandler):
         """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
         if self.has_received():
             return True
-        if not _is_readable(self.connection, self.server.stop) and not (
-            self._is_new and _is_readable(self.connection, timeout=LAST_CHANCE)
-        ):
-            return False
-        self._is_new = False
+        if not _is_readable(self.connection, self.server.stop):
+            chance = LAST_CHANCE
+            if self._answered is not None:
+                chance = max(chance, self._answered + KEEP_ALIVE - time.monotonic())
+            if not _is_readable(self.connection, timeout=chance):
+                return False
         try:
             return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
         except OSError:  # reset by the client

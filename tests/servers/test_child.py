@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from django_wspbus.servers.boot import die_with
-from django_wspbus.servers.child import interpreter_options
+from django_wspbus.servers.spawn import interpreter_options
 from tests.projects import MANAGE, Project
 
 from .conftest import GUNICORN, KINDS, address_of, ask, configure, is_free

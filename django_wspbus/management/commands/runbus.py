@@ -21,9 +21,11 @@ from ...application import explain
 from ...assembly import SiteProcess
 from ...checks import check_all
 from ...conf import Settings
+from ...inheritance import Inheritance
 from ...machine import check_applications, server_class
 from ...problems import Problem
 from ...process import bus
+from ...servers.trial import Tried
 from ...wspbus import Refusal
 
 ADDRPORT = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<port>\d+)")
@@ -58,8 +60,23 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        inherited = Inheritance.take()
+        tried = Tried.take()
+        if tried is None:
+            self.serve(options, inherited)
+            return
+        try:
+            overrides = Overrides(options)
+            settings = self.settings(overrides, tried.held)
+            report = SiteProcess(bus, settings, overrides.values).rehearse()
+        except (CommandError, Refusal) as error:
+            tried.tell(refused=str(error))
+        else:
+            tried.tell(**report)
+
+    def serve(self, options: dict[str, Any], inherited: Inheritance | None) -> None:
         overrides = Overrides(options)
-        settings = self.settings(overrides)
+        settings = self.settings(overrides, inherited)
         if options["print_settings"]:
             for line in describe(settings):
                 self.stdout.write(line)
@@ -70,7 +87,7 @@ class Command(BaseCommand):
         if options["verbosity"] > 1:
             level = logging.DEBUG if options["verbosity"] > 2 else logging.INFO
             bus.subscribe("log", functools.partial(show, level), role="any")
-        site = SiteProcess(bus, settings, overrides.values)
+        site = SiteProcess(bus, settings, overrides.values, inherited)
 
         def started() -> None:
             if options["verbosity"] > 0:
@@ -85,10 +102,10 @@ class Command(BaseCommand):
         except KeyboardInterrupt:  # before our handlers stood
             raise SystemExit(130) from None
 
-    def settings(self, overrides: Overrides) -> Settings:
+    def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:
         settings, problems = conf.read(overrides.values)
         if settings is not None:
-            problems += check_all(settings)
+            problems += check_all(settings, held)
         self.refuse(map(overrides.sourced, problems))
         assert settings is not None
         return settings if overrides.only is None else overrides.restrict(settings)

@@ -1,0 +1,174 @@
+"""The child processes of a site: those that serve, and those that are leaving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..link import Link, Message, Switchboard
+from ..plugin import Plugin
+from ..wspbus import EX_SOFTWARE, Bus, Refusal
+from .base import RESERVE, time_to_stop
+from .generation import Generation
+from .spawn import spawn_server
+
+if TYPE_CHECKING:
+    from ..conf import Settings
+
+PATIENCE = 2
+"""Seconds that a child which never served, and so has nothing to answer, has to leave."""
+
+
+class Children(Plugin):
+    """Boots children, lets them serve, and has them leave.
+
+    ``answer(link, message)`` is given what they ask of the site; ``overrides`` are what the command
+    line laid over the settings.
+    """
+
+    role = "site"
+
+    def __init__(
+        self,
+        bus: Bus,
+        site: Settings,
+        switchboard: Switchboard,
+        answer: Callable[[Link, Message], None],
+        overrides: Mapping[str, Any],
+    ) -> None:
+        super().__init__(bus)
+        self.site = site
+        self.switchboard = switchboard
+        self.answer = answer
+        self.overrides = overrides
+        self.serving: dict[str, Generation] = {}
+        self.booting: list[Generation] = []
+        self.leaving: list[Generation] = []
+        self.swapping = False
+        """Whether all are about to be replaced, so that one that has ended need not be."""
+        self.others: list[int] = []
+        """PIDs of what else of ours runs to the side."""
+        self.looks: list[Callable[[], None]] = [self._let_go]
+        """What is called in the main thread when there is news of a child."""
+
+    def everyone(self) -> list[Generation]:
+        return [*self.booting, *self.serving.values(), *self.leaving]
+
+    def pids(self) -> list[int]:
+        return [*self.others, *(generation.pid for generation in self.everyone())]
+
+    def boot(self, alias: str, run: str, descriptors: Iterable[int]) -> Generation:
+        """Start a child of a server, which does not serve yet."""
+        process, pair = spawn_server(alias, run, descriptors, self.overrides)
+        generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell)
+        self.booting.append(generation)
+        generation.listen()
+        return generation
+
+    def switch(self, generations: Iterable[Generation]) -> None:
+        """Let these serve, all of them, and have those before them leave."""
+        generations = list(generations)
+        before = [self.serving.get(generation.alias) for generation in generations]
+        for generation in generations:
+            generation.serve()
+            self.booting.remove(generation)
+            self.serving[generation.alias] = generation
+        for old in before:
+            if old is not None:
+                self.dismiss(old)
+
+    def dismiss(self, generation: Generation, within: float | None = None) -> None:
+        """Have a child answer what is in flight and leave; it is killed when its time is up."""
+        within = self.site.stop_timeout * (1 - RESERVE) if within is None else within
+        if generation in self.leaving:
+            return
+        if generation in self.booting:
+            self.booting.remove(generation)
+        if self.serving.get(generation.alias) is generation:
+            del self.serving[generation.alias]
+        self.leaving.append(generation)
+        generation.terminate(within)
+        self.switchboard.call_later(within, self._tell)
+
+    def end(self, generations: Iterable[Generation]) -> None:
+        """Have children that never served leave, and wait until they have."""
+        ended = list(generations)
+        for generation in ended:
+            self.dismiss(generation, PATIENCE)
+        self.bus.wait_for(lambda: all(generation.is_gone for generation in ended), PATIENCE)
+        for generation in ended:
+            if generation in self.leaving:
+                self._close(generation)
+
+    def _tell(self) -> None:
+        self.bus.wake()
+        for look in self.looks:
+            self.bus.defer(look)
+
+    def _let_go(self) -> None:
+        """Close those that have left or have to."""
+        if self.bus.deadline is not None:  # an exit waits for all of them together: see stop()
+            return
+        for generation in list(self.leaving):
+            overdue = generation.is_overdue
+            if overdue and not generation.is_gone and generation.served_from is not None:
+                self.bus.log(f"The server {generation.alias!r}: {generation.remains()}", level=40)
+            if overdue or generation.is_gone:
+                for failed in self._close(generation):
+                    self.bus.log(f"The server {generation.alias!r}: {failed}.", level=40)
+
+    def _close(self, generation: Generation) -> list[str]:
+        generation.close()
+        self.leaving.remove(generation)
+        return generation.failed_stops
+
+    def stop(self) -> None:
+        """Have all leave, and end what is left when time is up; over a restart they stay."""
+        if not self.bus.execv and (failed := self.leave()):
+            raise Refusal("\n".join(failed), status=EX_SOFTWARE)
+
+    stop.priority = 25  # type: ignore[attr-defined]
+
+    def leave(self) -> list[str]:
+        """Have all leave within the time for a stop; return what has failed meanwhile."""
+        for generation in self.everyone():
+            most = self.time_to_stop()
+            self.dismiss(generation, most if generation.is_serving else min(most, PATIENCE))
+        failed = []
+        self.bus.wait_for(
+            lambda: all(each.is_gone or each.is_overdue for each in self.leaving), self.time_to_stop()
+        )
+        for generation in list(self.leaving):
+            if not generation.is_gone:
+                failed.append(f"The server {generation.alias!r}: {generation.remains()}")
+            failed += [f"The server {generation.alias!r}: {each}." for each in self._close(generation)]
+        return failed
+
+    def abort(self) -> None:
+        """Kill all of them, from a signal handler or a watchdog."""
+        for generation in self.everyone():
+            generation.kill()
+
+    def time_to_stop(self) -> float:
+        return time_to_stop(self.bus, self.site.stop_timeout)
+
+    # Over a restart of the site
+
+    def hand_on(self, unanswered: Callable[[Link], list[Message]]) -> list[dict[str, Any]]:
+        """Return what `adopt` wants to know of each."""
+        self.switchboard.pause()
+        return [generation.hand_on(unanswered) for generation in [*self.serving.values(), *self.leaving]]
+
+    def adopt(self, told: Iterable[Mapping[str, Any]], aliases: Iterable[str]) -> None:
+        """Go on with the children of the program before; have those leave whose servers are no more."""
+        aliases = set(aliases)
+        for state in told:
+            generation = Generation.adopt(state, self.switchboard, self.answer, self._tell)
+            if generation.deadline is not None:
+                self.leaving.append(generation)
+                self.switchboard.call_later(state["left"], self._tell)
+            else:
+                self.serving[generation.alias] = generation
+                if generation.alias not in aliases:
+                    self.dismiss(generation)
+            generation.resume()

@@ -1,0 +1,368 @@
+"""One child process of a server, from its spawn to its end, as the site process sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ..link import Link, Message, Switchboard, take_in
+from .spawn import how_ended
+
+SERVE = b"s"
+DRAIN = b"d"
+"""Orders, which stay in the pair for every process of a child to see: answer requests; leave no queue."""
+
+LAST_WORDS = 1
+"""Seconds within which what the processes of a child have sent before they left is to be heard."""
+
+
+class Process(Protocol):
+    """What is wanted of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+
+
+class AdoptedProcess:
+    """A child of this process that an earlier program of it has started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int:
+        status = self._wait(0)
+        assert status is not None
+        return status
+
+    def _wait(self, options: int) -> int | None:
+        with self._lock:
+            if self.returncode is None:
+                try:
+                    pid, status = os.waitpid(self.pid, options)
+                except (
+                    ChildProcessError
+                ):  # somebody else has reaped it: say, as `subprocess` does, all was well
+                    self.returncode = 0
+                else:
+                    self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            return self.returncode
+
+
+class Generation:
+    """A child process and the processes that it forks, which say ``ready`` once they could serve.
+
+    ``answer(link, message)`` is given what they ask of the site, ``changed()`` is called whenever
+    there is news; both in the switchboard's thread.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        process: Process,
+        pair: socket.socket,
+        switchboard: Switchboard,
+        answer: Callable[[Link, Message], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.alias = alias
+        self.process = process
+        self.spawned = time.monotonic()
+        self.is_serving = False
+        self.served_from: float | None = None
+        self.has_answered = False
+        self.ended = False
+        self.failed_stops: list[str] = []
+        self.refused_workers: list[str] = []
+        self.status = 1
+        self.deadline: float | None = None
+        """When it is to be gone, once it has been told to leave."""
+        self.allowed = 0.0
+        """How many seconds it was given for that."""
+        self._pair = pair
+        self._switchboard = switchboard
+        self._answer = answer
+        self._changed = changed
+        self._workers: dict[int, int] = {}  # descriptor of the link -> PID
+        self._ready: set[int] = set()
+        self._links: dict[int, Link] = {}
+        self._expected: int | None = None
+        self._failure: str | None = None
+        self._pair_ended = False
+        self._silent = threading.Event()  # there is nobody left that could say anything
+        self._pidfd: int | None = None
+
+    def listen(self) -> None:
+        """Hear from it from now on."""
+        self._switchboard.watch(self._pair.fileno(), self._take_in)
+        with contextlib.suppress(AttributeError, OSError):  # no Linux, or an old one: the pair tells, later
+            self._pidfd = os.pidfd_open(self.process.pid)
+            self._switchboard.watch(self._pidfd, self._note_end)
+
+    # What is known of it
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        return sorted(self._workers.values())
+
+    @property
+    def is_ready(self) -> bool:
+        return self._expected is not None and len(self._ready) >= self._expected and not self.ended
+
+    @property
+    def is_settled(self) -> bool:
+        return self.is_ready or self._failure is not None or self.ended
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, and its workers, which outlive a killed master for a moment."""
+        return self.ended and (not self._workers or self.process.poll() == 0)
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    @property
+    def ended_as_told(self) -> bool:
+        """Whether it has ended in the way of those that somebody, if not the site, has told to."""
+        return self.process.poll() in (0, -signal.SIGTERM)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.spawned
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds for which it has served."""
+        return 0 if self.served_from is None else time.monotonic() - self.served_from
+
+    def why_not_ready(self, timeout: float) -> str:
+        """Return why it did not become ready within a number of seconds."""
+        if self._failure is None and self.ended:
+            self.hear_last_words()
+        if self._failure is not None:
+            return self._failure
+        if self.ended:
+            return f"it ended before it was ready, {self.how_ended()}."
+        return f'it was not ready within {timeout:g} seconds (WSPBUS["READY_TIMEOUT"]).'
+
+    def how_ended(self) -> str:
+        return how_ended(self.process.wait())
+
+    def remains(self) -> str:
+        """Return in words what has not left in time."""
+        workers = ", ".join(map(str, self.workers)) or "none"
+        return f"not stopped within {self.allowed:.3g} seconds, workers left: {workers}."
+
+    # News
+
+    def _note_end(self) -> None:
+        if self._pidfd is not None:
+            self._switchboard.forget(self._pidfd)
+        if not self.ended:
+            self.process.wait()  # it is no zombie for longer than this
+            self.ended = True
+            self._changed()
+
+    def _take_in(self) -> None:
+        link = take_in(self._pair)
+        if link is None:
+            self._switchboard.forget(self._pair.fileno())
+            self._pair_ended = True
+            self._note_silence()
+            if self._pidfd is None:
+                self._note_end()
+            self._changed()
+            return
+        self._listen_to(link)
+
+    def _listen_to(self, link: Link) -> None:
+        self._links[link.fileno()] = link
+        self._switchboard.watch(link.fileno(), lambda: self._hear(link))
+
+    def _hear(self, link: Link) -> None:
+        messages = link.receive()
+        if messages is None:
+            self._switchboard.forget(link.fileno())
+            self._links.pop(link.fileno(), None)
+            self._ready.discard(link.fileno())
+            self._workers.pop(link.fileno(), None)
+            link.close()
+            self._note_silence()
+        else:
+            self._take(link, messages)
+        self._changed()
+
+    def _note_silence(self) -> None:
+        if self._pair_ended and not self._links:
+            self._silent.set()
+
+    def _take(self, link: Link, messages: list[Message]) -> None:
+        for message in messages:
+            if "ask" in message:
+                self._answer(link, message)
+            else:
+                self._note(link, message)
+
+    def _note(self, link: Link, message: Message) -> None:
+        if message.get("hello") == "worker":
+            self._workers[link.fileno()] = message["pid"]
+        if "workers" in message:
+            self._expected = message["workers"]
+        if "ready" in message:
+            self._ready.add(link.fileno())
+        if "answered" in message:
+            self.has_answered = True
+        if "failed" in message:
+            if self.is_serving:  # one more worker, in place of one that has ended
+                self.refused_workers.append(message["failed"])
+            elif self._failure is None:
+                self.status = message["status"]
+                self._failure = message["failed"]
+        if "lost" in message and not self.is_serving and self._failure is None:
+            self._hear_dead(message["lost"])
+            self._failure = self._failure or f"worker {message['lost']} died before it was ready."
+        if "failed_stop" in message:
+            self.failed_stops.append(f"a stop listener of worker {message['failed_stop']} failed")
+
+    def _hear_dead(self, pid: int) -> None:
+        """Hear first what a worker has said before it died: its own link may not have had its turn."""
+        for descriptor in [descriptor for descriptor, worker in self._workers.items() if worker == pid]:
+            link = self._links[descriptor]
+            while descriptor in self._workers and select.select([link], [], [], 0)[0]:
+                self._hear(link)
+
+    # Orders
+
+    def serve(self) -> None:
+        """Let its workers answer requests: those there are, and those it will fork."""
+        self.is_serving = True
+        self.served_from = time.monotonic()
+        self._order(SERVE)
+
+    def drain_queue(self) -> None:
+        """Have its workers answer, before they leave, who waits to be accepted."""
+        self._order(DRAIN)
+
+    def _order(self, order: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            self._pair.send(order, socket.MSG_DONTWAIT)
+
+    def terminate(self, within: float) -> None:
+        """Have it answer what is in flight and leave, within a number of seconds."""
+        if self.deadline is None:
+            self.allowed = within
+            self.deadline = time.monotonic() + within
+            self._signal(os.kill, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it and its workers; also from a signal handler or a watchdog."""
+        self._signal(os.killpg, signal.SIGKILL)
+
+    def _signal(self, kill: Callable[[int, int], None], number: int) -> None:
+        # A PID is somebody else's once its process is reaped; a group is its own as long as it has members.
+        if not self.ended or (kill is os.killpg and self._workers):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(self.pid, number)
+
+    def close(self) -> None:
+        """Kill what is left of it, hear its last words, and leave nothing behind."""
+        self.kill()
+        self.process.wait()
+        self.ended = True
+        self.hear_last_words()
+        for descriptor in (self._pair.fileno(), *self._links):
+            self._switchboard.forget(descriptor)
+        if self._pidfd is not None:
+            self._switchboard.forget(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        for link in list(self._links.values()):
+            link.close()
+        self._links.clear()
+        self._workers.clear()
+        self._pair.close()
+
+    def hear_last_words(self) -> None:
+        """Wait until what its processes sent before they left has been heard."""
+        self._silent.wait(LAST_WORDS)
+
+    # Over a restart of the site
+
+    def hand_on(self, unanswered: Callable[[Link], list[Message]]) -> dict[str, Any]:
+        """Return what `adopt` wants to know; the switchboard has to be silent by then."""
+        links = []
+        for link in self._links.values():
+            descriptor, received = link.hand_on(unanswered(link))
+            links.append(
+                {
+                    "descriptor": descriptor,
+                    "received": received,
+                    "worker": self._workers.get(descriptor),
+                    "ready": descriptor in self._ready,
+                }
+            )
+        return {
+            "alias": self.alias,
+            "pid": self.pid,
+            "pair": self._pair.fileno(),
+            "links": links,
+            "expected": self._expected,
+            "serving": self.is_serving,
+            "answered": self.has_answered,
+            "left": None if self.deadline is None else max(self.deadline - time.monotonic(), 0),
+            "allowed": self.allowed,
+        }
+
+    @classmethod
+    def adopt(
+        cls,
+        state: Mapping[str, Any],
+        switchboard: Switchboard,
+        answer: Callable[[Link, Message], None],
+        changed: Callable[[], None],
+    ) -> Generation:
+        """Go on with a child of the program that this process executed before."""
+        process = AdoptedProcess(state["pid"])
+        pair = socket.socket(fileno=state["pair"])
+        adopted = cls(state["alias"], process, pair, switchboard, answer, changed)
+        adopted._expected = state["expected"]
+        adopted.is_serving = state["serving"]
+        adopted.served_from = time.monotonic() if state["serving"] else None
+        adopted.has_answered = state["answered"]
+        adopted.deadline = None if state["left"] is None else time.monotonic() + state["left"]
+        adopted.allowed = state["allowed"]
+        for told in state["links"]:
+            descriptor = told["descriptor"]
+            link = Link(socket.socket(fileno=descriptor), told["received"].encode())
+            if told["worker"] is not None:
+                adopted._workers[descriptor] = told["worker"]
+            if told["ready"]:
+                adopted._ready.add(descriptor)
+            adopted._links[descriptor] = link
+        return adopted
+
+    def resume(self) -> None:
+        """Hear what has come for an adopted child since."""
+        self.listen()
+        for link in list(self._links.values()):
+            self._take(link, link.received())
+            self._listen_to(link)

@@ -1,0 +1,982 @@
+"""The probes of a site: what they answer, when, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_wspbus.link import Switchboard
+from django_wspbus.plugins import health
+from django_wspbus.plugins.health import MOST_CONNECTIONS, Condition, Probes, prefers_json
+from django_wspbus.wspbus import Bus, ChannelFailures, states
+from tests.processes import DEADLINE
+from tests.projects import Project
+
+SOON = 0.1
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: HTTPMessage
+    body: str
+
+
+class ProbedSite:
+    """A bus with the probes on it, a condition that a test may change, and what a client does."""
+
+    def __init__(self) -> None:
+        self.bus = Bus()
+        self.condition: Condition | Exception = Condition("ready")
+        self.lines: list[tuple[int, str]] = []
+        self.switchboard = Switchboard()
+        self.sockets = [socket.create_server(("127.0.0.1", 0), backlog=200)]
+        self.bus.subscribe("log", lambda message, level: self.lines.append((level, message)))
+        self.probes = Probes(self.bus, lambda: self.sockets, self.switchboard, self.look)
+        self.probes.subscribe()
+
+    def look(self) -> Condition:
+        if isinstance(self.condition, Exception):
+            raise self.condition
+        return self.condition
+
+    def close(self) -> None:
+        if self.bus.state is not states.EXITING:
+            self.bus.exit()
+        self.switchboard.close()
+        for each in self.sockets:
+            each.close()
+
+    def said(self, *words: str) -> list[str]:
+        """Return what was logged with any of some words."""
+        return [message for _, message in self.lines if any(word in message for word in words)]
+
+    def connect(self, number: int = 0) -> socket.socket:
+        return socket.create_connection(self.sockets[number].getsockname(), DEADLINE)
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        with self.connect() as connection:
+            lines = [f"{method} {path} HTTP/1.1", "Host: site", *map(": ".join, headers.items())]
+            connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+            return read_answer(connection, method)
+
+    def expect(self, path: str, status: int, text: str) -> None:
+        answer = self.ask(path)
+        assert (answer.status, answer.body) == (status, f"{text}\n")
+
+    def checks(self) -> dict[str, str]:
+        """Return what ``/readyz`` tells of the checks, by name."""
+        found: dict[str, str] = json.loads(self.ask("/readyz?format=json").body)["checks"]
+        return found
+
+
+def read_answer(connection: socket.socket, method: str = "GET") -> Answer:
+    response = HTTPResponse(connection, method=method)
+    response.begin()
+    with response:
+        answer = Answer(response.status, response.headers, response.read().decode())
+    assert connection.recv(1) == b""
+    return answer
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return what comes until the other side closes or resets the connection."""
+    data = b""
+    try:
+        while part := connection.recv(65536):
+            data += part
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "It did not become so."
+        time.sleep(0.005)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Gate:
+    """A check that hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.calls = 0
+        self.result: Any = None
+
+    def __call__(self) -> Any:
+        self.calls += 1
+        self.entered.set()
+        assert self.opened.wait(DEADLINE)
+        return self.result
+
+
+class Witness:
+    """A check that is fine, and counts: that it is made shows that the probe has come to those before it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.changed = threading.Condition()
+
+    def __call__(self) -> None:
+        with self.changed:
+            self.calls += 1
+            self.changed.notify_all()
+
+    def expect(self, calls: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.calls == calls, DEADLINE), self.calls
+
+
+def no_thread(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Refuse threads whose names begin so, as a system does that has too many."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    patch.setattr(threading.Thread, "start", refuse)
+
+
+def take_a_turn(switchboard: Switchboard) -> None:
+    """Wait until the switchboard has looked at its descriptors."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        looked = threading.Event()
+        switchboard.watch(ours.fileno(), lambda: (ours.recv(1), looked.set())[1])
+        theirs.send(b".")
+        assert looked.wait(DEADLINE)
+        switchboard.forget(ours.fileno())
+
+
+GATE = "tests.plugins.test_health.Gate"
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no machine be too slow: the tests that wait for the end of these set them."""
+    for name in ("TIME_TO_CHECK", "TIME_TO_ASK", "TIME_TO_END"):
+        monkeypatch.setattr(health, name, DEADLINE)
+
+
+@pytest.fixture
+def silent(gate: Gate) -> Iterator[ProbedSite]:
+    """A site that is not started yet, and which must have left no thread when the test ends."""
+    before = threads()
+    site = ProbedSite()
+    yield site
+    gate.opened.set()
+    site.close()
+    assert threads() == before
+
+
+@pytest.fixture
+def site(silent: ProbedSite) -> ProbedSite:
+    silent.bus.start()
+    return silent
+
+
+@pytest.fixture
+def later() -> Iterator[Callable[..., Future[Any]]]:
+    """Call a function in a thread; its result is a future's."""
+    started = []
+
+    def call(function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        started.append(threading.Thread(target=run, name="Client", daemon=True))
+        started[-1].start()
+        return future
+
+    yield call
+    for thread in started:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+Later = Callable[..., Future[Any]]
+
+
+# What the states mean
+
+
+@pytest.mark.parametrize(
+    ("condition", "status", "text"),
+    [
+        (Condition("starting"), 503, "starting"),
+        (Condition("ready"), 200, "ready"),
+        (Condition("reloading", "the new code boots"), 200, "reloading: the new code boots"),
+        (Condition("draining"), 503, "draining"),
+        (Condition("failed", "default died:\n  signal 9"), 503, "failed: default died: signal 9"),
+        (Condition("failed", "\udcff"), 503, "failed: \\udcff"),
+    ],
+)
+def test_readiness_is_200_where_the_site_serves_and_liveness_always(
+    site: ProbedSite, condition: Condition, status: int, text: str
+) -> None:
+    site.condition = condition
+
+    site.expect("/readyz", status, text)
+    site.expect("/livez", 200, text)
+
+
+def test_a_site_that_starts_is_seen_starting_and_one_that_stops_draining(silent: ProbedSite) -> None:
+    bus, told = silent.bus, []
+
+    def tell(state: str) -> None:
+        silent.condition = Condition(state)
+        told.append((silent.ask("/readyz").body, silent.ask("/livez").status))
+
+    bus.subscribe("start", partial(tell, "starting"), 22)
+    bus.subscribe("stop", partial(tell, "draining"))
+    bus.subscribe("exit", partial(tell, "draining"), 88)
+    bus.start()
+    bus.exit()
+
+    assert told == [("starting\n", 200), ("draining\n", 200), ("draining\n", 200)]
+
+
+def test_a_condition_that_fails_is_an_answer_and_is_logged_once_until_it_works_again(
+    site: ProbedSite,
+) -> None:
+    for _ in range(2):
+        site.condition = ZeroDivisionError("division by zero")
+        for _ in range(3):
+            site.expect("/readyz", 503, "failed: ZeroDivisionError: division by zero")
+            site.expect("/livez", 200, "failed: ZeroDivisionError: division by zero")
+        site.condition = Condition("ready")
+        site.expect("/readyz", 200, "ready")
+
+    logged = site.said("The condition of the site cannot be told")
+    assert len(logged) == 2
+    assert logged[0].rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+# What an answer is
+
+
+def test_an_answer_is_a_line_of_text_that_nobody_keeps(site: ProbedSite) -> None:
+    answer = site.ask("/livez")
+
+    assert answer.body == "ready\n"
+    assert dict(answer.headers) == {
+        "Date": answer.headers["Date"],
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": "6",
+        "Cache-Control": "no-store",
+        "Connection": "close",
+    }
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz?format=json", "/"])
+def test_head_is_answered_as_get_without_a_body(site: ProbedSite, path: str) -> None:
+    head, get = site.ask(path, "HEAD"), site.ask(path)
+
+    assert head.body == ""
+    assert head.status == get.status
+    assert head.headers["Content-Length"] == get.headers["Content-Length"] != "0"
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("path", ["/", "/livez/", "/healthz", "/readyz/database?format=json", "http://site/"])
+def test_another_path_is_404_and_names_the_right_ones(site: ProbedSite, path: str) -> None:
+    answer = site.ask(path)
+
+    assert (answer.status, answer.body) == (404, "Here are /livez and /readyz.\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW", "get"])
+def test_another_method_is_405_and_is_told_the_right_ones(site: ProbedSite, method: str) -> None:
+    answer = site.ask("/readyz", method)
+
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("request_text", "answered"),
+    [
+        (b"GET /livez\r\n\r\n", b"HTTP/1.1 200 OK"),
+        (b"GET /livez HTTP/1.0\n\n", b"HTTP/1.1 200 OK"),
+        (b"GET /livez?%ff&;&= HTTP/1.1\r\nAccept: \xff;q=\xff\r\n\r\n", b"HTTP/1.1 200 OK"),
+        (b"GET /livez HTTP/1.1\r\nExpect: 100-continue\r\n\r\n", b"HTTP/1.1 100 Continue"),
+        (b"GARBAGE\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (b"\x16\x03\x01 \x02 \x00\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (b"GET /livez HTTP/2.0\r\n\r\n", b"HTTP/1.1 505 HTTP Version Not Supported"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found"),
+        (b"GET /livez HTTP/1.1\r\nA: " + b"a" * 70_000 + b"\r\n\r\n", b"HTTP/1.1 431 "),
+        (b"GET /livez HTTP/1.1\r\n" + b"A: a\r\n" * 200 + b"\r\n", b"HTTP/1.1 431 "),
+        (b"\r\n", b""),
+    ],
+)
+def test_whatever_is_sent_gets_an_answer_or_an_end_and_the_next_is_answered(
+    site: ProbedSite, request_text: bytes, answered: bytes
+) -> None:
+    with site.connect() as connection:
+        connection.sendall(request_text)
+        answer = read_to_end(connection)
+
+    assert answer.startswith(answered)
+    assert bool(answer) is bool(answered)
+    site.expect("/livez", 200, "ready")
+    assert site.said("probe", "Probe") == []
+
+
+# JSON
+
+
+def test_json_tells_the_condition_each_check_and_the_details(site: ProbedSite) -> None:
+    site.bus.subscribe("health", passes)
+    site.condition = Condition("reloading", "since 9:00", {"servers": {"default": {"root": Path("/srv")}}})
+    answer = site.ask("/readyz", Accept="application/json")
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    assert json.loads(answer.body) == {
+        "status": "ok",
+        "state": "reloading",
+        "reason": "since 9:00",
+        "checks": {"tests.plugins.test_health.passes": "ok"},
+        "servers": {"default": {"root": "/srv"}},
+    }
+
+
+def test_json_of_a_site_that_does_not_serve_says_so_and_that_it_lives(site: ProbedSite) -> None:
+    site.condition = Condition("draining", details={"left": 3})
+    answers = {path: site.ask(f"{path}?format=json") for path in ("/readyz", "/livez")}
+
+    told = {"state": "draining", "reason": "", "checks": {}, "left": 3}
+    assert json.loads(answers["/readyz"].body) == {"status": "unavailable", **told}
+    assert json.loads(answers["/livez"].body) == {"status": "ok", **told}
+    assert [answer.status for answer in answers.values()] == [503, 200]
+
+
+def test_details_that_cannot_be_told_are_logged(site: ProbedSite) -> None:
+    details: dict[str, Any] = {}
+    details["itself"] = details
+    site.condition = Condition("ready", details=details)
+    with site.connect() as connection:
+        connection.sendall(b"GET /livez?format=json HTTP/1.1\r\n\r\n")
+        assert read_to_end(connection) == b""
+
+    (logged,) = site.said("A probe was not answered")
+    assert "Circular reference" in logged
+    site.expect("/livez", 200, "ready")
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/*", False),
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/json, text/plain, */*", True),
+        ("text/html,application/xhtml+xml,application/json;q=0.9,*/*;q=0.8", False),
+        ("text/html, application/json", False),
+        ("text/plain;q=0.5,application/json", True),
+        ("text/plain ; q=0.5 , application/json ; q=0.8", True),
+        ("application/json;q=0.1, text/html;q=0.2", False),
+        ("application/json;q=0", False),
+        ("application/json;q=nonsense", True),
+        ("application/json-patch+json", False),
+    ],
+)
+def test_json_is_for_those_who_name_it_and_no_text_before(accept: str, expected: bool) -> None:
+    assert prefers_json(accept) is expected
+
+
+def test_accept_may_come_in_several_headers(site: ProbedSite) -> None:
+    with site.connect() as connection:
+        connection.sendall(
+            b"GET /livez HTTP/1.1\r\nAccept: text/html;q=0.3\r\nAccept: application/json\r\n\r\n"
+        )
+        assert read_answer(connection).headers["Content-Type"] == "application/json"
+
+
+# Checks
+
+
+def passes() -> None: ...
+
+
+class UntellableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def check_database() -> None:
+        raise error
+
+    return check_database
+
+
+RAISING = "tests.plugins.test_health.raising.<locals>.check_database"
+
+
+@pytest.mark.parametrize("result", [None, True, 0, "", [], object()])
+def test_a_check_that_returns_is_fine(site: ProbedSite, result: object) -> None:
+    site.bus.subscribe("health", lambda: result)
+
+    site.expect("/readyz", 200, "ready")
+    assert list(site.checks().values()) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"), [(False, "returned False"), ("no space left", "no space left")]
+)
+def test_a_check_that_returns_false_or_a_reason_fails(site: ProbedSite, result: object, reason: str) -> None:
+    def check_disk() -> object:
+        return result
+
+    site.bus.subscribe("health", check_disk)
+    name = f"{__name__}.{check_disk.__qualname__}"
+
+    site.expect("/readyz", 503, f"failed: {name}: {reason}")
+    assert site.checks() == {name: reason}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("server closed the connection\n\tunexpectedly"), None),
+        (KeyError(), "KeyError"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (UntellableError(), "UntellableError"),
+    ],
+)
+def test_a_check_that_raises_fails_by_name_and_harms_nobody(
+    site: ProbedSite, error: BaseException, reason: str | None
+) -> None:
+    site.bus.subscribe("health", raising(error))
+
+    for _ in range(2):
+        reason = reason or "OSError: server closed the connection unexpectedly"
+        site.expect("/readyz", 503, f"failed: {RAISING}: {reason}")
+        site.expect("/livez", 200, "ready")
+    assert site.bus.state is states.STARTED
+
+
+def test_each_check_that_fails_is_named_in_order_and_the_others_in_json(site: ProbedSite) -> None:
+    site.bus.subscribe("health", passes, 10)
+    site.bus.subscribe("health", raising(OSError("down")), 30)
+    site.bus.subscribe("health", raising(OSError("gone")), 20)
+    site.condition = Condition("reloading", "soon", {"servers": 2})
+    told = json.loads(site.ask("/readyz?format=json").body)
+
+    assert told == {
+        "status": "unavailable",
+        "state": "failed",
+        "reason": f"{RAISING}: OSError: gone; {RAISING} (2): OSError: down",
+        "checks": {
+            f"{__name__}.passes": "ok",
+            RAISING: "OSError: gone",
+            f"{RAISING} (2)": "OSError: down",
+        },
+        "servers": 2,
+    }
+
+
+def test_a_check_has_a_name_whatever_it_is(site: ProbedSite, gate: Gate) -> None:
+    gate.opened.set()
+    checks = [passes, partial(passes), partial(partial(max, 1), 2), gate, site.lines.copy, site.look]
+    for check in checks:
+        site.bus.subscribe("health", check)
+
+    assert list(site.checks()) == [
+        f"{__name__}.passes",
+        f"{__name__}.passes (2)",
+        "builtins.max",
+        GATE,
+        "list.copy",
+        f"{__name__}.ProbedSite.look",
+    ]
+
+
+@pytest.mark.parametrize("state", ["starting", "draining", "failed"])
+def test_checks_are_not_made_while_the_site_does_not_serve_nor_for_liveness(
+    site: ProbedSite, gate: Gate, state: str
+) -> None:
+    site.bus.subscribe("health", gate)
+    site.expect("/livez", 200, "ready")
+    site.condition = Condition(state)
+    site.expect("/readyz", 503, state)
+    site.expect("/livez", 200, state)
+
+    assert gate.calls == 0
+
+
+def test_a_site_that_drains_while_checks_are_made_is_draining(site: ProbedSite) -> None:
+    @site.bus.subscribe("health")
+    def check() -> str:
+        site.condition = Condition("draining")
+        return "of no interest any more"
+
+    site.expect("/readyz", 503, "draining")
+
+
+def test_checks_are_made_at_the_same_time(site: ProbedSite) -> None:
+    barrier = threading.Barrier(5, timeout=DEADLINE)
+    for _ in range(5):
+        site.bus.subscribe("health", lambda: str(threading.current_thread()) if barrier.wait() < 0 else None)
+
+    site.expect("/readyz", 200, "ready")
+
+
+def test_only_the_checks_of_this_process_are_made(site: ProbedSite) -> None:
+    site.bus.roles = {"site"}
+    site.bus.subscribe("health", passes)
+    site.bus.subscribe("health", raising(OSError()), role="worker")
+
+    assert list(site.checks()) == [f"{__name__}.passes"]
+
+
+def test_a_check_that_begins_to_fail_is_logged_once_and_so_is_its_end(site: ProbedSite, gate: Gate) -> None:
+    gate.opened.set()
+    site.bus.subscribe("health", gate)
+    for _ in range(2):
+        gate.result = "no space"
+        for _ in range(2):
+            assert site.ask("/readyz").status == 503
+        gate.result = None
+        for _ in range(2):
+            assert site.ask("/readyz").status == 200
+
+    logged = [(level, message) for level, message in site.lines if GATE in message]
+    assert logged == 2 * [
+        (30, f"The check {GATE} fails: no space"),
+        (20, f"The check {GATE} no longer fails."),
+    ]
+
+
+# Checks that hang
+
+
+def test_the_answer_comes_within_the_second_that_kubernetes_waits(
+    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert health.TIME_TO_CHECK == 0.8
+    site.bus.subscribe("health", gate)
+    site.bus.subscribe("health", Gate.__call__.__get__(gate))
+    begun = time.monotonic()
+    answer = site.ask("/readyz")
+    took = time.monotonic() - begun
+
+    assert answer.status == 503
+    assert took >= 0.8
+    assert took < 1.5  # one deadline for all of them, on a busy machine
+    gate.opened.set()
+    wait_until(lambda: site.ask("/readyz").status == 200)
+
+
+def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
+    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    site.bus.subscribe("health", gate)
+    site.bus.subscribe("health", passes)
+    for _ in range(3):
+        checks = site.checks()
+        assert checks.pop(f"{__name__}.passes") == "ok"
+        assert checks[GATE].startswith("hangs: no answer for 0.")
+        assert threads().count(f"Check {GATE}") == 1
+    assert gate.calls == 1
+
+    gate.opened.set()
+    wait_until(lambda: site.ask("/readyz").status == 200)
+    assert gate.calls in (2, 3)
+
+
+def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
+    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch, later: Later
+) -> None:
+    results = ["old news", None]
+
+    def check() -> Any:
+        gate()
+        return results.pop(0)
+
+    witness = Witness()
+    site.bus.subscribe("health", check, 10)
+    site.bus.subscribe("health", witness, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(health, "TIME_TO_CHECK", SOON)
+        assert site.ask("/readyz").status == 503
+    site.probes._checks._runs[check].begun -= 2 * DEADLINE  # so it has hung for long
+    answer = later(site.ask, "/readyz")
+    witness.expect(2)
+    gate.opened.set()
+
+    assert answer.result(DEADLINE).body == "ready\n"
+    assert (gate.calls, results) == (2, [])
+
+
+def test_probes_at_the_same_time_share_a_run(site: ProbedSite, gate: Gate, later: Later) -> None:
+    witness = Witness()
+    site.bus.subscribe("health", gate, 10)
+    site.bus.subscribe("health", witness, 20)
+    answers = []
+    for number in (1, 2, 3):
+        answers.append(later(site.ask, "/readyz"))
+        witness.expect(number)
+    gate.result = "shared"
+    gate.opened.set()
+
+    assert [answer.result(DEADLINE).body for answer in answers] == 3 * [f"failed: {GATE}: shared\n"]
+    assert gate.calls == 1
+
+
+def test_a_check_without_a_thread_to_be_had_fails(site: ProbedSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.bus.subscribe("health", passes)
+    with monkeypatch.context() as patch:
+        no_thread(patch, "Check")
+        assert site.checks() == {f"{__name__}.passes": "RuntimeError: can't start new thread"}
+
+    assert site.checks() == {f"{__name__}.passes": "ok"}
+
+
+# Clients
+
+
+def test_a_client_that_sends_nothing_is_cut_off(site: ProbedSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert health.TIME_TO_ASK == 2
+    monkeypatch.setattr(health, "TIME_TO_ASK", SOON)
+    begun = time.monotonic()
+    with site.connect() as connection:
+        assert read_to_end(connection) == b""
+
+    assert time.monotonic() - begun >= SOON
+    assert site.said("probe") == []
+
+
+def test_a_client_that_sends_a_little_now_and_then_is_cut_off_too(
+    site: ProbedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "TIME_TO_ASK", 3 * SOON)
+    deadline = time.monotonic() + DEADLINE
+    with site.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        while not select.select([connection], [], [], SOON / 5)[0]:
+            assert time.monotonic() < deadline
+            connection.sendall(b"x")
+        assert read_to_end(connection) == b""
+
+
+def test_a_request_may_come_in_parts(site: ProbedSite) -> None:
+    with site.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (b"GET /li", b"vez HTT", b"P/1.1\r\nAccept: application", b"/json\r", b"\n\r\n"):
+            connection.sendall(part)
+            time.sleep(0.01)  # so that each is read alone
+        assert json.loads(read_answer(connection).body)["state"] == "ready"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\n", b"GET /readyz HTTP/1.1\r\n\r\n"])
+def test_a_client_that_resets_the_connection_harms_nobody(site: ProbedSite, gate: Gate, sent: bytes) -> None:
+    site.bus.subscribe("health", gate)
+    connection = site.connect()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.sendall(sent)
+    if sent.endswith(b"\r\n\r\n"):
+        assert gate.entered.wait(DEADLINE)
+    connection.close()
+    gate.opened.set()
+    wait_until(lambda: "Probe" not in threads())
+
+    site.expect("/readyz", 200, "ready")
+    assert site.said("probe") == []
+
+
+def test_of_many_connections_those_above_the_limit_wait_and_all_are_answered(site: ProbedSite) -> None:
+    clients = [site.connect() for _ in range(3 * MOST_CONNECTIONS)]
+    wait_until(lambda: threads().count("Probe") == MOST_CONNECTIONS)
+    for _ in range(2):  # rounds in which the switchboard looks at all of its descriptors
+        take_a_turn(site.switchboard)
+    assert threads().count("Probe") == MOST_CONNECTIONS
+
+    for client in clients:
+        client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+    for client in clients:
+        with client:
+            assert read_answer(client).status == 200
+
+
+def test_who_is_connected_is_answered_while_no_descriptor_is_free_and_others_are_after(
+    site: ProbedSite,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with site.connect() as connected, socket.socket() as waiting:
+        wait_until(lambda: "Probe" in threads())
+        waiting.settimeout(DEADLINE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            waiting.connect(site.sockets[0].getsockname())
+            for client in (waiting, connected):
+                client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert read_to_end(connected).startswith(b"HTTP/1.1 200 OK")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert read_to_end(waiting).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_without_a_thread_to_be_had_a_connection_is_closed_and_no_more(
+    site: ProbedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        no_thread(patch, "Probe")
+        with site.connect() as lost:
+            assert read_to_end(lost) == b""
+
+    site.expect("/livez", 200, "ready")
+
+
+def test_each_socket_is_answered_on(
+    silent: ProbedSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a Unix socket's path is short
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind("probes.sock")
+    unix.listen()
+    silent.sockets += [socket.create_server(("127.0.0.1", 0)), unix]
+    silent.bus.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect("probes.sock")
+        for connection in (client, silent.connect(0), silent.connect(1)):
+            connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            with connection:
+                assert read_answer(connection).body == "ready\n"
+
+
+# Start and exit
+
+
+def test_nobody_is_answered_before_the_start_and_who_has_asked_is_then(silent: ProbedSite) -> None:
+    with silent.connect() as early:
+        early.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        assert not select.select([early], [], [], SOON)[0]
+        silent.bus.start()
+        assert read_answer(early).status == 200
+
+
+def test_while_nobody_asks_there_is_no_thread_but_the_switchboards(silent: ProbedSite) -> None:
+    before = threads()
+    silent.bus.start()
+    silent.expect("/readyz", 200, "ready")
+    wait_until(lambda: "Probe" not in threads())
+
+    assert threads() == [*before, "Site switchboard"]
+
+
+def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(silent: ProbedSite) -> None:
+    silent.bus.wait_for(lambda: True)  # which opens the pipe that the main thread sleeps on
+    opened = descriptors()
+    for _ in range(3):
+        silent.bus.start()
+        silent.probes.start()  # likewise
+        silent.expect("/readyz", 200, "ready")
+        silent.bus.stop()
+        silent.expect("/livez", 200, "ready")
+        silent.bus.start()
+        silent.expect("/readyz", 200, "ready")
+        silent.bus.exit()
+        silent.probes.exit()
+        assert descriptors() == opened
+
+
+def test_after_the_exit_nobody_is_answered_though_the_socket_is_open(site: ProbedSite) -> None:
+    site.bus.exit()
+    with site.connect() as late:
+        late.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        take_a_turn(site.switchboard)
+        assert "Probe" not in threads()
+        assert not select.select([late], [], [], SOON)[0]
+
+
+def test_an_exit_closes_the_connections_on_which_nothing_was_asked(site: ProbedSite) -> None:
+    with site.connect() as silent, site.connect() as half:
+        half.sendall(b"GET /livez HTTP/1.1\r\nHost:")
+        wait_until(lambda: threads().count("Probe") == 2)
+        before = time.monotonic()
+        site.bus.exit()
+        assert time.monotonic() - before < DEADLINE / 2
+        assert "Probe" not in threads()
+        assert read_to_end(silent) == b""
+
+
+def test_an_exit_waits_for_an_answer_under_way(site: ProbedSite, gate: Gate, later: Later) -> None:
+    site.bus.subscribe("health", gate)
+    answer = later(site.ask, "/readyz")
+    assert gate.entered.wait(DEADLINE)
+    site.bus.subscribe("exit", gate.opened.set, 88)
+    site.bus.exit()
+
+    assert "Probe" not in threads()
+    assert f"Check {GATE}" not in threads()
+    assert answer.result(DEADLINE).body == "ready\n"
+
+
+def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
+    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert health.TIME_TO_END == 1
+    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health, "TIME_TO_END", 2 * SOON)
+    site.bus.subscribe("health", gate)
+    assert site.ask("/readyz").status == 503
+    begun = time.monotonic()
+    site.bus.exit()
+
+    assert 2 * SOON <= time.monotonic() - begun < DEADLINE / 2
+    assert site.said("Not waited for") == [f"Not waited for any longer: Check {GATE}"]
+    gate.opened.set()
+    wait_until(lambda: f"Check {GATE}" not in threads())
+
+
+def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
+    site: ProbedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    site.bus.subscribe("health", site.bus.exit)
+    answer = site.ask("/readyz")
+    site.bus.block()
+
+    assert answer.status in (200, 503)
+    assert site.said("Not waited for") == []
+    wait_until(lambda: not any(name.startswith("Check") for name in threads()))
+
+
+def test_a_start_that_fails_leaves_nothing(silent: ProbedSite) -> None:
+    silent.bus.wait_for(lambda: True)
+    opened = descriptors()
+    closed = socket.socket()
+    closed.close()
+    silent.sockets.append(closed)
+    with pytest.raises(ChannelFailures, match="Bad file descriptor"):
+        silent.bus.start()
+
+    assert silent.bus.state is states.EXITING
+    assert descriptors() == opened
+
+
+# Other processes
+
+
+PROGRAM = """
+import socket
+import urllib.request
+
+from django_wspbus.link import Switchboard
+from django_wspbus.plugins.health import Condition, Probes
+from django_wspbus.wspbus import Bus
+
+used = []
+
+
+def check():
+    used.append("bare")
+
+
+SETUP
+
+bus, switchboard, listener = Bus(), Switchboard(), socket.create_server(("127.0.0.1", 0))
+Probes(bus, lambda: [listener], switchboard, lambda: Condition("ready")).subscribe()
+bus.subscribe("health", lambda: check())
+bus.start()
+with urllib.request.urlopen(f"http://127.0.0.1:{listener.getsockname()[1]}/readyz", timeout=20) as answer:
+    print(answer.read().decode(), end="")
+bus.exit()
+switchboard.close()
+listener.close()
+"""
+
+DATABASE = """
+import django
+from django.db import connection
+
+django.setup()
+
+
+def check():
+    connection.ensure_connection()
+    used.append(connection.connection)
+"""
+
+USE = """
+try:
+    used[0].execute("select 1")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_the_database_connections_of_a_check_are_closed_after_it(project: Project) -> None:
+    project.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}})
+    project.write("probed.py", PROGRAM.replace("SETUP", DATABASE) + USE)
+    with project.start("probed.py") as program:
+        assert program.wait() == 0
+
+    assert program.lines == ["ready", "Cannot operate on a closed database."]
+
+
+def test_on_a_bare_bus_in_a_process_without_settings_it_answers_too() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM.replace("SETUP", "")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("ready\n", "")
