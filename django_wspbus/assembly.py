@@ -176,6 +176,8 @@ class SiteProcess:
         if self.inherited is not None:
             aliases = [each.alias for each in self.servers if isinstance(each, ChildServer)]
             self.children.adopt(self.inherited.children, aliases)
+            # What the trial could not show must not take down what serves.
+            bus.outlives_failed_start = True
 
     def dismantle(self) -> None:
         """Undo `build` and `subscribe`, and end what a restart would have kept."""
@@ -184,6 +186,7 @@ class SiteProcess:
         for plugin in reversed(self.plugins):
             plugin.unsubscribe()
         self.switchboard.close()
+        self.bus.outlives_failed_start = False
         self.bus.site = NoSite()
         self.bus.roles = frozenset()
 
@@ -240,6 +243,8 @@ class SiteProcess:
             return Condition("starting", "", details)
         if bus.state is not bus.states.STARTED:
             return Condition("draining", "the site is stopped", details)
+        if bus.failed_start:
+            return Condition("failed", str(refusal_of(bus.failed_start)), details)
         failures = [failure for server in self.servers if (failure := server.failure) is not None]
         if failures:
             return Condition("failed", "; ".join(failures), details)

@@ -298,6 +298,10 @@ class Bus:
 
     def __init__(self, stop_timeout: float | None = None) -> None:
         self.stop_timeout = stop_timeout
+        self.logs_failed_start = True
+        """Whether failures of ``start`` are logged; whoever starts the bus may tell of them instead."""
+        self.outlives_failed_start = False
+        """Whether a start goes on to its end whatever fails, as there is something to lose by an exit."""
         self.listeners: dict[str, set[Listener]] = _Channels(
             {channel: set() for channel in BUILT_IN_CHANNELS}, self._forget_plans
         )
@@ -326,6 +330,7 @@ class Bus:
         self._deadline: float | None = None
         self._running: tuple[str, Listener] | None = None
         self._failed = False
+        self._failed_start: ChannelFailures | None = None
         self._guarded = False
         self._carried_on = False
         self._asked: dict[str, deque[Callable[[Exception | None], Any]]] = {
@@ -532,6 +537,8 @@ class Bus:
             _spoil(error, bool(failures))
             raise error
         failures._exceptions.append(error)
+        if channel == "start" and not self.logs_failed_start:
+            return
         # What fails to log cannot be logged.
         if channel != "log" and self.plan("log"):
             # The refusal of a start is for whoever started the bus, and catches it.
@@ -736,10 +743,15 @@ class Bus:
             self.execv = False  # of an exit that is over
         self._guard()
         self._exit_asked = self._failed = False
-        self._deadline = None
+        self._deadline = self._failed_start = None
         try:
             self._enter(State.STARTING)
-            self._call_all("start", until=self._exit_is_asked)
+            try:
+                self._call_all("start", until=self._exit_is_asked)
+            except ChannelFailures as failures:
+                if not self.outlives_failed_start:
+                    raise
+                self._failed_start = failures
         except BaseException as error:
             if self.state is not State.STARTING:
                 raise  # a forked child leaves: the start was its parent's
@@ -760,6 +772,8 @@ class Bus:
         message = "Shutting down due to error in start listener:"
         if not isinstance(error, ChannelFailures):
             self.log(f"{message} {error!r}", level=40)
+        elif not self.logs_failed_start:
+            pass
         elif self.plan("log"):
             expected = all(isinstance(each, Refusal) for each in error.get_instances())
             self.log(f"{message} {error}", level=20 if expected else 40)
@@ -846,7 +860,7 @@ class Bus:
             except BaseException as error:
                 _cut_context(error, handled)
                 self._note_failure(failures, channel, callback, error)
-                if channel == "start" and isinstance(error, Refusal):
+                if channel == "start" and isinstance(error, Refusal) and not self.outlives_failed_start:
                     return
             finally:
                 self._running = None
@@ -883,6 +897,11 @@ class Bus:
     def deadline(self) -> float | None:
         """When the exit under way has to be over, as of `time.monotonic`; None: there is no such time."""
         return self._deadline
+
+    @property
+    def failed_start(self) -> ChannelFailures | None:
+        """What failed during a start that was completed all the same."""
+        return self._failed_start
 
     @property
     def failed(self) -> bool:

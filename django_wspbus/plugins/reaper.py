@@ -37,13 +37,14 @@ def start_timer(seconds: float, function: Callable[[], None]) -> threading.Timer
 
 
 class Reaper(Plugin):
-    """Reaps what is reparented to this process, if it is PID 1, and takes no status from anybody.
+    """Reaps what is reparented to PID 1, and takes no status from anybody who asks for it in time.
 
     A zombie that is a second old is an orphan, unless it is one of ``own()``, whose owner reaps it,
     or that of a `subprocess.Popen` or a `multiprocessing.Process`, which then learns its status.
     The child of an ``os.fork()`` cannot be told from an orphan: whoever forks has that second to wait.
 
-    ``later(seconds, function)`` calls a function in any thread; ``pid``: that of the process to work in.
+    ``later(seconds, function)`` calls a function after a while, in any thread. ``pid``: which process
+    has the duty; in any other the plugin does nothing.
     """
 
     role = "site"
@@ -68,7 +69,7 @@ class Reaper(Plugin):
 
     def subscribe(self) -> None:
         """Install the handler of SIGCHLD, if this is the process; to be called in the main thread."""
-        if os.getpid() == self.pid:
+        if os.getpid() == self.pid and not self._is_active:
             super().subscribe()
             self._is_active = True
             self._previous = signal.signal(signal.SIGCHLD, self._handle)
@@ -85,7 +86,7 @@ class Reaper(Plugin):
             self._seen, self._is_awaited = {}, False
 
     def start(self) -> None:
-        self.bus.defer(self.reap)  # orphans may be older than this plugin, and be it by a restart
+        self.bus.defer(self.reap)  # orphans may be older than the plugin, as after a restart
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self.pid:  # and not forked off it
@@ -97,8 +98,8 @@ class Reaper(Plugin):
         """Reap the zombies that are old enough; come back while there are any."""
         if self._is_awaited or not self._is_active:
             return
-        now = time.monotonic()
-        self._seen = {pid: self._seen.get(pid, now) for pid in zombies()}
+        found, now = zombies(), time.monotonic()
+        self._seen = {pid: self._seen.get(pid, now) for pid in found}
         old = {pid for pid, since in self._seen.items() if now - since >= GRACE}.difference(self.own())
         if old:
             for pid in old - tell_owners(old):

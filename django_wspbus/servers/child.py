@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..wspbus import Bus
 from .backoff import MOST, Backoff
 from .base import Server
-from .children import PATIENCE, Children
+from .children import Children
 from .generation import Generation
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ChildServer(Server):
     def tell_to_stop(self) -> None:
         """Have the child answer what is in flight and leave."""
         if self.current is not None and not self.bus.execv:
-            self.children.dismiss(self.current, self.time_to_stop())
+            self.children.dismiss(self.current)
 
     def stop(self) -> None:
         self.tell_to_stop()
@@ -163,7 +163,7 @@ class ChildServer(Server):
         elif successor.is_settled or successor.age > timeout:
             self._successor = None
             why = successor.why_not_ready(timeout)
-            self.children.dismiss(successor, PATIENCE)
+            self.children.dismiss(successor)
             self.trouble = why
             self._tell(
                 f"The server {self.alias!r} does not start again: {why}\n"
@@ -189,7 +189,7 @@ class ChildServer(Server):
         """Give up starting the old code again: new code is about to be booted."""
         successor, self._successor = self._successor, None
         if successor is not None:
-            self.children.dismiss(successor, PATIENCE)
+            self.children.dismiss(successor)
 
     def go_on(self) -> None:
         """No new code has come of that: look what the old needs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..link import Link, Message, Switchboard
 from ..plugin import Plugin
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
-from .base import RESERVE, time_to_stop
+from .base import time_to_stop
 from .generation import Generation
 from .spawn import spawn_server
 
@@ -77,11 +77,13 @@ class Children(Plugin):
             if old is not None:
                 self.dismiss(old)
 
-    def dismiss(self, generation: Generation, within: float | None = None) -> None:
+    def dismiss(self, generation: Generation) -> None:
         """Have a child answer what is in flight and leave; it is killed when its time is up."""
-        within = self.site.stop_timeout * (1 - RESERVE) if within is None else within
         if generation in self.leaving:
             return
+        within = self.time_to_stop()
+        if not generation.is_serving:
+            within = min(within, PATIENCE)
         if generation in self.booting:
             self.booting.remove(generation)
         if self.serving.get(generation.alias) is generation:
@@ -94,7 +96,7 @@ class Children(Plugin):
         """Have children that never served leave, and wait until they have."""
         ended = list(generations)
         for generation in ended:
-            self.dismiss(generation, PATIENCE)
+            self.dismiss(generation)
         self.bus.wait_for(lambda: all(generation.is_gone for generation in ended), PATIENCE)
         for generation in ended:
             if generation in self.leaving:
@@ -132,8 +134,7 @@ class Children(Plugin):
     def leave(self) -> list[str]:
         """Have all leave within the time for a stop; return what has failed meanwhile."""
         for generation in self.everyone():
-            most = self.time_to_stop()
-            self.dismiss(generation, most if generation.is_serving else min(most, PATIENCE))
+            self.dismiss(generation)
         failed = []
         self.bus.wait_for(
             lambda: all(each.is_gone or each.is_overdue for each in self.leaving), self.time_to_stop()

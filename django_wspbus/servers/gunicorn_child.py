@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,8 +26,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.workers.sync import SyncWorker
 
+from ..application import explain
 from ..site import RemoteSite
-from ..wspbus import Bus, ChannelFailures, Refusal
+from ..wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
 from .backoff import Backoff
 from .boot import die_with
 from .generation import DRAIN, SERVE
@@ -91,7 +91,8 @@ def give_up(site: RemoteSite, reason: str = "", status: int = 1, leave_with: int
 
     Without a ``reason`` it is the traceback of the exception that is being handled.
     """
-    reason = reason or "\n" + "".join(traceback.format_exception(sys.exception())).rstrip()
+    error = sys.exception()
+    reason = reason or (f"its boot failed.\n{explain(error)}" if error else "its boot failed.")
     site.tell(failed=reason[-MOST_OF_A_REASON:], status=status)
     raise SystemExit(Arbiter.WORKER_BOOT_ERROR if leave_with is None else leave_with) from None
 
@@ -217,10 +218,12 @@ class Child:
         accept_term()
         with Heartbeat(worker, bus, self.settings.ready_timeout):
             self.has_begun = True
+            bus.logs_failed_start = False  # the site does, once for all workers
             try:
                 bus.start()
-            except ChannelFailures as failures:  # logged here, where they happened
-                self.give_up(f"a start listener of worker {os.getpid()} failed: {failures}", status=70)
+            except ChannelFailures as failures:
+                reasons = "\n".join(map(explain, failures.get_instances()))
+                self.give_up(f"a start listener of worker {os.getpid()} failed.\n{reasons}", EX_SOFTWARE)
             if bus.state is bus.states.STARTED:
                 self.warm_up()
                 self.site.tell(ready=os.getpid())

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,7 @@ class Sockets(Plugin):
         self.owner = owner
         self.bound: dict[str, list[Bound]] = {}
         self.passed = PassedSockets([])
-        self.kept: set[tuple[str, str]] | None = None
-        """Of which holder and address the next program wants the socket; None: of all."""
+        self._kept: set[tuple[str, str]] | None = None  # holder and address; None: all of them
         self._inherited = {(each["holder"], each["address"]): each for each in inherited}
 
     def start(self) -> None:
@@ -170,9 +169,6 @@ class Sockets(Plugin):
             if bound.address.kind != "systemd" and self._is_kept(holder, bound)
         ]
 
-    def _is_kept(self, holder: str, bound: Bound) -> bool:
-        return self.kept is None or (holder, str(bound.address)) in self.kept
-
     def hand_on(self) -> list[dict[str, Any]]:
         """Return those that the next program wants, and close the others."""
         held = self.held()
@@ -183,28 +179,33 @@ class Sockets(Plugin):
         self.passed.hand_on()
         return held
 
-    @contextlib.contextmanager
-    def adding(self, wanted: Iterable[Mapping[str, Any]]) -> Iterator[None]:
-        """Bind what the next program wants besides, ``{"holder", "address", "backlog"}`` each.
-
-        They are closed again if the body fails; else the next program gets what it wants.
-        """
-        wanted = list(wanted)
+    def add(self, wanted: Iterable[Mapping[str, Any]]) -> list[tuple[str, Bound]]:
+        """Bind what the next program wants besides; ``wanted``: all that it wants, as `keep` has it."""
         added: list[tuple[str, Bound]] = []
         try:
             for each in wanted:
                 holder, address = each["holder"], parse(each["address"])
-                if address.kind == "systemd" or any(bound.address == address for bound in self.of(holder)):
-                    continue
-                added += [(holder, bound) for bound in self.bind(holder, address, each["backlog"])]
-                self.bound.setdefault(holder, []).append(added[-1][1])
-            yield
+                if address.kind != "systemd" and address not in [bound.address for bound in self.of(holder)]:
+                    (bound,) = self.bind(holder, address, each["backlog"])
+                    self.bound.setdefault(holder, []).append(bound)
+                    added.append((holder, bound))
         except BaseException:
-            for holder, bound in added:
-                self.bound[holder].remove(bound)
-                bound.close()
+            self.drop(added)
             raise
-        self.kept = {(each["holder"], each["address"]) for each in wanted}
+        return added
+
+    def drop(self, added: Iterable[tuple[str, Bound]]) -> None:
+        """Close again what was added."""
+        for holder, bound in added:
+            self.bound[holder].remove(bound)
+            bound.close()
+
+    def keep(self, wanted: Iterable[Mapping[str, Any]]) -> None:
+        """Hand on no others than these, ``{"holder", "address", "backlog"}`` each."""
+        self._kept = {(each["holder"], each["address"]) for each in wanted}
+
+    def _is_kept(self, holder: str, bound: Bound) -> bool:
+        return self._kept is None or (holder, str(bound.address)) in self._kept
 
 
 class PassedSockets:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..conf import setting_path
@@ -20,8 +20,6 @@ from .trial import Trial, own_command
 if TYPE_CHECKING:
     from ..conf import Settings
     from .base import Server
-
-Boot = Callable[[], Generation]
 
 
 class Swap(Plugin):
@@ -67,27 +65,38 @@ class Swap(Plugin):
             f"Reloading{', but for the servers of the site process: ' + ', '.join(kept) if kept else ''}; "
             "what runs in the site process keeps its code until a restart."
         )
-        if self.child_servers:
-            with self._under_way("reload"):
-                began = time.monotonic()
-                booted = self._boot({server.alias: server.boot for server in self.child_servers})
-                self.children.switch(booted)
-                self._tell("Reloaded", booted, began)
+        if not self.child_servers:
+            return
+        with self._under_way("reload"), contextlib.ExitStack() as undone:
+            began = time.monotonic()
+            booted: list[Generation] = []
+            undone.callback(lambda: self.children.end(reversed(booted)))
+            for server in self.child_servers:
+                booted.append(server.boot())
+            self._await(booted)
+            undone.pop_all()
+            self.children.switch(booted)
+            self._tell("Reloaded", booted, began)
 
     # Restart
 
     def before_restart(self) -> None:
         """Try the next program, and boot the children that it is to take over; or refuse it."""
-        with self._under_way("restart"):
+        with self._under_way("restart"), contextlib.ExitStack() as undone:
             began = time.monotonic()
+            booting = {server.alias: server.boot() for server in self.child_servers}  # beside the trial
+            undone.callback(lambda: self.children.end(booting.values()))
             report = self._try_program()
             servers: Mapping[str, Any] = report["servers"]
             self._compare_binds(servers)
-            with self.sockets.adding(report["sockets"]):
-                runs = {alias: told["run"] for alias, told in servers.items() if told["run"]}
-                booted = self._boot({alias: self._boot_of(alias, run) for alias, run in runs.items()})
+            undone.callback(self.sockets.drop, self.sockets.add(report["sockets"]))
+            runs = {alias: told["run"] for alias, told in servers.items() if told["run"]}
+            booted = [self._boot(booting, alias, run) for alias, run in runs.items()]
+            self._await(booted)
+            undone.pop_all()
+            self.sockets.keep(report["sockets"])
             self.children.switch(booted)
-            self._part_with_others({generation.alias for generation in booted})
+            self._part_with_others(booted)
             self.pidfile = report["pidfile"]
             self._tell("Restarting", booted, began)
 
@@ -106,6 +115,12 @@ class Swap(Plugin):
             trial.close()
             self.children.others.remove(trial.pid)
 
+    def _boot(self, booting: dict[str, Generation], alias: str, run: str) -> Generation:
+        """Return the child of a server, which is booting already unless the server is a new one."""
+        if alias not in booting:
+            booting[alias] = self.children.boot(alias, run, self.sockets.descriptors(alias))
+        return booting[alias]
+
     def _own_pidfile(self) -> str | None:
         return None if self.site.pidfile is None else str(self.site.pidfile)
 
@@ -120,16 +135,16 @@ class Swap(Plugin):
                     f"{', '.join(after)}: a restart keeps the sockets. Stop the site and start it again."
                 )
 
-    def _boot_of(self, alias: str, run: str) -> Boot:
-        return lambda: self.children.boot(alias, run, self.sockets.descriptors(alias))
-
-    def _part_with_others(self, aliases: Iterable[str]) -> None:
-        for alias in set(self.children.serving) - set(aliases):
-            self.children.dismiss(self.children.serving[alias])
+    def _part_with_others(self, booted: Iterable[Generation]) -> None:
+        """Dismiss the children of servers that the next program does not have, or has in its own process."""
+        wanted = list(booted)
+        for generation in [*self.children.serving.values(), *self.children.booting]:
+            if generation not in wanted:
+                self.children.dismiss(generation)
 
     # Both
 
-    @contextmanager
+    @contextlib.contextmanager
     def _under_way(self, what: str) -> Iterator[None]:
         self.under_way = what
         self.children.swapping = True
@@ -152,33 +167,23 @@ class Swap(Plugin):
             for server in self.child_servers:
                 self.bus.defer(server.go_on)
 
-    def _boot(self, boots: Mapping[str, Boot]) -> list[Generation]:
-        """Boot children, and return them once all are ready; a `Refusal` if one is not."""
-        booted: list[Generation] = []
+    def _await(self, booted: Sequence[Generation]) -> None:
+        """Wait until all are ready; a `Refusal` if one does not get so far."""
         timeout = self.site.ready_timeout
-        try:
-            for boot in boots.values():
-                booted.append(boot())
-            self.bus.wait_for(lambda: self._is_decided(booted), timeout)
-            self._go_on_unless_exiting()
-            late = [generation for generation in booted if not generation.is_ready]
-            late.sort(key=lambda generation: not generation.is_settled)  # those that failed, before the rest
-            for generation in late[:1]:
-                why = generation.why_not_ready(timeout)
-                raise Refusal(
-                    f"the server {generation.alias!r} did not start: {why}", status=generation.status
-                )
-        except BaseException:
-            self.children.end(reversed(booted))
-            raise
-        return booted
+        left = timeout - max((generation.age for generation in booted), default=0)
+        self.bus.wait_for(lambda: self._is_decided(booted), max(left, 0))
+        self._go_on_unless_exiting()
+        late = [generation for generation in booted if not generation.is_ready]
+        late.sort(key=lambda generation: not generation.is_settled)  # those that failed, before the rest
+        for generation in late[:1]:
+            why = f"the server {generation.alias!r} did not start: {generation.why_not_ready(timeout)}"
+            raise Refusal(why, status=generation.status)
 
     def _go_on_unless_exiting(self) -> None:
         if self.bus.exit_asked:
             raise Refusal("The site exits.")
 
-    def _is_decided(self, booted: Iterable[Generation]) -> bool:
-        booted = list(booted)
+    def _is_decided(self, booted: Sequence[Generation]) -> bool:
         failed = any(generation.is_settled and not generation.is_ready for generation in booted)
         return failed or self.bus.exit_asked or all(generation.is_ready for generation in booted)
 

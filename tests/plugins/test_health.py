@@ -153,6 +153,8 @@ class Witness:
     def expect(self, calls: int) -> None:
         with self.changed:
             assert self.changed.wait_for(lambda: self.calls == calls, DEADLINE), self.calls
+        # Else the next probe might share this run.
+        wait_until(lambda: f"Check {__name__}.Witness" not in threads())
 
 
 def no_thread(patch: pytest.MonkeyPatch, name: str) -> None:
@@ -176,6 +178,13 @@ def take_a_turn(switchboard: Switchboard) -> None:
         theirs.send(b".")
         assert looked.wait(DEADLINE)
         switchboard.forget(ours.fileno())
+
+
+def descriptors_of(site: ProbedSite) -> int:
+    """Return how many descriptors are open, now that bus and switchboard have theirs."""
+    site.bus.wait_for(lambda: True)
+    take_a_turn(site.switchboard)
+    return descriptors()
 
 
 GATE = "tests.plugins.test_health.Gate"
@@ -647,6 +656,7 @@ def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
     with monkeypatch.context() as patch:
         patch.setattr(health, "TIME_TO_CHECK", SOON)
         assert site.ask("/readyz").status == 503
+    witness.expect(1)
     site.probes._checks._runs[check].begun -= 2 * DEADLINE  # so it has hung for long
     answer = later(site.ask, "/readyz")
     witness.expect(2)
@@ -767,6 +777,12 @@ def test_who_is_connected_is_answered_while_no_descriptor_is_free_and_others_are
         assert read_to_end(waiting).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_a_connection_that_is_gone_before_it_is_accepted_is_not_waited_for(site: ProbedSite) -> None:
+    site.probes._accept(site.probes._listening[0])
+
+    assert "Probe" not in threads()
+
+
 def test_without_a_thread_to_be_had_a_connection_is_closed_and_no_more(
     site: ProbedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -817,8 +833,7 @@ def test_while_nobody_asks_there_is_no_thread_but_the_switchboards(silent: Probe
 
 
 def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(silent: ProbedSite) -> None:
-    silent.bus.wait_for(lambda: True)  # which opens the pipe that the main thread sleeps on
-    opened = descriptors()
+    opened = descriptors_of(silent)
     for _ in range(3):
         silent.bus.start()
         silent.probes.start()  # likewise
@@ -896,8 +911,7 @@ def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
 
 
 def test_a_start_that_fails_leaves_nothing(silent: ProbedSite) -> None:
-    silent.bus.wait_for(lambda: True)
-    opened = descriptors()
+    opened = descriptors_of(silent)
     closed = socket.socket()
     closed.close()
     silent.sockets.append(closed)
