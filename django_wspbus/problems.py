@@ -10,7 +10,7 @@ IDS = {
     "E001": "A key that is not known.",
     "E002": "A value of the wrong type or shape.",
     "E003": "An address that cannot be bound: no address, or a port out of range.",
-    "E004": "An address that two servers, or one server twice, would bind.",
+    "E004": "An address that two servers, one server twice, or the probes too, would bind.",
     "E005": "A dotted path that does not import.",
     "E006": "An application that is not callable.",
     "E007": "An unknown signal.",

@@ -21,11 +21,11 @@ class Site:
     """What can be asked of a site. `SiteUnreachable` is raised where there is none."""
 
     def graceful(self) -> None:
-        """Renew what serves; return once the new code does. If it does not come up, the reason is raised."""
+        """Renew what serves; return once the new code does. RuntimeError, with the reason, if it does not."""
         self.ask("graceful")
 
     def restart(self) -> None:
-        """Have the whole site restarted; return once its new code has been tried. A refusal is raised."""
+        """Have the site restarted; return once its new code has been tried. RuntimeError if it is refused."""
         self.ask("restart")
 
     def exit(self) -> None:
@@ -71,9 +71,17 @@ class LocalSite(Site):
         if what == "exit" and threading.current_thread() is not threading.main_thread():
             self._bus.defer(self._bus.exit)  # a request that asks is to be answered before
             return None
-        if what in ("graceful", "restart", "exit"):
-            return getattr(self._bus, what)()
+        if what == "exit":
+            return self._bus.exit()
+        if what in ("graceful", "restart"):
+            return self._renew(what)
         raise ValueError(f"A site knows no {what!r}.")
+
+    def _renew(self, what: str) -> None:
+        try:
+            getattr(self._bus, what)()
+        except ChannelFailures as failures:  # the same as from any other process
+            raise RuntimeError(_reasons(failures)) from failures
 
     def answer(self, link: Link, message: Message) -> None:
         """Answer what another process asked, in the thread that moves the bus."""
@@ -112,8 +120,12 @@ def _outcome(error: Exception | None) -> Message:
     if error is None:
         return {"result": None}
     if isinstance(error, ChannelFailures):
-        return {"error": "\n".join(map(_reason, error.get_instances()))}
+        return {"error": _reasons(error)}
     return {"error": _reason(error)}
+
+
+def _reasons(failures: ChannelFailures) -> str:
+    return "\n".join(map(_reason, failures.get_instances()))
 
 
 def _reason(error: BaseException) -> str:

@@ -609,8 +609,8 @@ class Bus:
     def restart(self) -> None:
         """Exit, and have the thread in `block` execute the process anew, command line and all.
 
-        Listeners of ``before_restart`` may refuse that while the bus is STARTED: if one fails,
-        nothing else happens, and `ChannelFailures` is raised, as by `graceful`.
+        Listeners of ``before_restart`` may refuse that while the bus is STARTED: at the first that
+        fails nothing else happens, and `ChannelFailures` is raised, as by `graceful`.
         """
         if self.state is State.STARTED and not self._exit_asked and self.plan("before_restart"):
             self._ask("restart")
@@ -670,7 +670,11 @@ class Bus:
             self._wake()
 
     def _try_restart(self) -> None:
-        self._call_all("before_restart")
+        failures = ChannelFailures()
+        listeners = iter(self.plan("before_restart"))
+        self._call_each("before_restart", listeners, failures, lambda: bool(failures) or self._exit_asked)
+        if failures:
+            raise failures
         if not self._exit_asked:
             self._exit_asked = self.execv = True
             self._pending.append(self._exit)

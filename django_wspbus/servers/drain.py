@@ -61,12 +61,15 @@ class Drain(Plugin):
             waited += step
 
     def turn_away(self) -> None:
-        """The servers have stopped: answer who came too late, and close the sockets."""
+        """The servers have stopped: answer who came too late, and close what nobody will serve any more."""
         self._has_served = False
-        if self._is_final:
-            bounds = self.sockets.of_servers()
-            for bound in bounds:
-                turn_away(bound, min(PATIENCE, self._time_left() / (2 * len(bounds))))
+        parted = []
+        if self.bus.execv:
+            parted = self.sockets.unwanted()
+        elif self.bus.exit_asked:
+            parted = self.sockets.of_servers()
+        for bound in parted:
+            turn_away(bound, min(PATIENCE, self._time_left() / (2 * len(parted))))
 
     def _time_left(self) -> float:
         return PATIENCE if self.bus.deadline is None else max(self.bus.deadline - time.monotonic(), 0)

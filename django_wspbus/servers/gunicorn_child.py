@@ -64,7 +64,10 @@ def run(start: dict[str, Any], pair: socket.socket) -> None:
 
         settings, _ = conf.read(start["overrides"])
         if settings is None or start["alias"] not in settings.servers:
-            raise Refusal(f"the settings on disk have no valid server {start['alias']!r} any more.")
+            raise Refusal(
+                f"the settings on disk have no valid server {start['alias']!r} any more: "
+                "check them, and restart the site if it is to go."
+            )
         child = Child(start, settings, site, pair)
         application = Application(child)
     except Refusal as refusal:

@@ -135,6 +135,15 @@ class Sockets(Plugin):
         aliases = [holder for holder in self.bound if not _is_setting(holder)]
         return [each for alias in aliases for each in self.bound[alias] if each in self.own()]
 
+    def unwanted(self) -> list[Bound]:
+        """Return those of them that the next program has no server for."""
+        return [
+            bound
+            for holder, bounds in self.bound.items()
+            for bound in bounds
+            if bound in self.of_servers() and not self._is_kept(holder, bound)
+        ]
+
     def exit(self) -> None:
         if self.bus.execv:  # until execv(), the restart may still become an exit
             return

@@ -100,6 +100,8 @@ class Swap(Plugin):
             self.pidfile = report["pidfile"]
             self._tell("Restarting", booted, began)
 
+    before_restart.priority = 90  # type: ignore[attr-defined]  # whoever else refuses it does so before
+
     def _try_program(self) -> dict[str, Any]:
         timeout = self.site.ready_timeout
         held = Inheritance(sockets=self.sockets.held(), pidfile=self._own_pidfile())

@@ -28,8 +28,8 @@ class Trial:
     """A run of the command line to the side; ``ended()`` is called, in a thread, when it has ended."""
 
     def __init__(self, command: list[str], held: Inheritance, ended: Callable[[], None]) -> None:
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # until close()
-        self._report: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._output = scratch_file()
+        self._report = scratch_file()
         report = self._report.fileno()
         told = {"report": report, "addresses": sorted(held.addresses), "pidfile": held.pidfile}
         self._process = spawn_program(
@@ -94,6 +94,13 @@ class Tried:
     def tell(self, **report: Any) -> None:
         with open(self._report, "w") as file:
             json.dump(report, file)
+
+
+def scratch_file() -> IO[bytes]:
+    """Open a file without a name; in memory if possible, as the file system may be read-only."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("django-wspbus"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def own_command() -> list[str]:

@@ -28,3 +28,8 @@ def consumer():  # likewise, and the rest when it stops
 @every(5, role="site")
 def clean_up():  # every five seconds, in one process
     note("every 5 s, role=site")
+
+
+@bus.subscribe("health")
+def database_answers():  # whenever somebody asks /readyz, in the site process
+    ProcessEvent.objects.exists()

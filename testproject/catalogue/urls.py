@@ -7,5 +7,6 @@ urlpatterns = [
     path("books.json", views.book_list_json, name="books-json"),
     path("books/<int:pk>/", views.book_detail, name="book"),
     path("processes/", views.processes, name="processes"),
+    path("processes/renew/", views.renew, name="renew"),
     path("processes.json", views.processes_json, name="processes-json"),
 ]

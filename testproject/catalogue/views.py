@@ -1,7 +1,8 @@
+from django.contrib import messages
 from django.db.models import Q
-from django.http import JsonResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_safe
+from django.http import HttpResponseBadRequest, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
 
 from django_wspbus import SiteUnreachable, bus
 
@@ -44,6 +45,21 @@ def book_detail(request, pk):
 def processes(request):
     context = {"site": site_status(), "events": ProcessEvent.objects.all()}
     return render(request, "catalogue/processes.html", context)
+
+
+@require_POST
+def renew(request):
+    """Reload or restart the site, from whichever of its processes this is."""
+    what = request.POST.get("what")
+    if what not in ("graceful", "restart"):
+        return HttpResponseBadRequest("It takes what=graceful or what=restart.")
+    try:
+        getattr(bus.site, what)()
+    except (RuntimeError, SiteUnreachable) as error:
+        messages.error(request, error)
+    else:
+        messages.success(request, "The new code serves." if what == "graceful" else "The site restarts.")
+    return redirect("processes")
 
 
 @require_safe

@@ -20,6 +20,8 @@ WSPBUS = {
 }
 
 WSPBUS["SERVERS"]["gunicorn"]["OPTIONS"]["access_log_format"] = '"%(r)s" %(s)s %(B)s'
+WSPBUS["WARMUP"] = ["/"]
+WSPBUS["HEALTH"] = os.environ.get("CATALOGUE_HEALTH", "127.0.0.1:8002")
 for alias, server in WSPBUS["SERVERS"].items():
     server["BIND"] = os.environ.get(f"CATALOGUE_BIND_{alias.upper()}", server["BIND"])
 

@@ -31,6 +31,7 @@ def settings(database):
         "CATALOGUE_DEBUG": "1",
         "CATALOGUE_BIND_GUNICORN": "127.0.0.1:0",
         "CATALOGUE_BIND_THREADED": "127.0.0.1:0",
+        "CATALOGUE_HEALTH": "127.0.0.1:0",
     }
 
 

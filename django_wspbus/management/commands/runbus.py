@@ -18,7 +18,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ... import __version__, conf
 from ...application import explain
-from ...assembly import SiteProcess
+from ...assembly import HEALTH, SiteProcess
 from ...checks import check_all
 from ...conf import Settings
 from ...inheritance import Inheritance
@@ -223,6 +223,8 @@ def banner(site: SiteProcess) -> Iterator[str]:
     for server in site.servers:
         urls = " ".join(bound.url for bound in server.bound())
         yield f"  {server.settings.alias:{width}}  {urls}  ({server.title})"
+    for bound in site.sockets.of(HEALTH):
+        yield f"  {'probes':{width}}  {bound.url}livez {bound.url}readyz"
     yield f"Quit with {quit_command}."
 
 
