@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -167,6 +168,7 @@ class SiteProcess:
     def subscribe(self) -> None:
         """Subscribe the plugins, and take over what was inherited."""
         bus = self.bus
+        bus.home = threading.get_ident()  # children live no longer than the thread that started them
         for channel in SITE_CHANNELS:
             bus.listeners.setdefault(channel, set())
         bus.roles = {"site", *(["worker"] if any(server.in_process for server in self.servers) else [])}
@@ -186,6 +188,7 @@ class SiteProcess:
         for plugin in reversed(self.plugins):
             plugin.unsubscribe()
         self.switchboard.close()
+        self.bus.home = None
         self.bus.outlives_failed_start = False
         self.bus.site = NoSite()
         self.bus.roles = frozenset()

@@ -300,6 +300,8 @@ class Bus:
         self.stop_timeout = stop_timeout
         self.logs_failed_start = True
         """Whether failures of ``start`` are logged; whoever starts the bus may tell of them instead."""
+        self.home: int | None = None
+        """The identity of the thread that is going to be in `block`, where that is known before."""
         self.outlives_failed_start = False
         """Whether a start goes on to its end whatever fails, as there is something to lose by an exit."""
         self.listeners: dict[str, set[Listener]] = _Channels(
@@ -629,11 +631,12 @@ class Bus:
         self.defer(partial(self._perform, partial(self._grant, what)))
 
     def _ask(self, what: str) -> None:
-        if self._blocking is None or self._block_is_over:
+        home = self._blocking or self.home
+        if home is None or self._block_is_over:
             self._perform(self._graceful if what == "graceful" else self._try_restart)
             return
         outcome: list[Exception | None] = []
-        if self._blocking == threading.get_ident():
+        if home == threading.get_ident():
             self._asked[what].append(outcome.append)
             self._perform(partial(self._grant, what))  # which may be at the end of what is under way
         else:

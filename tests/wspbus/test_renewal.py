@@ -1,0 +1,271 @@
+"""graceful() and restart() while a thread is in block(): who runs them, who shares a run, who is told."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from django_wspbus.wspbus import Bus, ChannelFailures, Refusal, states
+
+from .conftest import DEADLINE
+
+
+class Blocked:
+    """A bus with a thread in block(), and a graceful listener that a test holds."""
+
+    def __init__(self, bus: Bus, in_thread) -> None:
+        self.bus = bus
+        self.runs: list[threading.Thread] = []
+        self.entered = threading.Semaphore(0)
+        self.held = threading.Semaphore(0)
+        bus.subscribe("graceful", self.graceful)
+        self.thread = in_thread(self.block)
+        bus.wait(states.STARTED)
+        while bus._blocking is None:
+            bus.wait_for(lambda: False, 0.001)
+
+    def block(self) -> None:
+        self.bus.start()
+        self.bus.block()
+
+    def graceful(self) -> None:
+        self.runs.append(threading.current_thread())
+        self.entered.release()
+        assert self.held.acquire(timeout=DEADLINE)
+
+
+@pytest.fixture
+def blocked(bus, in_thread):
+    blocked = Blocked(bus, in_thread)
+    yield blocked
+    for _ in range(10):
+        blocked.held.release()
+    bus.exit()
+    blocked.thread.join(DEADLINE)
+
+
+def test_graceful_runs_in_the_thread_that_blocks_and_returns_when_it_is_done(blocked, in_thread):
+    asking = in_thread(blocked.bus.graceful)
+    assert blocked.entered.acquire(timeout=DEADLINE)
+    assert asking.is_alive()
+    blocked.held.release()
+    asking.join(DEADLINE)
+    assert not asking.is_alive()
+    assert blocked.runs == [blocked.thread]
+
+
+def test_those_who_ask_while_one_is_under_way_share_the_next(blocked, in_thread):
+    first = in_thread(blocked.bus.graceful)
+    assert blocked.entered.acquire(timeout=DEADLINE)
+    others = [in_thread(blocked.bus.graceful) for _ in range(5)]
+    while len(blocked.bus._asked["graceful"]) < len(others):
+        blocked.bus.wait_for(lambda: False, 0.001)
+    blocked.held.release()
+    first.join(DEADLINE)
+    assert all(other.is_alive() for other in others)
+    assert blocked.entered.acquire(timeout=DEADLINE)
+    blocked.held.release()
+    for other in others:
+        other.join(DEADLINE)
+    assert len(blocked.runs) == 2
+
+
+def test_everybody_who_asked_learns_of_a_failure_and_nothing_else_comes_of_it(blocked, in_thread):
+    blocked.bus.subscribe("graceful", lambda: {}["no such key"])
+    caught = []
+
+    def ask():
+        with pytest.raises(ChannelFailures, match="no such key") as failure:
+            blocked.bus.graceful()
+        caught.append(failure.value)
+
+    first = in_thread(ask)
+    assert blocked.entered.acquire(timeout=DEADLINE)
+    for _ in range(2):
+        blocked.held.release()
+    first.join(DEADLINE)
+    in_thread(ask).join(DEADLINE)
+    assert len(caught) == 2
+    assert blocked.bus.state is states.STARTED
+
+
+def test_the_thread_that_blocks_runs_what_it_asks_for_in_a_listener_afterwards(blocked, in_thread):
+    def once_more():
+        if len(blocked.runs) == 1:
+            blocked.bus.graceful()
+            blocked.bus.graceful()
+
+    blocked.bus.subscribe("graceful", once_more)
+    for _ in range(2):
+        blocked.held.release()
+    in_thread(blocked.bus.graceful).join(DEADLINE)
+    for _ in range(2):
+        assert blocked.entered.acquire(timeout=DEADLINE)
+    assert blocked.runs == [blocked.thread] * 2
+
+
+def test_who_waits_is_let_go_by_an_exit_even_by_one_that_waits_for_it(blocked, in_thread):
+    caught = []
+
+    def ask():
+        with pytest.raises(Refusal, match="told to exit"):
+            blocked.bus.graceful()
+        caught.append(True)
+
+    blocked.bus.request("graceful", lambda error: None)
+    assert blocked.entered.acquire(timeout=DEADLINE)
+    asking = in_thread(ask)
+    while not blocked.bus._asked["graceful"]:
+        blocked.bus.wait_for(lambda: False, 0.001)
+    blocked.bus.subscribe("stop", lambda: asking.join(DEADLINE))
+    in_thread(blocked.bus.exit)
+    asking.join(DEADLINE)
+    blocked.held.release()
+    blocked.thread.join(DEADLINE)
+    assert caught == [True]
+    assert len(blocked.runs) == 1
+
+
+def test_a_restart_that_is_refused_changes_nothing_and_tells_the_reason(blocked):
+    ran = []
+    blocked.bus.subscribe("before_restart", lambda: ran.append("first"), 10)
+
+    @blocked.bus.subscribe("before_restart", priority=20)
+    def refuse():
+        raise Refusal("Not before noon.")
+
+    blocked.bus.subscribe("before_restart", lambda: ran.append("after"), 30)
+    with pytest.raises(ChannelFailures, match="Not before noon"):
+        blocked.bus.restart()
+    assert ran == ["first"]
+    assert blocked.bus.state is states.STARTED
+    assert not blocked.bus.execv
+    assert not blocked.bus.exit_asked
+
+
+def test_without_anybody_in_block_a_restart_is_refused_to_its_caller(bus, journal):
+    bus.subscribe("before_restart", lambda: {}["why"])
+    bus.start()
+    with pytest.raises(ChannelFailures, match="why"):
+        bus.restart()
+    assert bus.state is states.STARTED
+    assert any("before_restart" in line for line in journal.lines)
+
+
+def test_an_exit_that_is_asked_for_during_the_trial_of_a_restart_is_no_restart(bus):
+    bus.subscribe("before_restart", bus.exit)
+    bus.subscribe("before_restart", lambda: {}["not called"], 60)
+    bus.start()
+    bus.restart()
+    assert bus.state is states.EXITING
+    assert not bus.execv
+
+
+RESTART = """
+import os, sys, threading
+from django_wspbus.wspbus import Bus
+
+def tell(what):  # in one piece, as two threads do
+    os.write(1, f"{what}\\n".encode())
+
+bus = Bus()
+for channel in ("before_restart", "stop", "exit", "execv"):
+    bus.subscribe(channel, lambda channel=channel: tell(channel))
+bus.start()
+if "SECOND" in os.environ:
+    tell("second")
+    sys.exit(bus.exit())
+os.environ["SECOND"] = "1"
+
+def ask():
+    bus.restart()
+    tell("granted")
+
+asking = threading.Thread(target=ask, daemon=True)
+bus.subscribe("stop", lambda: asking.join(20) or tell(asking.is_alive()), 90)
+bus.defer(asking.start)
+bus.block()
+"""
+
+
+def test_who_asks_for_a_restart_is_told_before_the_first_stop_listener_waits_for_it(run):
+    lines = run(RESTART).finish()
+    assert lines[0] == "before_restart"
+    assert sorted(lines[1:3]) == ["granted", "stop"]
+    assert lines[3:] == ["False", "exit", "execv", "second", "stop", "exit"]
+
+
+NOBODY_LOGS = """
+import threading
+from django_wspbus.wspbus import Bus
+
+bus = Bus()
+bus.subscribe("graceful", lambda: {}["the cause"])
+bus.start()
+bus.request("graceful", lambda error: bus.exit())
+bus.block()
+"""
+
+
+def test_the_failure_of_a_request_is_on_stderr_where_nobody_logs(run):
+    process = run(NOBODY_LOGS)
+    assert process.finish() == []
+    assert process.err.text.count("KeyError: 'the cause'") == 1
+
+
+def test_of_what_is_requested_after_an_exit_nobody_is_told(bus):
+    told = []
+    bus.start()
+    bus.exit()
+    bus.request("graceful", told.append)
+    bus.wait_for(lambda: False, 0)  # which runs what is deferred
+    assert told == []
+
+
+def test_a_start_that_is_to_outlive_failures_ends_as_started_and_keeps_them(bus, journal):
+    bus.outlives_failed_start = True
+    bus.subscribe("start", lambda: {}["one"])
+
+    @bus.subscribe("start")
+    def refuse():
+        raise Refusal("two")
+
+    journal.listen("start")
+    bus.start()
+    assert bus.state is states.STARTED
+    assert journal.events == ["start"]
+    assert [str(error) for error in bus.failed_start.get_instances()] == ["'one'", "two"]
+    bus.stop()
+    bus.outlives_failed_start = False
+    with pytest.raises(ChannelFailures):
+        bus.start()
+    assert bus.failed_start is None
+
+
+def test_whoever_starts_a_bus_may_tell_of_the_failures_in_its_place(bus, journal):
+    bus.logs_failed_start = False
+    bus.subscribe("start", lambda: {}["the cause"])
+    with pytest.raises(ChannelFailures, match="the cause"):
+        bus.start()
+    assert "the cause" not in "\n".join(journal.lines)
+
+
+def test_an_exit_has_a_deadline_if_there_is_a_timeout(bus):
+    seen = []
+    bus.subscribe("exit", lambda: seen.append(bus.deadline))
+    bus.start()
+    assert bus.deadline is None
+    bus.stop_timeout = 30
+    bus.exit()
+    assert seen == [bus.deadline]
+    assert seen[0] is not None
+
+
+def test_the_plan_of_a_channel_is_what_a_publication_calls(bus):
+    bus.roles = {"worker"}
+    late = bus.subscribe("shop.sold", lambda: "late", 90)
+    early = bus.subscribe("shop.sold", lambda: "early", 10)
+    bus.subscribe("shop.sold", lambda: "elsewhere", role="site")
+    assert bus.plan("shop.sold") == (early, late)
+    assert bus.plan("nobody.listens") == ()
