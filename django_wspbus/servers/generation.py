@@ -10,9 +10,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from ..link import Link, Message, Switchboard, take_in
+from .adopted import AdoptedProcess, Process
 from .spawn import how_ended
 
 SERVE = b"s"
@@ -23,43 +24,12 @@ LAST_WORDS = 1
 """Seconds within which what the processes of a child have sent before they left is to be heard."""
 
 
-class Process(Protocol):
-    """What is wanted of `subprocess.Popen`."""
-
-    pid: int
-
-    def poll(self) -> int | None: ...
-    def wait(self) -> int: ...
-
-
-class AdoptedProcess:
-    """A child of this process that an earlier program of it has started."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._lock = threading.Lock()
-
-    def poll(self) -> int | None:
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> int:
-        status = self._wait(0)
-        assert status is not None
-        return status
-
-    def _wait(self, options: int) -> int | None:
-        with self._lock:
-            if self.returncode is None:
-                try:
-                    pid, status = os.waitpid(self.pid, options)
-                except (
-                    ChildProcessError
-                ):  # somebody else has reaped it: say, as `subprocess` does, all was well
-                    self.returncode = 0
-                else:
-                    self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-            return self.returncode
+def read_orders(pair: socket.socket) -> bytes:
+    """In a process of a child: return what the site has ordered so far."""
+    try:
+        return pair.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
 
 
 class Generation:

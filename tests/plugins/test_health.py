@@ -321,9 +321,11 @@ def test_an_answer_is_a_line_of_text_that_nobody_keeps(site: ProbedSite) -> None
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz?format=json", "/"])
 def test_head_is_answered_as_get_without_a_body(site: ProbedSite, path: str) -> None:
+    with site.connect() as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\n\r\n".encode())
+        assert read_to_end(connection).endswith(b"\r\n\r\n")
     head, get = site.ask(path, "HEAD"), site.ask(path)
 
-    assert head.body == ""
     assert head.status == get.status
     assert head.headers["Content-Length"] == get.headers["Content-Length"] != "0"
     assert head.headers["Content-Type"] == get.headers["Content-Type"]
@@ -633,7 +635,8 @@ def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
         checks = site.checks()
         assert checks.pop(f"{__name__}.passes") == "ok"
         assert checks[GATE].startswith("hangs: no answer for 0.")
-        assert threads().count(f"Check {GATE}") == 1
+        (hanging,) = (thread for thread in threading.enumerate() if thread.name == f"Check {GATE}")
+        assert hanging.daemon  # it keeps no process alive
     assert gate.calls == 1
 
     gate.opened.set()
@@ -664,6 +667,31 @@ def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
 
     assert answer.result(DEADLINE).body == "ready\n"
     assert (gate.calls, results) == (2, [])
+
+
+def test_a_new_run_of_a_check_that_hung_has_a_time_of_its_own(
+    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = [gate, Gate()]
+
+    @site.bus.subscribe("health")
+    def check() -> None:
+        gates[0]()
+
+    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    assert site.ask("/readyz").status == 503
+    site.probes._checks._runs[check].begun -= 2 * DEADLINE
+    (reason,) = site.checks().values()
+    assert seconds_of(reason) >= 2 * DEADLINE
+    gates.pop(0).opened.set()
+    assert gates[0].entered.wait(DEADLINE)
+    (reason,) = site.checks().values()
+    gates[0].opened.set()
+    assert seconds_of(reason) < DEADLINE
+
+
+def seconds_of(reason: str) -> float:
+    return float(reason.removeprefix("hangs: no answer for ").removesuffix(" s"))
 
 
 def test_probes_at_the_same_time_share_a_run(site: ProbedSite, gate: Gate, later: Later) -> None:
@@ -772,13 +800,18 @@ def test_who_is_connected_is_answered_while_no_descriptor_is_free_and_others_are
             for client in (waiting, connected):
                 client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             assert read_to_end(connected).startswith(b"HTTP/1.1 200 OK")
+            before = time.process_time()
+            time.sleep(0.4)
+            assert time.process_time() - before < 0.1  # it does not try without a pause
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert read_to_end(waiting).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_connection_that_is_gone_before_it_is_accepted_is_not_waited_for(site: ProbedSite) -> None:
-    site.probes._accept(site.probes._listening[0])
+def test_a_connection_that_is_gone_before_it_is_accepted_is_not_waited_for(
+    site: ProbedSite, later: Later
+) -> None:
+    later(site.probes._accept, site.probes._listening[0]).result(DEADLINE)
 
     assert "Probe" not in threads()
 
@@ -836,12 +869,15 @@ def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(s
     opened = descriptors_of(silent)
     for _ in range(3):
         silent.bus.start()
+        listening = descriptors()
         silent.probes.start()  # likewise
         silent.expect("/readyz", 200, "ready")
         silent.bus.stop()
         silent.expect("/livez", 200, "ready")
         silent.bus.start()
         silent.expect("/readyz", 200, "ready")
+        wait_until(lambda: "Probe" not in threads())
+        assert descriptors() == listening
         silent.bus.exit()
         silent.probes.exit()
         assert descriptors() == opened

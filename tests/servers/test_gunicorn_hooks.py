@@ -150,7 +150,7 @@ def test_a_setting_that_changes_before_the_child_reads_it_is_told(shop: Project)
     with shop.serve() as site:
         assert site.wait() == 1
         (line,) = site.lines
-        assert "'shop' did not start: the settings on disk have no valid server 'shop' any more." in line
+        assert "'shop' did not start: the settings on disk have no valid server 'shop' any more" in line
 
 
 def test_the_number_of_workers_is_that_of_the_command_line(shop: Project) -> None:

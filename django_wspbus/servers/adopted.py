@@ -1,0 +1,46 @@
+"""A child process as `subprocess` has it, also if an earlier program of this process has started it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+
+
+class Process(Protocol):
+    """What is wanted of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+
+
+class AdoptedProcess:
+    """A child of this process that an earlier program of it has started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int:
+        status = self._wait(0)
+        assert status is not None
+        return status
+
+    def _wait(self, options: int) -> int | None:
+        with self._lock:
+            if self.returncode is None:
+                try:
+                    pid, status = os.waitpid(self.pid, options)
+                except (
+                    ChildProcessError
+                ):  # somebody else has reaped it: say, as `subprocess` does, all was well
+                    self.returncode = 0
+                else:
+                    self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            return self.returncode

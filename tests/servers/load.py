@@ -1,0 +1,243 @@
+"""Clients that never let up, a project whose code has versions, and what became of each request."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from tests.processes import DEADLINE, RunningSite
+from tests.projects import Project
+
+from .conftest import URLS, Client, ask
+
+VIEWS = """\
+import os
+import time
+
+from django.http import JsonResponse
+
+from django_wspbus import bus
+
+from .version import VERSION
+
+
+def version(request):
+    return JsonResponse({"pid": os.getpid(), "version": VERSION})
+
+
+def slow(request):
+    time.sleep(1)
+    return version(request)
+
+
+def attempt(request, what):
+    try:
+        result = getattr(bus.site, what)()
+    except Exception as error:
+        return JsonResponse({"error": f"{type(error).__name__}: {error}", "pid": os.getpid()})
+    return JsonResponse({"result": result, "pid": os.getpid()})
+"""
+
+VERSIONED_URLS = f"""\
+{URLS}
+from . import views
+
+urlpatterns += [
+    path("version/", views.version),
+    path("slow/", views.slow),
+    path("try/<what>", views.attempt),
+]
+"""
+
+
+class Shop(Project):
+    """A project whose code has a version, which ``/version/`` tells, and after a second ``/slow/``.
+
+    ``/try/<what>`` calls a method of ``bus.site``, and tells its result, or the error that it raises.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.write("shop/models.py", "")
+        self.write("shop/views.py", VIEWS)
+        self.write("shop/urls.py", VERSIONED_URLS)
+        self.version = 0
+        self.deploy()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # Compiled code is told from stale one by its size and its second: too little for what changes here.
+        return {**super().environment, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def deploy(self) -> int:
+        """Put a new version on disk; return its number."""
+        self.version += 1
+        temporary = self.write("shop/version.tmp", f"VERSION = {self.version}\n")
+        temporary.rename(self.root / "shop" / "version.py")  # it is whole, whoever imports it
+        return self.version
+
+
+def attempt(address: str, what: str) -> dict[str, Any]:
+    """Have a worker call a method of ``bus.site``; return its result, or the error that it raised."""
+    status, body = ask(address, f"/try/{what}")
+    assert status == 200, body
+    result: dict[str, Any] = json.loads(body)
+    return result
+
+
+def status_of(address: str) -> dict[str, Any]:
+    """Return what ``bus.site.status()`` tells a worker."""
+    result: dict[str, Any] = attempt(address, "status")["result"]
+    return result
+
+
+def version_of(address: str) -> int:
+    return int(json.loads(ask(address, "/version/")[1])["version"])
+
+
+def pids(site: RunningSite) -> set[int]:
+    return {process.pid for process in site.members()}
+
+
+def await_that(condition: Callable[[], Any], what: Callable[[], object] = lambda: "") -> None:
+    """Wait until something is true that nobody tells of; ``what()`` is shown if it does not come."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.01)
+
+
+class Answer(NamedTuple):
+    """A request and its answer, of status 200; times are of `time.monotonic`."""
+
+    client: str
+    began: float
+    ended: float
+    pid: int
+    version: int | None
+
+
+class Failure(NamedTuple):
+    """A request that was not answered with 200: the status, or what the connection ended with."""
+
+    client: str
+    began: float
+    ended: float
+    outcome: str
+
+
+class Load:
+    """Clients in threads, each of which asks again as soon as it is answered, as a context manager.
+
+    ``keep_alive`` and ``one_shot``: how many that keep their connection, and that do not; ``slow``: how
+    many of either kind ask for a page that takes a second. ``paths``: others that one client each asks for.
+    A client whose connection was closed before it asks again connects anew, as any does.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        keep_alive: int = 2,
+        one_shot: int = 2,
+        slow: int = 1,
+        paths: Iterable[str] = (),
+        think: float = 0.01,
+    ) -> None:
+        self.address = address
+        self.think = think
+        self.answers: list[Answer] = []
+        self.failures: list[Failure] = []
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        kinds = [
+            *[("keep-alive", "/version/")] * keep_alive,
+            *[("one-shot", "/version/")] * one_shot,
+            *([("keep-alive", "/slow/")] * slow if keep_alive else []),
+            *([("one-shot", "/slow/")] * slow if one_shot else []),
+            *[("one-shot", path) for path in paths],
+        ]
+        self.names = [f"{kind} {path} {number}" for number, (kind, path) in enumerate(kinds)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(name, path, kind == "keep-alive"), name=name, daemon=True)
+            for name, (kind, path) in zip(self.names, kinds, strict=True)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        deadline = time.monotonic() + DEADLINE
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+            assert not thread.is_alive(), f"{thread.name} has no answer"
+
+    def finish(self) -> list[Answer]:
+        """Stop, and return the answers; a failure of any request is one of the test."""
+        self.stop()
+        assert self.failures == []
+        assert {answer.client for answer in self.answers} == set(self.names)  # each client got answers
+        return self.answers
+
+    def wait_for(self, condition: Callable[[Answer], bool], count: int = 1) -> None:
+        """Wait until there are a number of answers that a condition is true of."""
+        with self._changed:
+            enough = self._changed.wait_for(lambda: sum(map(condition, self.answers)) >= count, DEADLINE)
+        assert enough, (self.answers[-10:], self.failures[:10])
+
+    def wait_for_all(self, condition: Callable[[Answer], bool] = lambda answer: True) -> None:
+        """Wait until each client has an answer that a condition is true of."""
+
+        def those_with_one() -> set[str]:
+            return {answer.client for answer in self.answers if condition(answer)}
+
+        with self._changed:
+            all_have = self._changed.wait_for(lambda: those_with_one() == set(self.names), DEADLINE)
+        assert all_have, (set(self.names) - those_with_one(), self.failures[:10])
+
+    def _run(self, name: str, path: str, keep_alive: bool) -> None:
+        with contextlib.closing(Client(self.address)) as client:
+            while not self._stopping.wait(self.think):
+                began = time.monotonic()
+                entry = self._ask(client, name, path, began)
+                with self._changed:
+                    if isinstance(entry, Answer):
+                        self.answers.append(entry)
+                    else:
+                        self.failures.append(entry)
+                    self._changed.notify_all()
+                if not keep_alive or isinstance(entry, Failure):
+                    client.close()
+
+    def _ask(self, client: Client, name: str, path: str, began: float) -> Answer | Failure:
+        if client.sock is not None and select.select([client.sock], [], [], 0)[0]:
+            client.close()  # the server hung up between two requests
+        try:
+            status, body = client.ask(path)
+        except Exception as error:
+            return Failure(name, began, time.monotonic(), f"{type(error).__name__}: {error}")
+        if status != 200:
+            return Failure(name, began, time.monotonic(), f"status {status}: {body[:200]}")
+        told = json.loads(body)
+        return Answer(name, began, time.monotonic(), told["pid"], told.get("version"))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
