@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from django.core.signals import got_request_exception
+from django.db import connections
 from django.utils.encoding import iri_to_uri
 
 from . import __version__, conf
@@ -35,7 +36,10 @@ def warm_up(application: Application, paths: Iterable[str]) -> None:
     """
     for path in paths:
         request = Request(path)
-        request.perform(application)
+        try:
+            request.perform(application)
+        finally:
+            _close_connections()
         if request.failure is not None:
             where = conf.setting_path("WARMUP")
             raise Refusal(f"{where}: the request for {path!r} {request.failure}")
@@ -143,6 +147,13 @@ class Request:
 
 class _Enough(Exception):
     """Ends a response that does not end by itself."""
+
+
+def _close_connections() -> None:
+    """Close what the request has opened in this thread, which may never answer another."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:  # of a test
+            connection.close()
 
 
 def environ_of(path: str) -> Environ:

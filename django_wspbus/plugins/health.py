@@ -246,7 +246,6 @@ class ProbeHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.1"  # of what is no request at all, too: it is told so
-    wbufsize = -1  # headers and body leave together
 
     def __init__(self, connection: socket.socket, reports: Mapping[str, Callable[[], Report]]) -> None:
         self.reports = reports

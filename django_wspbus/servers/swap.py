@@ -65,7 +65,7 @@ class Swap(Plugin):
             f"Reloading{', but for the servers of the site process: ' + ', '.join(kept) if kept else ''}; "
             "what runs in the site process keeps its code until a restart."
         )
-        if not self.child_servers:
+        if not self.child_servers or self.bus.state is not self.bus.states.STARTED:
             return
         with self._under_way("reload"), contextlib.ExitStack() as undone:
             began = time.monotonic()
@@ -82,6 +82,8 @@ class Swap(Plugin):
 
     def before_restart(self) -> None:
         """Try the next program, and boot the children that it is to take over; or refuse it."""
+        if self.bus.state is not self.bus.states.STARTED:
+            return
         with self._under_way("restart"), contextlib.ExitStack() as undone:
             began = time.monotonic()
             booting = {server.alias: server.boot() for server in self.child_servers}  # beside the trial

@@ -612,15 +612,14 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
 ) -> None:
     monkeypatch.undo()
     assert health.TIME_TO_CHECK == 0.8
-    site.bus.subscribe("health", gate)
-    site.bus.subscribe("health", Gate.__call__.__get__(gate))
+    for _ in range(5):
+        site.bus.subscribe("health", partial(gate))
     begun = time.monotonic()
     answer = site.ask("/readyz")
     took = time.monotonic() - begun
 
     assert answer.status == 503
-    assert took >= 0.8
-    assert took < 1.5  # one deadline for all of them, on a busy machine
+    assert 0.8 <= took < 3  # one deadline for all of them, on a busy machine
     gate.opened.set()
     wait_until(lambda: site.ask("/readyz").status == 200)
 
@@ -797,12 +796,12 @@ def test_who_is_connected_is_answered_while_no_descriptor_is_free_and_others_are
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
         try:
             waiting.connect(site.sockets[0].getsockname())
-            for client in (waiting, connected):
-                client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
-            assert read_to_end(connected).startswith(b"HTTP/1.1 200 OK")
+            waiting.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             before = time.process_time()
             time.sleep(0.4)
             assert time.process_time() - before < 0.1  # it does not try without a pause
+            connected.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert read_to_end(connected).startswith(b"HTTP/1.1 200 OK")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert read_to_end(waiting).startswith(b"HTTP/1.1 200 OK")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import threading
 import time
@@ -166,7 +165,9 @@ class Load:
         ]
         self.names = [f"{kind} {path} {number}" for number, (kind, path) in enumerate(kinds)]
         self._threads = [
-            threading.Thread(target=self._run, args=(name, path, kind == "keep-alive"), name=name, daemon=True)
+            threading.Thread(
+                target=self._run, args=(name, path, kind == "keep-alive"), name=name, daemon=True
+            )
             for name, (kind, path) in zip(self.names, kinds, strict=True)
         ]
 
@@ -232,12 +233,6 @@ class Load:
         if status != 200:
             return Failure(name, began, time.monotonic(), f"status {status}: {body[:200]}")
         told = json.loads(body)
+        if "error" in told:
+            return Failure(name, began, time.monotonic(), told["error"])
         return Answer(name, began, time.monotonic(), told["pid"], told.get("version"))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
