@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 
 from django_wspbus.link import Switchboard
-from django_wspbus.plugins import health
-from django_wspbus.plugins.health import MOST_CONNECTIONS, Condition, Probes, prefers_json
+from django_wspbus.plugins import health, health_checks, health_http
+from django_wspbus.plugins.health import MOST_CONNECTIONS, Condition, Probes
+from django_wspbus.plugins.health_http import prefers_json
 from django_wspbus.wspbus import Bus, ChannelFailures, states
 from tests.processes import DEADLINE
 from tests.projects import Project
@@ -200,8 +201,12 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no machine be too slow: the tests that wait for the end of these set them."""
-    for name in ("TIME_TO_CHECK", "TIME_TO_ASK", "TIME_TO_END"):
-        monkeypatch.setattr(health, name, DEADLINE)
+    for module, name in (
+        (health_checks, "TIME_TO_CHECK"),
+        (health_http, "TIME_TO_ASK"),
+        (health, "TIME_TO_END"),
+    ):
+        monkeypatch.setattr(module, name, DEADLINE)
 
 
 @pytest.fixture
@@ -611,7 +616,7 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    assert health.TIME_TO_CHECK == 0.8
+    assert health_checks.TIME_TO_CHECK == 0.8
     for _ in range(5):
         site.bus.subscribe("health", partial(gate))
     begun = time.monotonic()
@@ -627,7 +632,7 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
 def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
     site.bus.subscribe("health", gate)
     site.bus.subscribe("health", passes)
     for _ in range(3):
@@ -656,7 +661,7 @@ def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
     site.bus.subscribe("health", check, 10)
     site.bus.subscribe("health", witness, 20)
     with monkeypatch.context() as patch:
-        patch.setattr(health, "TIME_TO_CHECK", SOON)
+        patch.setattr(health_checks, "TIME_TO_CHECK", SOON)
         assert site.ask("/readyz").status == 503
     witness.expect(1)
     site.probes._checks._runs[check].begun -= 2 * DEADLINE  # so it has hung for long
@@ -677,7 +682,7 @@ def test_a_new_run_of_a_check_that_hung_has_a_time_of_its_own(
     def check() -> None:
         gates[0]()
 
-    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
     assert site.ask("/readyz").status == 503
     site.probes._checks._runs[check].begun -= 2 * DEADLINE
     (reason,) = site.checks().values()
@@ -722,8 +727,8 @@ def test_a_check_without_a_thread_to_be_had_fails(site: ProbedSite, monkeypatch:
 
 def test_a_client_that_sends_nothing_is_cut_off(site: ProbedSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert health.TIME_TO_ASK == 2
-    monkeypatch.setattr(health, "TIME_TO_ASK", SOON)
+    assert health_http.TIME_TO_ASK == 2
+    monkeypatch.setattr(health_http, "TIME_TO_ASK", SOON)
     begun = time.monotonic()
     with site.connect() as connection:
         assert read_to_end(connection) == b""
@@ -735,7 +740,7 @@ def test_a_client_that_sends_nothing_is_cut_off(site: ProbedSite, monkeypatch: p
 def test_a_client_that_sends_a_little_now_and_then_is_cut_off_too(
     site: ProbedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "TIME_TO_ASK", 3 * SOON)
+    monkeypatch.setattr(health_http, "TIME_TO_ASK", 3 * SOON)
     deadline = time.monotonic() + DEADLINE
     with site.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
@@ -919,7 +924,7 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
 ) -> None:
     monkeypatch.undo()
     assert health.TIME_TO_END == 1
-    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
     monkeypatch.setattr(health, "TIME_TO_END", 2 * SOON)
     site.bus.subscribe("health", gate)
     assert site.ask("/readyz").status == 503
@@ -935,7 +940,7 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
 def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
     site: ProbedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
     site.bus.subscribe("health", site.bus.exit)
     answer = site.ask("/readyz")
     site.bus.block()
