@@ -110,6 +110,27 @@ def test_without_a_site_the_page_of_the_processes_says_so(client):
     assert client.get("/processes.json").json()["site"] is None
 
 
+def test_a_reload_without_a_site_says_so(client):
+    page = client.post("/processes/renew/", {"what": "graceful"}, follow=True).text
+
+    assert "This process belongs to no site" in page
+
+
+def test_a_reload_runs_the_graceful_listeners(bus, client):
+    ran = []
+    listener = bus.subscribe("graceful", lambda: ran.append("graceful"))
+    page = client.post("/processes/renew/", {"what": "graceful"}, follow=True).text
+    bus.unsubscribe("graceful", listener)
+
+    assert ran == ["graceful"]
+    assert "The new code serves." in page
+
+
+def test_nothing_else_can_be_renewed(client):
+    assert client.post("/processes/renew/", {"what": "exit"}).status_code == 400
+    assert client.get("/processes/renew/").status_code == 405
+
+
 def test_listeners_run_with_the_bus(db, bus, client):
     events = client.get("/processes.json").json()["events"]
 

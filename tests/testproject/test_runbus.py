@@ -1,11 +1,15 @@
 """The testproject as it is served: `manage.py runbus`, two servers, real processes."""
 
 import contextlib
+import http.client
 import json
 import re
 import signal
 import sqlite3
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections import Counter
 
 import pytest
@@ -159,6 +163,53 @@ def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_nothing(database):
     ended = [row for row in rows(database) if row["what"] == "lifespan, after yield"]
     assert {row["pid"] for row in ended} == serving
     assert [row["count"] for row in ended] == [1, 1, 1]
+
+
+def press(site, what, server):
+    """Press a button of the page of the processes, as a browser does; return the page that follows."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(site.urls[server] + "/processes/", timeout=DEADLINE) as page:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())[1]
+    form = urllib.parse.urlencode({"csrfmiddlewaretoken": token, "what": what}).encode()
+    with opener.open(site.urls[server] + "/processes/renew/", form, timeout=DEADLINE) as page:
+        return page.read().decode()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_its_buttons_renew_the_workers_and_then_the_site(database, server):
+    with serve(database) as site:
+        before = site.processes()["site"]["servers"]["gunicorn"]["workers"]
+        assert "The new code serves." in press(site, "graceful", server)
+        after = site.processes()["site"]["servers"]["gunicorn"]["workers"]
+        assert len(after) == 2
+        assert not set(before) & set(after)
+
+        with contextlib.suppress(http.client.HTTPException):  # an old worker tells it to connect anew
+            press(site, "restart", server)
+        site.running.wait_for_line("^Quit with", count=2)
+        site.urls = dict(re.findall(r"^  (\w+) +(http://\S+)/ ", site.running.output, re.MULTILINE))
+        told = site.processes()["site"]
+        assert told["pid"] == site.running.pid
+        assert told["condition"] == "ready"
+        assert not set(after) & set(told["servers"]["gunicorn"]["workers"])
+        assert site.running.stop() == 0
+
+
+def test_the_probes_make_the_check_of_the_database(database):
+    with serve(database) as site:
+        probe = site.running.wait_for_line(r"^  probes +\S+ (http://\S+/readyz)$")[1]
+        told = json.loads(fetch(f"{probe}?format=json"))
+        assert told["checks"] == {"catalogue.listeners.database_answers": "ok"}
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("ALTER TABLE catalogue_processevent RENAME TO gone")
+            try:
+                with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                    fetch(probe)
+                assert "database_answers: OperationalError: no such table" in refused.value.read().decode()
+            finally:
+                connection.execute("ALTER TABLE gone RENAME TO catalogue_processevent")
+        assert fetch(probe) == "ready\n"
+        assert site.running.stop() == 0
 
 
 def test_a_new_run_forgets_the_last(database):
