@@ -130,7 +130,13 @@ class SiteProcess:
             self.children,
             *self.servers,
             self.swap,
-            Drain(bus, self.sockets, self.children, settings.drain_delay),
+            Drain(
+                bus,
+                self.sockets,
+                self.children,
+                delay=settings.drain_delay,
+                in_process=any(server.in_process for server in self.servers),
+            ),
             Handover(bus, self),
         ]
         if settings.health is not None:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..wspbus import Bus
-from .backoff import MOST, Backoff
+from ..wspbus import Bus, Refusal
+from .backoff import FIRST, MOST, Backoff
 from .base import Server
 from .children import Children
 from .generation import Generation
@@ -47,6 +47,7 @@ class ChildServer(Server):
         self.children = children
         self.trouble: str | None = None
         """Why nothing serves, or has not answered yet since it was started again."""
+        self._is_up = False  # from the end of a start to the next stop, during which it has to have a child
         self._successor: Generation | None = None
         self._backoff = Backoff()
         self._told: str | None = None
@@ -91,8 +92,18 @@ class ChildServer(Server):
         self.children.looks.remove(self.look)
 
     def start(self) -> None:
-        if self.current is not None and not self.current.ended:  # of the program before a restart
-            return
+        if self.current is None or self.current.ended:  # else it is of the program before a restart
+            try:
+                self._start()
+            except Refusal as refusal:
+                if self.bus.outlives_failed_start:  # then it is tried again, as after any other end
+                    self.trouble = str(refusal)
+                    self._is_up = True
+                    self._respawn_in(FIRST)
+                raise
+        self._is_up = True
+
+    def _start(self) -> None:
         self.trouble = self._successor = self._told = None
         generation = self.boot()
         timeout = self.site.ready_timeout
@@ -113,8 +124,10 @@ class ChildServer(Server):
 
     def tell_to_stop(self) -> None:
         """Have the child answer what is in flight and leave."""
-        if self.current is not None and not self.bus.execv:
-            self.children.dismiss(self.current)
+        if not self.bus.execv:
+            self._is_up = False
+            if self.current is not None:
+                self.children.dismiss(self.current)
 
     def stop(self) -> None:
         self.tell_to_stop()
@@ -123,9 +136,13 @@ class ChildServer(Server):
 
     # Starting it again
 
+    @property
+    def _is_cared_for(self) -> bool:
+        return self._is_up and not self.bus.exit_asked and not self.children.swapping
+
     def look(self) -> None:
         """Start the child again if it has ended by itself; have its successor serve once that is ready."""
-        if self.bus.state is not self.bus.states.STARTED or self.bus.exit_asked or self.children.swapping:
+        if not self._is_cared_for:
             return
         if self._successor is not None:
             self._look_at_successor(self._successor)
@@ -178,8 +195,7 @@ class ChildServer(Server):
             self._respawn()
 
     def _respawn(self) -> None:
-        runs = self.bus.state is self.bus.states.STARTED and not self.bus.exit_asked
-        if runs and not self.children.swapping and self.current is None and self._successor is None:
+        if self._is_cared_for and self.current is None and self._successor is None:
             self._successor = self.boot()
             self.children.switchboard.call_later(
                 self.site.ready_timeout + 0.01, lambda: self.bus.defer(self.look)

@@ -17,14 +17,18 @@ WAIT_FOR_QUEUE = 0.5
 class Drain(Plugin):
     """Closes the queues of the site's own sockets before its servers stop, and the sockets after that.
 
-    ``delay``: seconds to serve on, while the probes say that the site is draining already. The
+    ``delay``: seconds to serve on, while the probes say that the site is draining already.
+    ``in_process``: whether there is a server in this process, besides the ``children``. The
     sockets that systemd passed are left alone: who waits there is served by the next site.
     """
 
     role = "site"
 
-    def __init__(self, bus: Bus, sockets: Sockets, children: Children, delay: float = 0) -> None:
+    def __init__(
+        self, bus: Bus, sockets: Sockets, children: Children, *, delay: float = 0, in_process: bool = False
+    ) -> None:
         super().__init__(bus)
+        self.in_process = in_process
         self.sockets = sockets
         self.children = children
         self.delay = delay
@@ -56,9 +60,15 @@ class Drain(Plugin):
         """Wait until the servers have accepted who is in the queue, while they still do."""
         # Nothing tells that a queue has become empty: it has to be looked at.
         waited, step = 0.0, 0.005
-        while waited < WAIT_FOR_QUEUE and not all(map(is_empty, self.sockets.of_servers())):
+        while waited < WAIT_FOR_QUEUE and self._serves and not all(map(is_empty, self.sockets.of_servers())):
             self.bus.wait_for(lambda: False, step)
             waited += step
+
+    @property
+    def _serves(self) -> bool:
+        """Whether there is still somebody to accept: who tells the site to exit may tell its children, too."""
+        children = self.children.serving.values()
+        return self.in_process or any(not generation.ended for generation in children)
 
     def turn_away(self) -> None:
         """The servers have stopped: answer who came too late, and close what nobody will serve any more."""

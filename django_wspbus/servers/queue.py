@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import select
 import socket
 import struct
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
 
 # Of struct tcp_info in <linux/tcp.h>: for a socket that listens, the length of its queue.
 _UNACKED = struct.Struct("=24xI")
+
+# asm/socket.h. A program of classic BPF (linux/filter.h), which is given packets from their TCP header on:
+# load the flags, keep SYN and ACK of them, and drop what has SYN alone.
+SO_ATTACH_FILTER = 26
+NO_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # A = the byte at 13
+        (0x54, 0, 0, 0x12),  # A &= SYN | ACK
+        (0x15, 0, 1, 0x02),  # if A == SYN: next, else: the one after
+        (0x06, 0, 0, 0),  # return 0: drop it
+        (0x06, 0, 0, 0xFFFFFFFF),  # return all: keep it
+    )
+)
 
 ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -37,10 +52,36 @@ def queue_length(sock: socket.socket) -> int | None:
 
 
 def close_queue(bound: Bound) -> None:
-    """Let nobody in any more, but who is in already; the kernel goes on to admit one at a time."""
+    """Let nobody in any more, but who is in already, or has begun to shake hands.
+
+    Where the kernel has no filters, it goes on to admit one at a time.
+    """
     bound.unlink()
-    with contextlib.suppress(OSError):
-        bound.socket.listen(0)
+    if bound.socket.family != socket.AF_UNIX:
+        bound.is_filtered = _drop_newcomers(bound.socket)
+    if not bound.is_filtered:
+        with contextlib.suppress(OSError):
+            bound.socket.listen(0)
+
+
+def _drop_newcomers(sock: socket.socket) -> bool:
+    """Have the kernel drop every packet that would begin a connection; return whether it does.
+
+    A backlog of 0 would also drop the end of handshakes under way: their clients take themselves for
+    connected, send their requests, and are reset when the socket closes.
+    """
+    if sys.platform != "linux":
+        return False
+    program = ctypes.create_string_buffer(NO_SYN)
+    try:
+        sock.setsockopt(
+            socket.SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            struct.pack("HP", len(NO_SYN) // 8, ctypes.addressof(program)),
+        )
+    except OSError:  # forbidden in some sandbox
+        return False
+    return True
 
 
 def is_empty(bound: Bound) -> bool:
@@ -52,6 +93,7 @@ def turn_away(bound: Bound, within: float = PATIENCE) -> None:
 
     ``within``: seconds in all for them to send their requests and take their answers.
     """
+    close_queue(bound)
     sock = bound.socket
     sock.setblocking(False)
     deadline = time.monotonic() + within
@@ -99,7 +141,7 @@ def _fill(stack: contextlib.ExitStack, sock: socket.socket, bound: Bound) -> boo
 
     Return whether there is nobody else in it.
     """
-    if queue_length(sock) is None:
+    if bound.is_filtered or queue_length(sock) is None:
         return True
     own = stack.enter_context(socket.socket(sock.family, socket.SOCK_STREAM))
     own.setblocking(False)

@@ -28,6 +28,8 @@ class Bound:
     address: Address
     socket: socket.socket
     inode: tuple[int, int] | None = None
+    is_filtered: bool = False
+    """Whether the kernel drops the packets of those who would connect."""
 
     @property
     def name(self) -> str:

@@ -101,6 +101,10 @@ class ThreadedServer(Server):
 
     stop.priority = 25  # type: ignore[attr-defined]
 
+    @property
+    def failure(self) -> str | None:
+        return None if self._thread is not None else f"the server {self.settings.alias!r} did not start"
+
     def _exchanges(self, but: threading.Thread | None = None) -> list[Exchange]:
         """Return what goes on in the threads of this server, but for one of them."""
         exchanges = (exchange for server in self._http_servers for exchange in server.exchanges())

@@ -28,6 +28,7 @@ from ...process import bus
 from ...servers.trial import Tried
 from ...wspbus import Refusal
 
+PROBES = ("livez", "readyz")
 ADDRPORT = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<port>\d+)")
 
 
@@ -224,7 +225,10 @@ def banner(site: SiteProcess) -> Iterator[str]:
         urls = " ".join(bound.url for bound in server.bound())
         yield f"  {server.settings.alias:{width}}  {urls}  ({server.title})"
     for bound in site.sockets.of(HEALTH):
-        yield f"  {'probes':{width}}  {bound.url}livez {bound.url}readyz"
+        where = [
+            f"{bound.url}{path}" if bound.url.endswith("/") else f"{bound.url} /{path}" for path in PROBES
+        ]
+        yield f"  {'probes':{width}}  {' '.join(where)}"
     yield f"Quit with {quit_command}."
 
 
