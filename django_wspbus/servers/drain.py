@@ -66,7 +66,7 @@ class Drain(Plugin):
 
     @property
     def _serves(self) -> bool:
-        """Whether there is still somebody to accept: who tells the site to exit may tell its children, too."""
+        """Whether anybody is left to accept: who tells the site to exit may tell its children, too."""
         children = self.children.serving.values()
         return self.in_process or any(not generation.ended for generation in children)
 

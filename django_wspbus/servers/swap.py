@@ -86,14 +86,14 @@ class Swap(Plugin):
             return
         with self._under_way("restart"), contextlib.ExitStack() as undone:
             began = time.monotonic()
-            booting = {server.alias: server.boot() for server in self.child_servers}  # beside the trial
+            # Beside the trial, as most likely those that are needed.
+            booting = {(server.alias, server.run): server.boot() for server in self.child_servers}
             undone.callback(lambda: self.children.end(booting.values()))
             report = self._try_program()
             servers: Mapping[str, Any] = report["servers"]
             self._compare_binds(servers)
             undone.callback(self.sockets.drop, self.sockets.add(report["sockets"]))
-            runs = {alias: told["run"] for alias, told in servers.items() if told["run"]}
-            booted = [self._boot(booting, alias, run) for alias, run in runs.items()]
+            booted = [self._boot(booting, *each) for each in _runs(servers)]
             self._await(booted)
             undone.pop_all()
             self.sockets.keep(report["sockets"])
@@ -119,11 +119,11 @@ class Swap(Plugin):
             trial.close()
             self.children.others.remove(trial.pid)
 
-    def _boot(self, booting: dict[str, Generation], alias: str, run: str) -> Generation:
+    def _boot(self, booting: dict[tuple[str, str], Generation], alias: str, run: str) -> Generation:
         """Return the child of a server, which is booting already unless the server is a new one."""
-        if alias not in booting:
-            booting[alias] = self.children.boot(alias, run, self.sockets.descriptors(alias))
-        return booting[alias]
+        if (alias, run) not in booting:
+            booting[alias, run] = self.children.boot(alias, run, self.sockets.descriptors(alias))
+        return booting[alias, run]
 
     def _own_pidfile(self) -> str | None:
         return None if self.site.pidfile is None else str(self.site.pidfile)
@@ -177,11 +177,12 @@ class Swap(Plugin):
         left = timeout - max((generation.age for generation in booted), default=0)
         self.bus.wait_for(lambda: self._is_decided(booted), max(left, 0))
         self._go_on_unless_exiting()
-        late = [generation for generation in booted if not generation.is_ready]
-        late.sort(key=lambda generation: not generation.is_settled)  # those that failed, before the rest
-        for generation in late[:1]:
-            why = f"the server {generation.alias!r} did not start: {generation.why_not_ready(timeout)}"
-            raise Refusal(why, status=generation.status)
+        not_ready = [generation for generation in booted if not generation.is_ready]
+        if not_ready:
+            # One that failed, if there is any, tells more than those that are still about it.
+            first = max(not_ready, key=lambda generation: generation.is_settled)
+            why = f"the server {first.alias!r} did not start: {first.why_not_ready(timeout)}"
+            raise Refusal(why, status=first.status)
 
     def _go_on_unless_exiting(self) -> None:
         if self.bus.exit_asked:
@@ -194,3 +195,8 @@ class Swap(Plugin):
     def _tell(self, what: str, booted: Iterable[Generation], began: float) -> None:
         children = ", ".join(f"{each.alias!r} is process {each.pid}" for each in booted)
         self.bus.log(f"{what} after {time.monotonic() - began:.2f} s{': ' if children else '.'}{children}")
+
+
+def _runs(servers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (alias, run) of those servers of the next program that are to run in children."""
+    return [(alias, told["run"]) for alias, told in servers.items() if told["run"]]
