@@ -35,7 +35,6 @@ def settings(database):
         "CATALOGUE_DEBUG": "1",
         "CATALOGUE_BIND_GUNICORN": "127.0.0.1:0",
         "CATALOGUE_BIND_THREADED": "127.0.0.1:0",
-        "CATALOGUE_HEALTH": "127.0.0.1:0",
     }
 
 
