@@ -237,12 +237,19 @@ def test_a_daemon_restarts_as_a_daemon_under_its_pid(shop: Project) -> None:
     assert "Traceback" not in (shop.root / "err").read_text()
 
 
-def test_a_restart_that_fails_ends_with_its_reason(shop: Project) -> None:
-    configure(shop, {"thread": {"BACKEND": THREADED}})
+def test_a_restart_with_wrong_settings_is_refused_with_the_reason_and_the_site_serves_on(
+    shop: Project,
+) -> None:
+    configure(shop, {"thread": {"BACKEND": THREADED}, "child": {"BACKEND": GUNICORN}})
     with shop.serve() as site:
-        address_of(site, "thread")
-        configure(shop, {"thread": {"BACKEND": THREADED, "BIND": "nonsense"}})
+        addresses = [address_of(site, alias) for alias in ("thread", "child")]
+        before = site.members()
+        configure(shop, {"thread": {"BACKEND": THREADED, "BIND": "nonsense"}, "child": {"BACKEND": GUNICORN}})
         site.send(signal.SIGUSR2)
 
-        assert site.wait() == 1
-        assert "nonsense" in site.lines[-1]
+        refused = site.wait_for_line("^The restart failed, and the old code serves on: ").string
+        assert "'nonsense' is not an address" in refused
+        assert all(ask(address)[1].endswith("STARTED") for address in addresses)
+        wait_until(lambda: site.members() == before, "what was tried is gone")
+        assert site.stop() == 0
+        assert "Traceback" not in site.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import select
 import threading
 import time
@@ -56,6 +57,22 @@ urlpatterns += [
 """
 
 
+def held_start(priority: int = 50) -> str:
+    """Return a start listener of the site process that is held until there is a file ``go``."""
+    return f"""
+from pathlib import Path
+
+GO = Path(__file__).parent.parent / "go"
+
+
+@bus.subscribe("start", priority={priority}, role="site")
+def held():
+    note("held")
+    while not GO.exists() and not bus.exit_asked:
+        bus.wait_for(lambda: False, 0.02)
+"""
+
+
 class Shop(Project):
     """A project whose code has a version, which ``/version/`` tells, and after a second ``/slow/``.
 
@@ -97,8 +114,20 @@ def status_of(address: str) -> dict[str, Any]:
     return result
 
 
+def addresses_of(site: RunningSite, alias: str = "default") -> list[str]:
+    """Return all that a started server listens on, as BIND has it."""
+    line = site.wait_for_line(rf"^  {alias} +((http://|unix:)\S+ )+ *\(").string
+    found = re.findall(r"http://(\S+?)/ |(unix:\S+)", line)
+    return [tcp or unix for tcp, unix in found]
+
+
 def version_of(address: str) -> int:
     return int(json.loads(ask(address, "/version/")[1])["version"])
+
+
+def await_version(address: str, version: int) -> None:
+    """Wait until a version answers: the one before it may, for a moment after the switch."""
+    await_that(lambda: version_of(address) == version)
 
 
 def pids(site: RunningSite) -> set[int]:
@@ -111,6 +140,10 @@ def await_that(condition: Callable[[], Any], what: Callable[[], object] = lambda
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(0.01)
+
+
+def await_value(get: Callable[[], object], value: object) -> None:
+    await_that(lambda: get() == value, get)
 
 
 class Answer(NamedTuple):
@@ -135,6 +168,7 @@ class Failure(NamedTuple):
 class Load:
     """Clients in threads, each of which asks again as soon as it is answered, as a context manager.
 
+    ``address``: where they ask; if there are several, there are as many clients at each.
     ``keep_alive`` and ``one_shot``: how many that keep their connection, and that do not; ``slow``: how
     many of either kind ask for a page that takes a second. ``paths``: others that one client each asks for.
     A client whose connection was closed before it asks again connects anew, as any does.
@@ -142,7 +176,7 @@ class Load:
 
     def __init__(
         self,
-        address: str,
+        address: str | list[str],
         *,
         keep_alive: int = 2,
         one_shot: int = 2,
@@ -150,7 +184,6 @@ class Load:
         paths: Iterable[str] = (),
         think: float = 0.01,
     ) -> None:
-        self.address = address
         self.think = think
         self.answers: list[Answer] = []
         self.failures: list[Failure] = []
@@ -163,13 +196,17 @@ class Load:
             *([("one-shot", "/slow/")] * slow if one_shot else []),
             *[("one-shot", path) for path in paths],
         ]
-        self.names = [f"{kind} {path} {number}" for number, (kind, path) in enumerate(kinds)]
         self._threads = [
             threading.Thread(
-                target=self._run, args=(name, path, kind == "keep-alive"), name=name, daemon=True
+                target=self._run,
+                args=(each, path, kind == "keep-alive"),
+                name=f"{kind} {path} {each} {number}",
+                daemon=True,
             )
-            for name, (kind, path) in zip(self.names, kinds, strict=True)
+            for each in ([address] if isinstance(address, str) else address)
+            for number, (kind, path) in enumerate(kinds)
         ]
+        self.names = {thread.name for thread in self._threads}
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -190,7 +227,7 @@ class Load:
         """Stop, and return the answers; a failure of any request is one of the test."""
         self.stop()
         assert self.failures == []
-        assert {answer.client for answer in self.answers} == set(self.names)  # each client got answers
+        assert {answer.client for answer in self.answers} == self.names  # each client got answers
         return self.answers
 
     def wait_for(self, condition: Callable[[Answer], bool], count: int = 1) -> None:
@@ -206,14 +243,13 @@ class Load:
             return {answer.client for answer in self.answers if condition(answer)}
 
         with self._changed:
-            all_have = self._changed.wait_for(lambda: those_with_one() == set(self.names), DEADLINE)
-        assert all_have, (set(self.names) - those_with_one(), self.failures[:10])
+            all_have = self._changed.wait_for(lambda: those_with_one() == self.names, DEADLINE)
+        assert all_have, (self.names - those_with_one(), self.failures[:10])
 
-    def _run(self, name: str, path: str, keep_alive: bool) -> None:
-        with contextlib.closing(Client(self.address)) as client:
+    def _run(self, address: str, path: str, keep_alive: bool) -> None:
+        with contextlib.closing(Client(address)) as client:
             while not self._stopping.wait(self.think):
-                began = time.monotonic()
-                entry = self._ask(client, name, path, began)
+                entry = self._ask(client, path)
                 with self._changed:
                     if isinstance(entry, Answer):
                         self.answers.append(entry)
@@ -223,7 +259,8 @@ class Load:
                 if not keep_alive or isinstance(entry, Failure):
                     client.close()
 
-    def _ask(self, client: Client, name: str, path: str, began: float) -> Answer | Failure:
+    def _ask(self, client: Client, path: str) -> Answer | Failure:
+        name, began = threading.current_thread().name, time.monotonic()
         if client.sock is not None and select.select([client.sock], [], [], 0)[0]:
             client.close()  # the server hung up between two requests
         try:
