@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from django_wspbus.validation import WITHOUT_EFFECT, Reader
+from django_wspbus.validation import DEFAULT_STOP_TIMEOUT, WITHOUT_EFFECT, Reader
 
 NOTHING_OF_THE_SORT = [object(), b"bytes", 3.5, -1, True, "\0", "", (), [None], {1: 2}, {"x": {}}]
 
@@ -208,6 +208,49 @@ def test_an_address_that_a_server_would_bind_twice_is_found():
 )
 def test_addresses_that_can_be_bound_together_are_none_of_our_business(one, two):
     assert read({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "health"),
+    [("127.0.0.1:80", "127.0.0.1:80"), (":80", "127.0.0.1:80"), ("unix:/run/s", "unix:///run/s")],
+)
+def test_an_address_that_the_probes_share_with_a_server_is_found_at_theirs(bind, health):
+    problem = only_problem({"SERVERS": {"one": {}, "two": {"BIND": [":81", bind]}}, "HEALTH": health})
+    assert (problem.id, problem.path) == ("E004", 'WSPBUS["HEALTH"]')
+    assert problem.message.endswith(" is bound by the server 'two' too.")
+    assert problem.hint == "The probes want an address of their own."
+
+
+def test_an_address_that_the_probes_have_for_themselves_is_none_of_our_business():
+    servers = {"one": {"BIND": [":80", "127.0.0.1:0"]}, "two": {"BIND": "unix:/run/s"}}
+    assert read({"SERVERS": servers, "HEALTH": "127.0.0.1:81"})[1] == []
+    assert read({"SERVERS": servers, "HEALTH": "127.0.0.1:0"})[1] == []
+
+
+# Seconds
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"DRAIN_DELAY": 5, "STOP_TIMEOUT": 5}, "got 5, and STOP_TIMEOUT is 5, of which it is a part."),
+        ({"DRAIN_DELAY": 5.5, "STOP_TIMEOUT": 5}, "got 5.5, and STOP_TIMEOUT is 5, of which it is a part."),
+        (
+            {"DRAIN_DELAY": 3600},
+            f"got 3600, and STOP_TIMEOUT is {DEFAULT_STOP_TIMEOUT}, of which it is a part.",
+        ),
+    ],
+)
+def test_a_delay_that_leaves_no_time_to_stop_is_found(raw, told):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path, problem.message) == ("E015", 'WSPBUS["DRAIN_DELAY"]', told)
+    assert problem.hint == "It takes fewer seconds than STOP_TIMEOUT."
+
+
+def test_a_delay_that_leaves_time_to_stop_is_taken():
+    values, problems = read({"SERVERS": {"default": {}}, "DRAIN_DELAY": 4.9, "STOP_TIMEOUT": 5})
+    assert problems == []
+    assert (values["drain_delay"], values["stop_timeout"]) == (4.9, 5)
 
 
 # Signals

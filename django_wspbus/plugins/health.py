@@ -23,6 +23,9 @@ from .health_http import ProbeHandler
 CHANNEL = "health"
 """On which apps subscribe their checks."""
 
+LAST_CHANCE = 0.2
+"""Seconds in which a client that has connected may still send its request when the probes end."""
+
 TIME_TO_END = 1
 """Seconds that the exit of the bus waits for answers and checks under way."""
 
@@ -208,17 +211,23 @@ class Probes(Plugin):
             for listener in self._listening:
                 listener.close()
             self._listening = []
+        self._join(LAST_CHANCE)
+        with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):  # the client is gone
                     connection.shutdown(socket.SHUT_RD)  # no request is to come any more
-        deadline = time.monotonic() + TIME_TO_END
-        while (threads := self._running()) and (left := deadline - time.monotonic()) > 0:
-            threads[0].join(left)
-        if threads:
+        if threads := self._join(TIME_TO_END):
             names = ", ".join(sorted(thread.name for thread in threads))
             self.bus.log(f"Not waited for any longer: {names}", level=30)
 
     exit.priority = 89  # type: ignore[attr-defined]  # before the sockets are closed
+
+    def _join(self, seconds: float) -> list[threading.Thread]:
+        """Wait for our threads; return those that have not ended by then."""
+        deadline = time.monotonic() + seconds
+        while (threads := self._running()) and (left := deadline - time.monotonic()) > 0:
+            threads[0].join(left)
+        return threads
 
     def _running(self) -> list[threading.Thread]:
         """Return our threads, but for this one: a check may have told the bus to exit."""

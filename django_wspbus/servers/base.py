@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # The share of STOP_TIMEOUT that is kept for naming and ending what a server has not answered.
 RESERVE = 0.1
+BEFORE_STOP = 24
 
 
 class Server(Plugin):
@@ -78,6 +79,17 @@ class Server(Plugin):
 
     def refusal(self, reason: str, status: int = 1) -> Refusal:
         return Refusal(f"The server {self.settings.alias!r} did not start: {reason}", status=status)
+
+    def subscribe(self) -> None:
+        super().subscribe()
+        self.bus.subscribe("stop", self.tell_to_stop, BEFORE_STOP, role=self.role)
+
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        self.bus.unsubscribe("stop", self.tell_to_stop)
+
+    def tell_to_stop(self) -> None:
+        """Begin to stop, as far as nothing has to be waited for: so all servers have the whole time."""
 
     def start(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not say how it starts.")

@@ -82,13 +82,10 @@ class ChildServer(Server):
 
     def subscribe(self) -> None:
         super().subscribe()
-        # Before the first is waited for: all have the whole time. Children.stop() waits.
-        self.bus.subscribe("stop", self.tell_to_stop, self.stop.priority - 1, role=self.role)  # type: ignore[attr-defined]
         self.children.looks.append(self.look)
 
     def unsubscribe(self) -> None:
         super().unsubscribe()
-        self.bus.unsubscribe("stop", self.tell_to_stop)
         self.children.looks.remove(self.look)
 
     def start(self) -> None:
@@ -130,7 +127,7 @@ class ChildServer(Server):
                 self.children.dismiss(self.current)
 
     def stop(self) -> None:
-        self.tell_to_stop()
+        self.tell_to_stop()  # Children.stop() waits for it
 
     stop.priority = 25  # type: ignore[attr-defined]
 

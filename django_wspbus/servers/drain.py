@@ -81,6 +81,14 @@ class Drain(Plugin):
         for bound in parted:
             turn_away(bound, min(PATIENCE, self._time_left() / (2 * len(parted))))
 
+    def exit(self) -> None:
+        """Turn away who has asked the probes when they had ended already."""
+        if not self.bus.execv:
+            for bound in self.sockets.own():
+                turn_away(bound, min(PATIENCE, self._time_left() / 2))
+
+    exit.priority = 89.5  # type: ignore[attr-defined]  # between them and the end of the sockets
+
     def _time_left(self) -> float:
         return PATIENCE if self.bus.deadline is None else max(self.bus.deadline - time.monotonic(), 0)
 

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..plugin import Plugin
@@ -30,15 +30,11 @@ class Bound:
     inode: tuple[int, int] | None = None
     is_filtered: bool = False
     """Whether the kernel drops the packets of those who would connect."""
+    name: str = field(init=False)
+    """The address as bound: the port is known, also if 0 was asked for."""
 
-    @property
-    def name(self) -> str:
-        """The address as bound: the port is known, also if 0 was asked for."""
-        if self.socket.family == socket.AF_UNIX:
-            path = self.socket.getsockname()
-            return f"unix:{path if isinstance(path, str) else os.fsdecode(path)}"
-        host, port = self.socket.getsockname()[:2]
-        return f"[{host}]:{port}" if self.socket.family == socket.AF_INET6 else f"{host}:{port}"
+    def __post_init__(self) -> None:
+        self.name = _name(self.socket)  # now, as it is asked for after the socket is closed, too
 
     @property
     def url(self) -> str:
@@ -129,8 +125,9 @@ class Sockets(Plugin):
         return [each.socket.fileno() for each in self.of(holder)]
 
     def own(self) -> list[Bound]:
-        """Return the sockets that are this site's alone: those of systemd outlive it."""
-        return [each for bounds in self.bound.values() for each in bounds if each.address.kind != "systemd"]
+        """Return the open sockets that are this site's alone: those of systemd outlive it."""
+        bounds = [each for bounds in self.bound.values() for each in bounds]
+        return [each for each in bounds if each.address.kind != "systemd" and each.socket.fileno() != -1]
 
     def of_servers(self) -> list[Bound]:
         """Return those of them that servers serve on."""
@@ -273,6 +270,14 @@ class PassedSockets:
         for _, sock in self._sockets:
             sock.close()
         self._sockets = []
+
+
+def _name(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        path = sock.getsockname()
+        return f"unix:{path if isinstance(path, str) else os.fsdecode(path)}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
 
 
 def _is_setting(holder: str) -> bool:

@@ -68,15 +68,17 @@ class ThreadedServer(Server):
 
     start.priority = 75  # type: ignore[attr-defined]
 
-    def stop(self) -> None:
-        """Answer what is in flight and what is queued, close idle connections, and return.
+    def tell_to_stop(self) -> None:
+        """Take none but those in the queue, which over a restart is left to the next program."""
+        if self._thread is not None:
+            self._leaves_queue = self.bus.execv
+            self._running.close()
 
-        Over a restart the queue is left to the next program of this process.
-        """
+    def stop(self) -> None:
+        """Answer what is in flight and what is queued, close idle connections, and return."""
         if self._thread is None:
             return
-        self._leaves_queue = self.bus.execv
-        self._running.close()
+        self.tell_to_stop()
         self._thread.join()
         self._thread = None
         for server in self._http_servers:

@@ -81,6 +81,24 @@ def test_it_holds_the_pid_from_start_to_exit_over_a_stop(path: Path, write: Call
     assert list(path.parent.iterdir()) == []
 
 
+def test_over_a_restart_it_stays_and_the_next_program_takes_it_as_its_own(
+    path: Path, write: Callable[[], Bus]
+) -> None:
+    bus = write()
+    inode = path.stat().st_ino
+    bus.restart()
+    bus.wait_for(lambda: bus.state is bus.states.EXITING, DEADLINE)
+    assert bus.execv
+    assert path.stat().st_ino == inode
+    assert read_pid(path) == os.getpid()
+    after = write()  # which is another program, but the same process
+    assert path.stat().st_ino == inode
+    assert not any("written" in message for _, message in after.lines)  # type: ignore[attr-defined]
+    after.exit()
+
+    assert list(path.parent.iterdir()) == []
+
+
 def test_others_may_read_it_and_not_write_it(path: Path, write: Callable[[], Bus]) -> None:
     before = os.umask(0)
     try:

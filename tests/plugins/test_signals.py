@@ -190,6 +190,86 @@ def test_without_any_standard_input_there_is_no_terminal() -> None:
     assert run(NO_STDIN).stdout == "restart\n"
 
 
+LEAVING = """
+import json
+
+if "LEFT" not in os.environ:
+    bus.exit()
+    bus = Bus()
+    plugin = SignalHandler(bus, {"SIGHUP": "shop", "SIGUSR1": "shop"})
+    plugin.subscribe()
+    bus.listeners["shop"] = {lambda: print("acted on in the first program", flush=True)}
+    bus.start()
+    os.kill(os.getpid(), signal.SIGHUP)  # noted, and not acted on: nobody is in block()
+    reader, blocked = plugin.leave()
+    if sys.argv[1] == "another thread":
+        import threading
+
+        def take():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+    else:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.set_inheritable(reader, True)
+    os.environ["LEFT"] = json.dumps([reader, blocked])
+    os.execv(sys.executable, sys.orig_argv)
+
+bus.exit()
+bus = Bus()
+bus.subscribe("log", lambda message, level: print(message, flush=True))
+handlers = {"SIGHUP": "shop", "SIGUSR1": "shop"}
+SignalHandler(bus, handlers, inherited=json.loads(os.environ["LEFT"])).subscribe()
+bus.listeners["shop"] = {lambda: None}
+print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])), flush=True)
+bus.start()
+if sys.argv[1] == "another thread":
+    os.kill(os.getpid(), signal.SIGTERM)
+bus.block()
+"""
+
+
+@pytest.mark.parametrize("how", ["this thread", "another thread"])
+def test_signals_that_come_before_and_during_an_exec_are_acted_on_by_the_next_program(how: str) -> None:
+    ended = run(LEAVING, how)
+
+    assert ended.stderr == ""
+    assert ended.returncode == 0
+    lines = ended.stdout.splitlines()
+    assert lines[0] == "[]"  # none is blocked any more
+    caught = [line for line in lines if line.startswith("Caught")]
+    assert sorted(caught) == [
+        "Caught signal SIGHUP: shop.",
+        "Caught signal SIGTERM: exit.",
+        "Caught signal SIGUSR1: shop.",
+    ]
+
+
+UNSERVED = """
+bus.exit()
+bus = Bus()
+plugin = SignalHandler(bus, {"SIGHUP": "shop"})
+plugin.subscribe()
+bus.listeners["shop"] = {lambda: 1 / 0}
+bus.start()
+os.kill(os.getpid(), signal.SIGHUP)
+bus.wait_for(lambda: False, 0.1)
+reader, blocked = plugin.leave()
+print(os.read(reader, 100), sorted(blocked) == sorted(plugin._previous))
+os._exit(0)
+"""
+
+
+def test_signals_that_were_acted_on_are_not_left_even_if_that_failed() -> None:
+    ended = run(UNSERVED)
+
+    assert ended.stdout.splitlines()[-1] == f"{bytes([0])} True"
+
+
 def run(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM + source, *arguments],

@@ -16,7 +16,7 @@ import pytest
 from tests.processes import RunningSite
 
 from .conftest import GUNICORN, KINDS, address_of, ask, configure, release
-from .load import Load, Shop, attempt, await_that, pids, status_of, version_of
+from .load import Load, Shop, attempt, await_that, await_version, pids, status_of, version_of
 
 Later = Callable[..., Future[Any]]
 
@@ -80,7 +80,7 @@ def test_under_load_no_request_fails_and_the_new_code_answers(shop: Shop, server
         old = set(status_of(address)["servers"]["default"]["workers"])
         before = pids(site)
         with Load(address, keep_alive=2, one_shot=2, slow=1, think=0.005) as load:
-            load.wait_for_all()
+            load.wait_for(lambda answer: True, 20)  # and the slow ones are under way
             new = shop.deploy()
             reload(site)
             load.wait_for_all(lambda answer: answer.version == new)
@@ -112,7 +112,8 @@ def test_what_is_in_the_site_process_keeps_its_code_and_a_line_says_so(shop: Sho
         child, thread = address_of(site, "child"), address_of(site, "thread")
         shop.deploy()
         reload(site)
-        assert (version_of(child), version_of(thread)) == (2, 1)
+        await_version(child, 2)
+        assert version_of(thread) == 1
         (line,) = [line for line in site.lines if "Reloading" in line]
         assert "'thread'" in line
         assert "'child'" not in line
@@ -159,7 +160,7 @@ def test_what_the_old_code_is_answering_is_answered_over_several_reloads(shop: S
             shop.expect_note(f"page{count} waits")
             shop.deploy()
             reload(site, count)
-            assert version_of(address) == shop.version
+            await_version(address, shop.version)
         status = status_of(address)["servers"]["default"]
         assert len(status["leaving"]) == 3
         assert status["pid"] not in status["leaving"]
@@ -250,7 +251,7 @@ def test_one_asked_for_during_another_brings_the_newest_code(shop: Shop, later: 
         release(shop, "go")
 
         assert asked.result()["result"] is None
-        assert version_of(address) == newest
+        await_version(address, newest)
         assert status_of(address)["condition"] == "ready"
         assert len([line for line in site.lines if "Reloading" in line]) == 2
         assert site.stop() == 0
@@ -266,24 +267,30 @@ def test_many_signals_at_once_cause_two_swaps_at_most(shop: Shop) -> None:
         site.wait_for_line(RELOADED)
         # It answers during a swap, which it tells of, or when there is no other to come.
         await_that(lambda: status_of(address)["condition"] == "ready")
-        assert version_of(address) == newest
+        await_version(address, newest)
         assert 1 <= len([line for line in site.lines if "Reloading" in line]) <= 2
         assert site.stop() == 0
 
 
 # An exit meanwhile
 
+HANG = """
+import signal
+import time
+
+from .journal import note
+
+
+def hang():
+    note("hangs")
+    time.sleep(60)
+"""
 HANGS = {
-    "boot": ("shop/models.py", "import time\nfrom .journal import note\nnote('hangs')\ntime.sleep(60)\n"),
-    "deaf boot": (
-        "shop/models.py",
-        "import signal\nimport time\nfrom .journal import note\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('hangs')\ntime.sleep(60)\n",
-    ),
+    "boot": ("shop/models.py", f"{HANG}\n\nhang()\n"),
+    "deaf boot": ("shop/models.py", f"{HANG}\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nhang()\n"),
     "start listener": (
         "shop/listeners.py",
-        "import time\nfrom django_wspbus import bus\nfrom .journal import note\n\n\n"
-        "@bus.subscribe('start')\ndef hang():\n    note('hangs')\n    time.sleep(60)\n",
+        f"from django_wspbus import bus\n{HANG}\n\nbus.subscribe('start', hang)\n",
     ),
 }
 
@@ -381,7 +388,7 @@ def test_a_start_listener_must_not_claim_what_the_old_code_still_holds(shop: Sho
         shop.listeners("")
         shop.deploy()
         reload(site)
-        assert version_of(address) == 2
+        await_version(address, 2)
         await_that(lambda: not (shop.root / "lock").exists())
         assert site.stop() == 0
 
@@ -426,7 +433,7 @@ def test_one_of_a_stopped_site_does_not_make_it_serve(shop: Shop) -> None:
         site.wait_for_line("Caught signal SIGUSR1")
         site.send(signal.SIGWINCH)
         site.wait_for_line("Bus STARTED", count=2)
-        assert version_of(address) == 2
+        await_version(address, 2)
         events = [note.event for note in shop.notes() if note.event.endswith((" start", "site stop"))]
         (stopped,) = [index for index, event in enumerate(events) if event == "site stop"]
         assert events[stopped + 1] == "site start"

@@ -1,0 +1,340 @@
+"""The probes of whole sites: what they say of each state that a site can be in, and until when."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from http.client import RemoteDisconnected
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.processes import RunningSite
+from tests.projects import Project
+
+from .conftest import GUNICORN, THREADED, address_of, ask, configure, connect, is_free, release
+from .load import await_that
+
+Later = Callable[..., Future[Any]]
+
+CHILD = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1, "threads": 4}}
+IN_PROCESS = {"BACKEND": THREADED}
+
+BANNER = "^Quit with"
+
+# Listeners that do as files say.
+LISTENERS = """
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def hold(name):
+    note(f"{name} held")
+    while (ROOT / name).exists() and not bus.exit_asked:
+        bus.wait_for(lambda: False, 0.01)
+
+
+@bus.subscribe("start", role="site")
+def start_site():
+    if (ROOT / "hold-site").exists():
+        hold("hold-site")
+    if (ROOT / "fail-site").exists():
+        raise RuntimeError("the shop is closed")
+
+
+@bus.subscribe("start", role="worker")
+def start_worker():
+    if (ROOT / "hold-worker").exists():
+        hold("hold-worker")
+    if (ROOT / "fail-worker").exists():
+        raise RuntimeError("the shelves are empty")
+
+
+@bus.subscribe("health")
+def stock():
+    while (ROOT / "hang").exists():
+        time.sleep(0.01)
+"""
+
+
+class Probe(NamedTuple):
+    """An answer: to ``/livez`` its status, to ``/readyz`` its status and text."""
+
+    alive: int
+    status: int
+    text: str
+
+
+class ProbedShop:
+    """A project with probes, of which the address is known before the site says so."""
+
+    def __init__(self, project: Project, folder: Path) -> None:
+        self.project = project
+        self.address = f"unix:{folder / 'probes.sock'}"
+        self.cut: list[Exception] = []
+        project.listeners(LISTENERS)
+
+    def serve(self, server: dict[str, Any], **site: Any) -> RunningSite:
+        configure(self.project, {"shop": server}, HEALTH=self.address, **site)
+        self.site = self.project.serve("-v2")
+        return self.site
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return an answer, at the second try if the first was accepted and then cut off, as is noted."""
+        try:
+            return ask(self.address, path)
+        except (BrokenPipeError, ConnectionResetError, RemoteDisconnected) as error:
+            self.cut.append(error)
+            return ask(self.address, path)
+
+    def probe(self) -> Probe:
+        alive, _ = self.ask("/livez")
+        status, text = self.ask("/readyz")
+        return Probe(alive, status, text.rstrip())
+
+    def tell(self) -> dict[str, Any]:
+        """Return the JSON that tells whether it is ready."""
+        told: dict[str, Any] = json.loads(self.ask("/readyz?format=json")[1])
+        return told
+
+    def await_probe(self, status: int, text: str) -> str:
+        """Wait until it is or is not ready, for a reason that holds a text; return the reason."""
+        seen: list[Probe] = []
+
+        def is_so() -> bool:
+            seen.append(self.probe())
+            return seen[-1].status == status and text in seen[-1].text
+
+        await_that(is_so, lambda: seen[-5:])
+        assert {probe.alive for probe in seen} == {200}
+        return seen[-1].text
+
+    def expect(self, status: int, state: str, reason: str = "") -> None:
+        """Wait until it is in a state, of which text and JSON tell the same."""
+        self.await_probe(status, f"{state}: {reason}" if reason else state)
+        told = self.tell()
+        assert told["status"] == ("ok" if status == 200 else "unavailable")
+        assert told["state"] == state
+        assert reason in told["reason"]
+        assert list(told["servers"]) == ["shop"]
+
+    def put(self, name: str) -> None:
+        release(self.project, name)
+
+    def remove(self, name: str) -> None:
+        (self.project.root / name).unlink()
+
+
+@pytest.fixture
+def probed(shop: Project) -> Iterator[ProbedShop]:
+    with tempfile.TemporaryDirectory() as folder:
+        probed = ProbedShop(shop, Path(folder))
+        yield probed
+        # Who is between connecting and asking when a program ends; nobody else may be.
+        restarts = len(re.findall("Re-spawning", probed.site.output))
+        assert len(probed.cut) <= 3 * restarts, probed.cut
+
+
+def test_a_site_is_starting_then_ready_then_reloading_then_draining(
+    shop: Project, probed: ProbedShop, later: Later
+) -> None:
+    probed.put("hold-site")
+    with probed.serve(CHILD) as site:
+        shop.expect_note("hold-site held")
+        probed.expect(503, "starting")
+        probed.remove("hold-site")
+        site.wait_for_line(BANNER)
+        probed.expect(200, "ready")
+        probed.put("hold-worker")
+        site.send(signal.SIGUSR1)
+        shop.expect_note("hold-worker held")
+        probed.expect(200, "reloading", "a reload is under way")
+        probed.remove("hold-worker")
+        probed.expect(200, "ready")
+        page = later(ask, address_of(site, "shop"), "/held/page")
+        shop.expect_note("page waits")
+        site.send(signal.SIGTERM)
+        probed.expect(503, "draining", "the site exits")
+        release(shop, "page")
+        assert page.result() == (200, "page answered")
+        assert site.wait() == 0
+        assert is_free(probed.address)
+
+
+def test_a_site_that_is_stopped_is_not_ready_until_it_is_started_again(probed: ProbedShop) -> None:
+    signals = {"SIGUSR1": "stop", "SIGUSR2": "start"}
+    with probed.serve(IN_PROCESS, SIGNALS=signals) as site:
+        site.wait_for_line(BANNER)
+        site.send(signal.SIGUSR1)
+        probed.expect(503, "draining", "the site is stopped")
+        site.send(signal.SIGUSR2)
+        probed.expect(200, "ready")
+        assert site.stop() == 0
+
+
+def test_a_site_whose_child_keeps_dying_has_failed_and_tells_of_what_until_it_is_up_again(
+    probed: ProbedShop,
+) -> None:
+    with probed.serve(CHILD) as site:
+        site.wait_for_line(BANNER)
+        assert ask(address_of(site, "shop"))[0] == 200
+        probed.put("fail-worker")
+        os.kill(probed.tell()["servers"]["shop"]["pid"], signal.SIGKILL)
+        text = probed.await_probe(503, "the shelves are empty")
+        told = probed.tell()
+        probed.remove("fail-worker")
+        probed.expect(200, "ready")
+        assert ask(address_of(site, "shop"))[0] == 200
+        assert site.stop() == 0
+
+    assert text.startswith("failed: the server 'shop' has no process: ")
+    assert (told["status"], told["state"]) == ("unavailable", "failed")
+    assert "the server 'shop' has no process" in told["reason"]
+    assert "the shelves are empty" in told["reason"]
+
+
+def test_a_check_of_an_app_that_hangs_is_a_failure_by_its_name(probed: ProbedShop) -> None:
+    with probed.serve(IN_PROCESS) as site:
+        site.wait_for_line(BANNER)
+        assert probed.probe() == (200, 200, "ready")
+        assert probed.tell()["checks"] == {"shop.listeners.stock": "ok"}
+        probed.put("hang")
+        hanging = probed.probe()
+        told = probed.tell()
+        probed.remove("hang")
+        probed.expect(200, "ready")
+        assert ask(address_of(site, "shop"))[0] == 200
+        assert site.stop() == 0
+
+    assert (hanging.alive, hanging.status) == (200, 503)
+    assert hanging.text.startswith("failed: shop.listeners.stock: hangs: no answer for ")
+    assert told["checks"]["shop.listeners.stock"].startswith("hangs: no answer for ")
+    assert "The check shop.listeners.stock fails: hangs" in site.output
+    assert "The check shop.listeners.stock no longer fails." in site.output
+
+
+@pytest.mark.parametrize("server", [CHILD, IN_PROCESS], ids=["child", "in process"])
+def test_no_probe_is_refused_while_a_site_restarts_badly_and_well(
+    probed: ProbedShop, later: Later, server: dict[str, Any]
+) -> None:
+    done = threading.Event()
+
+    def probe_all_the_while() -> list[Probe]:
+        probes = []
+        while not done.is_set():
+            probes.append(probed.probe())
+        return probes
+
+    with probed.serve(server) as site, contextlib.ExitStack() as stack:
+        stack.callback(done.set)
+        site.wait_for_line(BANNER)
+        probes = [later(probe_all_the_while) for _ in range(2)]
+        probed.put("fail-site")
+        site.send(signal.SIGUSR2)
+        probed.expect(503, "failed", "A start listener failed: RuntimeError('the shop is closed')")
+        assert ask(address_of(site, "shop"))[0] == 200
+        probed.remove("fail-site")
+        site.send(signal.SIGUSR2)
+        probed.expect(200, "ready")
+        done.set()
+        seen = [probe for future in probes for probe in future.result()]
+        assert ask(address_of(site, "shop"))[0] == 200
+        assert site.stop() == 0
+
+    assert len(seen) >= 10
+    assert {probe.alive for probe in seen} == {200}
+    assert {(probe.status, probe.text.partition(":")[0]) for probe in seen} <= {
+        *((200, "ready"), (200, "reloading"), (503, "starting"), (503, "failed"))
+    }
+    assert any(probe.status == 503 and "the shop is closed" in probe.text for probe in seen)
+
+
+@pytest.mark.parametrize("server", [CHILD, IN_PROCESS], ids=["child", "in process"])
+def test_a_site_is_draining_at_once_and_answers_for_the_delay_and_its_probes_to_the_end(
+    shop: Project, probed: ProbedShop, later: Later, server: dict[str, Any]
+) -> None:
+    delay = 1.2
+
+    def ask_until_refused(address: str, path: str) -> list[tuple[float, tuple[int, str]]]:
+        """Return each answer, and when it was asked for."""
+        answers = []
+        while True:
+            began = time.monotonic()
+            try:
+                answers.append((began, ask(address, path)))
+            except (ConnectionRefusedError, FileNotFoundError):
+                return answers
+            except ConnectionResetError:  # a probe in the very last moment: see the last test
+                assert address == probed.address
+                return answers
+
+    # Who is too late for a Unix socket is refused at once, and not only when its server has left.
+    address = probed.address.replace("probes", "shop")
+    with probed.serve({**server, "BIND": address}, DRAIN_DELAY=delay, STOP_TIMEOUT=60) as site:
+        site.wait_for_line(BANNER)
+        page = later(ask, address, "/held/page")
+        shop.expect_note("page waits")
+        asking = [later(ask_until_refused, address, "/") for _ in range(2)]
+        probing = later(ask_until_refused, probed.address, "/readyz")
+        begun = time.monotonic()
+        site.send(signal.SIGTERM)
+        probed.await_probe(503, "draining")
+        turned = time.monotonic()
+        answers = [answer for future in asking for answer in future.result()]
+        refused = time.monotonic()
+        probed.await_probe(503, "draining")
+        released = time.monotonic()
+        release(shop, "page")
+        assert page.result() == (200, "page answered")
+        assert site.wait() == 0
+        probes = probing.result()
+
+    assert turned - begun < delay
+    served = [began for began, (status, _) in answers if status == 200]
+    assert max(served) - begun > delay / 2
+    assert {status for _, (status, _) in answers} <= {200, 503}
+    assert refused - begun >= delay
+    told = [answer for began, answer in probes if turned < began < released]
+    assert set(told) == {(503, "draining: the site exits\n")}
+    assert any(began > refused for began, _ in probes)
+
+
+def test_a_site_is_draining_until_its_last_stop_listener_has_ended(shop: Project, probed: ProbedShop) -> None:
+    late = "bus.subscribe('stop', lambda: hold('hold-stop'), role='site')\n"
+    shop.listeners(LISTENERS.replace(" and not bus.exit_asked", "") + late)
+    probed.put("hold-stop")
+    with probed.serve(IN_PROCESS) as site:
+        site.wait_for_line(BANNER)
+        site.send(signal.SIGTERM)
+        shop.expect_note("hold-stop held")
+        seen = probed.probe()
+        probed.remove("hold-stop")
+        assert site.wait() == 0
+
+    assert seen == (200, 503, "draining: the site exits")
+    assert "Traceback" not in site.output
+
+
+def test_a_probe_that_comes_too_late_is_turned_away_and_not_reset(shop: Project, probed: ProbedShop) -> None:
+    after_the_probes = "bus.subscribe('exit', lambda: hold('hold-exit'), 89.5, role='site')\n"
+    shop.listeners(LISTENERS.replace(" and not bus.exit_asked", "") + after_the_probes)
+    probed.put("hold-exit")
+    with probed.serve(IN_PROCESS) as site:
+        site.wait_for_line(BANNER)
+        site.send(signal.SIGTERM)
+        shop.expect_note("hold-exit held")
+        with contextlib.suppress(ConnectionRefusedError, FileNotFoundError), connect(probed.address) as late:
+            late.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            probed.remove("hold-exit")
+            assert late.recv(65536).startswith(b"HTTP/1.1 503 ")
