@@ -223,6 +223,7 @@ class SiteProcess:
                 for holder, (addresses, backlog) in self.binds().items()
                 for address in addresses
             ],
+            "overrides": self.overrides,
             "pidfile": self.settings.pidfile and str(self.settings.pidfile),
         }
 
@@ -275,9 +276,13 @@ class Handover(Plugin):
         site = self.site
         signals = site.signals.leave()
         children = site.children.hand_on(site.site.unanswered)
-        if site.pidfile is not None and site.swap.pidfile != str(site.settings.pidfile):
+        pidfile = None if site.settings.pidfile is None else str(site.settings.pidfile)
+        if site.pidfile is not None and site.swap.pidfile != pidfile:  # the next program has another
             site.pidfile.remove()
-        Inheritance(sockets=site.sockets.hand_on(), children=children, signals=signals).leave()
+            pidfile = None
+        Inheritance(
+            sockets=site.sockets.hand_on(), children=children, signals=signals, pidfile=pidfile
+        ).leave()
 
     execv.priority = 100  # type: ignore[attr-defined]
 

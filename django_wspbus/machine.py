@@ -69,13 +69,14 @@ def _check_plugin(path: str, settings: PluginSettings) -> Iterable[Problem]:
 
 
 def check_machine(settings: Settings, held: Inheritance | None = None) -> Iterable[Problem]:
-    """Check users, paths and files, but for what the site holds already."""
+    """Check users, paths and files, but for what the site ``held`` has already."""
+    is_running = held is not None
     held = held or Inheritance()
     yield from _check_identity("USER", settings.user)
     yield from _check_identity("GROUP", settings.group)
     if settings.pidfile is not None and str(settings.pidfile) != held.pidfile:
         yield from check_writable("E010", setting_path("PIDFILE"), settings.pidfile, replaces=True)
-    if settings.daemonize is not None:
+    if settings.daemonize is not None and not is_running:  # else its output is open
         for key, file in (("STDOUT", settings.daemonize.stdout), ("STDERR", settings.daemonize.stderr)):
             if file is not None:
                 yield from check_writable("E011", setting_path("DAEMONIZE", key), file)

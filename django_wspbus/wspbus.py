@@ -57,7 +57,7 @@ MOST_PLANS = 1000
 LONGEST_POLL = 2**31 - 1
 
 # Modules may change directory later; a restart needs the one in which the command line was valid.
-_startup_cwd = os.getcwd()
+STARTUP_DIRECTORY = os.getcwd()
 
 
 class State(enum.Enum):
@@ -1029,6 +1029,7 @@ class Bus:
                 pass
             with self._watchdog():
                 self._join_threads()
+            self._run_deferred()  # an exit that was asked for meanwhile goes before a restart
         finally:
             self._blocking = None
         if self.execv:
@@ -1167,7 +1168,7 @@ class Bus:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None
                 stream.flush()
-        os.chdir(_startup_cwd)
+        os.chdir(STARTUP_DIRECTORY)
         self.publish("execv")
         os.execv(sys.executable, arguments)
 

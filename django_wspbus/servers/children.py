@@ -57,9 +57,16 @@ class Children(Plugin):
     def pids(self) -> list[int]:
         return [*self.others, *(generation.pid for generation in self.everyone())]
 
-    def boot(self, alias: str, run: str, descriptors: Iterable[int]) -> Generation:
+    def boot(
+        self,
+        alias: str,
+        run: str,
+        descriptors: Iterable[int],
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Generation:
         """Start a child of a server, which does not serve yet."""
-        process, pair = spawn_server(alias, run, descriptors, self.overrides)
+        overrides = self.overrides if overrides is None else overrides
+        process, pair = spawn_server(alias, run, descriptors, overrides)
         generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell)
         self.booting.append(generation)
         generation.listen()

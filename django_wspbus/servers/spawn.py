@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import conf
-from ..wspbus import Refusal
+from ..wspbus import STARTUP_DIRECTORY, Refusal
 from . import boot
 from .sockets import LISTEN_VARIABLES
 
@@ -78,6 +78,7 @@ def spawn_program(
         stderr=output,
         pass_fds=list(pass_fds),
         env=environment,
+        cwd=STARTUP_DIRECTORY,
         process_group=0,
     )
 

@@ -93,7 +93,11 @@ class Swap(Plugin):
             servers: Mapping[str, Any] = report["servers"]
             self._compare_binds(servers)
             undone.callback(self.sockets.drop, self.sockets.add(report["sockets"]))
-            booted = [self._boot(booting, *each) for each in _runs(servers)]
+            overrides = report["overrides"]
+            if overrides != self.children.overrides:  # the command line may speak of another server now
+                self.children.end(booting.values())
+                booting.clear()
+            booted = [self._boot(booting, alias, run, overrides) for alias, run in _runs(servers)]
             self._await(booted)
             undone.pop_all()
             self.sockets.keep(report["sockets"])
@@ -119,10 +123,17 @@ class Swap(Plugin):
             trial.close()
             self.children.others.remove(trial.pid)
 
-    def _boot(self, booting: dict[tuple[str, str], Generation], alias: str, run: str) -> Generation:
+    def _boot(
+        self,
+        booting: dict[tuple[str, str], Generation],
+        alias: str,
+        run: str,
+        overrides: Mapping[str, Any],
+    ) -> Generation:
         """Return the child of a server, which is booting already unless the server is a new one."""
         if (alias, run) not in booting:
-            booting[alias, run] = self.children.boot(alias, run, self.sockets.descriptors(alias))
+            descriptors = self.sockets.descriptors(alias)
+            booting[alias, run] = self.children.boot(alias, run, descriptors, overrides)
         return booting[alias, run]
 
     def _own_pidfile(self) -> str | None:
@@ -174,7 +185,7 @@ class Swap(Plugin):
     def _await(self, booted: Sequence[Generation]) -> None:
         """Wait until all are ready; a `Refusal` if one does not get so far."""
         timeout = self.site.ready_timeout
-        left = timeout - max((generation.age for generation in booted), default=0)
+        left = timeout - min((generation.age for generation in booted), default=0)
         self.bus.wait_for(lambda: self._is_decided(booted), max(left, 0))
         self._go_on_unless_exiting()
         not_ready = [generation for generation in booted if not generation.is_ready]

@@ -64,10 +64,6 @@ FAULTS = {
 }
 """Each is to be met by a site with ``WARMUP = ["/version/"]``."""
 
-OF_WORKERS = ("start-exception", "start-exit")
-"""Those that only a worker in a process of its own can have before it serves."""
-
-
 HANG = Fault("shop/models.py", "\nimport time\n\ntime.sleep(60)\n", 'WSPBUS["READY_TIMEOUT"]', False)
 
 

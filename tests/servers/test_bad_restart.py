@@ -15,14 +15,25 @@ import pytest
 from tests.processes import RunningSite, fetch
 
 from .conftest import GUNICORN, THREADED, address_of, ask, configure, descriptors
-from .faults import EXCEPTION, FAULTS, HANG, OF_WORKERS, Fault, broken
-from .load import Load, Shop, addresses_of, attempt, await_that, await_version, pids, status_of, version_of
-
-OF_CHILDREN = (
-    *("settings-syntax", "models-exception", "views-syntax"),
-    *("start-exception", "start-exit", "warmup-exception"),
+from .faults import EXCEPTION, FAULTS, HANG, Fault, broken
+from .load import (
+    Load,
+    Shop,
+    addresses_of,
+    attempt,
+    await_that,
+    await_value,
+    await_version,
+    pids,
+    status_of,
+    version_of,
 )
-OF_THREADED = [name for name in FAULTS if name not in OF_WORKERS]
+
+OF_CHILDREN = ("settings-syntax", "models-exception", "start-exception", "warmup-exception")
+OF_THREADED = (
+    *("settings-syntax", "models-exception", "models-exit", "urls-syntax"),
+    *("views-exception", "ready-syntax", "warmup-exception", "warmup-503"),
+)
 
 REFUSED = {
     "bind": (
@@ -144,18 +155,17 @@ def test_settings_that_this_process_cannot_take_on_are_refused(
     await_that(lambda: descriptors(site.pid) == opened)
 
 
-@pytest.mark.parametrize("backend", [GUNICORN, THREADED], ids=["gunicorn", "threaded"])
-def test_a_boot_that_hangs_is_given_up_in_time(shop: Shop, backend: str) -> None:
-    servers = {"default": {"BACKEND": backend}}
+def test_a_boot_that_hangs_is_given_up_in_time(shop: Shop) -> None:
+    servers = {"child": {"BACKEND": GUNICORN}, "thread": {"BACKEND": THREADED}}
     configure(shop, servers)
     with shop.serve("-v2") as site:
-        address = address_of(site)
+        address = address_of(site, "child")
         configure(shop, servers, READY_TIMEOUT=2)  # for all but this start, which may take its time
         assert attempt(address, "restart")["result"] is None
         site.wait_for_line("^Quit with", count=2)
-        await_that(lambda: len(pids(site)) == (1 if backend == THREADED else 3), site.members)
+        await_value(lambda: len(pids(site)), 3)
         before = pids(site)
-        with Load(address, keep_alive=1, one_shot=1, slow=0, think=0.02) as load, broken(shop, HANG):
+        with Load([address, address_of(site, "thread")], slow=0) as load, broken(shop, HANG):
             began = time.monotonic()
             error = attempt(address, "restart")["error"]
             assert 2 <= time.monotonic() - began < 20
@@ -178,28 +188,27 @@ def test_a_start_listener_of_the_site_that_fails_only_then_does_not_end_it(shop:
     with shop.serve("-v2") as site:
         address = address_of(site, "child")
         probe = site.wait_for_line(r" (http://\S+/)livez")[1]
-        for count in (1, 2):
-            shop.write("shop/listeners.py", f"{good}{bad}    {EXCEPTION.strip()}\n")
-            shop.deploy()
-            with Load([address, address_of(site, "thread")], keep_alive=0, slow=0) as load:
-                assert attempt(address, "restart")["result"] is None
-                load.wait_for_all(lambda answer: answer.version == shop.version)
-                load.finish()
-            site.wait_for_line("^Quit with", count=2 * count)
-            assert site.output.count("Traceback (most recent call last)") == count
-            assert site.output.count("RuntimeError: broken on purpose") == count
-            status = status_of(address)
-            assert (status["state"], status["condition"]) == ("STARTED", "failed")
-            assert "broken on purpose" in status["reason"]
-            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
-                fetch(f"{probe}readyz")
-            assert refused.value.read().startswith(b"failed: A start listener failed")
-            assert fetch(f"{probe}livez").startswith("failed")
-
-            shop.write("shop/listeners.py", good)
+        shop.write("shop/listeners.py", f"{good}{bad}    {EXCEPTION.strip()}\n")
+        shop.deploy()
+        with Load([address, address_of(site, "thread")], keep_alive=0, slow=0) as load:
             assert attempt(address, "restart")["result"] is None
-            site.wait_for_line("^Quit with", count=2 * count + 1)
-            assert status_of(address)["condition"] == "ready"
-            assert fetch(f"{probe}readyz") == "ready\n"
+            load.wait_for_all(lambda answer: answer.version == shop.version)
+            load.finish()
+        site.wait_for_line("^Quit with", count=2)
+        assert site.output.count("Traceback (most recent call last)") == 1
+        assert site.output.count("RuntimeError: broken on purpose") == 1
+        status = status_of(address)
+        assert (status["state"], status["condition"]) == ("STARTED", "failed")
+        assert "broken on purpose" in status["reason"]
+        with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+            fetch(f"{probe}readyz")
+        assert refused.value.read().startswith(b"failed: A start listener failed")
+        assert fetch(f"{probe}livez").startswith("failed")
+
+        shop.write("shop/listeners.py", good)
+        assert attempt(address, "restart")["result"] is None
+        site.wait_for_line("^Quit with", count=3)
+        assert status_of(address)["condition"] == "ready"
+        assert fetch(f"{probe}readyz") == "ready\n"
         assert (shop.root / "site.pid").read_text() == f"{site.pid}\n"
         assert site.stop() == 0

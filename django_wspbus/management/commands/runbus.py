@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -71,9 +72,8 @@ class Command(BaseCommand):
             settings = self.settings(overrides, tried.held)
             report = SiteProcess(bus, settings, overrides.values).rehearse()
         except (CommandError, Refusal) as error:
-            tried.tell(refused=str(error))
-        else:
-            tried.tell(**report)
+            report = {"refused": str(error)}
+        tried.tell(report)
 
     def serve(self, options: dict[str, Any], inherited: Inheritance | None) -> None:
         overrides = Overrides(options)
@@ -92,9 +92,10 @@ class Command(BaseCommand):
 
         def started() -> None:
             if options["verbosity"] > 0:
-                for line in banner(site):
-                    self.stdout.write(line)
-                self.stdout.flush()
+                with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
+                    for line in banner(site):
+                        self.stdout.write(line)
+                    self.stdout.flush()
 
         try:
             site.run(started)
