@@ -118,6 +118,13 @@ class SiteProcess:
         self.children = Children(bus, settings, self.switchboard, self.site.answer, self.overrides)
         self.servers = [self._server(server) for server in settings.servers.values()]
         self.swap = Swap(bus, settings, self.children, self.sockets, self.servers)
+        self.drain = Drain(
+            bus,
+            self.sockets,
+            self.children,
+            delay=settings.drain_delay,
+            in_process=any(server.in_process for server in self.servers),
+        )
         daemonized = settings.daemonize is not None
         self.signals = SignalHandler(
             bus, settings.signals, daemonized=daemonized, inherited=inherited.signals
@@ -130,13 +137,7 @@ class SiteProcess:
             self.children,
             *self.servers,
             self.swap,
-            Drain(
-                bus,
-                self.sockets,
-                self.children,
-                delay=settings.drain_delay,
-                in_process=any(server.in_process for server in self.servers),
-            ),
+            self.drain,
             Handover(bus, self),
         ]
         if settings.health is not None:
@@ -183,14 +184,17 @@ class SiteProcess:
             plugin.subscribe()
         if self.inherited is not None:
             aliases = [each.alias for each in self.servers if isinstance(each, ChildServer)]
+            self.sockets.adopt()
             self.children.adopt(self.inherited.children, aliases)
             # What the trial could not show must not take down what serves.
             bus.outlives_failed_start = True
 
     def dismantle(self) -> None:
         """Undo `build` and `subscribe`, and end what a restart would have kept."""
-        self.children.leave()
+        self.drain.end()
         self.sockets.close()
+        if self.pidfile is not None:
+            self.pidfile.abort()
         for plugin in reversed(self.plugins):
             plugin.unsubscribe()
         self.switchboard.close()

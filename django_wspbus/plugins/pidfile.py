@@ -26,8 +26,12 @@ class PIDFile(Plugin):
         self.path = Path(os.path.abspath(path))
         self._inode: tuple[int, int] | None = None
 
+    def subscribe(self) -> None:
+        super().subscribe()
+        self._adopt()
+
     def start(self) -> None:
-        if self._inode is not None or self._is_ours_already():
+        if self._inode is not None:
             return
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
@@ -42,16 +46,12 @@ class PIDFile(Plugin):
 
     start.priority = 10  # type: ignore[attr-defined]
 
-    def _is_ours_already(self) -> bool:
-        """Whether an earlier program of this very process has left it."""
-        try:
+    def _adopt(self) -> None:
+        """Take the file for ours if an earlier program of this very process has left it."""
+        with contextlib.suppress(OSError, ValueError):
             status = self.path.lstat()
-            if not stat.S_ISREG(status.st_mode) or read_pid(self.path) != os.getpid():
-                return False
-        except (OSError, ValueError):
-            return False
-        self._inode = (status.st_dev, status.st_ino)
-        return True
+            if stat.S_ISREG(status.st_mode) and read_pid(self.path) == os.getpid():
+                self._inode = (status.st_dev, status.st_ino)
 
     def _write(self, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)  # of a process that had this PID, and was killed

@@ -82,12 +82,18 @@ class Drain(Plugin):
             turn_away(bound, min(PATIENCE, self._time_left() / (2 * len(parted))))
 
     def exit(self) -> None:
-        """Turn away who has asked the probes when they had ended already."""
         if not self.bus.execv:
-            for bound in self.sockets.own():
-                turn_away(bound, min(PATIENCE, self._time_left() / 2))
+            self.end()
 
-    exit.priority = 89.5  # type: ignore[attr-defined]  # between them and the end of the sockets
+    exit.priority = 89.5  # type: ignore[attr-defined]  # between the probes and the end of the sockets
+
+    def end(self) -> None:
+        """Leave nobody in a queue: who asked the probes too late, or came for a restart that is none now."""
+        for bound in self.sockets.own():
+            close_queue(bound)
+        self.children.leave()
+        for bound in self.sockets.own():
+            turn_away(bound, min(PATIENCE, self._time_left() / 2))
 
     def _time_left(self) -> float:
         return PATIENCE if self.bus.deadline is None else max(self.bus.deadline - time.monotonic(), 0)

@@ -57,8 +57,9 @@ def close_queue(bound: Bound) -> None:
     Where the kernel has no filters, it goes on to admit one at a time.
     """
     bound.unlink()
-    if bound.socket.family != socket.AF_UNIX:
-        bound.is_filtered = _drop_newcomers(bound.socket)
+    if bound.socket.family == socket.AF_UNIX:  # then there is no way to it any more
+        return
+    bound.is_filtered = bound.is_filtered or _drop_newcomers(bound.socket)
     if not bound.is_filtered:
         with contextlib.suppress(OSError):
             bound.socket.listen(0)

@@ -89,22 +89,32 @@ class Sockets(Plugin):
         self.bound: dict[str, list[Bound]] = {}
         self.passed = PassedSockets([])
         self._kept: set[tuple[str, str]] | None = None  # holder and address; None: all of them
+        self._is_complete = False
         self._inherited = {(each["holder"], each["address"]): each for each in inherited}
 
+    def adopt(self) -> None:
+        """Take what was inherited, at once: whatever happens now, somebody may be waiting in its queue."""
+        for holder, (addresses, backlog) in self.binds.items():
+            for address in addresses:
+                inherited = self._inherited.pop((holder, str(address)), None)
+                if inherited is not None:
+                    self.bound.setdefault(holder, []).append(_adopt(address, inherited, backlog))
+
     def start(self) -> None:
-        if self.bound:  # they outlive a stop
+        if self._is_complete:  # they outlive a stop
             return
         self.passed = PassedSockets.take()
         for holder, (addresses, backlog) in self.binds.items():
+            adopted = [bound.address for bound in self.of(holder)]
             for address in addresses:
-                self.bound.setdefault(holder, []).extend(self.bind(holder, address, backlog))
+                if address not in adopted:
+                    self.bound.setdefault(holder, []).extend(self.bind(holder, address, backlog))
+        self._is_complete = True
 
     start.priority = 20  # type: ignore[attr-defined]
 
     def bind(self, holder: str, address: Address, backlog: int) -> list[Bound]:
         try:
-            if (inherited := self._inherited.pop((holder, str(address)), None)) is not None:
-                return [_adopt(address, inherited, backlog)]
             if address.kind == "systemd":
                 return [Bound(address, sock) for sock in self.passed.named(address.name, self._claimed())]
             if address.kind == "unix":
@@ -155,6 +165,7 @@ class Sockets(Plugin):
         for bound in self.own():
             bound.close()
         self.bound = {}
+        self._is_complete = False
 
     def abort(self) -> None:
         """Leave no file behind where the process is ended at once."""

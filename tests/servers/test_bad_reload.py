@@ -14,8 +14,19 @@ import pytest
 from tests.processes import RunningSite
 
 from .conftest import GUNICORN, address_of, configure
-from .faults import FAULTS, HANG, Fault, broken
-from .load import Load, Shop, addresses_of, attempt, await_that, await_version, pids, status_of, version_of
+from .faults import EXCEPTION, FAULTS, HANG, Fault, broken
+from .load import (
+    Load,
+    Shop,
+    addresses_of,
+    attempt,
+    await_that,
+    await_value,
+    await_version,
+    pids,
+    status_of,
+    version_of,
+)
 
 WRONG = {
     **FAULTS,
@@ -93,6 +104,24 @@ def test_a_boot_that_hangs_is_given_up_in_time(tmp_path: Path, options: dict[str
         await_that(lambda: HANG.told not in attempt(address, "graceful").get("error", ""))
         await_version(address, shop.version)
         assert "Traceback" not in site.output
+        assert site.stop() == 0
+
+
+def test_what_a_boot_has_started_before_it_failed_is_gone_with_it(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    configure(shop, {"default": {"BACKEND": GUNICORN}})
+    helper = Fault(
+        "shop/models.py",
+        f"\nimport subprocess\n\nsubprocess.Popen(['sleep', '60']){EXCEPTION}",
+        "RuntimeError: broken on purpose",
+    )
+    with shop.serve("-v2") as site:
+        address = address_of(site)
+        before = pids(site)
+        for what in ("graceful", "restart", "graceful"):
+            with broken(shop, helper):
+                assert helper.told in attempt(address, what)["error"]
+            await_value(lambda: pids(site), before)
         assert site.stop() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import tempfile
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.processes import RunningSite
 
-from .conftest import GUNICORN, KINDS, address_of, ask, configure, release
+from .conftest import GUNICORN, KINDS, address_of, ask, configure, descriptors, release
 from .load import (
     Load,
     Shop,
@@ -349,6 +350,29 @@ def test_one_that_is_asked_for_during_an_exit_starts_nothing(shop: Shop, later: 
         assert site.wait() == 0
         assert {note.pid for note in shop.notes("worker start")} <= before
         assert "Reload" not in site.output
+
+
+# Without means
+
+
+def test_without_a_free_descriptor_it_fails_and_the_next_one_works(shop: Shop) -> None:
+    configure(shop, {"default": KINDS["gthread"]})
+    with shop.serve("-v2") as site:
+        address = address_of(site)
+        before, opened = pids(site), descriptors(site.pid)
+        limits = resource.prlimit(site.pid, resource.RLIMIT_NOFILE)
+        shop.deploy()
+        for spare in range(4):  # each may be what something else fails for
+            resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (opened + spare, limits[1]))
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                site.send(number)
+            site.wait_for_line("Too many open files|No descriptor was free", count=2 * spare + 2)
+            assert version_of(address) == 1
+            assert pids(site) == before
+        resource.prlimit(site.pid, resource.RLIMIT_NOFILE, limits)
+        reload(site)
+        await_version(address, 2)
+        assert site.stop() == 0
 
 
 # Side by side

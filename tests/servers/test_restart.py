@@ -250,30 +250,43 @@ def test_a_backend_may_take_the_place_of_the_other(shop: Shop) -> None:
         assert site.stop() == 0
 
 
-@pytest.mark.parametrize(("option", "value"), [("--workers", "3"), ("--bind", "127.0.0.1:0")])
-def test_an_option_of_the_command_line_is_for_the_one_server_whatever_its_name(
-    shop: Shop, option: str, value: str
-) -> None:
-    server = {"BACKEND": GUNICORN, "BIND": "127.0.0.1:1", "OPTIONS": {"workers": 1}}
-    server |= {"BIND": "127.0.0.1:0"} if option != "--bind" else {}
+def test_an_option_of_the_command_line_is_for_the_one_server_whatever_its_name(shop: Shop) -> None:
+    server = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1}}
     configure(shop, {"default": server})
-    with shop.serve("-v2", option, value) as site:
-        workers = len(status_of(address_of(site))["servers"]["default"]["workers"])
+    with shop.serve("-v2", "--workers", "3") as site:
+        assert len(status_of(address_of(site))["servers"]["default"]["workers"]) == 3
         configure(shop, {"renamed": server})
         restart(site)
-        address = address_of(site, "renamed")
-        status = status_of(address)["servers"]["renamed"]
-        assert len(status["workers"]) == workers
+        status = status_of(address_of(site, "renamed"))
+        assert len(status["servers"]["renamed"]["workers"]) == 3
         assert site.stop() == 0
 
 
+ADDED = """
+import time
+
+from django_wspbus import bus
+
+from .wsgi import application
+
+bus.subscribe("start", lambda: time.sleep(3))
+"""
+
+
 def test_a_server_that_is_added_has_the_whole_time_to_become_ready(shop: Shop) -> None:
-    configure(shop, {"default": {"BACKEND": GUNICORN}}, READY_TIMEOUT=4)
+    stays = {"default": {"BACKEND": GUNICORN}}
+    configure(shop, stays, READY_TIMEOUT=6)
     with shop.serve("-v2") as site:
         site.wait_for_line(BANNER)
-        configure(shop, {"default": {"BACKEND": GUNICORN}, "added": {"BACKEND": GUNICORN}}, READY_TIMEOUT=4)
-        with (shop.root / "settings.py").open("a") as settings:
-            settings.write("import time\n\ntime.sleep(2.2)\n")
+        shop.write("shop/added.py", ADDED)
+        added = {"BACKEND": GUNICORN, "APPLICATION": "shop.added.application"}
+        configure(shop, {**stays, "added": added}, READY_TIMEOUT=6)
+        with (shop.root / "settings.py").open(
+            "a"
+        ) as settings:  # which the others import before it is started
+            settings.write(
+                "import time\n\nif 'added' not in open('/proc/self/cmdline').read():\n    time.sleep(3.5)\n"
+            )
         site.send(signal.SIGUSR2)
         told = site.wait_for_line("Restarting after|The restart failed").string
         assert "The restart failed" not in told
