@@ -163,9 +163,14 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What differs from this process's own: the settings, and that warnings are errors."""
-        # gunicorn leaves its sockets to the end of its processes.
-        return {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONWARNINGS": "error,ignore::ResourceWarning"}
+        """What differs from this process's own: the settings, that warnings are errors, and no bytecode."""
+        return {
+            "DJANGO_SETTINGS_MODULE": "settings",
+            # gunicorn leaves its sockets to the end of its processes.
+            "PYTHONWARNINGS": "error,ignore::ResourceWarning",
+            # It would be taken for that of a file of the same size that is written in the same second.
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ``manage.py`` to its end."""

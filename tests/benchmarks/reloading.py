@@ -117,7 +117,11 @@ def measure(rival: Rival, scenario: Scenario) -> Result:
     port = free_port()
     with project() as folder:
         # The folder, as not every one of these commands looks for modules where it is started.
-        environment = {"SHOP_PORT": str(port), "PYTHONPATH": f"{folder}:{Path.cwd()}"}
+        environment = {
+            "SHOP_PORT": str(port),
+            "PYTHONPATH": f"{folder}:{Path.cwd()}",
+            "PYTHONDONTWRITEBYTECODE": "1",  # what is deployed may be of the same second and size
+        }
         with session(rival.command(port), folder, environment) as process:
             await_answer(process, port, time.perf_counter() + 60)
             with Load(port) as load, Memory(process.pid) as memory:
