@@ -241,17 +241,15 @@ class Generation:
         if self.deadline is None:
             self.allowed = within
             self.deadline = time.monotonic() + within
-            self._signal(os.kill, signal.SIGTERM)
+            if not self.ended:  # else its PID is nobody's, or somebody else's
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it and its workers; also from a signal handler or a watchdog."""
-        self._signal(os.killpg, signal.SIGKILL)
-
-    def _signal(self, kill: Callable[[int, int], None], number: int) -> None:
-        # A PID is somebody else's once its process is reaped; a group is its own as long as it has members.
-        if not self.ended or (kill is os.killpg and self._workers):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(self.pid, number)
+        """Kill it and all that it has started; also from a signal handler or a watchdog."""
+        # Its process group outlives it as long as there is anybody in it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill what is left of it, hear its last words, and leave nothing behind."""
