@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .base import Server
 
 
+REQUESTS = {"reload": "graceful", "restart": "restart"}
+
+
 class Swap(Plugin):
     """On ``graceful`` every child server is replaced by one of the code on disk, through a gate.
 
@@ -161,6 +164,10 @@ class Swap(Plugin):
 
     @contextlib.contextmanager
     def _under_way(self, what: str) -> Iterator[None]:
+        if self.under_way is not None:  # published by hand: the bus itself has one at a time
+            raise Refusal(
+                f"A {self.under_way} is under way already: call bus.{REQUESTS[what]}(), which waits."
+            )
         self.under_way = what
         self.children.swapping = True
         for server in self.child_servers:

@@ -259,7 +259,7 @@ bus.start()
 os.kill(os.getpid(), signal.SIGHUP)
 bus.wait_for(lambda: False, 0.1)
 reader, blocked = plugin.leave()
-print(os.read(reader, 100), sorted(blocked) == sorted(plugin._previous))
+print(os.read(reader, 100), sorted(blocked) == sorted(plugin._previous), flush=True)
 os._exit(0)
 """
 

@@ -38,8 +38,9 @@ def slow(request):
 
 
 def attempt(request, what):
+    method, *arguments = what.split(":")
     try:
-        result = getattr(bus.site, what)()
+        result = getattr(bus.site, method)(*arguments)
     except Exception as error:
         return JsonResponse({"error": f"{type(error).__name__}: {error}", "pid": os.getpid()})
     return JsonResponse({"result": result, "pid": os.getpid()})
@@ -96,7 +97,7 @@ class Shop(Project):
 
 
 def attempt(address: str, what: str) -> dict[str, Any]:
-    """Have a worker call a method of ``bus.site``; return its result, or the error that it raised."""
+    """Have a worker call ``method:argument`` of ``bus.site``; return its result, or the error it raised."""
     status, body = ask(address, f"/try/{what}")
     assert status == 200, body
     result: dict[str, Any] = json.loads(body)

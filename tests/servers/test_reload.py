@@ -263,7 +263,27 @@ def test_one_asked_for_during_another_brings_the_newest_code(shop: Shop, later: 
         assert asked.result()["result"] is None
         await_version(address, newest)
         assert status_of(address)["condition"] == "ready"
-        assert len([line for line in site.lines if "Reloading" in line]) == 2
+        # Both share the next one, unless the request has come only after that had begun.
+        assert len([line for line in site.lines if "Reloading" in line]) in (2, 3)
+        assert site.stop() == 0
+
+
+def test_one_that_is_published_during_another_is_refused(shop: Shop) -> None:
+    configure(shop, {"default": KINDS["gthread"]})
+    with shop.serve("-v2") as site:
+        address = address_of(site)
+        good = (shop.root / "shop" / "listeners.py").read_text()
+        shop.listeners(HELD_START)
+        new = shop.deploy()
+        site.send(signal.SIGUSR1)
+        shop.expect_note("held", 2)
+        shop.write("shop/listeners.py", good)
+        error = attempt(address, "publish:graceful")["error"]
+        release(shop, "go")
+
+        assert "A reload is under way already: call bus.graceful(), which waits." in error
+        await_version(address, new)
+        assert status_of(address)["last_failure"] is None
         assert site.stop() == 0
 
 
@@ -359,7 +379,8 @@ def test_without_a_free_descriptor_it_fails_and_the_next_one_works(shop: Shop) -
     configure(shop, {"default": KINDS["gthread"]})
     with shop.serve("-v2") as site:
         address = address_of(site)
-        before, opened = pids(site), descriptors(site.pid)
+        before = pids(site)
+        opened = fewest_descriptors(site.pid)
         limits = resource.prlimit(site.pid, resource.RLIMIT_NOFILE)
         shop.deploy()
         for spare in range(4):  # each may be what something else fails for
@@ -373,6 +394,15 @@ def test_without_a_free_descriptor_it_fails_and_the_next_one_works(shop: Shop) -
         reload(site)
         await_version(address, 2)
         assert site.stop() == 0
+
+
+def fewest_descriptors(pid: int) -> int:
+    """Return how many a process has open, but for those of a moment's business."""
+    counts = []
+    for _ in range(10):
+        counts.append(descriptors(pid))
+        time.sleep(0.02)
+    return min(counts)
 
 
 # Side by side

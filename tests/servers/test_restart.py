@@ -189,6 +189,20 @@ def test_what_the_old_code_is_answering_is_answered_over_several_restarts(shop: 
         assert site.stop() == 0
 
 
+def test_a_stopped_site_serves_the_new_code_after_it(shop: Shop) -> None:
+    configure(shop, BOTH, PIDFILE="site.pid", SIGNALS={"SIGHUP": "stop"})
+    with shop.serve("-v2") as site:
+        addresses = [address_of(site, alias) for alias in BOTH]
+        site.send(signal.SIGHUP)
+        site.wait_for_line("Bus STOPPED")
+        new = shop.deploy()
+        restart(site)
+        assert [version_of(address) for address in addresses] == [new, new]
+        assert status_of(addresses[0])["pid"] == site.pid
+        assert (shop.root / "site.pid").read_text() == f"{site.pid}\n"
+        assert site.stop() == 0
+
+
 # Servers that come, go and change
 
 
@@ -305,7 +319,7 @@ def test_a_project_that_changes_the_directory_does_not_keep_it_from_the_command_
 
 
 def test_a_thread_of_the_project_does_not_hold_up_the_trial(shop: Shop) -> None:
-    configure(shop, {"default": {"BACKEND": THREADED}}, READY_TIMEOUT=4)
+    configure(shop, {"default": {"BACKEND": THREADED}}, READY_TIMEOUT=15)
     shop.listeners(
         "import threading\n\ndone = threading.Event()\nthreading.Thread(target=done.wait).start()\n"
         "bus.subscribe('stop', done.set)\n"
