@@ -11,16 +11,18 @@ from typing import Any
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from . import machine
+from . import conf, machine
 from .conf import ServerSettings, Settings, setting_path
 from .inheritance import Inheritance
 from .link import Switchboard
 from .plugin import Plugin
+from .plugins.autoreload import Autoreloader
 from .plugins.daemon import Foreground, daemonize
 from .plugins.health import Condition, Probes
 from .plugins.pidfile import PIDFile
 from .plugins.privileges import DropPrivileges, identity
 from .plugins.reaper import Reaper
+from .plugins.relaunch import Launch, Relaunch
 from .plugins.signals import SignalHandler
 from .process import ProcessBus
 from .servers.address import Address
@@ -34,14 +36,22 @@ from .site import LocalSite, NoSite
 from .wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
 HEALTH = setting_path("HEALTH")
-SITE_CHANNELS = ("abort", "before_restart", "execv")
-"""Published where the process is ended at once; before a restart, to refuse it; just before its exec."""
+SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
+"""Published where the process is ended at once; before a restart, to refuse it; just before its exec; on a
+change of a file."""
+
+PATIENCE = 1
+"""Seconds that a developer waits for the requests in flight when the site starts again."""
+
+LEEWAY = 1
+"""Seconds more that a child has, to run its stop listeners."""
 
 
 class SiteProcess:
     """The process that owns a site: it builds the plugins that the settings name, and runs them.
 
-    ``inherited``: what an earlier program of this process has left to it, over a restart.
+    ``inherited``: what an earlier program of this process has left to it, over a restart; ``launch``: what
+    the launcher has told it, in whose hands a restart is then.
     """
 
     def __init__(
@@ -50,11 +60,13 @@ class SiteProcess:
         settings: Settings,
         overrides: Mapping[str, Any] | None = None,
         inherited: Inheritance | None = None,
+        launch: Launch | None = None,
     ) -> None:
         self.bus = bus
         self.settings = settings
         self.overrides = overrides or {}
         self.inherited = inherited
+        self.launch = launch
         self.servers: list[Server] = []
         self.plugins: list[Any] = []
 
@@ -130,6 +142,7 @@ class SiteProcess:
             bus, settings.signals, daemonized=daemonized, inherited=inherited.signals
         )
         self.pidfile = PIDFile(bus, settings.pidfile) if settings.pidfile is not None else None
+        self.handover = Handover(bus, self)
         self.plugins = [
             self.signals,
             Reaper(bus, self.switchboard.call_later, self.children.pids),
@@ -138,7 +151,7 @@ class SiteProcess:
             *self.servers,
             self.swap,
             self.drain,
-            Handover(bus, self),
+            self.handover,
         ]
         if settings.health is not None:
             self.plugins.append(
@@ -153,10 +166,47 @@ class SiteProcess:
             self.plugins.append(self.pidfile)
         if (settings.user, settings.group, settings.umask) != (None, None, None):
             self.plugins.append(DropPrivileges(bus, settings.user, settings.group, settings.umask))
+        if self.launch is not None:
+            self._develop(self.launch)
         self.plugins += [
             make_plugin(bus, plugin.backend, plugin.options, f'WSPBUS["PLUGINS"][{index}]')
             for index, plugin in enumerate(settings.plugins)
         ]
+
+    def _develop(self, launch: Launch) -> None:
+        """Have the launcher lend the sockets, and start this process again when a file changes."""
+        settings = self.settings
+        self.sockets.is_lent = True
+        self.children.outlive_restarts = False
+        self.children.patience = PATIENCE + LEEWAY
+        told = {"since": launch.since, "seen": launch.seen, "announces": launch.launches == 1}
+        self.children.told = {**told, "patience": PATIENCE}
+        for server in self.servers:
+            server.patience = PATIENCE
+            server.heir = launch
+        self.plugins.remove(self.handover)
+        self.swap.restarts = False
+        options = settings.autoreload if isinstance(settings.autoreload, Mapping) else {}
+        self.plugins.append(
+            Relaunch(
+                self.bus,
+                launch,
+                held=self.sockets.held,
+                part=self._part_with_launcher,
+                watched={
+                    "files": list(map(str, options.get("EXTRA_FILES", ()))),
+                    "dirs": [(str(folder), glob) for folder, glob in options.get("EXTRA_DIRS", {}).items()],
+                },
+                has_spare=bool(settings.autoreload) and options.get("SPARE", True),
+                debug=conf.debug(),
+            )
+        )
+        if settings.autoreload and any(server.in_process for server in self.servers):
+            self.plugins.append(Autoreloader.of(self.bus, settings.autoreload, **told))
+
+    def _part_with_launcher(self) -> None:
+        """The site exits for good: who still waits for an answer is the matter of this process alone."""
+        self.sockets.is_lent = False
 
     def binds(self) -> dict[str, tuple[tuple[Address, ...], int]]:
         """Return what the site listens on: holder -> (addresses, backlog)."""
@@ -187,7 +237,7 @@ class SiteProcess:
             self.sockets.adopt()
             self.children.adopt(self.inherited.children, aliases)
             # What the trial could not show must not take down what serves.
-            bus.outlives_failed_start = True
+            bus.outlives_failed_start = self.launch is None
 
     def dismantle(self) -> None:
         """Undo `build` and `subscribe`, and end what a restart would have kept."""

@@ -170,6 +170,10 @@ def default_application() -> str | None:
     return path
 
 
+def debug() -> bool:
+    return bool(django_settings.DEBUG)
+
+
 def root_urlconf() -> Any:
     return getattr(django_settings, "ROOT_URLCONF", None)
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 VARIABLE = "DJANGO_WSPBUS_INHERITED"
+LAUNCHED = "DJANGO_WSPBUS_LAUNCHED"
+"""What the launcher tells its child besides: see `plugins.relaunch.Launch`."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,10 @@ class Inheritance:
         """Leave it to the program that this process executes next, which must be at once."""
         for descriptor in self.descriptors():
             os.set_inheritable(descriptor, True)
-        os.environ[VARIABLE] = json.dumps(asdict(self))
+        os.environ.update(self.as_environment())
+
+    def as_environment(self) -> dict[str, str]:
+        return {VARIABLE: json.dumps(asdict(self))}
 
     def descriptors(self) -> list[int]:
         found = [each["descriptor"] for each in self.sockets]

@@ -1,4 +1,4 @@
-"""How the launcher and its child talk: lines of JSON over a socket pair, and descriptors that come with them."""
+"""How the launcher and its child talk: lines of JSON over a socket pair, and descriptors with them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ class Parcels:
         """Send a message; the receiver gets copies of the descriptors. An absent receiver is an OSError."""
         descriptors = list(descriptors)
         for first in range(0, len(descriptors), MOST):
-            socket.send_fds(
-                self._socket, [b" "], descriptors[first : first + MOST]
-            )  # a blank before a line of JSON means nothing
+            # A blank before a line of JSON means nothing.
+            socket.send_fds(self._socket, [b" "], descriptors[first : first + MOST])
         self._socket.sendall(json.dumps({**message, "descriptors": len(descriptors)}).encode() + b"\n")
 
     def receive(self) -> list[tuple[Message, list[int]]] | None:

@@ -23,7 +23,7 @@ IDS = {
     "E014": "A backend that is not of the kind that is needed here.",
     "E015": "A number out of range.",
     "E016": "A file that an option names and that cannot be read.",
-    "W001": "A key that is read, and has no effect in this version.",
+    "E017": "Settings that exclude each other.",
 }
 
 

@@ -19,7 +19,6 @@ DEFAULT_BIND = "127.0.0.1:8000"
 DEFAULT_STOP_TIMEOUT = 25
 SERVER_KEYS = ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS")
 AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE")
-WITHOUT_EFFECT = ("AUTORELOAD",)
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 
 
@@ -61,14 +60,8 @@ class Reader:
                 values[key.lower()] = read(f'WSPBUS["{key}"]', self.raw.get(key, MISSING))
         self.check_health(values)
         self.check_delay(values)
-        self.tell_without_effect()
+        self.check_autoreload(values)
         return values
-
-    def tell_without_effect(self) -> None:
-        for key in WITHOUT_EFFECT:
-            if self.raw.get(key):
-                path = f'WSPBUS["{key}"]'
-                self.problems.append(Problem("W001", path, "this key has no effect in this version."))
 
     # Findings
 
@@ -187,6 +180,18 @@ class Reader:
         if not isinstance(raw.get("SPARE", True), bool):
             self.wrong(f'{path}["SPARE"]', raw["SPARE"], "True or False")
         return dict(raw)
+
+    def check_autoreload(self, values: dict[str, Any]) -> None:
+        """A daemon has no terminal to show what is wrong with an edit: it does not reload."""
+        if values["daemonize"] is None or values["autoreload"] is False:
+            return
+        if self.raw.get("AUTORELOAD") is None:  # DEBUG has not been asked for that
+            values["autoreload"] = False
+        else:
+            message = "a site that reloads by itself cannot be a daemon."
+            self.add(
+                "E017", 'WSPBUS["AUTORELOAD"]', message, "Leave out DAEMONIZE, or set AUTORELOAD to False."
+            )
 
     def signals(self, path: str, raw: Any) -> dict[str, str | None]:
         if raw is MISSING:

@@ -1164,12 +1164,12 @@ class Bus:
 
     def _do_execv(self) -> NoReturn:
         arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.chdir(STARTUP_DIRECTORY)
+        self.publish("execv")
         self.log(f"Re-spawning {' '.join(arguments)}")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None
                 stream.flush()
-        os.chdir(STARTUP_DIRECTORY)
-        self.publish("execv")
         os.execv(sys.executable, arguments)
 
 

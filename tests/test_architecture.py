@@ -16,8 +16,8 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "inheritance"],
-    ["plugin", "link", "validation"],
+    ["wspbus", "servers.address", "problems", "inheritance", "parcels", "spare"],
+    ["plugin", "link", "validation", "launched"],
     ["conf", "site"],
     ["process"],
     ["plugins.*"],

@@ -30,7 +30,7 @@ SHAPES = {
     "E013": (with_server(OPTIONS={"bind": ":1"}), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]["bind"]'),
     "E014": (with_server(BACKEND="django_wspbus.Plugin"), 'WSPBUS["SERVERS"]["default"]["BACKEND"]'),
     "E015": ({"STOP_TIMEOUT": 0}, 'WSPBUS["STOP_TIMEOUT"]'),
-    "W001": ({"AUTORELOAD": True}, 'WSPBUS["AUTORELOAD"]'),
+    "E017": ({"AUTORELOAD": True, "DAEMONIZE": True}, 'WSPBUS["AUTORELOAD"]'),
 }
 MACHINE = {
     "E005": (with_server(APPLICATION="nowhere.app"), 'WSPBUS["SERVERS"]["default"]["APPLICATION"]'),

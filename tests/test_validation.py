@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from django_wspbus.validation import DEFAULT_STOP_TIMEOUT, WITHOUT_EFFECT, Reader
+from django_wspbus.validation import DEFAULT_STOP_TIMEOUT, Reader
 
 NOTHING_OF_THE_SORT = [object(), b"bytes", 3.5, -1, True, "\0", "", (), [None], {1: 2}, {"x": {}}]
 
@@ -274,18 +274,20 @@ def test_a_signal_that_is_unknown_or_cannot_be_caught(name, id, told):  # noqa: 
     assert problem.hint == (told and f"Did you mean {told}?")
 
 
-# What there is no effect of yet
+# A daemon does not reload
 
 
-ASKED_FOR = {"AUTORELOAD": True}
-NOT_ASKED_FOR = {"AUTORELOAD": False}
+@pytest.mark.parametrize("value", [True, {"EXTRA_FILES": []}])
+def test_a_daemon_that_is_told_to_reload_is_wrong(value):
+    problem = only_problem({"AUTORELOAD": value, "DAEMONIZE": True})
+    assert (problem.id, problem.path, problem.is_error) == ("E017", 'WSPBUS["AUTORELOAD"]', True)
 
 
-@pytest.mark.parametrize("key", WITHOUT_EFFECT)
-def test_a_key_without_effect_is_a_warning_unless_it_asks_for_nothing(key):
-    problem = only_problem({key: ASKED_FOR[key]})
-    assert (problem.id, problem.path, problem.is_error) == ("W001", f'WSPBUS["{key}"]', False)
-    assert read({"SERVERS": {"default": {}}, key: NOT_ASKED_FOR[key]})[1] == []
+@pytest.mark.parametrize("autoreload", [None, False])
+def test_a_daemon_under_debug_does_not_reload(autoreload):
+    raw = {"SERVERS": {"default": {}}, "AUTORELOAD": autoreload, "DAEMONIZE": True}
+    values, problems = read(raw, debug=True)
+    assert (values["autoreload"], problems) == (False, [])
 
 
 # All at once, whatever comes

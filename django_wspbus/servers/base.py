@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..application import Application, load
 from ..plugin import Plugin
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 # The share of STOP_TIMEOUT that is kept for naming and ending what a server has not answered.
 RESERVE = 0.1
 BEFORE_STOP = 24
+
+
+class Heir(Protocol):
+    """The process after this one, as the servers of this one see it."""
+
+    def claim(self, listener: socket.socket) -> list[socket.socket]:
+        """Return the idle connections that the process before has left to whoever has this socket."""
+
+    def leave(self, connection: socket.socket) -> None:
+        """Leave it an idle connection."""
 
 
 class Server(Plugin):
@@ -44,6 +55,10 @@ class Server(Plugin):
         self.settings = settings
         self.site = site
         self.bound = bound
+        self.patience: float | None = None
+        """The most seconds that a stop waits for requests in flight, before it cuts them off."""
+        self.heir: Heir | None = None
+        """Who serves on when this process starts again; None: there is nobody."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.alias}>"
@@ -103,7 +118,8 @@ class Server(Plugin):
 
     def time_to_stop(self) -> float:
         """Return how many seconds `stop` may take: what is left of STOP_TIMEOUT, but for a reserve."""
-        return time_to_stop(self.bus, self.site.stop_timeout)
+        seconds = time_to_stop(self.bus, self.site.stop_timeout)
+        return seconds if self.patience is None else min(seconds, self.patience)
 
     @property
     def failure(self) -> str | None:

@@ -121,7 +121,7 @@ class ChildServer(Server):
 
     def tell_to_stop(self) -> None:
         """Have the child answer what is in flight and leave."""
-        if not self.bus.execv:
+        if not self.children.stay:
             self._is_up = False
             if self.current is not None:
                 self.children.dismiss(self.current)

@@ -44,6 +44,11 @@ class Children(Plugin):
         self.serving: dict[str, Generation] = {}
         self.booting: list[Generation] = []
         self.leaving: list[Generation] = []
+        self.patience: float | None = None
+        """The most seconds that a stop waits for them; None: as many as there are."""
+        self.outlive_restarts = True
+        self.told: dict[str, Any] = {}
+        """What the children are told besides, of the site's own start."""
         self.swapping = False
         """Whether all are about to be replaced, so that one that has ended need not be."""
         self.others: list[int] = []
@@ -66,7 +71,7 @@ class Children(Plugin):
     ) -> Generation:
         """Start a child of a server, which does not serve yet."""
         overrides = self.overrides if overrides is None else overrides
-        process, pair = spawn_server(alias, run, descriptors, overrides)
+        process, pair = spawn_server(alias, run, descriptors, overrides, self.told)
         generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell)
         self.booting.append(generation)
         generation.listen()
@@ -133,7 +138,10 @@ class Children(Plugin):
 
     def stop(self) -> None:
         """Have all leave, and end what is left when time is up; over a restart they stay."""
-        if not self.bus.execv and (failed := self.leave()):
+        if self.stay:
+            return
+        failed = self.leave()
+        if failed and self.patience is None:
             raise Refusal("\n".join(failed), status=EX_SOFTWARE)
 
     stop.priority = 25  # type: ignore[attr-defined]
@@ -157,8 +165,14 @@ class Children(Plugin):
         for generation in self.everyone():
             generation.kill()
 
+    @property
+    def stay(self) -> bool:
+        """Whether they serve on while this process goes over to its next program."""
+        return self.bus.execv and self.outlive_restarts
+
     def time_to_stop(self) -> float:
-        return time_to_stop(self.bus, self.site.stop_timeout)
+        seconds = time_to_stop(self.bus, self.site.stop_timeout)
+        return seconds if self.patience is None else min(seconds, self.patience)
 
     # Over a restart of the site
 

@@ -99,6 +99,8 @@ class Child:
         self, start: dict[str, Any], settings: Settings, site: RemoteSite, pair: socket.socket
     ) -> None:
         self.settings = settings
+        self.start = start
+        self.since = time.time_ns()
         self.server: ServerSettings = settings.servers[start["alias"]]
         self.site = site
         self.pair = pair
@@ -116,6 +118,8 @@ class Child:
         options = self.read_config_file(cfg) | dict(self.server.options)
         options.pop("config", None)
         options.setdefault("preload_app", True)
+        if self.settings.autoreload:  # whatever WEB_CONCURRENCY says: a developer is one client
+            options.setdefault("workers", 1)
         options.setdefault("default_proc_name", self.server.alias)
         for name, value in options.items():
             cfg.set(name, value)
@@ -174,6 +178,14 @@ class Child:
         die_with(self.master, signal.SIGTERM)
         self.hold_back(arbiter)
         self.process = WorkerProcess(self.settings, self.site, self.pair, self.signs[worker.age])
+        if "patience" in self.start:
+            worker.cfg.set("graceful_timeout", self.start["patience"])
+        if self.settings.autoreload:
+            self.process.reload_on_change(
+                since=self.start.get("since", self.since),
+                seen=self.start.get("seen", {}),
+                announces=self.start.get("announces", False) and worker.age == 1,
+            )
 
     def hold_back(self, arbiter: Any) -> None:
         """Wait a while if the workers before this one did not come up."""

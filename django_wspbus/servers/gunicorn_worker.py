@@ -18,6 +18,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.sync import SyncWorker
 
 from ..application import explain
+from ..plugins.autoreload import Autoreloader
 from ..process import bus
 from ..site import RemoteSite
 from ..warmup import warm_up
@@ -79,6 +80,11 @@ class WorkerProcess:
         bus.roles = {"worker"}
         bus.stop_timeout = settings.stop_timeout * LAST_SECONDS
         bus.logs_failed_start = False  # the site does, once for all workers
+
+    def reload_on_change(self, **told: Any) -> None:
+        """Have the site started again when a file changes; ``told``: see `Autoreloader`."""
+        autoreload = self.settings.autoreload
+        Autoreloader.of(bus, autoreload, **told).subscribe()
 
     def boot(self, worker: Worker, application: Any) -> None:
         """Start the bus, and return when requests may be answered, or when the worker is to leave."""

@@ -88,6 +88,8 @@ class Sockets(Plugin):
         self.owner = owner
         self.bound: dict[str, list[Bound]] = {}
         self.passed = PassedSockets([])
+        self.is_lent = False
+        """Whether somebody else holds them too, and keeps them whatever becomes of this process."""
         self._kept: set[tuple[str, str]] | None = None  # holder and address; None: all of them
         self._is_complete = False
         self._inherited = {(each["holder"], each["address"]): each for each in inherited}
@@ -99,6 +101,15 @@ class Sockets(Plugin):
                 inherited = self._inherited.pop((holder, str(address)), None)
                 if inherited is not None:
                     self.bound.setdefault(holder, []).append(_adopt(address, inherited, backlog))
+        # What is left is of a holder that has another name now, or that there is no more.
+        left = {address: inherited for (_, address), inherited in self._inherited.items()}
+        for holder, (addresses, backlog) in self.binds.items():
+            adopted = [bound.address for bound in self.of(holder)]
+            for each in addresses:
+                if each not in adopted and str(each) in left:
+                    self.bound.setdefault(holder, []).append(_adopt(each, left.pop(str(each)), backlog))
+        for inherited in left.values():
+            os.close(inherited["descriptor"])
 
     def start(self) -> None:
         if self._is_complete:  # they outlive a stop
@@ -135,7 +146,9 @@ class Sockets(Plugin):
         return [each.socket.fileno() for each in self.of(holder)]
 
     def own(self) -> list[Bound]:
-        """Return the open sockets that are this site's alone: those of systemd outlive it."""
+        """Return the open sockets that are this site's alone, and not systemd's, or lent."""
+        if self.is_lent:
+            return []
         bounds = [each for bounds in self.bound.values() for each in bounds]
         return [each for each in bounds if each.address.kind != "systemd" and each.socket.fileno() != -1]
 
@@ -164,6 +177,9 @@ class Sockets(Plugin):
         self.passed.close()
         for bound in self.own():
             bound.close()
+        for bounds in self.bound.values() if self.is_lent else ():
+            for bound in bounds:
+                bound.socket.close()
         self.bound = {}
         self._is_complete = False
 

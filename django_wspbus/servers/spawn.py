@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .. import conf
@@ -28,7 +29,11 @@ _OPTION = re.compile(
 
 
 def spawn_server(
-    alias: str, run: str, descriptors: Iterable[int], overrides: Mapping[str, Any]
+    alias: str,
+    run: str,
+    descriptors: Iterable[int],
+    overrides: Mapping[str, Any],
+    told: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the child of a server: ``function(start, pair)`` of ``run``, "module:function".
 
@@ -46,6 +51,7 @@ def spawn_server(
         "argv": sys.argv,
         "sockets": descriptors,
         "overrides": overrides,
+        **told,
     }
     try:
         with theirs:

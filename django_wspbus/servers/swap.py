@@ -48,6 +48,8 @@ class Swap(Plugin):
         self.children = children
         self.sockets = sockets
         self.servers = servers
+        self.restarts = True
+        """Whether a restart is a matter of this process, and so is tried before it goes."""
         self.under_way: str | None = None
         """What is going on: "reload" or "restart"."""
         self.last_failure: str | None = None
@@ -58,6 +60,11 @@ class Swap(Plugin):
     @property
     def child_servers(self) -> list[ChildServer]:
         return [server for server in self.servers if isinstance(server, ChildServer)]
+
+    def subscribe(self) -> None:
+        super().subscribe()
+        if not self.restarts:
+            self.bus.unsubscribe("before_restart", self.before_restart)
 
     # Reload
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -63,6 +64,11 @@ class ThreadedServer(Server):
         self._http_servers = [
             HTTPServer(bound, application, self._stop, self.bus.wake) for bound in self.bound()
         ]
+        if (heir := self.heir) is not None:
+            for server in self._http_servers:
+                server.linger = 0  # whoever is about to ask is left to the next process, or comes again
+                for connection in heir.claim(server.socket):
+                    server.take(connection)
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
         self._thread.start()
 
@@ -72,6 +78,9 @@ class ThreadedServer(Server):
         """Take none but those in the queue, which over a restart is left to the next program."""
         if self._thread is not None:
             self._leaves_queue = self.bus.execv
+            if self.bus.execv and self.heir is not None:
+                for server in self._http_servers:
+                    server.leave = self.heir.leave
             self._running.close()
 
     def stop(self) -> None:
@@ -88,10 +97,13 @@ class ThreadedServer(Server):
         timeout = self.time_to_stop()
         if not self.bus.wait_for(lambda: not self._exchanges(but=here), timeout):
             requests = ", ".join(sorted(exchange.request for exchange in self._exchanges(but=here)))
-            raise Refusal(
-                f"The server {self.settings.alias!r}: not answered within {timeout:.3g} seconds: {requests}.",
-                status=EX_SOFTWARE,
-            )
+            told = f"{self._name}: not answered within {timeout:.3g} seconds: {requests}."
+            if self.patience is None:
+                raise Refusal(told, status=EX_SOFTWARE)
+            self.bus.log(told)
+            for server in self._http_servers:
+                server.cut_off(but=here)
+            return
         for thread in threads:
             if thread is not here:
                 thread.join()
@@ -102,6 +114,10 @@ class ThreadedServer(Server):
             self._stop.close()
 
     stop.priority = 25  # type: ignore[attr-defined]
+
+    @property
+    def _name(self) -> str:
+        return f"The server {self.settings.alias!r}"
 
     @property
     def failure(self) -> str | None:
@@ -136,6 +152,8 @@ class Exchange:
 
     thread: threading.Thread
     request: str = UNREAD
+    is_left: bool = False
+    """Whether the next process has the connection now."""
 
 
 class HTTPServer(ThreadedWSGIServer):
@@ -160,6 +178,9 @@ class HTTPServer(ThreadedWSGIServer):
         self.wsgi = application
         self.stop = stop
         self._ended = ended
+        self.linger = KEEP_ALIVE
+        self.leave: Callable[[socket.socket], None] | None = None
+        """Takes connections on which no request has begun; None: they are closed."""
         self._exchanges: dict[socket.socket, Exchange] = {}
         self._leaving: set[threading.Thread] = set()
         self._lock = threading.Lock()
@@ -172,13 +193,26 @@ class HTTPServer(ThreadedWSGIServer):
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.1)  # until a descriptor is free; it is readable all the while
             return False
-        connection.setblocking(True)
+        self.take(connection, address)
+        return True
+
+    def take(self, connection: socket.socket, address: Any = None) -> None:
+        """Hand a connection to a thread of its own."""
         try:
-            self.process_request(connection, address or ("", 0))
-        except Exception:  # no thread to be had: this connection is lost, the server is not
+            address = address or connection.getpeername() or ("", 0)
+            connection.setblocking(True)
+            self.process_request(connection, address)
+        except Exception:  # gone, or no thread to be had: this connection is lost, the server is not
             self.handle_error(connection, address)
             self.shutdown_request(connection)
-        return True
+
+    def cut_off(self, but: threading.Thread) -> None:
+        """End all connections, whatever goes on there."""
+        with self._lock:
+            for connection, exchange in self._exchanges.items():
+                if exchange.thread is not but:
+                    with contextlib.suppress(OSError):  # it is closed already
+                        connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(
@@ -189,7 +223,11 @@ class HTTPServer(ThreadedWSGIServer):
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
+        exchange = self._exchanges.get(request)
+        if exchange is not None and exchange.is_left:  # a shutdown would reach the next process, too
+            self.close_request(request)
+        else:
+            super().shutdown_request(request)
         with self._lock:
             self._leaving = {thread for thread in self._leaving if thread.is_alive()}
             self._leaving.add(threading.current_thread())
@@ -207,6 +245,9 @@ class HTTPServer(ThreadedWSGIServer):
 
     def note_request(self, connection: socket.socket, request: str) -> None:
         self._exchanges[connection].request = request
+
+    def note_left(self, connection: socket.socket) -> None:
+        self._exchanges[connection].is_left = True
 
 
 class RequestHandler(WSGIRequestHandler):
@@ -244,10 +285,15 @@ class RequestHandler(WSGIRequestHandler):
         """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
         if self.has_received():
             return True
-        if not _is_readable(self.connection, self.server.stop):
+        is_readable = _is_readable(self.connection, self.server.stop)
+        if self.server.leave is not None:  # unread as it is, the next process can answer what comes
+            self.server.leave(self.connection)
+            self.server.note_left(self.connection)
+            return False
+        if not is_readable:
             chance = LAST_CHANCE
             if self._answered is not None:
-                chance = max(chance, self._answered + KEEP_ALIVE - time.monotonic())
+                chance = max(chance, self._answered + self.server.linger - time.monotonic())
             if not _is_readable(self.connection, timeout=chance):
                 return False
         try:
@@ -278,7 +324,7 @@ class ResponseHandler(ServerHandler):
 
     def cleanup_headers(self) -> None:
         super().cleanup_headers()
-        if self.request_handler.is_last():
+        if self.request_handler.is_last() and self.request_handler.server.leave is None:
             self.headers["Connection"] = "close"
             self.request_handler.close_connection = True
 

@@ -23,11 +23,14 @@ from ...assembly import HEALTH, SiteProcess
 from ...checks import check_all
 from ...conf import Settings
 from ...inheritance import Inheritance
+from ...launcher import become
 from ...machine import check_applications, server_class
+from ...plugins.relaunch import Launch
 from ...problems import Problem
 from ...process import bus
+from ...servers.spawn import interpreter_options
 from ...servers.trial import Tried
-from ...wspbus import Refusal
+from ...wspbus import STARTUP_DIRECTORY, Refusal
 
 PROBES = ("livez", "readyz")
 ADDRPORT = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<port>\d+)")
@@ -88,7 +91,10 @@ class Command(BaseCommand):
         if options["verbosity"] > 1:
             level = logging.DEBUG if options["verbosity"] > 2 else logging.INFO
             bus.subscribe("log", functools.partial(show, level), role="any")
-        site = SiteProcess(bus, settings, overrides.values, inherited)
+        launch = Launch.take()
+        if launch is None and settings.autoreload:
+            become(command=own_command(), options=interpreter_options(), directory=STARTUP_DIRECTORY)
+        site = SiteProcess(bus, settings, overrides.values, inherited, launch)
 
         def started() -> None:
             if options["verbosity"] > 0:
@@ -132,6 +138,18 @@ class Command(BaseCommand):
         errors = [problem.line for problem in problems if problem.is_error]
         if errors:
             raise CommandError("\n".join(errors))
+
+
+def own_command() -> list[str]:
+    """Return what was run, as a path or ``-m`` and a module, with its arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:
+        return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+    if not os.path.isfile(os.path.join(STARTUP_DIRECTORY, sys.argv[0])):
+        raise CommandError(
+            f"AUTORELOAD has to start {sys.argv[0]!r} again, which is no file: use manage.py, or --noreload."
+        )
+    return list(sys.argv)
 
 
 class Overrides:

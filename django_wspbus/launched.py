@@ -1,0 +1,155 @@
+"""The program of the launcher's child: it runs the developer's command, and tells what became of it.
+
+A spare is this program, too: it has been told to prepare before it is told to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import socket
+import sys
+import traceback
+from types import TracebackType
+
+from . import spare
+from .inheritance import LAUNCHED, Inheritance
+from .parcels import Message, Parcels
+
+RELAUNCH = 3
+"""The status of a child that is to be started again; django.utils.autoreload has the same."""
+
+
+def main(descriptor: int) -> None:
+    del sys.path[-1]  # by which the launcher has this package found
+    os.set_inheritable(descriptor, False)
+    parcels = Parcels(socket.socket(fileno=descriptor))
+    warm: spare.Spare | None = None
+    while (messages := parcels.receive()) is not None:
+        for message, descriptors in messages:
+            set_up(message["command"])
+            if "prepare" in message:
+                warm = spare.Spare(message["prepare"])
+                parcels.send({"prepared": warm.prepare(), "unfit": warm.unfit})
+                continue
+            if warm is not None and not warm.is_fit():
+                parcels.send({"stale": True})
+                return
+            parcels.send({"running": True})
+            run(parcels, message, descriptors)
+            return
+
+
+def set_up(command: list[str]) -> None:
+    """Have the interpreter look as the command would find it: ``[path, ...]`` or ``["-m", module, ...]``."""
+    if sys.argv[0] == "-c":  # else it is done already
+        if command[0] == "-m":
+            sys.argv[:] = [command[1], *command[2:]]
+            folder = os.getcwd()
+        else:
+            sys.argv[:] = command
+            folder = os.path.dirname(os.path.realpath(command[0]))
+        if not sys.flags.safe_path:
+            sys.path.insert(0, folder)
+
+
+def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
+    """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
+    held = message["sockets"]
+    for each, descriptor in zip(held, descriptors, strict=False):
+        each["descriptor"] = descriptor
+    told = {
+        "pid": os.getpid(),
+        "descriptor": parcels.fileno(),
+        "connections": descriptors[len(held) :],
+        **message["told"],
+    }
+    os.environ[LAUNCHED] = json.dumps(told)
+    os.environ.update(Inheritance(sockets=held).as_environment())
+    if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
+        os.environ["LISTEN_PID"] = str(os.getpid())
+    try:
+        execute(message["command"])
+    except BaseException as error:
+        status = tell(parcels, error)
+    else:
+        status = 0
+    with contextlib.suppress(OSError):
+        parcels.send({"ended": status})
+    raise SystemExit(status)
+
+
+def execute(command: list[str]) -> None:
+    """Run a script or a module as ``python`` would."""
+    if command[0] == "-m":
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(command[0], run_name="__main__")
+
+
+def tell(parcels: Parcels, error: BaseException) -> int:
+    """Tell the launcher why the command failed, and print it if nobody has; return the status."""
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            sys.stderr.write(error.code + "\n")
+        if status in (0, RELAUNCH):
+            return status
+        report = report_of(error.__context__ or error)
+    elif isinstance(error, KeyboardInterrupt):  # before the handlers stood
+        return 130
+    else:
+        status = 1
+        report = report_of(error)
+        sys.stderr.write(report["text"] + "\n")
+    with contextlib.suppress(OSError):
+        parcels.send({"failed": report, "watch": {"files": spare.project_files(), "dirs": library_folders()}})
+    return status
+
+
+def report_of(error: BaseException) -> dict[str, str]:
+    """Return {"title", "text"}: what has failed in a line, and all there is to say of it.
+
+    A command that refuses to go on has said why in its own words; beneath may be what it has in mind.
+    """
+    origin = error
+    while (below := origin.__cause__ or origin.__context__) is not None:
+        origin = below
+    if hasattr(origin, "get_instances") and origin.get_instances():
+        origin = origin.get_instances()[0]
+    if isinstance(error, SystemExit) or type(error).__name__ in ("CommandError", "SystemCheckError"):
+        text = str(error)
+        if "Traceback (most recent call last)" not in text and _is_of_project(origin):
+            text = f"{text}\n\n{formatted(origin)}"
+    else:
+        text = formatted(error)
+    last = traceback.format_exception_only(origin if _is_of_project(origin) else error)[-1]
+    return {"title": last.strip().splitlines()[0] if last.strip() else repr(error), "text": text.strip()}
+
+
+def formatted(error: BaseException) -> str:
+    """Return the traceback of an error, from where it leaves what has started the project."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_ours(trace):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    file = trace.tb_frame.f_code.co_filename
+    return file.startswith(("<frozen runpy>", os.path.dirname(__file__)))
+
+
+def _is_of_project(error: BaseException) -> bool:
+    """Whether an error has come from code below the project's own, and not from what reports it."""
+    traces = [each for each, _ in traceback.walk_tb(error.__traceback__)]
+    return any(spare.is_project_file(frame.f_code.co_filename) for frame in traces) or isinstance(
+        error, SyntaxError
+    )
+
+
+def library_folders() -> list[tuple[str, str]]:
+    """Return the folders that change when a package is installed, as (folder, glob)."""
+    return [(folder, "*") for folder in spare.LIBRARIES if os.path.isdir(folder)]

@@ -1,0 +1,208 @@
+"""Autoreload: Django's own reloader in the worker, and a site that starts again when a file changes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from django.utils import autoreload
+
+from ..plugin import Plugin
+from ..site import SiteUnreachable
+from ..wspbus import Bus
+from .reloaders import PollingReloader, changed_since, newest_change
+
+logger = logging.getLogger("django_wspbus")
+django_logger = logging.getLogger("django.utils.autoreload")
+
+QUIET, QUIET_OF_MANY = 0.02, 0.15
+"""Seconds without a change after which an editor has written its file; a formatter, or git, all of them."""
+
+MOST_UNREST = 2.0
+HELD = 0.2
+"""Seconds between two looks whether a debugger still holds the terminal."""
+
+DEBUGGERS = ("bdb", "pdb", "code")
+
+
+class Autoreloader(Plugin):
+    """Has the site started again when a file that it was made of changes.
+
+    ``since``: when the boot of this process began, as `time.time_ns`; ``seen``: {path: digest} of files
+    that were found changed during the boot before, as they are written by the boot itself. A receiver
+    of Django's ``file_changed`` that returns True takes care of a file itself. ``announces``: whether to
+    say which reloader it is.
+    """
+
+    role = "worker"
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        extra_files: Iterable[str | Path] = (),
+        extra_dirs: Mapping[str | Path, str] = MappingProxyType({}),
+        since: int | None = None,
+        seen: Mapping[str, str] = MappingProxyType({}),
+        announces: bool = True,
+    ) -> None:
+        super().__init__(bus)
+        self.extra_files = extra_files
+        self.extra_dirs = extra_dirs
+        self.since = since
+        self.seen = dict(seen)
+        self.announces = announces
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._reloader: autoreload.BaseReloader | None = None
+        self._changed: Path | None = None
+        self._found: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, bus: Bus, settings: bool | Mapping[str, Any], **told: Any) -> Autoreloader:
+        """Make one of the setting AUTORELOAD."""
+        options = settings if isinstance(settings, Mapping) else {}
+        files, dirs = options.get("EXTRA_FILES", ()), options.get("EXTRA_DIRS", {})
+        return cls(bus, extra_files=files, extra_dirs=dirs, **told)
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(
+                target=self._run, args=[threading.current_thread()], name="Autoreloader", daemon=True
+            )
+            self._thread.start()
+
+    start.priority = 80  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._reloader is not None:
+            self._reloader.stop()
+        self._thread = None  # it may be the one that has asked for this
+
+    stop.priority = 20  # type: ignore[attr-defined]
+
+    def _run(self, main: threading.Thread) -> None:
+        while not self._stopping.is_set():
+            reloader = self._reloader = make_reloader()
+            if self.announces:
+                self.announces = False
+                django_logger.info("Watching for file changes with %s", type(reloader).__name__)
+            self._prepare(reloader)
+            autoreload.autoreload_started.connect(self._extend)
+            try:
+                reloader.run(threading.main_thread())
+            except SystemExit:
+                self._reload(reloader)
+            except Exception:
+                if self._stopping.is_set():
+                    return
+                logger.exception("Autoreload does not work at present.")
+                self._stopping.wait(1)
+            finally:
+                autoreload.autoreload_started.disconnect(self._extend)
+
+    def _prepare(self, reloader: Any) -> None:
+        """Have the reloader look, before anything else, at what has changed while it was not there."""
+        notify = reloader.notify_file_changed
+
+        def notify_file_changed(path: Path) -> None:
+            self._changed = path
+            notify(path)
+
+        reloader.notify_file_changed = notify_file_changed
+        run_loop = reloader.run_loop
+
+        def first_look() -> None:
+            self._look_back(reloader)
+            run_loop()
+
+        reloader.run_loop = first_look
+
+    def _extend(self, sender: autoreload.BaseReloader, **kwargs: Any) -> None:
+        for file in self.extra_files:
+            sender.extra_files.add(Path(file).absolute())
+        for folder, glob in self.extra_dirs.items():
+            sender.watch_dir(folder, glob)
+
+    def _look_back(self, reloader: Any) -> None:
+        if self.since is None:
+            return
+        since, self.since = self.since, None
+        found = dict(changed_since(reloader, since, self.seen))
+        self._found = {str(path): digest for path, digest in found.items()}
+        for path in found:
+            reloader.notify_file_changed(path)
+        self._found = {}
+
+    def _reload(self, reloader: autoreload.BaseReloader) -> None:
+        changed = [shown(self._changed)] if self._changed is not None else []
+        self._settle(reloader)
+        self._wait_for_debugger(changed)
+        if self._stopping.is_set():
+            return
+        try:
+            self.bus.site.publish("autoreload", changed, self._found)  # type: ignore[attr-defined]
+        except (SiteUnreachable, RuntimeError) as error:
+            logger.error("Autoreload: %s", error)
+        self._stopping.wait()
+
+    def _settle(self, reloader: autoreload.BaseReloader) -> None:
+        """Wait until whoever writes has finished: a formatter or git writes more than one file."""
+        deadline = time.monotonic() + MOST_UNREST
+        while time.monotonic() < deadline:
+            count, last = newest_change(reloader)
+            quiet = QUIET if count < 2 else QUIET_OF_MANY
+            left = quiet - (time.time_ns() - last) / 1e9
+            if left <= 0 or self._stopping.wait(left):
+                return
+
+    def _wait_for_debugger(self, changed: list[str]) -> None:
+        if holds_terminal():
+            self.bus.log(f"Changed: {', '.join(changed)}. Starting again once the debugger has ended.")
+            while holds_terminal() and not self._stopping.wait(HELD):
+                pass
+
+
+def make_reloader() -> autoreload.BaseReloader:
+    """Return the reloader that Django, or a package that has replaced it, has for this machine.
+
+    But where Django's only polls, it is one to which the kernel tells what has changed, if it can be had.
+    """
+    reloader: autoreload.BaseReloader = autoreload.get_reloader()
+    if type(reloader) is not autoreload.StatReloader:
+        return reloader
+    with contextlib.suppress(ImportError, OSError):  # no such extra; no such system; too many watches
+        from .inotify import InotifyReloader
+
+        return InotifyReloader()
+    return PollingReloader()
+
+
+def shown(path: Path) -> str:
+    """Return a path as one would say it here."""
+    with contextlib.suppress(ValueError, OSError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def holds_terminal() -> bool:
+    """Whether a thread of this process is in a debugger."""
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in DEBUGGERS} - {None}
+    if not files:
+        return False
+    for frame in sys._current_frames().values():
+        each: Any = frame
+        while each is not None:
+            if each.f_code.co_filename in files:
+                return True
+            each = each.f_back
+    return False

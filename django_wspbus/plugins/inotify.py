@@ -1,0 +1,143 @@
+"""A reloader to which the kernel tells what has changed: the extra ``django-wspbus[reload]``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.signals import request_finished
+from django.utils.autoreload import BaseReloader
+from inotify_simple import INotify, flags
+
+from .reloaders import Snapshot
+
+MASK = (
+    flags.CLOSE_WRITE
+    | flags.CREATE
+    | flags.MOVED_TO
+    | flags.MOVED_FROM
+    | flags.DELETE
+    | flags.ATTRIB
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+    | flags.ONLYDIR
+    | flags.EXCL_UNLINK
+)
+GONE = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED
+
+
+class InotifyReloader(BaseReloader):
+    """Watches the folders of the files, and sleeps until something happens there, or a request has ended.
+
+    A request may have imported a module. What the kernel tells is a hint; what counts are the files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inotify = INotify()
+        self._ear, self._voice = socket.socketpair()
+        for sock in (self._ear, self._voice):
+            sock.setblocking(False)
+        self._snapshot = Snapshot(self)
+        self._folders: dict[int, Path] = {}
+
+    def tick(self) -> Iterator[None]:
+        request_finished.connect(self._look_for_modules)
+        try:
+            self._watch()
+            while not self.should_stop:
+                for path in self._wait():
+                    self.notify_file_changed(path)
+                yield
+        finally:
+            request_finished.disconnect(self._look_for_modules)
+            self._inotify.close()
+            self._ear.close()
+            self._voice.close()
+
+    def stop(self) -> None:
+        super().stop()
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: it has ended
+            self._voice.send(b".")
+
+    def _look_for_modules(self, **kwargs: Any) -> None:
+        if len(sys.modules) != self._snapshot.modules:
+            self._wake()
+
+    def _wait(self) -> set[Path]:
+        """Return the files that have changed, once any may have."""
+        poll = select.poll()
+        for source in (self._inotify, self._ear):
+            poll.register(source, select.POLLIN)
+        ready = dict(poll.poll())
+        if self._ear.fileno() in ready:
+            with contextlib.suppress(OSError):
+                self._ear.recv(4096)
+            self._watch()
+        return self._changes() if self._inotify.fileno() in ready else set()
+
+    # What is watched
+
+    def _watch(self) -> None:
+        """Watch the folder of every file, and every folder below one that is watched with ``**``."""
+        self._snapshot.take()
+        folders = {path.parent for path in self._snapshot.files}
+        for folder, patterns in list(self.directory_globs.items()):
+            folders.add(folder)
+            if any("**" in pattern for pattern in patterns):
+                folders.update(Path(root) for root, _, _ in os.walk(folder))
+        for folder in folders.difference(self._folders.values()):
+            self._watch_folder(folder)
+
+    def _watch_folder(self, folder: Path) -> None:
+        for each in (folder, *folder.parents):
+            # One that is not there may come: the folder that it will be in tells.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._folders[self._inotify.add_watch(each, MASK)] = each
+                return
+
+    def _forget_below(self, folder: Path) -> None:
+        """Watch no longer what was in a folder that has gone; by its name there may be another one."""
+        for watch, watched in list(self._folders.items()):
+            if watched == folder or folder in watched.parents:
+                del self._folders[watch]
+                with contextlib.suppress(OSError):  # gone with it
+                    self._inotify.rm_watch(watch)
+
+    # What has happened
+
+    def _changes(self) -> set[Path]:
+        candidates: set[Path] = set()
+        looks_everywhere = False
+        for event in self._inotify.read(timeout=0):
+            folder = self._folders.get(event.wd)
+            if event.mask & flags.Q_OVERFLOW:
+                looks_everywhere = True
+            elif folder is None:  # the last words of one that has gone
+                continue
+            elif event.mask & GONE:
+                self._forget_below(folder)
+                looks_everywhere = True
+            elif event.mask & flags.ISDIR:
+                self._forget_below(folder / event.name)
+                looks_everywhere = True
+            else:
+                candidates.add(folder / event.name)
+        known = set(self._snapshot.files)
+        if looks_everywhere or not candidates <= known:
+            self._watch()
+            changed = set(self._snapshot.additions())
+            # Of a module that was imported a moment ago, or in a folder that is watched since.
+            changed |= candidates.intersection(self._snapshot.files) - known
+        else:
+            changed = set()
+        return changed.union(self._snapshot.changes(None if looks_everywhere else candidates & known))

@@ -1,0 +1,150 @@
+"""The site's end of the launcher: it lends the site its sockets, and starts it again on a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import spare
+from ..inheritance import LAUNCHED
+from ..parcels import Message, Parcels
+from ..plugin import Plugin
+from ..wspbus import Bus
+
+RELAUNCH = 3
+
+
+@dataclass(slots=True)
+class Launch:
+    """What the launcher has told this process when it started it."""
+
+    parcels: Parcels
+    since: int
+    """When that was, as `time.time_ns`: a file that has changed later may have been read before."""
+    seen: dict[str, str]
+    """{path: digest} of files that had been changed during the boot before this one."""
+    changed: list[str]
+    """The files for whose sake it is started again."""
+    launches: int
+    """How many there were, this one included."""
+    connections: list[socket.socket] = field(default_factory=list)
+    """Idle ones of the process before, on which a request may come any time."""
+
+    @classmethod
+    def take(cls) -> Launch | None:
+        """Take what the launcher has told, None if this process has been started by somebody else."""
+        told = json.loads(os.environ.pop(LAUNCHED, "null"))
+        if told is None or told.pop("pid") != os.getpid():
+            return None
+        parcels = Parcels(socket.socket(fileno=told.pop("descriptor")))
+        connections = [socket.socket(fileno=descriptor) for descriptor in told.pop("connections")]
+        return cls(parcels, connections=connections, **told)
+
+    def tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
+        with contextlib.suppress(OSError):  # it is gone, and so will this process be
+            self.parcels.send(message, descriptors)
+
+    def leave(self, connection: socket.socket) -> None:
+        """Leave an idle connection to the process that comes after this one."""
+        self.tell({"idle": True}, [connection.fileno()])
+
+    def claim(self, listener: socket.socket) -> list[socket.socket]:
+        """Return the connections that were accepted from a listening socket; they are the caller's now."""
+        family, name = listener.family, listener.getsockname()
+        claimed = []
+        for connection in self.connections:
+            own = connection.getsockname()
+            is_of_it = own == name if family == socket.AF_UNIX else own[1:2] == name[1:2]
+            if connection.family == family and is_of_it:
+                claimed.append(connection)
+        self.connections = [each for each in self.connections if each not in claimed]
+        return claimed
+
+
+class Relaunch(Plugin):
+    """Lends the site the launcher's sockets, and has a restart end this process, to be started again.
+
+    ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
+    is called when they are the launcher's no more. ``watched``: {"files", "dirs"} besides modules.
+    """
+
+    role = "site"
+
+    def __init__(
+        self,
+        bus: Bus,
+        launch: Launch,
+        *,
+        held: Callable[[], list[dict[str, Any]]],
+        part: Callable[[], None],
+        watched: Message,
+        has_spare: bool,
+        debug: bool,
+    ) -> None:
+        super().__init__(bus)
+        self.launch = launch
+        self.held = held
+        self.part = part
+        self.watched = watched
+        self.has_spare = has_spare
+        self.debug = debug
+        self._serves = False
+
+    def lend(self) -> None:
+        """Give the launcher all sockets: whatever fails from now on, they stay."""
+        held = self.held()
+        descriptors = [each.pop("descriptor") for each in held]
+        self.launch.tell({"sockets": held}, descriptors)
+
+    def start(self) -> None:
+        for connection in self.launch.connections:  # of a server that there is no more
+            connection.close()
+        self.launch.connections = []
+        self._serves = True
+        self.launch.tell({"started": self.debug})
+        self.bus.defer(self.tell_more)
+
+    start.priority = 100  # type: ignore[attr-defined]
+
+    def tell_more(self) -> None:
+        """Tell what is of use only when this process has ended."""
+        files = {*spare.project_files(), *self.watched["files"]}
+        watch = {"files": sorted(files), "dirs": self.watched["dirs"]}
+        self.launch.tell({"watch": watch})
+        self.launch.tell({"library": spare.describe() if self.has_spare else None})
+
+    def autoreload(self, changed: list[str], seen: dict[str, str]) -> None:
+        """Start the site again, as files have changed; ``seen``: see `Launch`."""
+        if self.bus.exit_asked:
+            return
+        self.launch.tell({"seen": seen})
+        self.launch.changed = changed
+        self.bus.log(f"Changed: {', '.join(changed)}. Starting again.")
+        self.bus.restart()
+
+    def stop(self) -> None:
+        if self._serves and self.bus.exit_asked and not self.bus.execv:
+            self.part()
+        elif self.bus.execv:
+            self.launch.tell({"relaunching": self.launch.changed if self._serves else []})
+        self._serves = False
+
+    stop.priority = 0  # type: ignore[attr-defined]
+
+    def execv(self) -> None:
+        raise SystemExit(RELAUNCH)
+
+    execv.priority = 100  # type: ignore[attr-defined]
+
+    def subscribe(self) -> None:
+        super().subscribe()
+        self.bus.subscribe("start", self.lend, 21, role=self.role)
+
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        self.bus.unsubscribe("start", self.lend)

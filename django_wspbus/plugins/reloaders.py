@@ -1,0 +1,107 @@
+"""What Django's reloader does not notice: files that are gone, are new, or were saved during the boot."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from django.utils.autoreload import BaseReloader, StatReloader
+
+Signature = tuple[int, int, int]
+
+
+class Snapshot:
+    """What the watched files of a reloader look like; a missing file has no signature."""
+
+    def __init__(self, reloader: BaseReloader) -> None:
+        self.reloader = reloader
+        self.files: dict[Path, Signature | None] = {}
+        self.modules = 0
+
+    def take(self) -> None:
+        """Look at all files anew; those known before keep the signature that they had."""
+        self.modules = len(sys.modules)
+        for path in set(self.reloader.watched_files()):
+            if path not in self.files:
+                self.files[path] = signature(path)
+
+    def changes(self, paths: Iterable[Path] | None = None) -> Iterator[Path]:
+        """Yield which of these files have changed since the last look at them; all files, if None."""
+        for path in list(self.files) if paths is None else paths:
+            now = signature(path)
+            if now != self.files.get(path):
+                self.files[path] = now
+                yield path
+
+    def additions(self) -> Iterator[Path]:
+        """Yield the files that are new in the folders that are watched with a glob."""
+        for folder, patterns in list(self.reloader.directory_globs.items()):
+            for pattern in patterns:
+                for path in folder.glob(pattern):
+                    if path not in self.files:
+                        self.files[path] = signature(path)
+                        yield path
+
+
+def signature(path: Path) -> Signature | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+class PollingReloader(StatReloader):
+    """Django's reloader that looks at every file once a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        super().stop()
+        self._stopped.set()
+
+    def tick(self) -> Iterator[None]:
+        snapshot = Snapshot(self)
+        snapshot.take()
+        while not self._stopped.wait(self.SLEEP_TIME):
+            for path in (*snapshot.changes(), *snapshot.additions()):
+                self.notify_file_changed(path)
+            snapshot.take()
+            yield
+
+
+def changed_since(reloader: BaseReloader, moment: int, seen: dict[str, str]) -> Iterator[tuple[Path, str]]:
+    """Yield the files, and their digests, that have changed since a `time.time_ns`, but for those ``seen``.
+
+    By the clock of the file system, which may be another one: what it says of the future is not believed.
+    """
+    for path in set(reloader.watched_files()):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if moment < max(status.st_mtime_ns, status.st_ctime_ns) <= time.time_ns() and path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if seen.get(str(path)) != digest:
+                yield path, digest
+
+
+def newest_change(reloader: BaseReloader) -> tuple[int, int]:
+    """Return how many of the watched files have changed within a second, and when the last has (time_ns)."""
+    now = time.time_ns()
+    times = []
+    for path in set(reloader.watched_files()):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        changed = max(status.st_mtime_ns, status.st_ctime_ns)
+        if now - 1_000_000_000 < changed <= now:
+            times.append(changed)
+    return len(times), max(times, default=0)
