@@ -55,13 +55,14 @@ _META_PATH = list(map(repr, sys.meta_path))
 
 
 def describe() -> dict[str, Any]:
-    """Return what a spare for this process is to know: its libraries' modules, in the order of their import.
+    """Return what a spare for this process is to know: its libraries' modules, those that import others first.
 
     {"modules": [(name, file)], "changed": [variables of the environment that the project has set],
     "doubt": why there is to be no spare, None if there is to be one}
     """
     modules = []
-    for name, module in list(sys.modules.items()):
+    # The interpreter lists a module when its import is complete: after those that it has imported.
+    for name, module in reversed(list(sys.modules.items())):
         spec = getattr(module, "__spec__", None)
         origin = getattr(spec, "origin", None)
         if spec is None or spec.name != name or not isinstance(origin, str) or not is_library_file(origin):

@@ -17,7 +17,7 @@ NAME = PACKAGE.name
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
     ["wspbus", "servers.address", "problems", "inheritance", "parcels", "spare"],
-    ["plugin", "link", "validation", "launched"],
+    ["plugin", "link", "validation", "launched", "launcher"],
     ["conf", "site"],
     ["process"],
     ["plugins.*"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["servers.*"],
     ["machine"],
     ["checks", "assembly"],
-    ["apps", "wsgi", "pytest_plugin", "management.commands.*"],
+    ["apps", "wsgi", "pytest_plugin", "management.commands.*", "__main__"],
 ]
 
 

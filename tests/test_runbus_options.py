@@ -242,10 +242,11 @@ def test_settings_of_another_shape_are_told_whatever_the_options(settings, wspbu
 
 
 def test_a_warning_is_shown_and_stops_nobody(settings):
-    settings.WSPBUS = {**ONE, "AUTORELOAD": True}
+    plugin = {"BACKEND": "tests.test_machine.Small", "OPTIONS": {"size": 6}}
+    settings.WSPBUS = {**ONE, "PLUGINS": [plugin]}
     output, errors = io.StringIO(), io.StringIO()
     call_command("runbus", "--check", stdout=output, stderr=errors)
-    assert "(django_wspbus.W001)" in errors.getvalue()
+    assert "(shop.W001)" in errors.getvalue()
     assert output.getvalue() == "The settings are valid, and the applications of default load.\n"
 
 

@@ -328,7 +328,6 @@ def test_values_are_read_in_the_forms_there_are():
     values, problems = read(
         {
             "SERVERS": {"default": {"BIND": [":80", "unix:/run/s"], "MOUNTS": {"/x": "a.b"}}},
-            "AUTORELOAD": {"EXTRA_FILES": [Path("a")], "EXTRA_DIRS": {Path("texts"): "*.md"}, "SPARE": True},
             "SIGNALS": {"SIGHUP": None, "SIGUSR2": "shop.reload"},
             "DAEMONIZE": {"STDOUT": "out.log"},
             "PIDFILE": Path("run/site.pid"),
@@ -347,6 +346,12 @@ def test_values_are_read_in_the_forms_there_are():
     assert (values["user"], values["group"], values["umask"]) == ("www-data", 33, 0o27)
     assert values["plugins"] == [{"backend": SHOP, "options": {}}]
     assert values["control"] == Path("/run/site.control")
+
+
+def test_autoreload_is_read_as_it_is():
+    said = {"EXTRA_FILES": [Path("a")], "EXTRA_DIRS": {Path("texts"): "*.md"}, "SPARE": True}
+    values, problems = read({"SERVERS": {"default": {}}, "AUTORELOAD": said})
+    assert (values["autoreload"], problems) == (said, [])
 
 
 @pytest.mark.parametrize("value", [None, "left out"])

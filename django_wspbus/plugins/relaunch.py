@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,14 @@ class Launch:
     def tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
         with contextlib.suppress(OSError):  # it is gone, and so will this process be
             self.parcels.send(message, descriptors)
+
+    def news(self, banner: Iterable[str]) -> Iterator[str]:
+        """Yield what a developer who has seen the banner already wants to know."""
+        if self.launches == 1:
+            yield from banner
+        else:
+            seconds = (time.time_ns() - self.since) / 1e9
+            yield f"Serving again after {seconds:.2f} s."
 
     def leave(self, connection: socket.socket) -> None:
         """Leave an idle connection to the process that comes after this one."""

@@ -98,8 +98,9 @@ class Command(BaseCommand):
 
         def started() -> None:
             if options["verbosity"] > 0:
+                lines = banner(site) if launch is None else launch.news(banner(site))
                 with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
-                    for line in banner(site):
+                    for line in lines:
                         self.stdout.write(line)
                     self.stdout.flush()
 

@@ -1,0 +1,69 @@
+"""``python -m django_wspbus runbus``: what ``manage.py runbus`` is, also while the project's code is broken.
+
+``manage.py`` sets up the project before any command of it runs: if that fails, there is nothing to show the
+error in a browser, and to start again. This does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from .launched import execute
+from .launcher import become
+
+MANAGE = "manage.py"
+WITHOUT_RELOAD = ("--noreload", "--daemonize", "--check", "--print-settings")
+
+
+def main() -> None:
+    command = [MANAGE, *sys.argv[1:]] if os.path.isfile(MANAGE) else ["-m", "django", *sys.argv[1:]]
+    sys.argv[:] = [command[1] if command[0] == "-m" else command[0], *sys.argv[1:]]
+    try:
+        execute(command)
+    except Exception:
+        if sys.argv[1:2] != ["runbus"] or any(option in sys.argv for option in WITHOUT_RELOAD):
+            raise
+        from .servers.spawn import interpreter_options
+        from .wspbus import STARTUP_DIRECTORY
+
+        become(
+            command=command,
+            options=interpreter_options(),
+            directory=STARTUP_DIRECTORY,
+            held=first_socket(sys.argv[2:]),
+        )
+
+
+def first_socket(arguments: list[str]) -> list[dict[str, Any]]:
+    """Listen where the command line says, or else where a site without settings would: that shows the error.
+
+    SystemExit with the reason if somebody else listens there.
+    """
+    from .development import parse_addrport
+    from .servers.address import parse
+    from .servers.sockets import BACKLOG, Sockets
+    from .wspbus import Bus, Refusal
+
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("addrport", nargs="?")
+    parser.add_argument("--bind", action="append")
+    parser.add_argument("--ipv6", "-6", action="store_true")
+    options, _ = parser.parse_known_args(arguments)
+    texts = options.bind or [parse_addrport(options.addrport, options.ipv6)]
+    sockets = Sockets(Bus(), {})
+    try:
+        for text in texts:
+            sockets.bound.setdefault("default", []).extend(sockets.bind("default", parse(text), BACKLOG))
+    except Refusal as refusal:
+        raise SystemExit(str(refusal)) from None
+    held = sockets.held()
+    for bound in sockets.bound["default"]:
+        bound.socket.detach()  # they are the launcher's now
+    return held
+
+
+if __name__ == "__main__":
+    main()
