@@ -46,6 +46,7 @@ class Reader:
             "GROUP": self.user,
             "UMASK": self.umask,
             "PLUGINS": self.plugins,
+            "STATIC_FILES": self.static_files,
             "WARMUP": self.warmup,
             "READY_TIMEOUT": self.timeout,
             "DRAIN_DELAY": self.delay,
@@ -268,6 +269,12 @@ class Reader:
             )
         return plugins
 
+    def static_files(self, path: str, raw: Any) -> bool | None:
+        if raw is None or isinstance(raw, bool):
+            return raw
+        self.wrong(path, raw, "None, which is as DEBUG, or True or False")
+        return None
+
     def warmup(self, path: str, raw: Any) -> tuple[str, ...]:
         if not _is_list(raw) or not all(isinstance(url, str) and url.startswith("/") for url in raw):
             self.wrong(path, raw, 'a list of paths that begin with a slash: ["/"]')
@@ -372,6 +379,13 @@ def check_option_names(
             if near == [] and len(known) <= 10:
                 hint = f"It knows {', '.join(known)}."
             yield Problem("E012", f'{path}["{name}"]', f"{server} has no option {name!r}.", hint)
+
+
+def check_boolean(path: str, options: Mapping[str, Any], name: str) -> Iterable[Problem]:
+    """Find an option that is neither True nor False."""
+    value = options.get(name, True)
+    if not isinstance(value, bool):
+        yield Problem("E012", f'{path}["{name}"]', f"got {_show(value)}.", "It takes True or False.")
 
 
 def check_positive(path: str, options: Mapping[str, Any], name: str) -> Iterable[Problem]:

@@ -108,6 +108,8 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
         ({"PLUGINS": {"BACKEND": SHOP}}, 'WSPBUS["PLUGINS"]', "a list of"),
         ({"PLUGINS": [SHOP]}, 'WSPBUS["PLUGINS"][0]', "a dict"),
         ({"PLUGINS": [{}]}, 'WSPBUS["PLUGINS"][0]["BACKEND"]', "a dotted path"),
+        ({"STATIC_FILES": "no"}, 'WSPBUS["STATIC_FILES"]', "True or False"),
+        ({"STATIC_FILES": 0}, 'WSPBUS["STATIC_FILES"]', "True or False"),
         ({"WARMUP": "/"}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
         ({"WARMUP": ["x"]}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
         ({"READY_TIMEOUT": "30"}, 'WSPBUS["READY_TIMEOUT"]', "seconds above 0"),
