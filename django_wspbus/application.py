@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
 from django.utils.module_loading import import_string
 
@@ -23,8 +24,10 @@ Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
-def load(settings: ServerSettings) -> Application:
+def load(settings: ServerSettings, static_files: bool | None = None) -> Application:
     """Import the application, its URLconf and what is mounted; a `Refusal` says why that fails.
+
+    ``static_files``: the value of STATIC_FILES.
 
     Django imports the URLconf at the first request only; a server that has said that it is ready
     should have no such surprise left.
@@ -40,12 +43,19 @@ def load(settings: ServerSettings) -> Application:
         raise
     except Exception as error:  # the project's own code: anything may come
         raise Refusal(f"its application does not load.\n{explain(error)}") from error
-    if conf.serves_static_files():
-        from django.contrib.staticfiles.handlers import StaticFilesHandler
-
-        # It asks no more of what it wraps than to be a WSGI application.
-        application = StaticFilesHandler(cast(Any, application))
+    if conf.serves_static_files(static_files):
+        application = with_static_files(application)
     return Mounts(application, mounts) if mounts else application
+
+
+def with_static_files(application: Application) -> Application:
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+    try:
+        # It asks no more of what it wraps than to be a WSGI application.
+        return StaticFilesHandler(cast(Any, application))
+    except ImproperlyConfigured as error:  # no STATIC_URL
+        raise Refusal(f"its static files cannot be served: {error}") from error
 
 
 def problems(settings: ServerSettings) -> list[Problem]:

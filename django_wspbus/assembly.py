@@ -122,11 +122,8 @@ class SiteProcess:
         inherited = self.inherited or Inheritance()
         bus.stop_timeout = settings.stop_timeout
         self.site = LocalSite(bus, self.status)
-        uid, gid, _ = identity(settings.user, settings.group)
         self.switchboard = Switchboard()
-        self.sockets = Sockets(
-            bus, self.binds(), umask=settings.umask, owner=(uid, gid), inherited=inherited.sockets
-        )
+        self.sockets = self.make_sockets(inherited)
         self.children = Children(bus, settings, self.switchboard, self.site.answer, self.overrides)
         self.servers = [self._server(server) for server in settings.servers.values()]
         self.swap = Swap(bus, settings, self.children, self.sockets, self.servers)
@@ -172,6 +169,26 @@ class SiteProcess:
             make_plugin(bus, plugin.backend, plugin.options, f'WSPBUS["PLUGINS"][{index}]')
             for index, plugin in enumerate(settings.plugins)
         ]
+
+    def make_sockets(self, inherited: Inheritance) -> Sockets:
+        uid, gid, _ = identity(self.settings.user, self.settings.group)
+        return Sockets(
+            self.bus,
+            self.binds(),
+            umask=self.settings.umask,
+            owner=(uid, gid),
+            inherited=inherited.sockets,
+        )
+
+    def listen(self) -> list[dict[str, Any]]:
+        """Bind all sockets for the next program of this process; a `Refusal` if one cannot be had."""
+        sockets = self.make_sockets(Inheritance())
+        try:
+            sockets.start()
+        except BaseException:
+            sockets.close()
+            raise
+        return sockets.hand_on()
 
     def _develop(self, launch: Launch) -> None:
         """Have the launcher lend the sockets, and start this process again when a file changes."""

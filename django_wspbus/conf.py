@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
@@ -66,6 +67,7 @@ class Settings:
     group: str | int | None = None
     umask: int | None = None
     plugins: tuple[PluginSettings, ...] = ()
+    static_files: bool | None = None
     warmup: tuple[str, ...] = ()
     ready_timeout: float = 30
     drain_delay: float = 0
@@ -115,6 +117,9 @@ def read(overrides: Mapping[str, Any] | None = None) -> tuple[Settings | None, l
         raw = merge(raw, overrides)
     reader = Reader(raw, debug=bool(django_settings.DEBUG))
     values = reader.read()
+    if values is not None and values.get("static_files") and not has_static_files():
+        message = "django.contrib.staticfiles is not in INSTALLED_APPS, so nobody finds static files."
+        reader.add("E017", setting_path("STATIC_FILES"), message, "Install the app, or leave this out.")
     if values is None or any(problem.is_error for problem in reader.problems):
         return None, reader.problems
     return _typed(values), reader.problems
@@ -178,9 +183,18 @@ def root_urlconf() -> Any:
     return getattr(django_settings, "ROOT_URLCONF", None)
 
 
-def serves_static_files() -> bool:
-    """Whether Django is to serve static files itself: under DEBUG, with django.contrib.staticfiles."""
-    return bool(django_settings.DEBUG) and "django.contrib.staticfiles" in django_settings.INSTALLED_APPS
+def is_debug() -> bool:
+    return bool(django_settings.DEBUG)
+
+
+def has_static_files() -> bool:
+    """Whether django.contrib.staticfiles is installed, also by the path of an AppConfig."""
+    return apps.is_installed("django.contrib.staticfiles")
+
+
+def serves_static_files(asked: bool | None = None) -> bool:
+    """Whether Django is to serve static files itself, for a value of STATIC_FILES; None: as DEBUG."""
+    return (is_debug() if asked is None else asked) and has_static_files()
 
 
 def settings_module() -> str | None:

@@ -23,7 +23,8 @@ IDS = {
     "E014": "A backend that is not of the kind that is needed here.",
     "E015": "A number out of range.",
     "E016": "A file that an option names and that cannot be read.",
-    "E017": "Settings that exclude each other.",
+    "E017": "Static files that are to be served without django.contrib.staticfiles.",
+    "E018": "Settings that exclude each other.",
 }
 
 

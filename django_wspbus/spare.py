@@ -23,8 +23,15 @@ TRAP = "django_wspbus_settings_are_not_to_be_read"
 # What depends on the project's settings, and what is started by the project's command.
 NEVER = ("django.contrib", __package__)
 
-EXPECTED_CHANGES = {SETTINGS, "TZ", "DJANGO_WSPBUS_LAUNCHED", "DJANGO_WSPBUS_INHERITED", "LISTEN_PID"}
-"""Variables that a boot sets whoever's it is: Django sets TZ."""
+EXPECTED_CHANGES = {
+    SETTINGS,
+    "TZ",
+    "DJANGO_COLORS",
+    "DJANGO_WSPBUS_LAUNCHED",
+    "DJANGO_WSPBUS_INHERITED",
+    "LISTEN_PID",
+}
+"""Variables that a boot sets whoever's it is: Django sets TZ, we the colours."""
 
 PATCHERS = ("gevent", "eventlet")
 """Libraries that change others as they are imported."""
@@ -55,7 +62,7 @@ _META_PATH = list(map(repr, sys.meta_path))
 
 
 def describe() -> dict[str, Any]:
-    """Return what a spare for this process is to know: its libraries' modules, those that import others first.
+    """Return what a spare is to know: the modules of libraries here, those that import others first.
 
     {"modules": [(name, file)], "changed": [variables of the environment that the project has set],
     "doubt": why there is to be no spare, None if there is to be one}

@@ -45,6 +45,7 @@ class Reader:
             "GROUP": self.user,
             "UMASK": self.umask,
             "PLUGINS": self.plugins,
+            "STATIC_FILES": self.static_files,
             "WARMUP": self.warmup,
             "READY_TIMEOUT": self.timeout,
             "DRAIN_DELAY": self.delay,
@@ -190,7 +191,7 @@ class Reader:
         else:
             message = "a site that reloads by itself cannot be a daemon."
             self.add(
-                "E017", 'WSPBUS["AUTORELOAD"]', message, "Leave out DAEMONIZE, or set AUTORELOAD to False."
+                "E018", 'WSPBUS["AUTORELOAD"]', message, "Leave out DAEMONIZE, or set AUTORELOAD to False."
             )
 
     def signals(self, path: str, raw: Any) -> dict[str, str | None]:
@@ -272,6 +273,12 @@ class Reader:
                 }
             )
         return plugins
+
+    def static_files(self, path: str, raw: Any) -> bool | None:
+        if raw is None or isinstance(raw, bool):
+            return raw
+        self.wrong(path, raw, "None, which is as DEBUG, or True or False")
+        return None
 
     def warmup(self, path: str, raw: Any) -> tuple[str, ...]:
         if not _is_list(raw) or not all(isinstance(url, str) and url.startswith("/") for url in raw):
@@ -377,6 +384,13 @@ def check_option_names(
             if near == [] and len(known) <= 10:
                 hint = f"It knows {', '.join(known)}."
             yield Problem("E012", f'{path}["{name}"]', f"{server} has no option {name!r}.", hint)
+
+
+def check_boolean(path: str, options: Mapping[str, Any], name: str) -> Iterable[Problem]:
+    """Find an option that is neither True nor False."""
+    value = options.get(name, True)
+    if not isinstance(value, bool):
+        yield Problem("E012", f'{path}["{name}"]', f"got {_show(value)}.", "It takes True or False.")
 
 
 def check_positive(path: str, options: Mapping[str, Any], name: str) -> Iterable[Problem]:

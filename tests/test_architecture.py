@@ -25,7 +25,7 @@ LAYERS = [
     ["warmup"],
     ["servers.*"],
     ["machine"],
-    ["checks", "assembly"],
+    ["checks", "assembly", "development"],
     ["apps", "wsgi", "pytest_plugin", "management.commands.*", "__main__"],
 ]
 

@@ -211,6 +211,28 @@ def test_static_files_are_served_under_debug_with_the_app(settings):
     assert not conf.serves_static_files()
 
 
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("asked", [True, False])
+def test_static_files_are_served_or_not_as_the_setting_says_whatever_debug_is(settings, debug, asked):
+    settings.DEBUG = debug
+    assert conf.serves_static_files(asked) is asked
+
+
+def test_the_app_of_static_files_may_be_named_by_its_config(settings):
+    settings.INSTALLED_APPS = ["django.contrib.staticfiles.apps.StaticFilesConfig"]
+    assert conf.has_static_files()
+
+
+def test_static_files_without_their_app_are_a_finding(wspbus, settings):
+    settings.INSTALLED_APPS = ["django_wspbus"]
+    wspbus(SERVERS=server(), STATIC_FILES=False)
+    assert conf.read()[1] == []
+    wspbus(SERVERS=server(), STATIC_FILES=True)
+    read, (problem,) = conf.read()
+    assert read is None
+    assert (problem.id, problem.path) == ("E017", 'WSPBUS["STATIC_FILES"]')
+
+
 def test_the_settings_module_is_known_unless_settings_were_configured(monkeypatch):
     assert conf.settings_module() == "testproject.settings"
     monkeypatch.setattr(conf, "django_settings", SimpleNamespace())

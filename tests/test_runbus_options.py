@@ -144,7 +144,7 @@ def test_options_work_without_any_setting(settings):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--workers", "-1"], "--workers: "),
+        (["--workers=-1"], "--workers: "),
         (["--umask", "9"], "--umask: got '9'. It takes a number from 0 to 0o777"),
         (["--umask", "1000"], "--umask: got 0o1000."),
         (["--pidfile", ""], "--pidfile: got ''. It takes a path"),

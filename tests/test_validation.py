@@ -108,6 +108,8 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
         ({"PLUGINS": {"BACKEND": SHOP}}, 'WSPBUS["PLUGINS"]', "a list of"),
         ({"PLUGINS": [SHOP]}, 'WSPBUS["PLUGINS"][0]', "a dict"),
         ({"PLUGINS": [{}]}, 'WSPBUS["PLUGINS"][0]["BACKEND"]', "a dotted path"),
+        ({"STATIC_FILES": "no"}, 'WSPBUS["STATIC_FILES"]', "True or False"),
+        ({"STATIC_FILES": 0}, 'WSPBUS["STATIC_FILES"]', "True or False"),
         ({"WARMUP": "/"}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
         ({"WARMUP": ["x"]}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
         ({"READY_TIMEOUT": "30"}, 'WSPBUS["READY_TIMEOUT"]', "seconds above 0"),
@@ -280,7 +282,7 @@ def test_a_signal_that_is_unknown_or_cannot_be_caught(name, id, told):  # noqa: 
 @pytest.mark.parametrize("value", [True, {"EXTRA_FILES": []}])
 def test_a_daemon_that_is_told_to_reload_is_wrong(value):
     problem = only_problem({"AUTORELOAD": value, "DAEMONIZE": True})
-    assert (problem.id, problem.path, problem.is_error) == ("E017", 'WSPBUS["AUTORELOAD"]', True)
+    assert (problem.id, problem.path, problem.is_error) == ("E018", 'WSPBUS["AUTORELOAD"]', True)
 
 
 @pytest.mark.parametrize("autoreload", [None, False])

@@ -81,7 +81,7 @@ class Server(Plugin):
     def load(self) -> Application:
         """Load the application to serve; a `Refusal` names this server and says why that fails."""
         try:
-            return load(self.settings)
+            return load(self.settings, self.site.static_files)
         except Refusal as refusal:
             raise self.refusal(str(refusal)) from refusal
 

@@ -41,6 +41,8 @@ OWNED = {
     "control_socket_disable": 'WSPBUS["CONTROL"]',
 }
 
+ONE_AT_A_TIME = 'With {"workers": 1, "threads": 1} gunicorn answers one request at a time.'
+
 
 class GunicornServer(ChildServer):
     """Serves with gunicorn. OPTIONS are gunicorn's settings, ``config`` its configuration file."""
@@ -79,10 +81,12 @@ def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable
     from gunicorn.config import Config  # heavy, and not for the site process to carry
 
     known = Config().settings
-    yield from check_option_names(path, options, known, "gunicorn")
+    yield from check_option_names(path, options, [*known, "threading"], "gunicorn")
     for name, value in options.items():
         here = f'{path}["{name}"]'
-        if name in OWNED:
+        if name == "threading":
+            yield Problem("E012", here, "this option is of Django's own server.", ONE_AT_A_TIME)
+        elif name in OWNED:
             owner = OWNED[name].replace("alias", f'"{alias}"')
             yield Problem("E013", here, "the site owns this option.", f"Set {owner} instead.")
         elif name in known and name != "config":

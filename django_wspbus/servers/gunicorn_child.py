@@ -86,7 +86,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
 
         accept_term()
         try:
-            self.child.application = load(self.child.server)
+            self.child.application = load(self.child.server, self.child.settings.static_files)
         except Refusal as refusal:
             give_up(self.child.site, str(refusal), pair=self.child.pair)
         return self.child.application

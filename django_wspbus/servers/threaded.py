@@ -19,16 +19,21 @@ from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer, WSGI
 
 from ..application import Application
 from ..problems import Problem
-from ..validation import check_option_names, check_positive
+from ..validation import check_boolean, check_option_names, check_positive
 from ..wspbus import EX_SOFTWARE, Refusal
 from .base import Server
 from .queue import queue_length
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
     from .sockets import Bound
 
 UNREAD = "a request that has not come in full"
+IN_TURN = "a request whose turn has not come"
+
+TLS = b"\x16\x03"
+"""The first bytes of who speaks HTTPS: a handshake, of SSL 3 or any TLS."""
 
 LONGEST_LINE = 65536
 """Bytes that the first line of a request may have."""
@@ -41,18 +46,20 @@ KEEP_ALIVE = 2.0
 
 
 class ThreadedServer(Server):
-    """Serves with Django's development server, a thread for each connection."""
+    """Serves with Django's development server, a thread for each connection, or one thread for all."""
 
     title = f"Django {django.get_version()}, threaded"
 
     _thread: threading.Thread | None = None
     _leaves_queue = False
+    _turns: Turns | None = None
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
         path = settings.path("OPTIONS")
-        yield from check_option_names(path, settings.options, ["backlog"], "the threaded server")
+        yield from check_option_names(path, settings.options, ["backlog", "threading"], "the threaded server")
         yield from check_positive(path, settings.options, "backlog")
+        yield from check_boolean(path, settings.options, "threading")
 
     def start(self) -> None:
         if self._thread is not None:
@@ -61,8 +68,13 @@ class ThreadedServer(Server):
         self.warm_up(application)
         # Closing one end tells the thread that accepts, and every connection that waits for a request.
         self._stop, self._running = socket.socketpair()
+        self._poll = select.poll()
+        self._turns = None
+        if not self.settings.options.get("threading", True):
+            self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
+            self._turns.thread.start()
         self._http_servers = [
-            HTTPServer(bound, application, self._stop, self.bus.wake) for bound in self.bound()
+            HTTPServer(bound, application, self._stop, self.bus.wake, self._turns) for bound in self.bound()
         ]
         if (heir := self.heir) is not None:
             for server in self._http_servers:
@@ -130,20 +142,23 @@ class ThreadedServer(Server):
 
     def _serve(self) -> None:
         by_descriptor = {server.fileno(): server for server in self._http_servers}
-        poll = select.poll()
         for descriptor in (self._stop.fileno(), *by_descriptor):
-            poll.register(descriptor, select.POLLIN)
+            self._poll.register(descriptor, select.POLLIN)
         stopping = False
         while not stopping:
-            for descriptor, _ in poll.poll():
+            for descriptor, _ in self._poll.poll():
                 if descriptor in by_descriptor:
                     by_descriptor[descriptor].accept()
-                else:
+                elif descriptor == self._stop.fileno():
                     stopping = True
+                elif self._turns is not None:
+                    self._turns.take(descriptor)
         for server in self._http_servers if not self._leaves_queue else ():
             most = queue_length(server.socket)  # each that is taken makes room for one more
             while most != 0 and server.accept():  # who is in the queue has been promised an answer
                 most = most and most - 1
+        if self._turns is not None:
+            self._turns.end(LAST_CHANCE)
 
 
 @dataclass(slots=True)
@@ -160,10 +175,16 @@ class HTTPServer(ThreadedWSGIServer):
     """Django's server on a socket that is the site's, which knows what goes on in its threads.
 
     ``stop`` becomes readable when it is to stop; ``ended()`` is called at the end of each connection.
+    With ``turns`` its connections are not served in threads of their own.
     """
 
     def __init__(
-        self, bound: Bound, application: Application, stop: socket.socket, ended: Callable[[], None]
+        self,
+        bound: Bound,
+        application: Application,
+        stop: socket.socket,
+        ended: Callable[[], None],
+        turns: Turns | None = None,
     ) -> None:
         self.address_family = bound.socket.family
         name = bound.socket.getsockname()
@@ -181,6 +202,7 @@ class HTTPServer(ThreadedWSGIServer):
         self.linger = KEEP_ALIVE
         self.leave: Callable[[socket.socket], None] | None = None
         """Takes connections on which no request has begun; None: they are closed."""
+        self.turns = turns
         self._exchanges: dict[socket.socket, Exchange] = {}
         self._leaving: set[threading.Thread] = set()
         self._lock = threading.Lock()
@@ -215,6 +237,11 @@ class HTTPServer(ThreadedWSGIServer):
                         connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        if self.turns is not None:
+            with self._lock:
+                self._exchanges[request] = Exchange(self.turns.thread, IN_TURN)
+            self.turns.add(self, request, client_address)
+            return
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
@@ -240,13 +267,21 @@ class HTTPServer(ThreadedWSGIServer):
 
     def threads(self) -> set[threading.Thread]:
         """Return its threads, those included that have nothing left to do but to end."""
+        turns = set() if self.turns is None else {self.turns.thread}
         with self._lock:
-            return self._leaving.union(exchange.thread for exchange in self._exchanges.values())
+            return self._leaving.union(turns, (exchange.thread for exchange in self._exchanges.values()))
+
+    def _close_connections(self) -> None:
+        if self.turns is None:  # else the thread lives on, and so may its connections to databases
+            super()._close_connections()  # type: ignore[misc]  # Django's stubs lack it
 
     def note_request(self, connection: socket.socket, request: str) -> None:
         self._exchanges[connection].request = request
 
-    def note_left(self, connection: socket.socket) -> None:
+    def pass_on(self, connection: socket.socket) -> None:
+        """Leave a connection, on which no request has begun, to the next process."""
+        assert self.leave is not None
+        self.leave(connection)
         self._exchanges[connection].is_left = True
 
 
@@ -267,6 +302,9 @@ class RequestHandler(WSGIRequestHandler):
             self.close_connection = True
             return
         self.server.note_request(self.connection, UNREAD)
+        if self.rfile.peek(1).startswith(TLS):  # type: ignore[attr-defined]
+            self._refuse_tls()
+            return
         self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
         if len(self.raw_requestline) > LONGEST_LINE:
             self.requestline = self.request_version = self.command = ""
@@ -277,9 +315,24 @@ class RequestHandler(WSGIRequestHandler):
             self._answered = time.monotonic()
 
     def _respond(self) -> None:
-        response = ResponseHandler(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
+        response = ResponseHandler(
+            self.rfile,
+            self.wfile,
+            self.get_stderr(),
+            self.get_environ(),
+            multithread=self.server.turns is None,
+        )
         response.request_handler = self
         response.run(self.server.wsgi)
+
+    def _refuse_tls(self) -> None:
+        """Answer who speaks HTTPS at once: what such a client sends has no end that a line would have."""
+        self.requestline = self.rfile.read1(LONGEST_LINE).decode("latin-1")
+        self.request_version, self.command = "HTTP/1.0", ""
+        self.close_connection = True
+        self.log_request(HTTPStatus.BAD_REQUEST)  # Django says there what is wrong
+        self.send_response_only(HTTPStatus.BAD_REQUEST)
+        self.end_headers()
 
     def _await_request(self) -> bool:
         """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
@@ -287,8 +340,7 @@ class RequestHandler(WSGIRequestHandler):
             return True
         is_readable = _is_readable(self.connection, self.server.stop)
         if self.server.leave is not None:  # unread as it is, the next process can answer what comes
-            self.server.leave(self.connection)
-            self.server.note_left(self.connection)
+            self.server.pass_on(self.connection)
             return False
         if not is_readable:
             chance = LAST_CHANCE
@@ -313,6 +365,8 @@ class RequestHandler(WSGIRequestHandler):
 
     def is_last(self) -> bool:
         """Whether no further request of this connection will be answered."""
+        if self.server.turns is not None:  # others wait for theirs
+            return True
         return _is_readable(self.server.stop, timeout=0) and not self.has_received()
 
 

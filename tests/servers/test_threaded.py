@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from django_wspbus.conf import ServerSettings, Settings
 from django_wspbus.servers import address
@@ -42,8 +44,12 @@ gate = Gate()
 buses: list[Bus] = []
 
 
+served_in: list[int] = []
+
+
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     path = environ["PATH_INFO"]
+    served_in.append(threading.get_ident())
     if path == "/held":
         gate.reached.set()
         gate.opened.wait(DEADLINE)
@@ -58,7 +64,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 class Served:
     """A bus with the threaded server on it."""
 
-    def __init__(self, *binds: str, stop_timeout: float = 20) -> None:
+    def __init__(self, *binds: str, stop_timeout: float = 20, threading: bool = True) -> None:
         self.bus = Bus()
         buses.append(self.bus)
         addresses = tuple(map(address.parse, binds))
@@ -68,7 +74,7 @@ class Served:
             bind=addresses,
             application=f"{__name__}.application",
             mounts={},
-            options={},
+            options={} if threading else {"threading": False},
         )
         site = Settings(servers={"default": self.settings}, autoreload=False, stop_timeout=stop_timeout)
         self.sockets = Sockets(self.bus, {"default": (addresses, 20)})
@@ -343,9 +349,175 @@ def test_without_a_thread_to_be_had_a_connection_is_lost_and_no_more(
     assert "can't start new thread" in capsys.readouterr().err
 
 
-def test_it_has_one_option() -> None:
+# One thread for all: OPTIONS {"threading": False}
+
+REQUEST = b"GET %s HTTP/1.1\r\nHost: shop\r\n\r\n"
+
+
+@pytest.fixture
+def in_turn(serve: Callable[..., Served]) -> Callable[..., Served]:
+    """Start servers that answer one request at a time."""
+    served_in.clear()
+    return partial(serve, threading=False)
+
+
+def test_in_turn_all_requests_of_all_its_sockets_are_served_by_one_thread(
+    in_turn: Callable[..., Served],
+) -> None:
+    served = in_turn("127.0.0.1:0", "[::1]:0")
+    for _ in range(3):
+        for bound in served.sockets.bound["default"]:
+            with contextlib.closing(Client(bound.name)) as client:
+                assert client.ask("/", b"x" * 200_000)[0] == 200
+
+    assert len(served_in) == 6
+    assert len(set(served_in)) == 1
+
+
+def test_in_turn_a_connection_is_closed_after_its_answer(in_turn: Callable[..., Served]) -> None:
+    served = in_turn()
+    for method in (b"GET", b"HEAD"):
+        with connect(served.address) as sock:
+            sock.sendall((REQUEST % b"/").replace(b"GET", method))
+            answer = read_all(sock)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_in_turn_clients_that_send_nothing_or_leave_hold_up_nobody(in_turn: Callable[..., Served]) -> None:
+    served = in_turn()
+    reset = struct.pack("ii", 1, 0)
+    with connect(served.address), connect(served.address) as left, connect(served.address) as broken:
+        left.close()
+        broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        broken.close()
+        for _ in range(2):
+            with served.client() as client:
+                assert client.ask("/")[0] == 200
+        served.exit(within=5)
+
+
+def test_in_turn_a_request_waits_for_the_one_before_it(in_turn: Callable[..., Served], later: Later) -> None:
+    served = in_turn()
+    with served.client() as first, served.client() as second:
+        held = later(first.ask, "/held")
+        assert gate.reached.wait(DEADLINE)
+        waiting = later(second.ask, "/")
+        wait_until(lambda: len(served.server._exchanges()) == 2)
+        assert len(served_in) == 1
+        gate.opened.set()
+
+        assert held.result()[0] == 200
+        assert waiting.result()[0] == 200
+    assert len(set(served_in)) == 1
+
+
+def test_in_turn_what_is_in_flight_waits_or_is_queued_is_answered_when_it_stops(
+    in_turn: Callable[..., Served], later: Later
+) -> None:
+    served = in_turn()
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(served.address)) for _ in range(10)]
+        socks[0].sendall(REQUEST % b"/held")
+        assert gate.reached.wait(DEADLINE)
+        for sock in socks[1:]:
+            sock.sendall(REQUEST % b"/")
+        silent = stack.enter_context(connect(served.address))
+        exited = later(served.bus.exit)
+        wait_until(lambda: served.server._thread is None)
+        assert read_all(silent) == b""
+        gate.opened.set()
+        answers = [read_all(sock) for sock in socks]
+        exited.result()
+
+    assert [answer.split()[1] for answer in answers] == [b"200"] * 10
+
+
+def test_in_turn_a_client_that_has_just_connected_may_still_ask_when_it_stops(
+    in_turn: Callable[..., Served], later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.servers.threaded.LAST_CHANCE", DEADLINE)
+    served = in_turn()
+    with connect(served.address) as sock:
+        exited = later(served.bus.exit)
+        served.wait_until_told_to_stop()
+        sock.sendall(REQUEST % b"/")
+        answer = read_all(sock)
+        exited.result()
+
+    assert b"200 OK" in answer
+
+
+def test_in_turn_what_has_no_turn_before_time_is_up_is_named(
+    in_turn: Callable[..., Served], later: Later
+) -> None:
+    served = in_turn(stop_timeout=0.5)
+    with connect(served.address) as held, connect(served.address) as waiting:
+        held.sendall(REQUEST % b"/held")
+        assert gate.reached.wait(DEADLINE)
+        waiting.sendall(REQUEST % b"/")
+        served.bus.exit()
+        gate.opened.set()
+        assert b"200 OK" in read_all(held)
+        assert b"200 OK" in read_all(waiting)
+    wait_until(lambda: not served.server._exchanges())
+    served.server._stop.close()
+
+    (line,) = [line for line in served.lines if "not answered" in line]
+    assert line.endswith("seconds: GET /held, a request whose turn has not come.")
+
+
+def test_in_turn_a_request_that_tells_the_bus_to_exit_is_answered(
+    in_turn: Callable[..., Served], later: Later
+) -> None:
+    served = in_turn()
+    with served.client() as client:
+        answer = later(client.ask, "/exit")
+        served.bus.block()
+        assert answer.result()[0] == 200
+    served.server._stop.close()
+
+
+def test_in_turn_it_starts_and_stops_again_and_again_with_nothing_left_open(
+    in_turn: Callable[..., Served],
+) -> None:
+    served = in_turn()
+    counts = set()
+    for _ in range(10):
+        served.bus.start()
+        with served.client() as client, connect(served.address):
+            assert client.ask("/")[0] == 200
+            served.bus.stop()
+        counts.add((descriptors(os.getpid()), frozenset(threads())))
+
+    assert len(counts) == 1
+    assert len(served_in) == 10
+
+
+def test_in_turn_a_connection_to_a_database_lasts_as_long_as_the_thread(
+    in_turn: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr(connections, "close_all", lambda: closed.append(threading.get_ident()))
+    served = in_turn()
+    for _ in range(2):
+        with served.client() as client:
+            assert client.ask("/")[0] == 200
+    assert closed == []
+    served.exit()
+
+    assert closed == served_in[:1]
+
+
+# Options
+
+
+def test_it_has_two_options() -> None:
     found = {}
-    for options in ({"backlog": 5}, {"backlog": 0}, {"backlog": True}, {"workers": 2}):
+    for options in (
+        *({"backlog": 5, "threading": False}, {"threading": True}),
+        *({"backlog": 0}, {"backlog": True}, {"threading": 0}, {"workers": 2}),
+    ):
         settings = ServerSettings(
             alias="shop", backend=THREADED, bind=(), application=None, mounts={}, options=options
         )
@@ -353,8 +525,9 @@ def test_it_has_one_option() -> None:
 
     here = 'WSPBUS["SERVERS"]["shop"]["OPTIONS"]'
     assert list(found.values()) == [
-        [],
+        *([], []),
         [f'{here}["backlog"]'],
         [f'{here}["backlog"]'],
+        [f'{here}["threading"]'],
         [f'{here}["workers"]'],
     ]

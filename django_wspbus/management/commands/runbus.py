@@ -7,17 +7,16 @@ import dataclasses
 import functools
 import logging
 import os
-import re
 import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import django
 from django.core.management.base import BaseCommand, CommandError
 
-from ... import __version__, conf
+from ... import __version__, conf, development
 from ...application import explain
 from ...assembly import HEALTH, SiteProcess
 from ...checks import check_all
@@ -33,7 +32,6 @@ from ...servers.trial import Tried
 from ...wspbus import STARTUP_DIRECTORY, Refusal
 
 PROBES = ("livez", "readyz")
-ADDRPORT = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<port>\d+)")
 
 
 class Command(BaseCommand):
@@ -63,6 +61,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--print-settings", action="store_true", help="Print every setting in force, and leave."
         )
+        development.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         inherited = Inheritance.take()
@@ -73,6 +72,7 @@ class Command(BaseCommand):
         try:
             overrides = Overrides(options)
             settings = self.settings(overrides, tried.held)
+            development.rehearse(self, options)
             report = SiteProcess(bus, settings, overrides.values).rehearse()
         except (CommandError, Refusal) as error:
             report = {"refused": str(error)}
@@ -88,28 +88,48 @@ class Command(BaseCommand):
         if options["check"]:
             self.check_and_leave(settings)
             return
+        if options["no_color"]:
+            development.forget_colours()
         if options["verbosity"] > 1:
             level = logging.DEBUG if options["verbosity"] > 2 else logging.INFO
             bus.subscribe("log", functools.partial(show, level), role="any")
         launch = Launch.take()
-        if launch is None and settings.autoreload:
-            become(command=own_command(), options=interpreter_options(), directory=STARTUP_DIRECTORY)
         site = SiteProcess(bus, settings, overrides.values, inherited, launch)
+        if launch is None and settings.autoreload:
+            self.become_launcher(site)
 
         def started() -> None:
             if options["verbosity"] > 0:
-                lines = banner(site) if launch is None else launch.news(banner(site))
                 with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
+                    lines = banner(site)
+                    if conf.is_debug():
+                        lines = development.frame(lines, self, site.servers)
+                    if launch is not None:
+                        lines = launch.news(lines)
                     for line in lines:
                         self.stdout.write(line)
                     self.stdout.flush()
 
         try:
+            is_renewed = inherited is not None and launch is None
+            development.prepare(self, options, is_renewed=is_renewed)
             site.run(started)
         except Refusal as refusal:
             raise CommandError(str(refusal), returncode=refusal.status) from None
         except KeyboardInterrupt:  # before our handlers stood
             raise SystemExit(130) from None
+
+    def become_launcher(self, site: SiteProcess) -> NoReturn:
+        try:
+            held = site.listen()
+        except Refusal as refusal:
+            raise CommandError(str(refusal), returncode=refusal.status) from None
+        become(
+            command=own_command(),
+            options=interpreter_options(),
+            directory=STARTUP_DIRECTORY,
+            held=held,
+        )
 
     def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:
         settings, problems = conf.read(overrides.values)
@@ -171,12 +191,20 @@ class Overrides:
         if options["noreload"]:
             self.set(["AUTORELOAD"], False, "--noreload")
         bind = options["bind"]
-        if options["addrport"] is not None:
+        option = "--bind"
+        if options["addrport"] is not None or options["use_ipv6"]:
+            option = "--ipv6" if options["addrport"] is None else "address:port"
             if bind:
-                raise CommandError("--bind and an address:port argument mean the same: give one of them.")
-            bind = [parse_addrport(options["addrport"])]
+                named = "an address:port argument" if option == "address:port" else option
+                raise CommandError(f"--bind and {named} mean the same: give one of them.")
+            bind = [development.parse_addrport(options["addrport"], options["use_ipv6"])]
         if bind:
-            self.set_of_one(["BIND"], bind, "--bind" if options["bind"] else "address:port")
+            self.set_of_one(["BIND"], bind, option)
+        if options["nothreading"]:
+            self.set_of_one(["OPTIONS", "threading"], False, "--nothreading")
+        static_files = development.static_files(options)
+        if static_files is not None:
+            self.set(["STATIC_FILES"], *static_files)
         for name in ("workers", "threads"):
             if options[name] is not None:
                 self.set_of_one(["OPTIONS", name], options[name], f"--{name}")
@@ -223,14 +251,6 @@ class Overrides:
         """Return the settings with the one server of ``--server``."""
         assert self.only is not None
         return dataclasses.replace(settings, servers={self.only: settings.servers[self.only]})
-
-
-def parse_addrport(text: str) -> str:
-    """Return what runserver takes as an address of ours: ``8080``, ``0.0.0.0:8080``, ``[::1]:8080``."""
-    match = ADDRPORT.fullmatch(text)
-    if match is None:
-        raise CommandError(f"{text!r} is not a valid port number or address:port pair.")
-    return f"{match['host'] or '127.0.0.1'}:{match['port']}"
 
 
 def banner(site: SiteProcess) -> Iterator[str]:
@@ -282,6 +302,7 @@ def describe(settings: Settings) -> Iterator[str]:
         "PLUGINS": [
             {"BACKEND": plugin.backend, "OPTIONS": dict(plugin.options)} for plugin in settings.plugins
         ],
+        "STATIC_FILES": settings.static_files,
         "WARMUP": list(settings.warmup),
         "READY_TIMEOUT": settings.ready_timeout,
         "DRAIN_DELAY": settings.drain_delay,

@@ -1,0 +1,68 @@
+"""A program in a terminal: what it shows there, and the keys that are pressed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+from typing import Self
+
+from .processes import RunningSite
+from .projects import Project
+
+CONTROL_C = "\x03"
+
+# The leader of a session takes the terminal, whose keys send it signals from then on.
+TAKE = """\
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Terminal(RunningSite):
+    """``manage.py runbus`` of a project, in the foreground of a terminal of its own."""
+
+    def __init__(self, project: Project, *arguments: str, **variables: str) -> None:
+        env = {"TERM": "xterm", **project.environment, **variables}
+        super().__init__(*arguments, manage=project.manage, env=env, cwd=project.root)
+
+    def __enter__(self) -> Self:
+        self._keyboard, terminal = pty.openpty()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", TAKE, *self.command],
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                env=self.env,
+                cwd=self.cwd,
+                start_new_session=True,
+            )
+        finally:
+            os.close(terminal)
+        self._reader = threading.Thread(target=self._read, name=f"Terminal of {self.command}", daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.kill()
+        os.close(self._keyboard)
+
+    def press(self, key: str) -> None:
+        os.write(self._keyboard, key.encode())
+
+    def _read(self) -> None:
+        with open(os.dup(self._keyboard), errors="replace", newline="\n") as screen:
+            try:
+                for line in screen:
+                    with self._changed:
+                        self.lines.append(line.rstrip("\r\n"))
+                        self._changed.notify_all()
+            except OSError:  # as the last program of a terminal leaves it
+                pass
+        with self._changed:
+            self._at_end = True
+            self._changed.notify_all()
