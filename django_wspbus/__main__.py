@@ -59,10 +59,7 @@ def first_socket(arguments: list[str]) -> list[dict[str, Any]]:
             sockets.bound.setdefault("default", []).extend(sockets.bind("default", parse(text), BACKLOG))
     except Refusal as refusal:
         raise SystemExit(str(refusal)) from None
-    held = sockets.held()
-    for bound in sockets.bound["default"]:
-        bound.socket.detach()  # they are the launcher's now
-    return held
+    return sockets.give_away()
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ class SiteProcess:
         except BaseException:
             sockets.close()
             raise
-        return sockets.hand_on()
+        return sockets.give_away()
 
     def _develop(self, launch: Launch) -> None:
         """Have the launcher lend the sockets, and start this process again when a file changes."""

@@ -100,12 +100,11 @@ def test_nothing_of_it_can_be_changed(wspbus):
         SERVERS=server(MOUNTS={}, OPTIONS={}),
         SIGNALS={},
         AUTORELOAD={"EXTRA_FILES": []},
-        DAEMONIZE=True,
         PLUGINS=[{"BACKEND": "shop.plugins.Cache"}],
     )
     settings = conf.get()
     default, plugin = settings.servers["default"], settings.plugins[0]
-    objects = (settings, default, plugin, settings.daemonize, default.bind[0])
+    objects = (settings, default, plugin, default.bind[0])
     for each in objects:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(each, dataclasses.fields(each)[0].name, None)

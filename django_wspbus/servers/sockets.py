@@ -214,6 +214,15 @@ class Sockets(Plugin):
         self.passed.hand_on()
         return held
 
+    def give_away(self) -> list[dict[str, Any]]:
+        """Hand on all, as what executes the next program does not live to keep them open."""
+        held = self.hand_on()
+        for bounds in self.bound.values():
+            for bound in bounds:
+                bound.socket.detach()
+        self.bound = {}
+        return held
+
     def add(self, wanted: Iterable[Mapping[str, Any]]) -> list[tuple[str, Bound]]:
         """Bind what the next program wants besides; ``wanted``: all that it wants, as `keep` has it."""
         added: list[tuple[str, Bound]] = []
