@@ -56,7 +56,11 @@ class ThreadedServer(Server):
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
         path = settings.path("OPTIONS")
-        yield from check_option_names(path, settings.options, ["backlog", "threading"], "the threaded server")
+        options = dict(settings.options)
+        if options.pop("threads", None) is not None:  # it is of gunicorn, and too near to the other
+            message = "the threaded server has no option 'threads'."
+            yield Problem("E012", f'{path}["threads"]', message, "Each connection has a thread of its own.")
+        yield from check_option_names(path, options, ["backlog", "threading"], "the threaded server")
         yield from check_positive(path, settings.options, "backlog")
         yield from check_boolean(path, settings.options, "threading")
 
@@ -135,7 +139,8 @@ class ThreadedServer(Server):
                     by_descriptor[descriptor].accept()
                 elif descriptor == self._stop.fileno():
                     stopping = True
-                elif self._turns is not None:
+                else:
+                    assert self._turns is not None
                     self._turns.take(descriptor)
         for server in self._http_servers if not self._leaves_queue else ():
             most = queue_length(server.socket)  # each that is taken makes room for one more
