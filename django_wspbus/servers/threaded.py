@@ -75,11 +75,12 @@ class ThreadedServer(Server):
         self._turns = None
         if not self.settings.options.get("threading", True):
             self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
-            self._turns.thread.start()
         self._http_servers = [
             HTTPServer(bound, application, self._stop, self.bus.wake, self._turns) for bound in self.bound()
         ]
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
+        if self._turns is not None:
+            self._turns.thread.start()
         self._thread.start()
 
     start.priority = 75  # type: ignore[attr-defined]
