@@ -31,7 +31,7 @@ LIKE_IPV4 = re.compile(r"[0-9.]+")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options of runserver that say nothing of a site that is not being developed."""
+    """Add those options of runserver for which a site in production has little use."""
     parser.add_argument(
         *("-6", "--ipv6"), action="store_true", dest="use_ipv6", help="Serve on an IPv6 address."
     )

@@ -102,7 +102,8 @@ def test_no_workers_are_too_few(backends):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"threads": 2}, "It knows backlog."),
+        ({"workers": 2}, "It knows backlog, threading."),
+        ({"threads": 2}, "Each connection has a thread of its own."),
         ({"backlogs": 2}, "Did you mean 'backlog'?"),
         ({"backlog": 0}, "above 0"),
     ],

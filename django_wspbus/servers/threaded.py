@@ -57,7 +57,11 @@ class ThreadedServer(Server):
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
         path = settings.path("OPTIONS")
-        yield from check_option_names(path, settings.options, ["backlog", "threading"], "the threaded server")
+        options = dict(settings.options)
+        if options.pop("threads", None) is not None:  # it is of gunicorn, and too near to the other
+            message = "the threaded server has no option 'threads'."
+            yield Problem("E012", f'{path}["threads"]', message, "Each connection has a thread of its own.")
+        yield from check_option_names(path, options, ["backlog", "threading"], "the threaded server")
         yield from check_positive(path, settings.options, "backlog")
         yield from check_boolean(path, settings.options, "threading")
 
@@ -72,7 +76,6 @@ class ThreadedServer(Server):
         self._turns = None
         if not self.settings.options.get("threading", True):
             self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
-            self._turns.thread.start()
         self._http_servers = [
             HTTPServer(bound, application, self._stop, self.bus.wake, self._turns) for bound in self.bound()
         ]
@@ -82,6 +85,8 @@ class ThreadedServer(Server):
                 for connection in heir.claim(server.socket):
                     server.take(connection)
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
+        if self._turns is not None:
+            self._turns.thread.start()
         self._thread.start()
 
     start.priority = 75  # type: ignore[attr-defined]
@@ -151,7 +156,8 @@ class ThreadedServer(Server):
                     by_descriptor[descriptor].accept()
                 elif descriptor == self._stop.fileno():
                     stopping = True
-                elif self._turns is not None:
+                else:
+                    assert self._turns is not None
                     self._turns.take(descriptor)
         for server in self._http_servers if not self._leaves_queue else ():
             most = queue_length(server.socket)  # each that is taken makes room for one more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import select
 import socket
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from django.db import connections
+
+logger = logging.getLogger("django_wspbus")
 
 
 class Serves(Protocol):
@@ -79,6 +82,9 @@ class Turns:
         try:
             while (turn := self._readable.get()) is not None:
                 server, connection, address = turn
-                server.process_request_thread(connection, address)
+                try:
+                    server.process_request_thread(connection, address)
+                except Exception:  # a thread of its own would end with it; there is but this one
+                    logger.exception("A connection from %s was lost.", address)
         finally:
             connections.close_all()  # they last longer than a request, as CONN_MAX_AGE may say
