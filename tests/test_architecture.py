@@ -16,12 +16,12 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "inheritance"],
-    ["plugin", "link", "validation"],
-    ["conf", "site"],
-    ["process"],
-    ["plugins.*"],
-    ["application"],
+    ["wspbus", "servers.address", "problems", "inheritance", "parcels", "file_events", "error_page_request"],
+    ["plugin", "link", "validation", "file_watch", "error_page_connection"],
+    ["conf", "site", "error_page_place"],
+    ["process", "error_page_html"],
+    ["plugins.*", "error_page_answer"],
+    ["application", "error_page"],
     ["warmup"],
     ["servers.*"],
     ["machine"],
