@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 from .error_page_answer import AGAIN, Answers, Report
@@ -24,6 +25,9 @@ from .parcels import Parcels
 
 CHANGED = 3
 """The exit status that says so."""
+
+MOST_CONNECTIONS = 200
+"""So many that some systems have descriptors left for looking into folders."""
 
 TIME_TO_END = 0.2
 """Seconds in which what has begun to ask is answered, once a file has changed."""
@@ -38,9 +42,11 @@ def main(descriptor: int) -> None:
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    with selectors.DefaultSelector() as selector:
-        program = Program(Parcels(socket.socket(fileno=descriptor)), selector, waker)
-        sys.exit(program.run(wakened))
+    parcels = Parcels(socket.socket(fileno=descriptor))
+    with selectors.DefaultSelector() as selector, closing(parcels), waker, wakened:
+        status = Program(parcels, selector, waker).run(wakened)
+        signal.set_wakeup_fd(-1)
+    sys.exit(status)
 
 
 class Program:
@@ -67,8 +73,11 @@ class Program:
                 else:
                     key.data(key.fileobj)
             self._expire()
-        for connection in self._connections:
+        for connection in list(self._connections):
             connection.end()
+            self._forget(connection)
+        for listener in self._listeners:
+            listener.close()
         return self._status
 
     def _wake(self, wakened: socket.socket) -> None:
@@ -106,8 +115,12 @@ class Program:
             self._add(sock)
 
     def _watch(self, files: FileWatch, changed: list[str]) -> None:
-        self._changed = files.settle(changed) if changed else files.wait()
-        self._waker.send(b"\0")
+        with closing(files):
+            self._changed = files.settle(changed) if changed else files.wait()
+        try:
+            self._waker.send(b"\0")
+        except OSError:  # closed: the program ends anyway
+            pass
 
     # Connections
 
@@ -116,9 +129,15 @@ class Program:
             sock, _ = listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE) and self._connections:
-                self._forget(next(iter(self._connections)))  # the oldest, or nobody else has a turn
+                self._forget_oldest()
             return
+        if len(self._connections) >= MOST_CONNECTIONS:
+            self._forget_oldest()
         self._add(sock)
+
+    def _forget_oldest(self) -> None:
+        """Give up a connection, as otherwise nobody else has a turn."""
+        self._forget(next(iter(self._connections)))
 
     def _add(self, sock: socket.socket) -> None:
         connection = Connection(sock, self._answers.answer, self._answers.holds)

@@ -72,7 +72,8 @@ class Answers:
             return json.dumps(public if report.is_public else {"error": CLOSED}) + "\n"
         if kind == "text":
             said = report.text.strip("\n")
-            said = said if report.title in said else f"{report.title}\n\n{said}"
+            is_whole = report.title in said or "Traceback (most recent" in said
+            said = said if is_whole else f"{report.title}\n\n{said}"
             return f"{said if report.is_public else CLOSED}\n"
         from . import error_page_html as html  # once a browser asks: it takes time to import
 

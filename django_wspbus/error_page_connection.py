@@ -49,7 +49,7 @@ class Connection:
         self._holds = holds
         self._request: Request | None = None
         self._received = bytearray()
-        self._to_send = b""
+        self._to_send = memoryview(b"")
         self._has_all = False
 
     @property
@@ -138,7 +138,7 @@ class Connection:
             self._begin(now, self._answer(self._request, 500))
 
     def _begin(self, now: float, answer: bytes) -> None:
-        self._to_send = answer
+        self._to_send = memoryview(answer)
         self.state, self.deadline = States.WRITING, now + TIME_TO_ASK
         self.proceed(now)
 

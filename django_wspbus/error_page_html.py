@@ -54,17 +54,20 @@ h2 { margin: 2rem 0 .5rem; font-size: .95rem; font-weight: 600; color: var(--fai
 pre { margin: 0; background: var(--card); border: 1px solid var(--edge); border-radius: 8px; overflow-x: auto;
   padding: .75rem 0; font: .85rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono",
   monospace; tab-size: 4; }
-pre > span { display: block; width: max-content; min-width: 100%; padding: 0 1rem; }
+code { display: block; width: max-content; min-width: 100%; font: inherit; }
+.source span { display: block; }
+.source span, .text code, .prose code { padding: 0 1rem; }
 .source { margin-top: 1.25rem; }
 .source span::before { content: attr(data-number); display: inline-block; width: 3.5em; padding-right: 1.25em;
   margin-left: -1em; text-align: right; color: var(--faint); }
 .source .failed { background: var(--wash); box-shadow: inset 4px 0 var(--red); font-weight: 600; }
 .source .failed::before, .source .caret { color: var(--red); }
-.text.prose > span { width: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
+.prose code { width: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .text .own { color: var(--own); font-weight: 600; }
 footer { padding-top: 1.5rem; padding-bottom: 2.5rem; color: var(--faint); font-size: .9rem; }
 @media (max-width: 40rem) { header, main, footer { padding-left: .75rem; padding-right: .75rem; }
-  header { padding-top: 1.25rem; } pre { font-size: .78rem; } pre > span { padding: 0 .75rem; }
+  header { padding-top: 1.25rem; } pre { font-size: .78rem; }
+  .source span, .text code, .prose code { padding: 0 .75rem; }
   .source span::before { width: 3em; padding-right: 1em; margin-left: -.75em; } }
 """
 
@@ -108,9 +111,9 @@ def page(title: str, text: str, root: str, script: str) -> str:
         heading.append(_place(place, root))
         content += [_source(place)] if place.lines else []
     if place is not None or "Traceback (most recent" in text:
-        content.append(f'<h2>Traceback</h2>\n<pre class="text">{_traceback(text, root)}</pre>')
+        content.append(f'<h2>Traceback</h2>\n<pre class="text"><code>{_traceback(text, root)}</code></pre>')
     elif text.strip() not in ("", title.strip(), message.strip()):
-        content.append(f'<pre class="text prose"><span>{escape(text.strip())}</span></pre>')
+        content.append(f'<pre class="prose"><code>{escape(text.strip())}</code></pre>')
     return PAGE.substitute(
         title=escape(title.strip().partition("\n")[0]),
         style=STYLE,
@@ -162,13 +165,13 @@ def _source(place: Place) -> str:
         lines.append(f'<span{failed} data-number="{number}">{escape(line) or " "}</span>')
         if failed and place.caret:
             lines.append(f'<span class="failed caret" data-number="">{escape(place.caret)}</span>')
-    return f'<pre class="source">{"".join(lines)}</pre>'
+    return f'<pre class="source"><code>{"".join(lines)}</code></pre>'
 
 
 def _traceback(text: str, root: str) -> str:
     lines = []
     for line in text.strip("\n").split("\n"):
         match = FRAME.fullmatch(line)
-        own = ' class="own"' if match and is_own(match[1], root) else ""
-        lines.append(f"<span{own}>{escape(line) or ' '}</span>")
-    return "".join(lines)
+        is_ours = match is not None and is_own(match[1], root)
+        lines.append(f'<span class="own">{escape(line)}</span>' if is_ours else escape(line))
+    return "\n".join(lines)

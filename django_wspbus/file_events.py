@@ -25,6 +25,9 @@ class Events(Protocol):
     def wait(self, timeout: float | None) -> None:
         """Return when something may have changed, or the seconds are over."""
 
+    def close(self) -> None:
+        """Give no more hints."""
+
 
 class Polling:
     """Hints at a change at every turn; looking may take a fifth of the time at most."""
@@ -40,6 +43,9 @@ class Polling:
         pause = max(POLLED, 4 * took)
         time.sleep(pause if timeout is None else max(0.0, min(timeout, pause)))
         self._returned = time.monotonic()
+
+    def close(self) -> None:
+        pass
 
 
 class Inotify:
@@ -83,6 +89,9 @@ class Inotify:
             events = self._inotify.read(None if left is None else int(left * 1000 + 1) if left else 0)
             if any(self._is_hint(event) for event in events) or left == 0:
                 return
+
+    def close(self) -> None:
+        self._inotify.close()
 
     def _is_hint(self, event: inotify_simple.Event) -> bool:
         if event.mask & self._unnamed:

@@ -50,6 +50,9 @@ class FileWatch:
         self._events = events(self._is_of_interest)
         self._snapshot = self._look()
 
+    def close(self) -> None:
+        self._events.close()
+
     def since(self, moment: int, seen: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         """Return the files that have changed since a moment, and the digests of all that bear a later time.
 
@@ -146,7 +149,7 @@ def walk(root: str, is_deep: bool) -> Iterator[tuple[str, list[str]]]:
                         files.append(entry.path)
                     elif is_deep and not entry.is_symlink() and not is_foreign(entry.name):
                         below.append(entry.path)
-        except OSError:  # gone, or not ours to read
+        except (OSError, ValueError):  # gone, not ours to read, or no path at all
             continue
         if folder == root or os.path.join(folder, "pyvenv.cfg") not in files:
             yield folder, files
