@@ -16,12 +16,15 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "inheritance", "parcels", "spare"],
-    ["plugin", "link", "validation", "launched", "launcher"],
-    ["conf", "site"],
-    ["process"],
-    ["plugins.*"],
-    ["application"],
+    [
+        *("wspbus", "servers.address", "problems", "inheritance", "parcels", "spare", "file_events"),
+        "error_page_request",
+    ],
+    ["plugin", "link", "validation", "launched", "launcher", "file_watch", "error_page_connection"],
+    ["conf", "site", "error_page_place"],
+    ["process", "error_page_html"],
+    ["plugins.*", "error_page_answer"],
+    ["application", "error_page"],
     ["warmup"],
     ["servers.*"],
     ["machine"],

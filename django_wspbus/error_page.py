@@ -1,0 +1,202 @@
+"""What answers in a project's place while its code does not boot: a program of its own, without Django.
+
+The launcher starts it, and sends it the error, the listening sockets, and what to watch. It ends with the
+status 3 when a file has changed, and with 0 when it is told to stop, or the launcher is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+from .error_page_answer import AGAIN, Answers, Report
+from .error_page_connection import Connection, States
+from .error_page_place import mentioned
+from .file_watch import FileWatch
+from .parcels import Parcels
+
+CHANGED = 3
+"""The exit status that says so."""
+
+MOST_CONNECTIONS = 200
+"""So many that some systems have descriptors left for looking into folders."""
+
+TIME_TO_END = 0.2
+"""Seconds in which what has begun to ask is answered, once a file has changed."""
+
+
+def main(descriptor: int) -> None:
+    """Serve the error that comes over a socket of the launcher; raises SystemExit with the status."""
+    # Signals and the watching thread say so here, so that the loop has one place to wait in.
+    waker, wakened = socket.socketpair()
+    for end in (waker, wakened):
+        end.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    parcels = Parcels(socket.socket(fileno=descriptor))
+    with selectors.DefaultSelector() as selector, closing(parcels), waker, wakened:
+        status = Program(parcels, selector, waker).run(wakened)
+        signal.set_wakeup_fd(-1)
+    sys.exit(status)
+
+
+class Program:
+    """The loop: the launcher, the listening sockets, and the connections."""
+
+    def __init__(self, parcels: Parcels, selector: selectors.BaseSelector, waker: socket.socket) -> None:
+        self._parcels = parcels
+        self._selector = selector
+        self._waker = waker
+        self._connections: dict[Connection, int] = {}
+        self._listeners: list[socket.socket] = []
+        self._changed: list[str] | None = None
+        self._seen: dict[str, str] = {}
+        self._end: float | None = None
+        self._status: int | None = None
+
+    def run(self, wakened: socket.socket) -> int:
+        self._selector.register(wakened, selectors.EVENT_READ, self._wake)
+        self._selector.register(self._parcels, selectors.EVENT_READ, self._receive)
+        while self._status is None:
+            for key, _ in self._selector.select(self._timeout()):
+                if isinstance(key.data, Connection):
+                    self._proceed(key.data)
+                else:
+                    key.data(key.fileobj)
+            self._expire()
+        for connection in list(self._connections):
+            connection.end()
+            self._forget(connection)
+        for listener in self._listeners:
+            listener.close()
+        return self._status
+
+    def _wake(self, wakened: socket.socket) -> None:
+        said = wakened.recv(4096)
+        if any(said):  # the numbers of signals
+            self._status = 0
+        elif self._changed is not None and self._end is None:
+            self._begin_to_end(self._changed)
+
+    def _receive(self, parcels: Parcels) -> None:
+        messages = parcels.receive()
+        if messages is None:
+            self._status = 0
+            return
+        for message, descriptors in messages:
+            self._open(message, [socket.socket(fileno=descriptor) for descriptor in descriptors])
+
+    def _open(self, message: dict[str, Any], sockets: list[socket.socket]) -> None:
+        title, text = message["report"]["title"], message["report"]["text"]
+        watch = message["watch"]
+        try:
+            root = os.getcwd()
+        except FileNotFoundError:
+            root = None
+        answers = Answers(Report(title, text, message["debug"], root or "/"))
+        files = FileWatch([*watch["files"], *mentioned(text)], watch["dirs"], root)
+        changed, self._seen = files.since(message["since"], message["seen"])
+        threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
+        self._answers = answers
+        self._listeners = sockets[: message["listening"]]
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        for sock in sockets[message["listening"] :]:
+            self._add(sock)
+
+    def _watch(self, files: FileWatch, changed: list[str]) -> None:
+        with closing(files):
+            self._changed = files.settle(changed) if changed else files.wait()
+        try:
+            self._waker.send(b"\0")
+        except OSError:  # closed: the program ends anyway
+            pass
+
+    # Connections
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._connections:
+                self._forget_oldest()
+            return
+        if len(self._connections) >= MOST_CONNECTIONS:
+            self._forget_oldest()
+        self._add(sock)
+
+    def _forget_oldest(self) -> None:
+        """Give up a connection, as otherwise nobody else has a turn."""
+        self._forget(next(iter(self._connections)))
+
+    def _add(self, sock: socket.socket) -> None:
+        connection = Connection(sock, self._answers.answer, self._answers.holds)
+        self._connections[connection] = connection.events
+        self._selector.register(sock, connection.events, connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self._selector.unregister(connection.socket)
+        del self._connections[connection]
+        connection.socket.close()
+
+    def _proceed(self, connection: Connection) -> None:
+        if connection in self._connections:  # else it has been forgotten in this very turn
+            connection.proceed(time.monotonic())
+            self._follow(connection)
+
+    def _follow(self, connection: Connection) -> None:
+        if connection.state is States.CLOSED:
+            self._forget(connection)
+        elif connection.events != self._connections[connection]:
+            self._connections[connection] = connection.events
+            self._selector.modify(connection.socket, connection.events, connection)
+
+    # Time
+
+    def _timeout(self) -> float | None:
+        moments = [self._end, *(connection.deadline for connection in self._connections)]
+        soonest = min((moment for moment in moments if moment is not None), default=None)
+        return None if soonest is None else max(0.0, soonest - time.monotonic())
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        is_over = self._end is not None and now >= self._end
+        for connection in list(self._connections):
+            if is_over or (connection.deadline is not None and now >= connection.deadline):
+                connection.expire(now)
+                self._follow(connection)
+        if self._end is not None and (is_over or all(each.is_done for each in self._connections)):
+            self._status = CHANGED
+
+    # Its end
+
+    def _begin_to_end(self, changed: list[str]) -> None:
+        """Give back all that the next program can answer, and let the rest be answered."""
+        self._end = time.monotonic() + TIME_TO_END
+        self._selector.unregister(self._parcels)
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+        idle = [each for each in self._connections if each.state is States.IDLE and not each.has_left()]
+        try:
+            self._parcels.send({"changed": changed, "seen": self._seen})
+            if idle:
+                self._parcels.send({"idle": True}, [each.socket.fileno() for each in idle])
+        except OSError:  # the launcher is gone
+            pass
+        for connection in list(self._connections):
+            if connection.state is States.HELD:
+                connection.end(AGAIN)
+                self._follow(connection)
+            elif connection.state is States.IDLE:
+                self._forget(connection)

@@ -1,0 +1,96 @@
+"""What a client asks of the error page: the head of a request, and what kind of answer it prefers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+LONGEST_HEAD = 65536
+"""Bytes that the first line and the headers may have."""
+
+REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP/1\.\d", re.ASCII)
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+# What no first line has: a TLS client sends such bytes, and no line's end that could be waited for.
+CONTROL = re.compile(rb"[^\r\n]*?[\0-\x08\x0b\x0c\x0e-\x1f]")
+
+
+class Malformed(Exception):
+    """Not a request in HTTP/1."""
+
+
+@dataclass(slots=True)
+class Request:
+    """The head of a request; names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+    def has_body(self, body: bytes | bytearray) -> bool:
+        """Whether ``body``, what came after the head, is all that is to come."""
+        if self.headers.get("expect", "").lower() == "100-continue":
+            return True  # which the answer tells the client to keep
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            return body.endswith(b"\r\n0\r\n\r\n") or body == b"0\r\n\r\n"
+        return len(body) >= int(self.headers.get("content-length", "0"))
+
+    def preferred(self) -> str:
+        """Return which of ``html``, ``json`` and ``text`` the client gets.
+
+        Text is for those that name no kind: it is a terminal that says ``*/*``, or a script.
+        """
+        best, chosen = 0.0, ""
+        for name, weight in _weights(self.headers.get("accept", "")):
+            if (kind := _kind(name)) and weight > best:  # of equals the first
+                best, chosen = weight, kind
+        return chosen or _kind(self.headers.get("content-type", ""), only="json") or "text"
+
+
+def parse(data: bytes | bytearray) -> tuple[Request, int] | None:
+    """Return the request that begins with ``data`` and the length of its head; None while some is missing.
+
+    Raises `Malformed` as soon as it is clear that nothing will come of it.
+    """
+    start = len(data) - len(data.lstrip(b"\r\n"))
+    end = HEAD_END.search(data, start)
+    if CONTROL.match(data, start) or (end.start() if end else len(data)) > LONGEST_HEAD:
+        raise Malformed
+    line, newline, _ = bytes(data[start : end.start() if end else None]).decode("latin-1").partition("\n")
+    match = REQUEST_LINE.fullmatch(line.rstrip("\r"))
+    if match is None and (newline or end):
+        raise Malformed
+    if match is None or end is None:
+        return None
+    request = Request(match[1], match[2], _headers(bytes(data[start : end.start()]).decode("latin-1")))
+    return request, end.end()
+
+
+def _headers(head: str) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in head.split("\n")[1:]:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            raise Malformed
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if not re.fullmatch(r"[0-9]{1,18}", headers.get("content-length", "0")):
+        raise Malformed
+    return headers
+
+
+def _weights(accept: str) -> list[tuple[str, float]]:
+    weights = []
+    for part in accept.lower().split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        found = [match[1] for each in parameters if (match := re.fullmatch(r"q *= *([01](\.[0-9]*)?)", each))]
+        weights.append((name, float(found[0]) if found else 1.0))
+    return weights
+
+
+def _kind(name: str, only: str = "") -> str:
+    """Return which kind a media type stands for; nothing if it is another, or not the only one asked for."""
+    name = name.partition(";")[0].strip().lower()
+    kind = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "text"}.get(name, "")
+    if name == "application/json" or name.endswith("+json"):
+        kind = "json"
+    return kind if not only or kind == only else ""
