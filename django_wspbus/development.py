@@ -95,17 +95,20 @@ def static_files(options: Mapping[str, Any]) -> tuple[bool, str] | None:
 # Before it serves
 
 
-def prepare(command: BaseCommand, options: Mapping[str, Any], *, is_renewed: bool = False) -> None:
+def prepare(
+    command: BaseCommand, options: Mapping[str, Any], *, is_renewed: bool = False, is_known: bool = False
+) -> None:
     """Do what runserver does before it serves: system checks, and the warning about migrations.
 
     Under DEBUG only: without it a site process does not import the URLconf. A `CommandError` if a
-    check is an error; over a restart they are made by `rehearse`, which refuses it.
+    check is an error; over a restart they are made by `rehearse`, which refuses it. ``is_known``:
+    whether all has been said once, and only what is wrong is of interest.
     """
     if not conf.is_debug() or options["skip_checks"]:
         return
     command.stdout = OutputWrapper(cast(Any, Patient(command.stdout)))
     if not is_renewed:
-        check_project(command, silent=options["verbosity"] == 0)
+        check_project(command, silent=is_known or options["verbosity"] == 0)
     if options["verbosity"] > 0:
         check_migrations(command)
 

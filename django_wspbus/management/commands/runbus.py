@@ -112,7 +112,8 @@ class Command(BaseCommand):
 
         try:
             is_renewed = inherited is not None and launch is None
-            development.prepare(self, options, is_renewed=is_renewed)
+            is_known = launch is not None and launch.launches > 1
+            development.prepare(self, options, is_renewed=is_renewed, is_known=is_known)
             site.run(started)
         except Refusal as refusal:
             raise CommandError(str(refusal), returncode=refusal.status) from None
