@@ -200,7 +200,6 @@ class Launcher:
     def on_started(self, child: Child, debug: bool, _: list[int]) -> None:
         child.started = True
         self.shows_reasons = debug
-        self.seen = {}
         self.changed = []
 
     def on_watch(self, child: Child, watch: Message, _: list[int]) -> None:
@@ -262,7 +261,7 @@ class Launcher:
         """Decide what comes after a child that has ended; return the status to leave with, if any."""
         if self.is_leaving:
             return status
-        if status == RELAUNCH or child.relaunching:
+        if child.relaunching or (child.kind == "page" and status == RELAUNCH):
             self.launch("site")
         elif child.kind == "page":
             if status == 0:

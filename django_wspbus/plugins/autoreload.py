@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -111,7 +111,7 @@ class Autoreloader(Plugin):
                 autoreload.autoreload_started.disconnect(self._extend)
 
     def _prepare(self, reloader: Any) -> None:
-        """Have the reloader look, before anything else, at what has changed while it was not there."""
+        """Have the reloader look at what has changed before it began to watch."""
         notify = reloader.notify_file_changed
 
         def notify_file_changed(path: Path) -> None:
@@ -119,13 +119,19 @@ class Autoreloader(Plugin):
             notify(path)
 
         reloader.notify_file_changed = notify_file_changed
-        run_loop = reloader.run_loop
+        if hasattr(reloader, "armed"):
+            reloader.armed = lambda: self._look_back(reloader)
+            return
+        tick = reloader.tick
 
-        def first_look() -> None:
+        def looking_back() -> Iterator[None]:
             self._look_back(reloader)
-            run_loop()
+            ticker = tick()
+            yield next(ticker)
+            self._look_back(reloader)  # when it did begin to watch, only this reloader knows
+            yield from ticker
 
-        reloader.run_loop = first_look
+        reloader.tick = looking_back
 
     def _extend(self, sender: autoreload.BaseReloader, **kwargs: Any) -> None:
         for file in self.extra_files:
@@ -136,8 +142,7 @@ class Autoreloader(Plugin):
     def _look_back(self, reloader: Any) -> None:
         if self.since is None:
             return
-        since, self.since = self.since, None
-        found = dict(changed_since(reloader, since, self.seen))
+        found = dict(changed_since(reloader, self.since, self.seen))
         self._found = {str(path): digest for path, digest in found.items()}
         for path in found:
             reloader.notify_file_changed(path)

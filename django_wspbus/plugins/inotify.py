@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class InotifyReloader(BaseReloader):
     A request may have imported a module. What the kernel tells is a hint; what counts are the files.
     """
 
+    armed: Callable[[], None] = staticmethod(lambda: None)
+    """Called once it watches."""
+
     def __init__(self) -> None:
         super().__init__()
         self._inotify = INotify()
@@ -51,6 +54,7 @@ class InotifyReloader(BaseReloader):
         request_finished.connect(self._look_for_modules)
         try:
             self._watch()
+            self.armed()
             while not self.should_stop:
                 for path in self._wait():
                     self.notify_file_changed(path)

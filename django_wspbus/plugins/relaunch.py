@@ -114,14 +114,16 @@ class Relaunch(Plugin):
         for connection in self.launch.connections:  # of a server that there is no more
             connection.close()
         self.launch.connections = []
-        self._serves = True
-        self.launch.tell({"started": self.debug})
-        self.bus.defer(self.tell_more)
+        self.bus.defer(self.tell_started)  # if it is: all start listeners run, also after one that fails
 
     start.priority = 100  # type: ignore[attr-defined]
 
-    def tell_more(self) -> None:
-        """Tell what is of use only when this process has ended."""
+    def tell_started(self) -> None:
+        """Tell that this process serves, and what is of use only when it has ended."""
+        if self.bus.state is not self.bus.states.STARTED:
+            return
+        self._serves = True
+        self.launch.tell({"started": self.debug})
         files = {*spare.project_files(), *self.watched["files"]}
         watch = {"files": sorted(files), "dirs": self.watched["dirs"]}
         self.launch.tell({"watch": watch})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from django.utils.autoreload import BaseReloader, StatReloader
+
+from .. import spare
 
 Signature = tuple[int, int, int]
 
@@ -58,6 +61,9 @@ def signature(path: Path) -> Signature | None:
 class PollingReloader(StatReloader):
     """Django's reloader that looks at every file once a second."""
 
+    armed: Callable[[], None] = staticmethod(lambda: None)
+    """Called once it watches."""
+
     def __init__(self) -> None:
         super().__init__()
         self._stopped = threading.Event()
@@ -69,6 +75,7 @@ class PollingReloader(StatReloader):
     def tick(self) -> Iterator[None]:
         snapshot = Snapshot(self)
         snapshot.take()
+        self.armed()
         while not self._stopped.wait(self.SLEEP_TIME):
             for path in (*snapshot.changes(), *snapshot.additions()):
                 self.notify_file_changed(path)
@@ -80,7 +87,11 @@ def changed_since(reloader: BaseReloader, moment: int, seen: dict[str, str]) -> 
     """Yield the files, and their digests, that have changed since a `time.time_ns`, but for those ``seen``.
 
     By the clock of the file system, which may be another one: what it says of the future is not believed.
+    A module's file that is gone has changed as well.
     """
+    for file in spare.project_files():
+        if not os.path.exists(file) and seen.get(file) != "":
+            yield Path(file), ""
     for path in set(reloader.watched_files()):
         try:
             status = path.stat()
