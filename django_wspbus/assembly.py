@@ -101,6 +101,10 @@ class SiteProcess:
                 self.bus.start()
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
+            # A child that is started later has read the files later.
+            self.children.told = {
+                key: self.children.told[key] for key in self.children.told if key == "patience"
+            }
             if self.bus.state is self.bus.states.STARTED:
                 started()
                 if foreground is not None:
