@@ -393,9 +393,9 @@ def test_files_of_the_report_and_of_the_watch_are_watched_wherever_they_are(page
     assert page.wait() == 3
 
 
-def test_in_a_folder_that_is_gone_it_answers(page, folder, tmp_path_factory):
+def test_in_a_folder_that_is_gone_it_answers(page, folder):
     shutil.rmtree(folder)
-    page.serve()
+    page.serve(report={"title": "E", "text": 'File "views.py", line 2\n'})
     assert page.fetch(**BROWSER)[0].status == 500
 
 
