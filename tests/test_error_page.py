@@ -572,4 +572,4 @@ def test_a_browser_shows_the_error_and_then_the_next_programs_answer(page, brows
             server.shutdown()
             thread.join()
     # The page may have had no time to begin its wait; then the next program is asked for that, too.
-    assert [each for each in server.asked if "wspbus" not in each[1]][0] == ("GET", "/shop?a=b")
+    assert next(each for each in server.asked if "wspbus" not in each[1]) == ("GET", "/shop?a=b")
