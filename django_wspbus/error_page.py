@@ -103,7 +103,8 @@ class Program:
         except FileNotFoundError:
             root = None
         answers = Answers(Report(title, text, message["debug"], root or "/"))
-        files = FileWatch([*watch["files"], *mentioned(text)], watch["dirs"], root)
+        paths = [os.path.join(root or "/", path) for path in (*watch["files"], *mentioned(text))]
+        files = FileWatch(paths, watch["dirs"], root)
         changed, self._seen = files.since(message["since"], message["seen"])
         threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
         self._answers = answers

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .file_watch import is_foreign
 
 # Python's own modules and what is made at run time are no files: <frozen importlib._bootstrap>, <string>.
-FRAME = re.compile(r'^[ |]*File "([^"<\n][^"\n]*)", line ([0-9]+)(, in .*)?$', re.MULTILINE)
+FRAME = re.compile(r'^[ |]*File "([^"<\n][^"\n]*)", line ([0-9]{1,9})(, in .*)?$', re.MULTILINE)
 
 AROUND = 5
 """Lines that are shown before and after the one that failed."""
@@ -43,10 +43,10 @@ def find_place(text: str, root: str) -> Place | None:
         return None
     own = [match for match in frames if is_own(match[1], root) and os.path.basename(match[1]) != "manage.py"]
     match = own[-1] if own and frames[-1][3] else frames[-1]
-    number = int(match[2])
-    lines = _around(match[1], number)
+    path, number = os.path.join(root, match[1]), int(match[2])
+    lines = _around(path, number)
     line = dict(lines).get(number, "")
-    return Place(match[1], number, lines, _caret(text[match.end() + 1 :].split("\n", 2)[:2], line))
+    return Place(path, number, lines, _caret(text[match.end() + 1 :].split("\n", 2)[:2], line))
 
 
 def is_own(path: str, root: str) -> bool:

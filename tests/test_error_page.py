@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
@@ -100,7 +100,7 @@ class ErrorPage:
     def wait(self):
         """Return the status, once it has ended; it has written nothing to the terminal."""
         output, _ = self.process.communicate(timeout=DEADLINE)
-        assert output == b""
+        assert output.decode() == ""
         return self.process.returncode
 
 
@@ -121,12 +121,14 @@ def running(folder, prelude=""):
     page = ErrorPage(folder, prelude)
     try:
         yield page
+        if page.process.poll() is None:
+            page.process.send_signal(signal.SIGTERM)
+            assert page.wait() == 0
     finally:
         page.process.kill()
-        output, _ = page.process.communicate()
+        page.process.communicate()
         page.parcels.close()
         page.listener.close()
-        sys.stdout.write(output.decode(errors="replace"))
 
 
 def read_all(sock):
@@ -293,12 +295,12 @@ def test_of_very_many_connections_the_oldest_is_given_up(page):
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(page):
-    page.serve(report={"title": "E: long", "text": "long " * 4_000_000})
+    page.serve(report={"title": "E: long", "text": "long " * 1_600_000})
     with page.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert sock.recv(9) == b"HTTP/1.1 "
         assert page.fetch("HEAD")[0].status == 500
-        assert len(read_all(sock)) > 20_000_000
+        assert len(read_all(sock)) > 8_000_000
 
 
 # Its end
@@ -388,11 +390,12 @@ def test_files_of_the_report_and_of_the_watch_are_watched_wherever_they_are(page
     (elsewhere / "lib.py").write_text("1")
     (elsewhere / "a.html").write_text("2")
     assert page.message()[0]["changed"] == [str(elsewhere / "a.html"), str(elsewhere / "lib.py")]
+    assert page.wait() == 3
 
 
-def test_in_a_folder_that_is_gone_it_answers(page, folder, tmp_path_factory):
+def test_in_a_folder_that_is_gone_it_answers(page, folder):
     shutil.rmtree(folder)
-    page.serve()
+    page.serve(report={"title": "E", "text": 'File "views.py", line 2\n'})
     assert page.fetch(**BROWSER)[0].status == 500
 
 
@@ -502,6 +505,13 @@ class Fixed(BaseHTTPRequestHandler):
         pass
 
 
+class Next(ThreadingHTTPServer):
+    """A browser connects before it has anything to ask: each connection has a thread of its own."""
+
+    daemon_threads = True
+    block_on_close = False
+
+
 @pytest.fixture
 def browser(tmp_path_factory):
     """Return what opens a page in a browser of its own, and returns what lists the titles of its pages."""
@@ -544,16 +554,22 @@ def test_a_browser_shows_the_error_and_then_the_next_programs_answer(page, brows
     titles = browser(url if method == "get" else form.as_uri())
     wait_until(lambda: titles() == ["SyntaxError: invalid syntax (views.py, line 2)"])
     (folder / "views.py").write_text("two = 2\n")
+    given_back = []
+    while message := page.message():
+        given_back += message[1]
     assert page.wait() == 3
-    with HTTPServer(("127.0.0.1", 0), Fixed, bind_and_activate=False) as server:
+    with Next(("127.0.0.1", 0), Fixed, bind_and_activate=False) as server:
         server.socket.close()
         server.socket = page.listener.dup()
         server.asked = []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        for sock in given_back:
+            server.process_request(sock, sock.getpeername())
         try:
             wait_until(lambda: titles() == ["It works"])
         finally:
             server.shutdown()
             thread.join()
-    assert server.asked[0] == ("GET", "/shop?a=b")
+    # The page may have had no time to begin its wait; then the next program is asked for that, too.
+    assert next(each for each in server.asked if "wspbus" not in each[1]) == ("GET", "/shop?a=b")

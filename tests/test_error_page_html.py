@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import traceback
 from html import unescape
@@ -161,3 +162,26 @@ def test_the_script_knows_what_the_page_came_of(is_of_get):
 def test_the_files_of_a_traceback_are_mentioned_once():
     text = '  File "/a.py", line 1, in f\n  | File "/b.py", line 2\n  File "/a.py", line 3, in g\n'
     assert mentioned(text + '  File "<string>", line 1, in <module>\n') == ["/a.py", "/b.py"]
+
+
+def test_words_of_any_kind_make_a_page():
+    source = random.Random(1)
+    pieces = [
+        '  File "',
+        "/etc/passwd",
+        '", line ',
+        "3",
+        "9" * 5000,
+        ", in f",
+        "\n",
+        "    x",
+        "  ^",
+        "\0",
+        "é",
+        "<b>",
+    ]
+    pages = {
+        page("".join(source.choices(pieces, k=3)), "".join(source.choices(pieces, k=12)), "/", "")
+        for _ in range(500)
+    }
+    assert len(pages) == 500
