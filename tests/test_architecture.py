@@ -16,15 +16,12 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    [
-        *("wspbus", "servers.address", "problems", "inheritance", "parcels", "spare", "file_events"),
-        "error_page_request",
-    ],
-    ["plugin", "link", "validation", "launched", "launcher", "file_watch", "error_page_connection"],
-    ["conf", "site", "error_page_place"],
-    ["process", "error_page_html"],
-    ["plugins.*", "error_page_answer"],
-    ["application", "error_page"],
+    ["wspbus", "servers.address", "problems", "inheritance", "parcels", "spare"],
+    ["plugin", "link", "validation", "launched", "launcher", "error_page.*"],
+    ["conf", "site", "error_page"],
+    ["process"],
+    ["plugins.*"],
+    ["application"],
     ["warmup"],
     ["servers.*"],
     ["machine"],

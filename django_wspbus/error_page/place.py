@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from .file_watch import is_foreign
+from .watch import is_foreign
 
 # Python's own modules and what is made at run time are no files: <frozen importlib._bootstrap>, <string>.
 FRAME = re.compile(r'^[ |]*File "([^"<\n][^"\n]*)", line ([0-9]{1,9})(, in .*)?$', re.MULTILINE)

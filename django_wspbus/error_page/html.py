@@ -8,7 +8,7 @@ import re
 from html import escape
 from string import Template
 
-from .error_page_place import FRAME, Place, find_place, is_own
+from .place import FRAME, Place, find_place, is_own
 
 PAGE = Template("""\
 <!doctype html>

@@ -13,17 +13,17 @@ from contextlib import closing
 
 import pytest
 
-from django_wspbus import file_events, file_watch
-from django_wspbus.file_watch import FileWatch, compile_glob
-
-from .processes import DEADLINE
+from django_wspbus.error_page import events
+from django_wspbus.error_page import watch as watch_module
+from django_wspbus.error_page.watch import FileWatch, compile_glob
+from tests.processes import DEADLINE
 
 
 @pytest.fixture(params=["inotify", "polling"])
 def kind(request, monkeypatch):
     if request.param == "polling":
-        monkeypatch.setattr(file_events, "inotify_simple", None)
-        monkeypatch.setattr(file_events, "POLLED", 0.02)
+        monkeypatch.setattr(events, "inotify_simple", None)
+        monkeypatch.setattr(events, "POLLED", 0.02)
     else:
         pytest.importorskip("inotify_simple")
     return request.param
@@ -186,7 +186,7 @@ def test_many_changes_are_told_at_once(kind, tree, watching):
 
 
 def test_changes_without_end_are_told_after_a_time(kind, tree, monkeypatch, watching):
-    monkeypatch.setattr(file_watch, "LONGEST", 0.3)
+    monkeypatch.setattr(watch_module, "LONGEST", 0.3)
     watch = watching([], tree=str(tree))
     stop = threading.Event()
 
@@ -239,7 +239,7 @@ def test_what_was_seen_with_its_contents_has_not_changed_though_its_time_is_of_t
 
 
 def test_a_file_that_cannot_be_read_has_no_digest(tmp_path):
-    assert file_watch.digest(str(tmp_path / "absent")) == ""
+    assert watch_module.digest(str(tmp_path / "absent")) == ""
 
 
 def test_what_is_no_file_is_none(tmp_path, watching):
@@ -304,8 +304,8 @@ def test_without_watches_to_be_had_it_looks_in_turns_and_what_is_closed_to_it_is
 
 
 def test_looking_in_turns_takes_a_fifth_of_the_time_at_most(monkeypatch):
-    monkeypatch.setattr(file_events, "POLLED", 0.01)
-    polling = file_events.Polling()
+    monkeypatch.setattr(events, "POLLED", 0.01)
+    polling = events.Polling()
     polling.wait(None)
     time.sleep(0.05)  # what looking took
     begin = time.monotonic()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from .error_page_request import Request
+from .request import Request
 
 WAIT = "/__wspbus_wait__"
 """A request for this path is answered in full when the program ends."""
@@ -75,7 +75,7 @@ class Answers:
             is_whole = report.title in said or "Traceback (most recent" in said
             said = said if is_whole else f"{report.title}\n\n{said}"
             return f"{said if report.is_public else CLOSED}\n"
-        from . import error_page_html as html  # once a browser asks: it takes time to import
+        from . import html  # once a browser asks: it takes time to import
 
         script = html.renewal(self._wait, HEADER, is_of_get)
         if report.is_public:

@@ -17,11 +17,11 @@ import time
 from contextlib import closing
 from typing import Any
 
-from .error_page_answer import AGAIN, Answers, Report
-from .error_page_connection import Connection, States
-from .error_page_place import mentioned
-from .file_watch import FileWatch
-from .parcels import Parcels
+from ..parcels import Parcels
+from .answer import AGAIN, Answers, Report
+from .connection import Connection, States
+from .place import mentioned
+from .watch import FileWatch
 
 CHANGED = 3
 """The exit status that says so."""

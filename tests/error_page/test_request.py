@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from django_wspbus.error_page_request import LONGEST_HEAD, Malformed, Request, parse
+from django_wspbus.error_page.request import LONGEST_HEAD, Malformed, Request, parse
 
 JQUERY = "application/json, text/javascript, */*; q=0.01"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"

@@ -22,10 +22,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 
-from django_wspbus.error_page import MOST_CONNECTIONS
+from django_wspbus.error_page.program import MOST_CONNECTIONS
 from django_wspbus.parcels import Parcels
-
-from .processes import DEADLINE, ROOT
+from tests.processes import DEADLINE, ROOT
 
 PROGRAM = """
 import sys
@@ -454,7 +453,7 @@ def test_idle_it_sleeps(page):
 
 
 def test_it_imports_neither_django_nor_email():
-    program = "import sys, django_wspbus.error_page as p, django_wspbus.error_page_html; print(*sys.modules)"
+    program = "import sys, django_wspbus.error_page as p, django_wspbus.error_page.html; print(*sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )

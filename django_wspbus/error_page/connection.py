@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from enum import Enum, auto
 
-from .error_page_request import Malformed, Request, parse
+from .request import Malformed, Request, parse
 
 TIME_TO_ASK = 10.0
 """Seconds for a request's head to come in full once it has begun, and for an answer to be taken."""

@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from .file_events import events
+from .events import events
 
 QUIET, QUIET_FOR_MANY = 0.05, 0.15
 """Seconds without a change after which one file, or several, are taken to be complete."""

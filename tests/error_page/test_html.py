@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from django_wspbus.error_page_html import closed_page, page, renewal
-from django_wspbus.error_page_place import find_place, mentioned
+from django_wspbus.error_page.html import closed_page, page, renewal
+from django_wspbus.error_page.place import find_place, mentioned
 
 VOID = {"meta", "br"}
 
