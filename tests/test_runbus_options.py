@@ -200,12 +200,14 @@ def test_a_server_that_there_is_not_is_told_with_those_there_are(settings):
 # --print-settings and --check
 
 
-def test_every_effective_value_is_printed_as_python_that_gives_the_same_settings(settings):
+@pytest.mark.parametrize(
+    "either", [{"AUTORELOAD": {"EXTRA_FILES": ["a.md"]}}, {"DAEMONIZE": {"STDERR": "err.log"}}]
+)
+def test_every_effective_value_is_printed_as_python_that_gives_the_same_settings(settings, either):
     settings.WSPBUS = {
         **TWO,
-        "AUTORELOAD": {"EXTRA_FILES": ["a.md"]},
+        **either,
         "SIGNALS": {"SIGUSR2": None},
-        "DAEMONIZE": {"STDERR": "err.log"},
         "PIDFILE": "site.pid",
         "UMASK": 0o27,
         "PLUGINS": [{"BACKEND": "django_wspbus.plugins.signals.SignalHandler"}],

@@ -57,7 +57,7 @@ class Served:
 
 @contextlib.contextmanager
 def serve(database):
-    with RunningSite(env=settings(database)) as running:
+    with RunningSite("--noreload", env=settings(database)) as running:
         yield Served(running)
 
 
@@ -221,7 +221,7 @@ def test_a_new_run_forgets_the_last(database):
 
 
 def test_on_a_database_without_tables_the_site_does_not_start_and_says_what_to_do(tmp_path):
-    with RunningSite(env=settings(tmp_path / "empty.sqlite3")) as site:
+    with RunningSite("--noreload", env=settings(tmp_path / "empty.sqlite3")) as site:
         assert site.wait() == 1
         site.wait_for_line(r"^CommandError: The database has no tables yet: run `manage.py migrate`\.$")
         assert "Traceback" not in site.output
