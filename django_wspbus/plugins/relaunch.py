@@ -136,7 +136,7 @@ class Relaunch(Plugin):
         self.launch.tell({"seen": seen})
         self.launch.changed = changed
         self.bus.log(f"Changed: {', '.join(changed)}. Starting again.")
-        self.bus.restart()
+        self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
 
     def stop(self) -> None:
         if self._serves and self.bus.exit_asked and not self.bus.execv:

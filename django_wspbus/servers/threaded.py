@@ -228,9 +228,13 @@ class HTTPServer(ThreadedWSGIServer):
         """Hand a connection to a thread of its own."""
         try:
             address = address or connection.getpeername() or ("", 0)
+        except OSError:  # its client is gone
+            connection.close()
+            return
+        try:
             connection.setblocking(True)
             self.process_request(connection, address)
-        except Exception:  # gone, or no thread to be had: this connection is lost, the server is not
+        except Exception:  # no thread to be had: this connection is lost, the server is not
             self.handle_error(connection, address)
             self.shutdown_request(connection)
 
@@ -263,7 +267,8 @@ class HTTPServer(ThreadedWSGIServer):
             super().shutdown_request(request)
         with self._lock:
             self._leaving = {thread for thread in self._leaving if thread.is_alive()}
-            self._leaving.add(threading.current_thread())
+            if exchange is not None and exchange.thread is threading.current_thread():
+                self._leaving.add(exchange.thread)
             self._exchanges.pop(request, None)
         self._ended()
 
@@ -302,6 +307,13 @@ class RequestHandler(WSGIRequestHandler):
 
     def address_string(self) -> str:
         return self.client_address[0] or "unix"
+
+    def handle(self) -> None:
+        # Django's ends with a shutdown, as the server does after it, unless the connection lives on elsewhere.
+        self.close_connection = True
+        self.handle_one_request()
+        while not self.close_connection:
+            self.handle_one_request()
 
     def handle_one_request(self) -> None:
         if not self._await_request():
