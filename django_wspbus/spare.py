@@ -20,9 +20,6 @@ LIBRARIES = tuple({_PATHS["purelib"], _PATHS["platlib"], *site.getsitepackages()
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 TRAP = "django_wspbus_settings_are_not_to_be_read"
 
-# What depends on the project's settings, and what is started by the project's command.
-NEVER = ("django.contrib", __package__)
-
 EXPECTED_CHANGES = {
     SETTINGS,
     "TZ",
@@ -72,9 +69,7 @@ def describe() -> dict[str, Any]:
     for name, module in reversed(list(sys.modules.items())):
         spec = getattr(module, "__spec__", None)
         origin = getattr(spec, "origin", None)
-        if spec is None or spec.name != name or not isinstance(origin, str) or not is_library_file(origin):
-            continue
-        if not any(name == never or name.startswith(f"{never}.") for never in NEVER):
+        if spec is not None and spec.name == name and isinstance(origin, str) and not is_project_file(origin):
             modules.append((name, origin))
     before = {key: value for key, value in _ENVIRONMENT.items() if key not in EXPECTED_CHANGES}
     after = {key: value for key, value in os.environ.items() if key not in EXPECTED_CHANGES}

@@ -309,7 +309,7 @@ class RequestHandler(WSGIRequestHandler):
         return self.client_address[0] or "unix"
 
     def handle(self) -> None:
-        # Django's ends with a shutdown, as the server does after it, unless the connection lives on elsewhere.
+        # Django's ends with a shutdown, as the server does after it, unless it is handed on.
         self.close_connection = True
         self.handle_one_request()
         while not self.close_connection:

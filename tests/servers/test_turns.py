@@ -16,6 +16,8 @@ from tests.processes import DEADLINE
 class Echo:
     """Sends back what it receives, in capitals; the word "fail" makes it fail."""
 
+    leave = None
+
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []
 
