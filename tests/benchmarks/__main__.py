@@ -6,9 +6,11 @@ import argparse
 import platform
 import signal
 import sys
+from collections.abc import Collection
+from itertools import chain
 from typing import Any
 
-from . import publishing, reloading, rivals, serving, subscribing
+from . import developing, publishing, reloading, rivals, serving, subscribing, watchers
 
 BENCHMARKS = {
     "publish": publishing.run,
@@ -17,28 +19,40 @@ BENCHMARKS = {
     "memory": serving.run_memory,
     "boot": serving.run_boot,
     "reload": reloading.run,
+    "develop": developing.run,
 }
+SERVERS: dict[str, Collection[str]] = {"reload": rivals.RIVALS, "develop": watchers.WATCHERS}
+SCENARIOS: dict[str, Collection[str]] = {"reload": list(reloading.SCENARIOS), "develop": developing.CHOICES}
+"""What of these benchmarks may be chosen, to measure less than all of it."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=None, help="more rounds, less noise")
-    of_reload = parser.add_argument_group("of reload", "may be repeated; all of them unless given")
-    of_reload.add_argument("--only", action="append", metavar="RIVAL", choices=list(rivals.RIVALS))
-    of_reload.add_argument("--scenario", action="append", choices=list(reloading.SCENARIOS))
+    part = parser.add_argument_group("of reload and develop", "may be repeated; all of them unless given")
+    part.add_argument("--only", action="append", metavar="SERVER", choices=[*chain(*SERVERS.values())])
+    part.add_argument("--scenario", action="append", choices=[*chain(*SCENARIOS.values())])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and leave no server behind
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: choose of {', '.join(BENCHMARKS)}")
-    given = {"rounds": options.rounds}
-    given_to_reload = given | {"only": options.only, "scenarios": options.scenario}
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     for name in options.names or BENCHMARKS:
-        keywords = given_to_reload if name == "reload" else given
+        keywords = {"rounds": options.rounds, **chosen(name, options)}
         call: Any = BENCHMARKS[name]
         call(**{key: value for key, value in keywords.items() if value is not None})
+
+
+def chosen(name: str, options: argparse.Namespace) -> dict[str, list[str]]:
+    """Return what is chosen of a benchmark, without what is another's."""
+    choices = {"only": (options.only, SERVERS), "scenarios": (options.scenario, SCENARIOS)}
+    return {
+        key: [choice for choice in given if choice in of[name]]
+        for key, (given, of) in choices.items()
+        if given is not None and name in of
+    }
 
 
 main()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import psutil
 
@@ -21,7 +21,10 @@ INTERVAL = 0.05
 
 @contextlib.contextmanager
 def session(
-    command: list[str], folder: Path, environment: Mapping[str, str]
+    command: list[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    output: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command as the leader of a session, and leave none of the session's processes behind."""
     process = subprocess.Popen(
@@ -30,8 +33,8 @@ def session(
         env={**os.environ, **environment},
         start_new_session=True,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
     )
     try:
         yield process
