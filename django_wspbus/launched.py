@@ -12,6 +12,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import socket
 import sys
 import traceback
@@ -44,6 +45,8 @@ def main(descriptor: int) -> None:
     atexit.register(leave)  # before anybody else does, and so run after them
     del sys.path[-1]  # by which the launcher has this package found
     os.set_inheritable(descriptor, False)
+    # Ctrl-C is for all processes on the terminal: one that only waits has nothing to say to it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parcels = Parcels(socket.socket(fileno=descriptor))
     warm: spare.Spare | None = None
     while (messages := parcels.receive()) is not None:
@@ -57,6 +60,7 @@ def main(descriptor: int) -> None:
                 parcels.send({"stale": True})
                 return
             parcels.send({"running": True})
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             run(parcels, message, descriptors)
             return
 
@@ -142,7 +146,8 @@ def report_of(error: BaseException) -> dict[str, str]:
         origin = origin.get_instances()[0]
     if isinstance(error, SystemExit) or type(error).__name__ in ("CommandError", "SystemCheckError"):
         text = str(error)
-        if "Traceback (most recent call last)" not in text and _is_of_project(origin):
+        is_told = origin is error or "Traceback (most recent call last)" in text
+        if not is_told and _is_of_project(origin):
             text = f"{text}\n\n{formatted(origin)}"
     else:
         text = formatted(error)

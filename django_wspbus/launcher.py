@@ -148,7 +148,10 @@ class Launcher:
             else:
                 self.forward(self._awake.recv(4096))
         if self.spare is not None and self.spare.process.poll() is not None:
+            was_fit = self.spare.started
             self.part_with_spare()
+            if was_fit:  # somebody has killed it
+                self.launch_spare()
         child = self.child
         if child is None or child.process.poll() is None:
             return None
@@ -242,6 +245,8 @@ class Launcher:
 
     def on_prepared(self, spare: Child, is_fit: bool, _: list[int]) -> None:
         spare.started = is_fit
+        if is_fit:
+            self.spares_tried = 0
 
     def on_unfit(self, spare: Child, names: list[str], _: list[int]) -> None:
         if not spare.started:
