@@ -99,6 +99,8 @@ class Launcher:
         self.library: Message | None = None
         self.unfit: list[str] = []
         self.spares_tried = 0
+        self.has_given_up = False
+        """Whether there can be no spare with these libraries."""
         self.watch: Message = {"files": [], "dirs": []}
         self.seen: dict[str, str] = {}
         self.changed: list[str] = []
@@ -223,8 +225,9 @@ class Launcher:
             self.library = library
             self.spares_tried = 0
             self.unfit = []
+            self.has_given_up = False
             self.part_with_spare()
-        if self.spare is None:
+        if self.spare is None and not self.has_given_up:
             self.launch_spare()
 
     def on_relaunching(self, child: Child, changed: list[str], _: list[int]) -> None:
@@ -255,6 +258,8 @@ class Launcher:
             self.unfit = names
             if is_news and self.spares_tried < MOST_SPARES:
                 self.launch_spare()
+            else:
+                self.has_given_up = True
 
     def on_stale(self, child: Child, _: bool, __: list[int]) -> None:
         """It was a spare that is not fit any more: a new interpreter does it."""

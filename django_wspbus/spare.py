@@ -11,7 +11,10 @@ import site
 import sys
 import sysconfig
 import threading
+import traceback
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
+from types import FrameType
 from typing import Any
 
 _PATHS = sysconfig.get_paths()
@@ -89,45 +92,58 @@ class Spare:
         self.unfit: list[str] = list(order["unfit"])
         self._signatures: dict[str, tuple[int, int] | None] = {}
         self._known = set(self.unfit)
+        self._is_spoilt = False
+        """Whether it is not as good as a new one, and none will be that has these libraries."""
 
     def prepare(self) -> bool:
         """Import all; return whether this interpreter is still as good as a new one.
 
         If it is not, ``unfit`` names the modules that another one has to do without.
         """
-        before = dict(os.environ)
-        threads = threading.active_count()
-        directory = os.getcwd()
         trap = _Trap()
         sys.meta_path.insert(0, trap)
+        settings = os.environ.get(SETTINGS)
         os.environ[SETTINGS] = TRAP
         try:
             for name, origin in self.modules:
                 if name not in self._known and name not in sys.modules:
-                    trap.is_sprung = False
-                    self._import(name)
-                    if trap.is_sprung or not self._is_the_same(name, origin):
-                        self._note_unfit(name)
+                    self._import(name, origin, trap)
         finally:
             sys.meta_path.remove(trap)
-            os.environ.pop(SETTINGS)
-            if SETTINGS in before:
-                os.environ[SETTINGS] = before[SETTINGS]
+            if settings is None:
+                del os.environ[SETTINGS]
+            else:
+                os.environ[SETTINGS] = settings
+        self._find_orphans()
         self._find_readers_of_environment()
         self._signatures = {file: _signature(file) for file in self._files()}
-        is_unmoved = (dict(os.environ), threading.active_count(), os.getcwd()) == (before, threads, directory)
-        is_clean = set(self.unfit) == self._known and self._known.isdisjoint(sys.modules)
-        return is_unmoved and is_clean
+        return set(self.unfit) == self._known and not self._is_spoilt
 
     def is_fit(self) -> bool:
         """Whether nothing has changed since in what it has imported."""
         return all(_signature(file) == signature for file, signature in self._signatures.items())
 
-    def _import(self, name: str) -> None:
+    def _import(self, name: str, origin: str, trap: _Trap) -> None:
+        before = _surroundings()
+        trap.chain = []
         try:
             importlib.import_module(name)
-        except BaseException:  # SystemExit, too: whatever it is, it does not happen to the project
-            self._note_unfit(name)
+        except BaseException as error:  # SystemExit, too: whatever it is, it does not happen to the project
+            frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+            chain = [name, *trap.chain, *_modules_of(frames)]
+        else:
+            is_as_it_was = self._is_the_same(name, origin) and _surroundings() == before
+            chain = trap.chain or ([] if is_as_it_was else [name])
+        for each in chain:
+            self._note_unfit(each)
+            _forget(each)  # whoever else imports it is unfit for that, too
+
+    def _find_orphans(self) -> None:
+        """Find the modules of packages that do not import: by themselves they do not either."""
+        for name, _ in self.modules:
+            parent = name.rpartition(".")[0]
+            if name in sys.modules and parent and parent not in sys.modules:
+                self._note_unfit(name)
 
     def _note_unfit(self, name: str) -> None:
         if name not in self.unfit:
@@ -144,11 +160,12 @@ class Spare:
         quoted = [f"{mark}{name}{mark}".encode() for name in self.changed for mark in ("'", '"')]
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if name in self._known or not isinstance(file, str) or not is_library_file(file):
+            if not isinstance(file, str) or not is_library_file(file):
                 continue
             with open(file, "rb") as source:
                 text = source.read()
             if (b"environ" in text or b"getenv" in text) and any(each in text for each in quoted):
+                self._is_spoilt = self._is_spoilt or name in self._known
                 self._note_unfit(name)
 
     def _files(self) -> set[str]:
@@ -157,14 +174,35 @@ class Spare:
 
 
 class _Trap:
-    """Notices that somebody reads the settings, whatever he does about their absence."""
+    """Notices that a module reads the settings as it is imported, whatever it does about their absence."""
 
-    is_sprung = False
+    def __init__(self) -> None:
+        self.chain: list[str] = []
+        """The modules that were being imported, each by the one before."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name == TRAP:
-            self.is_sprung = True
+            self.chain += _modules_of(frame for frame, _ in traceback.walk_stack(None))
         return None
+
+
+def _modules_of(frames: Iterable[FrameType]) -> list[str]:
+    """Return the modules whose own code some frames run: those that are being imported."""
+    names = [frame.f_globals.get("__name__", "") for frame in frames if frame.f_code.co_name == "<module>"]
+    return [name for name in names if name != "__main__"]
+
+
+def _forget(name: str) -> None:
+    """Have a module imported anew by the next who wants it."""
+    sys.modules.pop(name, None)
+    parent, _, child = name.rpartition(".")
+    if parent in sys.modules and hasattr(sys.modules[parent], child):
+        delattr(sys.modules[parent], child)
+
+
+def _surroundings() -> tuple[Any, ...]:
+    """Return what a library has no business to change as it is imported."""
+    return dict(os.environ), threading.active_count(), os.getcwd()
 
 
 def _signature(file: str) -> tuple[int, int] | None:
