@@ -53,7 +53,8 @@ def sqlite(name="db.sqlite3"):
 
 
 def wspbus(server, **keys):
-    return {"SERVERS": {"default": server}, **keys}
+    """Return settings with one server, and without reloading, which has tests of its own: tests/develop."""
+    return {"SERVERS": {"default": server}, "AUTORELOAD": False, **keys}
 
 
 def status_of(url):
