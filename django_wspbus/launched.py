@@ -18,7 +18,7 @@ import sys
 import traceback
 from types import TracebackType
 
-from . import spare
+from . import libraries, spare
 from .inheritance import LAUNCHED, Inheritance
 from .parcels import Message, Parcels
 
@@ -54,7 +54,7 @@ def main(descriptor: int) -> None:
             set_up(message["command"])
             if "prepare" in message:
                 warm = spare.Spare(message["prepare"])
-                parcels.send({"prepared": warm.prepare(), "unfit": warm.unfit})
+                parcels.send({"prepared": warm.prepare(), "unfit": warm.unfit, "why": warm.why})
                 continue
             if warm is not None and not warm.is_fit():
                 parcels.send({"stale": True})
@@ -130,7 +130,9 @@ def tell(parcels: Parcels, error: BaseException) -> int:
         report = report_of(error)
         sys.stderr.write(report["text"] + "\n")
     with contextlib.suppress(OSError):
-        parcels.send({"failed": report, "watch": {"files": spare.project_files(), "dirs": library_folders()}})
+        parcels.send(
+            {"failed": report, "watch": {"files": libraries.project_files(), "dirs": library_folders()}}
+        )
     return status
 
 
@@ -171,11 +173,11 @@ def _is_ours(trace: TracebackType) -> bool:
 def _is_of_project(error: BaseException) -> bool:
     """Whether an error has come from code below the project's own, and not from what reports it."""
     traces = [each for each, _ in traceback.walk_tb(error.__traceback__)]
-    return any(spare.is_project_file(frame.f_code.co_filename) for frame in traces) or isinstance(
+    return any(libraries.is_project_file(frame.f_code.co_filename) for frame in traces) or isinstance(
         error, SyntaxError
     )
 
 
 def library_folders() -> list[tuple[str, str]]:
     """Return the folders that change when a package is installed, as (folder, glob)."""
-    return [(folder, "*") for folder in spare.LIBRARIES if os.path.isdir(folder)]
+    return [(folder, "*") for folder in libraries.LIBRARIES if os.path.isdir(folder)]

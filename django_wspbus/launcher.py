@@ -218,7 +218,9 @@ class Launcher:
     def on_library(self, child: Child, library: Message | None, _: list[int]) -> None:
         """This is what a spare is to import; None if there is to be none."""
         if library is None or library["doubt"] is not None:
-            self.library = None
+            if library is not None and (self.library is None or self.library["doubt"] != library["doubt"]):
+                self.say(f"There is no spare interpreter: {library['doubt']}.")
+            self.library = library
             self.part_with_spare()
             return
         if self.library != library:
@@ -260,6 +262,11 @@ class Launcher:
                 self.launch_spare()
             else:
                 self.has_given_up = True
+
+    def on_why(self, spare: Child, why: str | None, _: list[int]) -> None:
+        if why is not None:
+            self.has_given_up = True
+            self.say(f"There is no spare interpreter: {why}.")
 
     def on_stale(self, child: Child, _: bool, __: list[int]) -> None:
         """It was a spare that is not fit any more: a new interpreter does it."""

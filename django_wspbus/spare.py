@@ -1,15 +1,14 @@
 """The warm spare: an interpreter that has imported what nobody edits, and waits to run the project.
 
-It is to be as good as a new one, or it is not used: see `describe` and `Spare` for what makes it unfit.
+It is to be as good as a new one, or it is not used: see `Spare` and `doubts`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-import site
 import sys
-import sysconfig
 import threading
 import traceback
 from collections.abc import Iterable
@@ -17,70 +16,11 @@ from importlib.machinery import ModuleSpec
 from types import FrameType
 from typing import Any
 
-_PATHS = sysconfig.get_paths()
-STANDARD = tuple({_PATHS["stdlib"], _PATHS["platstdlib"]})
-LIBRARIES = tuple({_PATHS["purelib"], _PATHS["platlib"], *site.getsitepackages(), site.getusersitepackages()})
+from .doubts import signs
+from .libraries import LIBRARIES, is_library_file
+
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 TRAP = "django_wspbus_settings_are_not_to_be_read"
-
-EXPECTED_CHANGES = {
-    SETTINGS,
-    "TZ",
-    "DJANGO_COLORS",
-    "DJANGO_WSPBUS_LAUNCHED",
-    "DJANGO_WSPBUS_INHERITED",
-    "LISTEN_PID",
-}
-"""Variables that a boot sets whoever's it is: Django sets TZ, we the colours."""
-
-PATCHERS = ("gevent", "eventlet")
-"""Libraries that change others as they are imported."""
-
-
-def is_library_file(file: str) -> bool:
-    return file.startswith(LIBRARIES) or (file.startswith(STANDARD) and not _is_below_site(file))
-
-
-def _is_below_site(file: str) -> bool:
-    return f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file
-
-
-def is_project_file(file: str) -> bool:
-    """Whether a file is code that somebody edits: not of a library, the standard one or this package."""
-    return not file.startswith("<") and not is_library_file(file) and not file.startswith(_HERE)
-
-
-def project_files() -> list[str]:
-    """Return the files of the modules that are loaded, but for those of libraries."""
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    return sorted(file for file in files if isinstance(file, str) and is_project_file(file))
-
-
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_ENVIRONMENT = dict(os.environ)
-_META_PATH = list(map(repr, sys.meta_path))
-
-
-def describe() -> dict[str, Any]:
-    """Return what a spare is to know: the modules of libraries here, those that import others first.
-
-    {"modules": [(name, file)], "changed": [variables of the environment that the project has set],
-    "doubt": why there is to be no spare, None if there is to be one}
-    """
-    modules = []
-    # The interpreter lists a module when its import is complete: after those that it has imported.
-    for name, module in reversed(list(sys.modules.items())):
-        spec = getattr(module, "__spec__", None)
-        origin = getattr(spec, "origin", None)
-        if spec is not None and spec.name == name and isinstance(origin, str) and not is_project_file(origin):
-            modules.append((name, origin))
-    before = {key: value for key, value in _ENVIRONMENT.items() if key not in EXPECTED_CHANGES}
-    after = {key: value for key, value in os.environ.items() if key not in EXPECTED_CHANGES}
-    changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-    doubt = None
-    if patchers := [name for name in PATCHERS if name in sys.modules]:
-        doubt = f"{patchers[0]} changes other libraries"
-    return {"modules": modules, "changed": changed, "doubt": doubt}
 
 
 class Spare:
@@ -89,11 +29,14 @@ class Spare:
     def __init__(self, order: dict[str, Any]) -> None:
         self.modules: list[tuple[str, str]] = order["modules"]
         self.changed: list[str] = order["changed"]
+        self.signs: dict[str, list[str]] = order["signs"]
+        self.path: list[str] = order["path"]
         self.unfit: list[str] = list(order["unfit"])
         self._signatures: dict[str, tuple[int, int] | None] = {}
         self._known = set(self.unfit)
-        self._is_spoilt = False
-        """Whether it is not as good as a new one, and none will be that has these libraries."""
+        self.why: str | None = None
+        """Why no interpreter that has imported these libraries before would do."""
+        self._shadows: set[str] = set()
 
     def prepare(self) -> bool:
         """Import all; return whether this interpreter is still as good as a new one.
@@ -117,11 +60,32 @@ class Spare:
         self._find_orphans()
         self._find_readers_of_environment()
         self._signatures = {file: _signature(file) for file in self._files()}
-        return set(self.unfit) == self._known and not self._is_spoilt
+        self._shadows = self._find_shadows()
+        is_news = set(self.unfit) != self._known
+        if not is_news and self.why is None:
+            self._compare_signs()
+        return not is_news and self.why is None
 
     def is_fit(self) -> bool:
-        """Whether nothing has changed since in what it has imported."""
-        return all(_signature(file) == signature for file, signature in self._signatures.items())
+        """Whether nothing has changed since in what it has imported, nor come in its place."""
+        is_same = all(_signature(file) == signature for file, signature in self._signatures.items())
+        return is_same and self._find_shadows() == self._shadows
+
+    def _compare_signs(self) -> None:
+        here = signs()
+        for what, there in self.signs.items():
+            if more := [value for value in there if value not in here[what]]:
+                self.why = f"the project has made, or chosen, {what}: {more[0]}"
+
+    def _find_shadows(self) -> set[str]:
+        """Return the files and folders of the project that have the name of something imported from elsewhere."""
+        names = {name.partition(".")[0] for name, _ in self.modules}
+        found = set()
+        for folder in self.path:
+            if not is_library_file(folder):
+                with contextlib.suppress(OSError):
+                    found |= {name for name in os.listdir(folder) if name.partition(".")[0] in names}
+        return found
 
     def _import(self, name: str, origin: str, trap: _Trap) -> None:
         before = _surroundings()
@@ -165,7 +129,8 @@ class Spare:
             with open(file, "rb") as source:
                 text = source.read()
             if (b"environ" in text or b"getenv" in text) and any(each in text for each in quoted):
-                self._is_spoilt = self._is_spoilt or name in self._known
+                if name in self._known:  # others cannot do without it
+                    self.why = f"{name} may read what the project sets in the environment"
                 self._note_unfit(name)
 
     def _files(self) -> set[str]:

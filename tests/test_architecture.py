@@ -16,10 +16,10 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "inheritance", "parcels", "spare"],
-    ["plugin", "link", "validation", "launched", "launcher", "error_page.*"],
-    ["conf", "site", "error_page"],
-    ["process"],
+    ["wspbus", "servers.address", "problems", "inheritance", "parcels", "libraries"],
+    ["plugin", "link", "validation", "doubts", "launcher", "error_page.*"],
+    ["conf", "site", "spare", "error_page"],
+    ["process", "launched"],
     ["plugins.*"],
     ["application"],
     ["warmup"],

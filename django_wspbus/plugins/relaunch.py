@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import spare
+from .. import doubts, libraries
 from ..inheritance import LAUNCHED
 from ..parcels import Message, Parcels
 from ..plugin import Plugin
@@ -124,10 +124,10 @@ class Relaunch(Plugin):
             return
         self._serves = True
         self.launch.tell({"started": self.debug})
-        files = {*spare.project_files(), *self.watched["files"]}
+        files = {*libraries.project_files(), *self.watched["files"]}
         watch = {"files": sorted(files), "dirs": self.watched["dirs"]}
         self.launch.tell({"watch": watch})
-        self.launch.tell({"library": spare.describe() if self.has_spare else None})
+        self.launch.tell({"library": doubts.describe() if self.has_spare else None})
 
     def autoreload(self, changed: list[str], seen: dict[str, str]) -> None:
         """Start the site again, as files have changed; ``seen``: see `Launch`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from django.utils.autoreload import BaseReloader, StatReloader
 
-from .. import spare
+from .. import libraries
 
 Signature = tuple[int, int, int]
 
@@ -89,7 +89,7 @@ def changed_since(reloader: BaseReloader, moment: int, seen: dict[str, str]) -> 
     By the clock of the file system, which may be another one: what it says of the future is not believed.
     A module's file that is gone has changed as well.
     """
-    for file in spare.project_files():
+    for file in libraries.project_files():
         if not os.path.exists(file) and seen.get(file) != "":
             yield Path(file), ""
     for path in set(reloader.watched_files()):
