@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Iterable
@@ -65,7 +66,8 @@ def check_backends_apart(settings: Settings) -> list[Problem]:
     gunicorn's settings weigh 1.6 MB, of which the site process needs nothing after the check.
     """
     said = ""
-    if threading.active_count() == 1:  # else a fork might find locks held for ever
+    # Else a fork might find locks held for ever, or a loop of events that is another process's.
+    if threading.active_count() == 1 and "gevent" not in sys.modules:
         reader, writer = os.pipe()
         pid = os.fork()
         if not pid:

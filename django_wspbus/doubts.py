@@ -81,15 +81,15 @@ def signs() -> dict[str, list[str]]:
     """
     logging: Any = sys.modules.get("logging")
     warnings: Any = sys.modules.get("warnings")
-    aliases = [
-        f"{name} is {module.__spec__.name}"
+    names = {
+        name: getattr(getattr(module, "__spec__", None), "name", name)
         for name, module in list(sys.modules.items())
-        if getattr(getattr(module, "__spec__", None), "name", name) != name and name != "__main__"
-    ]
+        if name != "__main__"
+    }
     return {
         "a class of loggers": [] if logging is None else [repr(logging.getLoggerClass())],
         "a filter of warnings": sorted({repr(each) for each in warnings.filters}),
-        "a module of another name": sorted(aliases),
+        "a module of another name": sorted(f"{name} is {own}" for name, own in names.items() if name != own),
         "a finder of modules": sorted({type(each).__qualname__ for each in sys.meta_path}),
     }
 

@@ -78,7 +78,7 @@ class Spare:
                 self.why = f"the project has made, or chosen, {what}: {more[0]}"
 
     def _find_shadows(self) -> set[str]:
-        """Return the files and folders of the project that have the name of something imported from elsewhere."""
+        """Return what in the project has the name of something imported from elsewhere."""
         names = {name.partition(".")[0] for name, _ in self.modules}
         found = set()
         for folder in self.path:
