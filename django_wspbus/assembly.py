@@ -212,6 +212,7 @@ class SiteProcess:
             Relaunch(
                 self.bus,
                 launch,
+                self.switchboard,
                 held=self.sockets.held,
                 part=self._part_with_launcher,
                 watched={

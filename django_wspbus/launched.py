@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import io
 import json
 import os
 import runpy
+import signal
 import socket
 import sys
 import traceback
@@ -50,15 +52,31 @@ def main(descriptor: int) -> None:
         for message, descriptors in messages:
             set_up(message["command"])
             if "prepare" in message:
+                interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site
                 warm = spare.Spare(message["prepare"])
-                parcels.send({"prepared": warm.prepare(), "unfit": warm.unfit})
+                told = {"prepared": warm.prepare(), "unfit": warm.unfit}
+                with contextlib.suppress(OSError):  # the launcher has ended meanwhile
+                    parcels.send(told)
                 continue
+            if warm is not None:
+                signal.signal(signal.SIGINT, interrupt)
             if warm is not None and not warm.is_fit():
                 parcels.send({"stale": True})
                 return
-            parcels.send({"running": True})
+            with contextlib.suppress(OSError):
+                parcels.send({"running": True})
+            end_with(parcels)
             run(parcels, message, descriptors)
             return
+
+
+def end_with(parcels: Parcels) -> None:
+    """Have the kernel end this process with the launcher, where it can, until `plugins.relaunch` sees to it."""
+    if hasattr(fcntl, "F_SETSIG"):
+        descriptor = parcels.fileno()
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGTERM)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | fcntl.FASYNC)
 
 
 def set_up(command: list[str]) -> None:
@@ -112,25 +130,42 @@ def execute(command: list[str]) -> None:
 
 def tell(parcels: Parcels, error: BaseException) -> int:
     """Tell the launcher why the command failed, and print it if nobody has; return the status."""
+    is_told = True
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            sys.stderr.write(error.code + "\n")
+        if not isinstance(error.code, int | None):
+            write(str(error.code))
         if status in (0, RELAUNCH):
             return status
         report = report_of(error.__context__ or error)
-    elif isinstance(error, KeyboardInterrupt):  # before the handlers stood
-        return 130
+    elif isinstance(error, KeyboardInterrupt):  # before the handlers stood: the launcher knows what is meant
+        status, is_told = 130, False
+        report = report_of(error)
     else:
         status = 1
         report = report_of(error)
-        sys.stderr.write(report["text"] + "\n")
+        write(report["text"])
+    report |= {"debug": debug(), "is_told": is_told}
     with contextlib.suppress(OSError):
         parcels.send({"failed": report, "watch": {"files": spare.project_files(), "dirs": library_folders()}})
     return status
 
 
-def report_of(error: BaseException) -> dict[str, str]:
+def write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it; closed; none at all
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def debug() -> bool | None:
+    """Whether clients may see what is wrong; None if the settings are not known."""
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    if settings is None or not settings.configured:
+        return None
+    return bool(settings.DEBUG)
+
+
+def report_of(error: BaseException) -> Message:
     """Return {"title", "text"}: what has failed in a line, and all there is to say of it.
 
     A command that refuses to go on has said why in its own words; beneath may be what it has in mind.

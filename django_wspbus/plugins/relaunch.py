@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 from .. import spare
 from ..inheritance import LAUNCHED
+from ..link import Switchboard
 from ..parcels import Message, Parcels
 from ..plugin import Plugin
 from ..wspbus import Bus
@@ -88,6 +90,7 @@ class Relaunch(Plugin):
         self,
         bus: Bus,
         launch: Launch,
+        switchboard: Switchboard,
         *,
         held: Callable[[], list[dict[str, Any]]],
         part: Callable[[], None],
@@ -97,6 +100,7 @@ class Relaunch(Plugin):
     ) -> None:
         super().__init__(bus)
         self.launch = launch
+        self.switchboard = switchboard
         self.held = held
         self.part = part
         self.watched = watched
@@ -109,6 +113,20 @@ class Relaunch(Plugin):
         held = self.held()
         descriptors = [each.pop("descriptor") for each in held]
         self.launch.tell({"sockets": held}, descriptors)
+        self._watch_launcher()
+
+    def _watch_launcher(self) -> None:
+        descriptor = self.launch.parcels.fileno()
+        # So far the kernel would have sent a signal, see `launched`: who has been told twice to exit is in haste.
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
+        self.switchboard.watch(descriptor, self._lose_launcher)
+
+    def _lose_launcher(self) -> None:
+        """Exit, as the launcher, which has no more to say once it has started a process, has ended."""
+        self.switchboard.forget(self.launch.parcels.fileno())
+        self.bus.log("The launcher has ended, and so does the site.")
+        self.part()
+        self.bus.defer(self.bus.exit)
 
     def start(self) -> None:
         for connection in self.launch.connections:  # of a server that there is no more
@@ -139,8 +157,10 @@ class Relaunch(Plugin):
         self.bus.restart()
 
     def stop(self) -> None:
-        if self._serves and self.bus.exit_asked and not self.bus.execv:
-            self.part()
+        if self.bus.exit_asked and not self.bus.execv:
+            self.launch.tell({"exiting": True})
+            if self._serves:
+                self.part()
         elif self.bus.execv:
             self.launch.tell({"relaunching": self.launch.changed if self._serves else []})
         self._serves = False
