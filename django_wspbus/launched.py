@@ -71,7 +71,7 @@ def main(descriptor: int) -> None:
 
 
 def end_with(parcels: Parcels) -> None:
-    """Have the kernel end this process with the launcher, where it can, until `plugins.relaunch` sees to it."""
+    """Have the kernel, where it can, end this process with the launcher: until `plugins.relaunch` does."""
     if hasattr(fcntl, "F_SETSIG"):
         descriptor = parcels.fileno()
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())

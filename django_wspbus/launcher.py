@@ -31,6 +31,7 @@ START = (
 )
 SYSTEMD_FIRST = 3
 RELAUNCH = 3
+INTERRUPTED = 128 + signal.SIGINT
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 LIFETIME_OF_WORTH = 2.0
 """Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
@@ -337,8 +338,9 @@ class Launcher:
         if child.ended is not None:  # more than what closing its output has added
             status = child.ended
         if self.is_leaving:
-            is_broken = child.kind == "page" or child.relaunching or child.report is not None
-            return 0 if is_broken and not child.exiting else status
+            if child.exiting or status == INTERRUPTED:
+                return status
+            return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
         if child.relaunching or (child.kind == "page" and status == RELAUNCH):
             self.launch("site")
         elif child.kind == "page":

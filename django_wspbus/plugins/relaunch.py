@@ -117,7 +117,7 @@ class Relaunch(Plugin):
 
     def _watch_launcher(self) -> None:
         descriptor = self.launch.parcels.fileno()
-        # So far the kernel would have sent a signal, see `launched`: who has been told twice to exit is in haste.
+        # The kernel would send a signal besides (see `launched`), and the second ends a site at once.
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
         self.switchboard.watch(descriptor, self._lose_launcher)
 
