@@ -27,6 +27,8 @@ RELAUNCH = 3
 """The status of a child that is to be started again; django.utils.autoreload has the same."""
 
 
+INTERRUPTED = 128 + signal.SIGINT
+
 leave_at_once: list[int] = []
 """The status to leave with before the interpreter takes itself to pieces, which takes longer than a start."""
 
@@ -130,7 +132,6 @@ def execute(command: list[str]) -> None:
 
 def tell(parcels: Parcels, error: BaseException) -> int:
     """Tell the launcher why the command failed, and print it if nobody has; return the status."""
-    is_told = True
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if not isinstance(error.code, int | None):
@@ -138,14 +139,13 @@ def tell(parcels: Parcels, error: BaseException) -> int:
         if status in (0, RELAUNCH):
             return status
         report = report_of(error.__context__ or error)
-    elif isinstance(error, KeyboardInterrupt):  # before the handlers stood: the launcher knows what is meant
-        status, is_told = 130, False
-        report = report_of(error)
     else:
-        status = 1
+        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
         report = report_of(error)
-        write(report["text"])
-    report |= {"debug": debug(), "is_told": is_told}
+        if status != INTERRUPTED:
+            write(report["text"])
+    # Whether somebody has pressed Ctrl-C before the handlers stood, the launcher knows.
+    report |= {"debug": debug(), "is_told": status != INTERRUPTED}
     with contextlib.suppress(OSError):
         parcels.send({"failed": report, "watch": {"files": spare.project_files(), "dirs": library_folders()}})
     return status
@@ -181,7 +181,10 @@ def report_of(error: BaseException) -> Message:
             text = f"{text}\n\n{formatted(origin)}"
     else:
         text = formatted(error)
-    last = traceback.format_exception_only(origin if _is_of_project(origin) else error)[-1]
+    if "Traceback (most recent call last)" in text and not _is_of_project(origin):  # of another process
+        last = text.rstrip().splitlines()[-1]
+    else:
+        last = traceback.format_exception_only(origin if _is_of_project(origin) else error)[-1]
     return {"title": last.strip().splitlines()[0] if last.strip() else repr(error), "text": text.strip()}
 
 

@@ -306,7 +306,7 @@ class Launcher:
         self.changed = changed
 
     def on_seen(self, child: Child, seen: dict[str, str], _: list[int]) -> None:
-        self.seen |= seen
+        self.seen = seen  # and no earlier ones: a file may be again what it once was
 
     def on_failed(self, child: Child, report: Message, _: list[int]) -> None:
         child.report = report
@@ -411,10 +411,12 @@ class Launcher:
     def show(self, page: Child, report: Message | None, sockets: list[int]) -> None:
         """Have the error page show a report, and watch; without one it only watches."""
         page.report = report
+        resumed = [index for index, each in enumerate(self.sockets) if sockets and each.get("resumes")]
         message = {
             "report": report or {"title": "", "text": ""},
             "debug": self.shows_reasons,
             "listening": len(sockets),
+            "resumed": resumed,
             "watch": self.watch,
             "since": self.since,
             "seen": self.seen,

@@ -62,6 +62,8 @@ class Program:
         self._waker = waker
         self._connections: dict[Connection, int] = {}
         self._listeners: list[socket.socket] = []
+        self._resumed: set[socket.socket] = set()
+        """Listening sockets whose idle connections the next program can take, and such connections."""
         self._is_changing = False
         self._changed: list[str] | None = None
         self._seen: dict[str, str] = {}
@@ -119,10 +121,12 @@ class Program:
         threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
         self._answers = answers
         self._listeners = sockets[: message["listening"]]
+        self._resumed = {sockets[index] for index in message["resumed"]}
         for listener in self._listeners:
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, self._accept)
         for sock in sockets[message["listening"] :]:
+            self._resumed.add(sock)
             self._add(sock)
 
     def _watch(self, files: FileWatch, changed: list[str]) -> None:
@@ -152,6 +156,8 @@ class Program:
             return
         if len(self._connections) >= MOST_CONNECTIONS:
             self._forget_oldest()
+        if listener in self._resumed:
+            self._resumed.add(sock)
         self._add(sock)
 
     def _forget_oldest(self) -> None:
@@ -166,6 +172,7 @@ class Program:
     def _forget(self, connection: Connection) -> None:
         self._selector.unregister(connection.socket)
         del self._connections[connection]
+        self._resumed.discard(connection.socket)
         connection.socket.close()
 
     def _proceed(self, connection: Connection) -> None:
@@ -205,7 +212,9 @@ class Program:
             self._selector.unregister(listener)
             listener.close()
         self._listeners = []
-        idle = [each for each in self._connections if each.state is States.IDLE]
+        idle = [
+            each for each in self._connections if each.state is States.IDLE and each.socket in self._resumed
+        ]
         if left := [each.socket.fileno() for each in idle if not each.has_left()]:
             self._tell({"idle": True}, left)
         for connection in idle:

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,7 @@ class Relaunch(Plugin):
 
     ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
     is called when they are the launcher's no more. ``watched``: {"files", "dirs"} besides modules.
+    ``resuming``: the servers that take up idle connections of the process before.
     """
 
     role = "site"
@@ -95,6 +96,7 @@ class Relaunch(Plugin):
         held: Callable[[], list[dict[str, Any]]],
         part: Callable[[], None],
         watched: Message,
+        resuming: Container[str],
         has_spare: bool,
         debug: bool,
     ) -> None:
@@ -104,6 +106,7 @@ class Relaunch(Plugin):
         self.held = held
         self.part = part
         self.watched = watched
+        self.resuming = resuming
         self.has_spare = has_spare
         self.debug = debug
         self._serves = False
@@ -112,6 +115,8 @@ class Relaunch(Plugin):
         """Give the launcher all sockets: whatever fails from now on, they stay."""
         held = self.held()
         descriptors = [each.pop("descriptor") for each in held]
+        for each in held:
+            each["resumes"] = each["holder"] in self.resuming
         self.launch.tell({"sockets": held}, descriptors)
         self._watch_launcher()
 

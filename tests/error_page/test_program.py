@@ -60,7 +60,9 @@ class ErrorPage:
         self.port = self.listener.getsockname()[1]
         self.messages = []
 
-    def serve(self, *more, since=None, seen=None, debug=True, listeners=None, report=None, **watch):
+    def serve(
+        self, *more, since=None, seen=None, debug=True, listeners=None, report=None, resumed=True, **watch
+    ):
         path = self.folder / "views.py"
         text = f'Traceback (most recent call last):\n  File "{path}", line 2\n    two = <2>\n'
         text += "          ^\nSyntaxError: invalid syntax\n"
@@ -68,6 +70,7 @@ class ErrorPage:
             "report": report or {"title": "SyntaxError: invalid syntax (views.py, line 2)", "text": text},
             "debug": debug,
             "listening": len(listeners or [self.listener]),
+            "resumed": [0] if resumed else [],
             "watch": {"files": [], "dirs": [], **watch},
             "since": since or time.time_ns() + 10**9,  # what the test has just written is no change
             "seen": seen or {},
@@ -421,6 +424,18 @@ def test_who_asks_while_files_are_still_written_is_left_to_the_next_program(page
         assert page.wait() == 3
         assert accepted.recv(3) == b"GET"
         assert stack.enter_context(page.listener.accept()[0]).recv(3) == b"GET"
+
+
+def test_an_idle_connection_that_no_other_program_can_take_is_answered_to_the_end(page, folder):
+    page.serve(resumed=False)
+    with page.connect() as idle, page.connect() as late:
+        page.fetch()
+        (folder / "new.py").write_text("")
+        assert page.message()[0]["changed"] == [str(folder / "new.py")]
+        late.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read_all(late).startswith(b"HTTP/1.1 500 ")
+        assert read_all(idle) == b""
+    assert page.wait() == 3
 
 
 def write_until(stop, path):

@@ -1,0 +1,97 @@
+"""Code that does not boot: what a developer sees of it, and that the next save mends it."""
+
+from __future__ import annotations
+
+import html
+import json
+
+import pytest
+
+from tests.projects import GUNICORN, THREADED
+from tests.servers.conftest import address_of
+from tests.servers.load import Shop
+
+from .broken import (
+    BREAKS,
+    BROWSER,
+    JSON,
+    Mending,
+    await_error,
+    await_fixed,
+    develop,
+    look,
+    never_refused,
+    told,
+    without_spare,
+)
+
+WITH_GUNICORN = [
+    "import of views",
+    "settings",
+    "start listener of the site",
+    "start listener of the worker",
+    "syntax of models",
+    "sys.exit(text)",
+    "SIGKILL",
+    "deleted package",
+]
+
+
+@pytest.fixture
+def shop(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shop = Shop(folder)
+    shop.write("shop/prices/__init__.py", "")
+    shop.write("shop/views.py", "from . import prices\n" + (shop.root / "shop/views.py").read_text())
+    return shop
+
+
+def check_each(shop, site, names):
+    address = address_of(site)
+    with never_refused(address):
+        for name in names:
+            check(shop, site, address, name)
+        await_fixed(address, shop.version)
+    checked = len(shop.notes("site stop")), len(shop.notes("site start"))
+    assert site.stop() == 0
+    assert len(shop.notes("site stop")) == checked[0] + 1
+    assert site.members() == []
+
+
+def check(shop, site, address, name):
+    each = BREAKS[name]
+    mending = Mending(shop)
+    before = told(site, each.said)
+    each.does(shop)
+    text = await_error(address, each.said)
+    page = html.unescape(look(address, BROWSER)[1])
+    assert page.startswith("<!doctype html>"), name
+    assert each.said in page, name
+    assert each.shown in page, name
+    told_json = json.loads(look(address, JSON)[1])
+    assert each.title in told_json["error"], name
+    assert told_json["traceback"].strip() in text or told_json["error"] in text, name
+    version = shop.deploy()
+    mending.mend()
+    await_fixed(address, version)
+    assert told(site, each.said) - before == 1, (name, site.output)
+
+
+def halves(names):
+    names = list(names)
+    return [names[::2], names[1::2]]
+
+
+@pytest.mark.parametrize("setting_up", [develop, without_spare])
+@pytest.mark.parametrize("names", halves(BREAKS), ids=["first", "second"])
+def test_broken_code_is_shown_once_and_everywhere_and_the_next_save_mends_it(shop, setting_up, names):
+    setting_up(shop, THREADED)
+    with shop.serve() as site:
+        check_each(shop, site, names)
+
+
+def test_broken_code_is_shown_with_gunicorn_too(shop):
+    develop(shop, GUNICORN)
+    with shop.serve() as site:
+        check_each(shop, site, WITH_GUNICORN)
