@@ -110,6 +110,7 @@ def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         execute(message["command"])
     except BaseException as error:
         status = tell(parcels, error)

@@ -98,6 +98,7 @@ class Child:
     is_warm: bool = False
     """Whether it was a spare before."""
     running: bool = False
+    handles_signals: bool = False
     started: bool = False
     exiting: bool = False
     relaunching: bool = False
@@ -199,7 +200,7 @@ class Launcher:
                         each.process.send_signal(number)
             elif child is not None and child.kind == "page":  # the site, if there were one, had a use for it
                 child.process.send_signal(signal.SIGUSR2)
-            elif child is not None and child.started:  # else it would die of it
+            elif child is not None and child.handles_signals:  # else it would die of it
                 child.process.send_signal(number)
 
     # A boot that does not end
@@ -251,6 +252,7 @@ class Launcher:
 
     def on_sockets(self, child: Child, held: list[Message], descriptors: list[int]) -> None:
         """These are what the site listens on from now on."""
+        child.handles_signals = True  # it has told this from a listener, and the handlers stand before
         if len(descriptors) != len(held):  # there were none free: better those of before than none
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -445,11 +447,16 @@ class Launcher:
         ours, theirs = socket.socketpair()
         with theirs:
             program = START.format(module=module, argument="int(sys.argv[2])")
-            process = subprocess.Popen(
-                [sys.executable, *self.options, "-c", program, ROOT, str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), *self.passed],
-                env={**os.environ, "RUN_MAIN": "true"},
-            )
+            # An interpreter that is just starting would have a lot to say of Ctrl-C: each program lets it in.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, *self.options, "-c", program, ROOT, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno(), *self.passed],
+                    env={**os.environ, "RUN_MAIN": "true"},
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return Child(kind, process, Parcels(ours), time.time_ns())
 
     def _close_connections(self) -> None:

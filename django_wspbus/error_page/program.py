@@ -46,6 +46,7 @@ def main(descriptor: int) -> None:
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, RETRY):
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parcels = Parcels(socket.socket(fileno=descriptor))
     with selectors.DefaultSelector() as selector, closing(parcels), waker, wakened:
         status = Program(parcels, selector, waker).run(wakened)
