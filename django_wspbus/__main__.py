@@ -50,17 +50,13 @@ def first_socket() -> list[dict[str, Any]]:
     from .servers.sockets import BACKLOG, Sockets
     from .wspbus import Bus, Refusal
 
-    options = Command().create_parser(sys.argv[0], "runbus").parse_args(sys.argv[2:])
-    try:
-        texts = options.bind or [parse_addrport(options.addrport, options.use_ipv6)]
-    except CommandError as error:
-        raise SystemExit(f"CommandError: {error}") from None
     sockets = Sockets(Bus(), {})
     try:
-        for text in texts:
+        options = Command().create_parser(sys.argv[0], "runbus").parse_args(sys.argv[2:])
+        for text in options.bind or [parse_addrport(options.addrport, options.use_ipv6)]:
             sockets.bound.setdefault("default", []).extend(sockets.bind("default", parse(text), BACKLOG))
-    except Refusal as refusal:
-        raise SystemExit(str(refusal)) from None
+    except (CommandError, ValueError, Refusal) as error:
+        raise SystemExit(f"CommandError: {error}") from None
     return sockets.give_away()
 
 

@@ -7,6 +7,7 @@ site, or, while that does not boot, a program that shows why.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -64,6 +65,7 @@ def become(
     may see why the site does not start.
     """
     held = list(held)
+    open_standard_streams(held)
     start = {"command": command, "options": options, "held": held, "debug": debug}
     for each in held:
         os.set_inheritable(each["descriptor"], True)
@@ -73,6 +75,17 @@ def become(
     program = START.format(module="launcher", argument="sys.argv[2]")
     os.chdir(directory)
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)])
+
+
+def open_standard_streams(held: list[Message]) -> None:
+    """Have something in the places of input and output, lest the site's sockets are taken for them."""
+    for each in held:
+        if each["descriptor"] <= 2:
+            low, each["descriptor"] = each["descriptor"], fcntl.fcntl(each["descriptor"], fcntl.F_DUPFD, 3)
+            os.close(low)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def main(start: str) -> NoReturn:

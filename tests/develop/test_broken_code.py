@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import html
 import json
+import time
 
 import pytest
 
+from tests.error_page.test_program import browser as browser
+from tests.error_page.test_program import wait_until
 from tests.projects import GUNICORN, THREADED
 from tests.servers.conftest import address_of
 from tests.servers.load import Shop
@@ -25,6 +28,10 @@ from .broken import (
     without_spare,
 )
 
+TITLED = """
+urlpatterns += [path("titled/", lambda request: HttpResponse("<title>It works</title>"))]
+"""
+
 WITH_GUNICORN = [
     "import of views",
     "settings",
@@ -34,6 +41,16 @@ WITH_GUNICORN = [
     "sys.exit(text)",
     "SIGKILL",
     "deleted package",
+]
+WITHOUT_SPARE = [
+    "syntax of views",
+    "settings",
+    "ready",
+    "start listener of the worker",
+    "KeyboardInterrupt",
+    "os._exit",
+    "sys.exit(text)",
+    "SIGSEGV",
 ]
 
 
@@ -78,20 +95,55 @@ def check(shop, site, address, name):
     assert told(site, each.said) - before == 1, (name, site.output)
 
 
-def halves(names):
-    names = list(names)
-    return [names[::2], names[1::2]]
+NAMES = list(BREAKS)
 
 
-@pytest.mark.parametrize("setting_up", [develop, without_spare])
-@pytest.mark.parametrize("names", halves(BREAKS), ids=["first", "second"])
-def test_broken_code_is_shown_once_and_everywhere_and_the_next_save_mends_it(shop, setting_up, names):
-    setting_up(shop, THREADED)
+@pytest.mark.parametrize("names", [NAMES[::2], NAMES[1::2]], ids=["first", "second"])
+def test_broken_code_is_shown_once_and_everywhere_and_the_next_save_mends_it(shop, names):
+    develop(shop, THREADED)
     with shop.serve() as site:
         check_each(shop, site, names)
+
+
+def test_broken_code_is_shown_without_a_spare_too(shop):
+    without_spare(shop, THREADED)
+    with shop.serve() as site:
+        check_each(shop, site, WITHOUT_SPARE)
 
 
 def test_broken_code_is_shown_with_gunicorn_too(shop):
     develop(shop, GUNICORN)
     with shop.serve() as site:
         check_each(shop, site, WITH_GUNICORN)
+
+
+def test_who_asks_right_after_a_save_that_mends_gets_the_new_code(shop):
+    develop(shop, THREADED)
+    with shop.serve() as site:
+        address = address_of(site)
+        stale = 0
+        for _ in range(5):
+            mending = Mending(shop)
+            BREAKS["import of urls"].does(shop)
+            await_error(address, "urls are broken")
+            mending.mend()
+            time.sleep(0.03)  # what an editor takes to say that it has saved, and longer than an event
+            stale += look(address)[0] == 500
+        assert stale <= 1
+        assert site.stop() == 0
+
+
+def test_a_browser_shows_what_is_broken_and_then_the_page(shop, browser):
+    develop(shop, THREADED)
+    shop.write("shop/urls.py", (shop.root / "shop/urls.py").read_text() + TITLED)
+    with shop.serve() as site:
+        address = address_of(site)
+        mending = Mending(shop)
+        BREAKS["import of urls"].does(shop)
+        await_error(address, "urls are broken")
+        titles = browser(f"http://{address}/titled/")
+        wait_until(lambda: titles() == ["ValueError: urls are broken"])
+        mending.mend()
+        wait_until(lambda: titles() == ["It works"])
+        assert site.stop() == 0
+        assert site.members() == []
