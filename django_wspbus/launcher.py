@@ -127,6 +127,9 @@ class Launcher:
     def __init__(self, start: Message) -> None:
         self.command: list[str] = start["command"]
         self.options: list[str] = start["options"]
+        self.root = None  # of the project: here, if it is not where its script is
+        if self.command[:1] != ["-m"]:
+            self.root = os.path.dirname(os.path.realpath(self.command[0]))
         self.sockets: list[Message] = start["held"]
         self.connections: list[int] = []
         self.child: Child | None = None
@@ -430,6 +433,7 @@ class Launcher:
         message = {
             "report": report or {"title": "", "text": ""},
             "debug": self.shows_reasons,
+            "root": self.root,
             "listening": len(sockets),
             "resumed": resumed,
             "watch": self.watch,

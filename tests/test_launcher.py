@@ -59,8 +59,20 @@ def test_the_command_finds_itself_as_python_would_have_it_and_is_run_again_when_
         program.wait_for_line("^The site ended by itself, with status 0, before it served.$")
         rewrite(tmp_path, source.format("second"))
         program.wait_for_line("True second$")
+        page_of(program)
         assert program.stop() == 0
         assert program.members() == []
+
+
+def test_what_is_new_in_the_folder_of_the_command_is_seen_from_elsewhere(tmp_path):
+    (tmp_path / "script.py").write_text("import till\n")
+    command = [sys.executable, "-c", START, str(ROOT), str(tmp_path / "script.py")]
+    with Running(*command, cwd="/") as program:
+        program.wait_for_line("^ModuleNotFoundError: No module named 'till'$")
+        (tmp_path / "till.py").write_text("print('at work', flush=True)\n")
+        program.wait_for_line("^at work$")
+        page_of(program)
+        assert program.stop() == 0
 
 
 def test_a_module_is_run_too(tmp_path):
@@ -69,6 +81,7 @@ def test_a_module_is_run_too(tmp_path):
     command = [sys.executable, "-c", START, str(ROOT), "-m", "package", "argument"]
     with Running(*command, cwd=tmp_path) as program:
         program.wait_for_line(r"^\['argument'\]$")
+        page_of(program)
         assert program.stop() == 0
 
 
@@ -125,7 +138,7 @@ def held():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         descriptor = os.dup(listener.fileno())
     one = {"holder": "default", "address": "127.0.0.1:0", "inode": None, "descriptor": descriptor}
-    made = Launcher({"command": [], "options": [], "held": [one], "debug": True})
+    made = Launcher({"command": ["manage.py"], "options": [], "held": [one], "debug": True})
     yield made
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():

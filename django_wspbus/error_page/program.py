@@ -112,7 +112,7 @@ class Program:
         title, text = message["report"]["title"], message["report"]["text"]
         watch = message["watch"]
         try:
-            root = os.getcwd()
+            root = message["root"] or os.getcwd()
         except FileNotFoundError:
             root = None
         answers = Answers(Report(title, text, message["debug"], root or "/"))

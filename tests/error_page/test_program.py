@@ -69,6 +69,7 @@ class ErrorPage:
         message = {
             "report": report or {"title": "SyntaxError: invalid syntax (views.py, line 2)", "text": text},
             "debug": debug,
+            "root": None,
             "listening": len(listeners or [self.listener]),
             "resumed": [0] if resumed else [],
             "watch": {"files": [], "dirs": [], **watch},
