@@ -6,12 +6,11 @@ error in a browser, and to start again. This does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import Any
 
-from .launched import execute
+from .launched import debug, execute
 from .launcher import become
 
 MANAGE = "manage.py"
@@ -33,32 +32,31 @@ def main() -> None:
             command=command,
             options=interpreter_options(),
             directory=STARTUP_DIRECTORY,
-            held=first_socket(sys.argv[2:]),
+            held=first_socket(),
+            debug=debug() is not False,
         )
 
 
-def first_socket(arguments: list[str]) -> list[dict[str, Any]]:
+def first_socket() -> list[dict[str, Any]]:
     """Listen where the command line says, or else where a site without settings would: that shows the error.
 
-    SystemExit with the reason if somebody else listens there.
+    SystemExit with the reason if that cannot be, or the command line is wrong.
     """
+    from django.core.management.base import CommandError
+
     from .development import parse_addrport
+    from .management.commands.runbus import Command
     from .servers.address import parse
     from .servers.sockets import BACKLOG, Sockets
     from .wspbus import Bus, Refusal
 
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("addrport", nargs="?")
-    parser.add_argument("--bind", action="append")
-    parser.add_argument("--ipv6", "-6", action="store_true")
-    options, _ = parser.parse_known_args(arguments)
-    texts = options.bind or [parse_addrport(options.addrport, options.ipv6)]
     sockets = Sockets(Bus(), {})
     try:
-        for text in texts:
+        options = Command().create_parser(sys.argv[0], "runbus").parse_args(sys.argv[2:])
+        for text in options.bind or [parse_addrport(options.addrport, options.use_ipv6)]:
             sockets.bound.setdefault("default", []).extend(sockets.bind("default", parse(text), BACKLOG))
-    except Refusal as refusal:
-        raise SystemExit(str(refusal)) from None
+    except (CommandError, ValueError, Refusal) as error:
+        raise SystemExit(f"CommandError: {error}") from None
     return sockets.give_away()
 
 

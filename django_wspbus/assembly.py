@@ -212,12 +212,14 @@ class SiteProcess:
             Relaunch(
                 self.bus,
                 launch,
+                self.switchboard,
                 held=self.sockets.held,
                 part=self._part_with_launcher,
                 watched={
                     "files": list(map(str, options.get("EXTRA_FILES", ()))),
                     "dirs": [(str(folder), glob) for folder, glob in options.get("EXTRA_DIRS", {}).items()],
                 },
+                resuming={server.settings.alias for server in self.servers if server.in_process},
                 has_spare=bool(settings.autoreload) and options.get("SPARE", True),
                 debug=conf.debug(),
             )

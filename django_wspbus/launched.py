@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import io
 import json
@@ -25,6 +26,8 @@ from .parcels import Message, Parcels
 RELAUNCH = 3
 """The status of a child that is to be started again; django.utils.autoreload has the same."""
 
+
+INTERRUPTED = 128 + signal.SIGINT
 
 leave_at_once: list[int] = []
 """The status to leave with before the interpreter takes itself to pieces, which takes longer than a start."""
@@ -45,24 +48,37 @@ def main(descriptor: int) -> None:
     atexit.register(leave)  # before anybody else does, and so run after them
     del sys.path[-1]  # by which the launcher has this package found
     os.set_inheritable(descriptor, False)
-    # Ctrl-C is for all processes on the terminal: one that only waits has nothing to say to it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parcels = Parcels(socket.socket(fileno=descriptor))
     warm: spare.Spare | None = None
     while (messages := parcels.receive()) is not None:
         for message, descriptors in messages:
             set_up(message["command"])
             if "prepare" in message:
+                interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site
                 warm = spare.Spare(message["prepare"])
-                parcels.send({"prepared": warm.prepare(), "unfit": warm.unfit, "why": warm.why})
+                told = {"prepared": warm.prepare(), "unfit": warm.unfit, "why": warm.why}
+                with contextlib.suppress(OSError):  # the launcher has ended meanwhile
+                    parcels.send(told)
                 continue
+            if warm is not None:
+                signal.signal(signal.SIGINT, interrupt)
             if warm is not None and not warm.is_fit():
                 parcels.send({"stale": True})
                 return
-            parcels.send({"running": True})
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with contextlib.suppress(OSError):
+                parcels.send({"running": True})
+            end_with(parcels)
             run(parcels, message, descriptors)
             return
+
+
+def end_with(parcels: Parcels) -> None:
+    """Have the kernel, where it can, end this process with the launcher: until `plugins.relaunch` does."""
+    if hasattr(fcntl, "F_SETSIG"):
+        descriptor = parcels.fileno()
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGTERM)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | fcntl.FASYNC)
 
 
 def set_up(command: list[str]) -> None:
@@ -94,6 +110,7 @@ def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         execute(message["command"])
     except BaseException as error:
         status = tell(parcels, error)
@@ -118,17 +135,18 @@ def tell(parcels: Parcels, error: BaseException) -> int:
     """Tell the launcher why the command failed, and print it if nobody has; return the status."""
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            sys.stderr.write(error.code + "\n")
+        if not isinstance(error.code, int | None):
+            write(str(error.code))
         if status in (0, RELAUNCH):
             return status
         report = report_of(error.__context__ or error)
-    elif isinstance(error, KeyboardInterrupt):  # before the handlers stood
-        return 130
     else:
-        status = 1
+        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
         report = report_of(error)
-        sys.stderr.write(report["text"] + "\n")
+        if status != INTERRUPTED:
+            write(report["text"])
+    # Whether somebody has pressed Ctrl-C before the handlers stood, the launcher knows.
+    report |= {"debug": debug(), "is_told": status != INTERRUPTED}
     with contextlib.suppress(OSError):
         parcels.send(
             {"failed": report, "watch": {"files": libraries.project_files(), "dirs": library_folders()}}
@@ -136,7 +154,21 @@ def tell(parcels: Parcels, error: BaseException) -> int:
     return status
 
 
-def report_of(error: BaseException) -> dict[str, str]:
+def write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it; closed; none at all
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def debug() -> bool | None:
+    """Whether clients may see what is wrong; None if the settings are not known."""
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    if settings is None or not settings.configured:
+        return None
+    return bool(settings.DEBUG)
+
+
+def report_of(error: BaseException) -> Message:
     """Return {"title", "text"}: what has failed in a line, and all there is to say of it.
 
     A command that refuses to go on has said why in its own words; beneath may be what it has in mind.
@@ -153,7 +185,10 @@ def report_of(error: BaseException) -> dict[str, str]:
             text = f"{text}\n\n{formatted(origin)}"
     else:
         text = formatted(error)
-    last = traceback.format_exception_only(origin if _is_of_project(origin) else error)[-1]
+    if "Traceback (most recent call last)" in text and not _is_of_project(origin):  # of another process
+        last = text.rstrip().splitlines()[-1]
+    else:
+        last = traceback.format_exception_only(origin if _is_of_project(origin) else error)[-1]
     return {"title": last.strip().splitlines()[0] if last.strip() else repr(error), "text": text.strip()}
 
 

@@ -7,6 +7,7 @@ site, or, while that does not boot, a program that shows why.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,24 +32,41 @@ START = (
 )
 SYSTEMD_FIRST = 3
 RELAUNCH = 3
+INTERRUPTED = 128 + signal.SIGINT
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 LIFETIME_OF_WORTH = 2.0
 """Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
+
+TIME_TO_BOOT = 3.0
+"""Seconds after which a site that has not started is ended if a file changes: it may never start."""
+
+TIME_TO_END = 1.0
+"""Seconds in which it may do so by itself."""
+
+PAUSE = 0.5
+"""Seconds before what should not have failed is tried again."""
 
 MOST_SPARES = 4
 """How many spares are tried until one is fit, each without what the ones before were not fit for."""
 
 
 def become(
-    *, command: list[str], options: list[str], directory: str, held: Iterable[Message] = ()
+    *,
+    command: list[str],
+    options: list[str],
+    directory: str,
+    held: Iterable[Message] = (),
+    debug: bool = True,
 ) -> NoReturn:
     """Execute the launcher in place of this process.
 
     ``command``: what to run, [path, ...] or ["-m", module, ...]; ``options``: those of the interpreter;
-    ``held``: {"holder", "address", "inode", "descriptor"} of listening sockets.
+    ``held``: {"holder", "address", "inode", "descriptor"} of listening sockets; ``debug``: whether clients
+    may see why the site does not start.
     """
     held = list(held)
-    start = {"command": command, "options": options, "held": held}
+    open_standard_streams(held)
+    start = {"command": command, "options": options, "held": held, "debug": debug}
     for each in held:
         os.set_inheritable(each["descriptor"], True)
     for stream in (sys.stdout, sys.stderr):
@@ -57,6 +75,17 @@ def become(
     program = START.format(module="launcher", argument="sys.argv[2]")
     os.chdir(directory)
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)])
+
+
+def open_standard_streams(held: list[Message]) -> None:
+    """Have something in the places of input and output, lest the site's sockets are taken for them."""
+    for each in held:
+        if each["descriptor"] <= 2:
+            low, each["descriptor"] = each["descriptor"], fcntl.fcntl(each["descriptor"], fcntl.F_DUPFD, 3)
+            os.close(low)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def main(start: str) -> NoReturn:
@@ -74,16 +103,22 @@ def main(start: str) -> NoReturn:
 class Child:
     """A process that the launcher has started, and what it has told."""
 
-    kind: str  # "site", "page", "spare"
+    kind: str  # "site", "page", "spare", "watch"
     process: subprocess.Popen[bytes]
     parcels: Parcels
     began: int
     """When, as `time.time_ns`: what is saved later may not be what it has read."""
+    is_warm: bool = False
+    """Whether it was a spare before."""
+    running: bool = False
+    handles_signals: bool = False
     started: bool = False
+    exiting: bool = False
     relaunching: bool = False
     ended: int | None = None
     report: Message | None = None
     hears: bool = True
+    boot_ends: float = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
 
 
 class Launcher:
@@ -92,10 +127,15 @@ class Launcher:
     def __init__(self, start: Message) -> None:
         self.command: list[str] = start["command"]
         self.options: list[str] = start["options"]
+        self.root = None  # of the project: here, if it is not where its script is
+        if self.command[:1] != ["-m"]:
+            self.root = os.path.dirname(os.path.realpath(self.command[0]))
         self.sockets: list[Message] = start["held"]
         self.connections: list[int] = []
         self.child: Child | None = None
         self.spare: Child | None = None
+        self.watcher: Child | None = None
+        self.killing_at: float | None = None
         self.library: Message | None = None
         self.unfit: list[str] = []
         self.spares_tried = 0
@@ -105,8 +145,10 @@ class Launcher:
         self.seen: dict[str, str] = {}
         self.changed: list[str] = []
         self.launches = 0
-        self.shows_reasons = True
+        self.shows_reasons: bool = start["debug"]
+        self.since = 0
         self.is_leaving = False
+        self.has_terminal = _has_terminal()
         self.passed = self._passed_by_systemd()
         for each in self.sockets:
             os.set_inheritable(each["descriptor"], False)
@@ -129,8 +171,9 @@ class Launcher:
             try:
                 status = self.turn()
             except Exception:  # whatever it is, the developer has work to do
-                traceback.print_exc()
-                time.sleep(0.5)
+                self.say(traceback.format_exc().rstrip())
+                self._close_connections()  # it may be for want of descriptors
+                time.sleep(PAUSE)
             else:
                 if status is not None:
                     return status
@@ -141,10 +184,11 @@ class Launcher:
             self.launch("site")
         poll = select.poll()
         poll.register(self._awake, select.POLLIN)
-        speakers = {each.parcels.fileno(): each for each in (self.child, self.spare) if each and each.hears}
+        children = (self.child, self.spare, self.watcher)
+        speakers = {each.parcels.fileno(): each for each in children if each and each.hears}
         for descriptor in speakers:
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll():
+        for descriptor, _ in poll.poll(self.patience()):
             if descriptor in speakers:
                 self.hear(speakers[descriptor])
             else:
@@ -154,24 +198,64 @@ class Launcher:
             self.part_with_spare()
             if was_fit:  # somebody has killed it
                 self.launch_spare()
+        self.attend_to_boot()
         child = self.child
         if child is None or child.process.poll() is None:
             return None
         while child.hears and _is_readable(child.parcels):
             self.hear(child)
         child.parcels.close()
-        self.child = None
+        self.child = self.killing_at = None
+        self.part_with_watcher()
         return self.follow(child, child.process.returncode)
 
     def forward(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGCHLD:
                 continue
-            if number in (signal.SIGINT, signal.SIGTERM):
+            child = self.child
+            if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self.has_terminal):
                 self.is_leaving = True
-            for each in (self.child, self.spare):
-                if each is not None and (each.kind != "spare" or self.is_leaving):
-                    each.process.send_signal(number)
+                for each in (child, self.spare):
+                    if each is not None:
+                        each.process.send_signal(number)
+            elif child is not None and child.kind == "page":  # the site, if there were one, had a use for it
+                child.process.send_signal(signal.SIGUSR2)
+            elif child is not None and child.handles_signals:  # else it would die of it
+                child.process.send_signal(number)
+
+    # A boot that does not end
+
+    def patience(self) -> float | None:
+        """Return the milliseconds to wait for news."""
+        moment = self.killing_at
+        child = self.child
+        if moment is None and child is not None and child.kind == "site" and not child.started:
+            moment = child.boot_ends if self.watcher is None else None
+        return None if moment is None else max(0.0, moment - time.monotonic()) * 1000 + 1
+
+    def attend_to_boot(self) -> None:
+        """See to it that the site, if its start takes long, is started again when a file changes."""
+        child, watcher, now = self.child, self.watcher, time.monotonic()
+        if child is None or child.kind != "site" or child.started:
+            self.part_with_watcher()
+        elif self.killing_at is not None:
+            if now >= self.killing_at:
+                child.process.kill()
+        elif watcher is None:
+            if now >= child.boot_ends:
+                self.watcher = self.spawn("watch", "error_page")
+                self.show(self.watcher, None, [])
+        elif watcher.process.poll() is not None:
+            while watcher.hears and _is_readable(watcher.parcels):
+                self.hear(watcher)
+            has_seen = watcher.process.returncode == RELAUNCH
+            self.part_with_watcher()
+            child.boot_ends = now + TIME_TO_BOOT
+            if has_seen:
+                child.relaunching = True
+                child.process.terminate()
+                self.killing_at = now + TIME_TO_END
 
     # News
 
@@ -185,11 +269,15 @@ class Launcher:
                 getattr(self, f"on_{name}")(child, value, descriptors)
 
     def on_running(self, child: Child, _: Any, __: list[int]) -> None:
-        """It has its copies of the connections."""
-        self._close_connections()
+        child.running = True
 
     def on_sockets(self, child: Child, held: list[Message], descriptors: list[int]) -> None:
         """These are what the site listens on from now on."""
+        child.handles_signals = True  # it has told this from a listener, and the handlers stand before
+        if len(descriptors) != len(held):  # there were none free: better those of before than none
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
         kept = {(each["address"], *(each["inode"] or ())) for each in held}
         for each in self.sockets:
             os.close(each["descriptor"])
@@ -204,6 +292,7 @@ class Launcher:
 
     def on_started(self, child: Child, debug: bool, _: list[int]) -> None:
         child.started = True
+        self._close_connections()  # it has copies, and needs no other that may take its place
         self.shows_reasons = debug
         self.changed = []
 
@@ -236,14 +325,19 @@ class Launcher:
         child.relaunching = True
         self.changed = changed
 
+    def on_exiting(self, child: Child, _: bool, __: list[int]) -> None:
+        child.exiting = True
+
     def on_changed(self, child: Child, changed: list[str], _: list[int]) -> None:
         self.changed = changed
 
     def on_seen(self, child: Child, seen: dict[str, str], _: list[int]) -> None:
-        self.seen |= seen
+        self.seen = seen  # and no earlier ones: a file may be again what it once was
 
     def on_failed(self, child: Child, report: Message, _: list[int]) -> None:
         child.report = report
+        if report["debug"] is not None:
+            self.shows_reasons = report["debug"]
 
     def on_ended(self, child: Child, status: int, _: list[int]) -> None:
         child.ended = status
@@ -276,25 +370,36 @@ class Launcher:
 
     def follow(self, child: Child, status: int) -> int | None:
         """Decide what comes after a child that has ended; return the status to leave with, if any."""
+        if child.ended is not None:  # more than what closing its output has added
+            status = child.ended
         if self.is_leaving:
-            return status
+            if child.exiting or status == INTERRUPTED:
+                return status
+            return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
         if child.relaunching or (child.kind == "page" and status == RELAUNCH):
             self.launch("site")
         elif child.kind == "page":
             if status == 0:
                 return status
+            if _age(child) < LIFETIME_OF_WORTH:
+                time.sleep(PAUSE)
             self.launch("page", child.report)
-        elif child.started and child.report is None and child.ended is not None:
-            return child.ended  # it was told to exit
+        elif child.exiting and (child.started or child.report is None):
+            return status
+        elif child.is_warm and not child.running:  # it had died already
+            self.launch("site")
         elif child.started and child.report is None and _age(child) > LIFETIME_OF_WORTH:
             self.say(f"The site ended by itself, {_how(status)}: it is started again.")
             self.launch("site")
         else:
-            self.launch("page", child.report or self.report_of_end(status))
+            if child.report is not None and not child.report["is_told"]:
+                self.say(child.report["text"])
+            self.launch("page", child.report or self.report_of_end(child, status))
         return None
 
-    def report_of_end(self, status: int) -> Message:
-        title = f"The site ended by itself, {_how(status)}, before it served."
+    def report_of_end(self, child: Child, status: int) -> Message:
+        when = "shortly after it had started" if child.started else "before it served"
+        title = f"The site ended by itself, {_how(status)}, {when}."
         self.say(title)
         return {"title": title, "text": f"{title}\nIts output in the terminal may tell why."}
 
@@ -309,44 +414,51 @@ class Launcher:
         if spare is not None and spare.started:
             self.spare = None
             spare.kind = "site"
+            spare.is_warm = True
             spare.started = False
             spare.began = time.time_ns()
+            spare.boot_ends = time.monotonic() + TIME_TO_BOOT
             self.child = spare
         else:
             self.child = self.spawn(kind, "launched" if kind == "site" else "error_page")
         self.launches += kind == "site"
-        sockets = [*(each["descriptor"] for each in self.sockets)]
-        if kind == "site":
-            message = {
-                "command": self.command,
-                "run": True,
-                "sockets": [{**each, "descriptor": None} for each in self.sockets],
-                "told": {
-                    "since": self.child.began,
-                    "seen": self.seen,
-                    "changed": self.changed,
-                    "launches": self.launches,
-                },
-            }
-        else:
-            self.child.report = report
-            sockets += self.passed
-            message = {
-                "report": report,
-                "debug": self.shows_reasons,
-                "listening": len(sockets),
-                "watch": self.watch,
+        if kind == "page":
+            self.show(self.child, report, [*(each["descriptor"] for each in self.sockets), *self.passed])
+            self._close_connections()
+            return
+        self.since = self.child.began
+        message = {
+            "command": self.command,
+            "run": True,
+            "sockets": [{**each, "descriptor": None} for each in self.sockets],
+            "told": {
                 "since": self.since,
                 "seen": self.seen,
-            }
+                "changed": self.changed,
+                "launches": self.launches,
+            },
+        }
         with contextlib.suppress(OSError):  # it has died already, which will be seen
-            self.child.parcels.send(message, [*sockets, *self.connections])
-        if kind == "site":
-            self.since = self.child.began
-        else:
-            self._close_connections()
+            self.child.parcels.send(
+                message, [*(each["descriptor"] for each in self.sockets), *self.connections]
+            )
 
-    since = 0
+    def show(self, page: Child, report: Message | None, sockets: list[int]) -> None:
+        """Have the error page show a report, and watch; without one it only watches."""
+        page.report = report
+        resumed = [index for index, each in enumerate(self.sockets) if sockets and each.get("resumes")]
+        message = {
+            "report": report or {"title": "", "text": ""},
+            "debug": self.shows_reasons,
+            "root": self.root,
+            "listening": len(sockets),
+            "resumed": resumed,
+            "watch": self.watch,
+            "since": self.since,
+            "seen": self.seen,
+        }
+        with contextlib.suppress(OSError):
+            page.parcels.send(message, [*sockets, *(self.connections if report is not None else [])])
 
     def launch_spare(self) -> None:
         """Start an interpreter that prepares to be the next site."""
@@ -359,20 +471,26 @@ class Launcher:
 
     def part_with_spare(self) -> None:
         spare, self.spare = self.spare, None
-        if spare is not None:
-            spare.parcels.close()
-            spare.process.kill()
-            spare.process.wait()
+        _end(spare)
+
+    def part_with_watcher(self) -> None:
+        watcher, self.watcher = self.watcher, None
+        _end(watcher)
 
     def spawn(self, kind: str, module: str) -> Child:
         ours, theirs = socket.socketpair()
         with theirs:
             program = START.format(module=module, argument="int(sys.argv[2])")
-            process = subprocess.Popen(
-                [sys.executable, *self.options, "-c", program, ROOT, str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), *self.passed],
-                env={**os.environ, "RUN_MAIN": "true"},
-            )
+            # An interpreter that is just starting would have a lot to say of Ctrl-C: each program lets it in.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, *self.options, "-c", program, ROOT, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno(), *self.passed],
+                    env={**os.environ, "RUN_MAIN": "true"},
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return Child(kind, process, Parcels(ours), time.time_ns())
 
     def _close_connections(self) -> None:
@@ -383,13 +501,26 @@ class Launcher:
     def close(self) -> None:
         """Leave nothing behind."""
         self.part_with_spare()
-        if self.child is not None:
-            self.child.process.kill()
-            self.child.process.wait()
+        self.part_with_watcher()
+        _end(self.child)
         self._close_connections()
         for each in self.sockets:
             os.close(each["descriptor"])
             _unlink(each)
+
+
+def _end(child: Child | None) -> None:
+    if child is not None:
+        child.parcels.close()
+        child.process.kill()
+        child.process.wait()
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def _is_readable(parcels: Parcels) -> bool:

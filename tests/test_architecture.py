@@ -26,7 +26,8 @@ LAYERS = [
     ["servers.*"],
     ["machine"],
     ["checks", "assembly", "development"],
-    ["apps", "wsgi", "pytest_plugin", "management.commands.*", "__main__"],
+    ["apps", "wsgi", "pytest_plugin", "management.commands.*"],
+    ["__main__"],
 ]
 
 

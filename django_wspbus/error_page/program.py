@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
@@ -25,6 +26,9 @@ from .watch import FileWatch
 
 CHANGED = 3
 """The exit status that says so."""
+
+RETRY = signal.SIGUSR2
+"""Has it end as if a file had changed."""
 
 MOST_CONNECTIONS = 200
 """So many that some systems have descriptors left for looking into folders."""
@@ -40,8 +44,9 @@ def main(descriptor: int) -> None:
     for end in (waker, wakened):
         end.setblocking(False)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, RETRY):
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parcels = Parcels(socket.socket(fileno=descriptor))
     with selectors.DefaultSelector() as selector, closing(parcels), waker, wakened:
         status = Program(parcels, selector, waker).run(wakened)
@@ -58,6 +63,9 @@ class Program:
         self._waker = waker
         self._connections: dict[Connection, int] = {}
         self._listeners: list[socket.socket] = []
+        self._resumed: set[socket.socket] = set()
+        """Listening sockets whose idle connections the next program can take, and such connections."""
+        self._is_changing = False
         self._changed: list[str] | None = None
         self._seen: dict[str, str] = {}
         self._end: float | None = None
@@ -81,10 +89,15 @@ class Program:
         return self._status
 
     def _wake(self, wakened: socket.socket) -> None:
-        said = wakened.recv(4096)
-        if any(said):  # the numbers of signals
+        numbers = set(wakened.recv(4096)) - {0}
+        if numbers - {RETRY}:
             self._status = 0
-        elif self._changed is not None and self._end is None:
+            return
+        if RETRY in numbers:
+            self._changed = self._changed or []
+        if self._is_changing or self._changed is not None:
+            self._take_no_more()
+        if self._changed is not None and self._end is None:
             self._begin_to_end(self._changed)
 
     def _receive(self, parcels: Parcels) -> None:
@@ -99,7 +112,7 @@ class Program:
         title, text = message["report"]["title"], message["report"]["text"]
         watch = message["watch"]
         try:
-            root = os.getcwd()
+            root = message["root"] or os.getcwd()
         except FileNotFoundError:
             root = None
         answers = Answers(Report(title, text, message["debug"], root or "/"))
@@ -109,15 +122,25 @@ class Program:
         threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
         self._answers = answers
         self._listeners = sockets[: message["listening"]]
+        self._resumed = {sockets[index] for index in message["resumed"]}
         for listener in self._listeners:
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, self._accept)
         for sock in sockets[message["listening"] :]:
+            self._resumed.add(sock)
             self._add(sock)
 
     def _watch(self, files: FileWatch, changed: list[str]) -> None:
         with closing(files):
-            self._changed = files.settle(changed) if changed else files.wait()
+            changed = changed or files.wait()
+            self._is_changing = True
+            self._wake_up()
+            changed = files.settle(changed)
+        if self._changed is None:
+            self._changed = changed
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         try:
             self._waker.send(b"\0")
         except OSError:  # closed: the program ends anyway
@@ -134,6 +157,8 @@ class Program:
             return
         if len(self._connections) >= MOST_CONNECTIONS:
             self._forget_oldest()
+        if listener in self._resumed:
+            self._resumed.add(sock)
         self._add(sock)
 
     def _forget_oldest(self) -> None:
@@ -148,6 +173,7 @@ class Program:
     def _forget(self, connection: Connection) -> None:
         self._selector.unregister(connection.socket)
         del self._connections[connection]
+        self._resumed.discard(connection.socket)
         connection.socket.close()
 
     def _proceed(self, connection: Connection) -> None:
@@ -181,23 +207,32 @@ class Program:
 
     # Its end
 
-    def _begin_to_end(self, changed: list[str]) -> None:
-        """Give back all that the next program can answer, and let the rest be answered."""
-        self._end = time.monotonic() + TIME_TO_END
-        self._selector.unregister(self._parcels)
+    def _take_no_more(self) -> None:
+        """Give back all that the next program can answer: who asks now had rather wait for that."""
         for listener in self._listeners:
             self._selector.unregister(listener)
             listener.close()
-        idle = [each for each in self._connections if each.state is States.IDLE and not each.has_left()]
-        try:
-            self._parcels.send({"changed": changed, "seen": self._seen})
-            if idle:
-                self._parcels.send({"idle": True}, [each.socket.fileno() for each in idle])
-        except OSError:  # the launcher is gone
-            pass
+        self._listeners = []
+        idle = [
+            each for each in self._connections if each.state is States.IDLE and each.socket in self._resumed
+        ]
+        if left := [each.socket.fileno() for each in idle if not each.has_left()]:
+            self._tell({"idle": True}, left)
+        for connection in idle:
+            self._forget(connection)
+
+    def _begin_to_end(self, changed: list[str]) -> None:
+        """Have what has begun to ask be answered."""
+        self._end = time.monotonic() + TIME_TO_END
+        self._selector.unregister(self._parcels)
+        self._tell({"changed": changed, "seen": self._seen})
         for connection in list(self._connections):
             if connection.state is States.HELD:
                 connection.end(AGAIN)
                 self._follow(connection)
-            elif connection.state is States.IDLE:
-                self._forget(connection)
+
+    def _tell(self, message: dict[str, Any], descriptors: Iterable[int] = ()) -> None:
+        try:
+            self._parcels.send(message, descriptors)
+        except OSError:  # the launcher is gone
+            pass

@@ -64,12 +64,12 @@ class FileWatch:
         return sorted(path for path in later if digests[path] != seen.get(path)), digests
 
     def wait(self) -> list[str]:
-        """Return the files and folders that have changed, once there are any and they have come to rest."""
+        """Return the files and folders that have changed, as soon as there are any."""
         changed: set[str] = set()
         while not changed:
             self._events.wait(None)
             changed = self._compare()
-        return self.settle(changed)
+        return sorted(changed)
 
     def settle(self, paths: Iterable[str]) -> list[str]:
         """Return these paths, and what else changes until nothing does."""

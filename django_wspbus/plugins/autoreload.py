@@ -142,11 +142,12 @@ class Autoreloader(Plugin):
     def _look_back(self, reloader: Any) -> None:
         if self.since is None:
             return
-        found = dict(changed_since(reloader, self.since, self.seen))
+        # Those that were seen, too: what every boot writes is to be known to the next one as well.
+        found = dict(changed_since(reloader, self.since, {}))
         self._found = {str(path): digest for path, digest in found.items()}
-        for path in found:
-            reloader.notify_file_changed(path)
-        self._found = {}
+        for path, digest in found.items():
+            if self.seen.get(str(path)) != digest:
+                reloader.notify_file_changed(path)
 
     def _reload(self, reloader: autoreload.BaseReloader) -> None:
         changed = [shown(self._changed)] if self._changed is not None else []

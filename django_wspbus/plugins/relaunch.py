@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import doubts, libraries
 from ..inheritance import LAUNCHED
+from ..link import Switchboard
 from ..parcels import Message, Parcels
 from ..plugin import Plugin
 from ..wspbus import Bus
@@ -80,6 +82,7 @@ class Relaunch(Plugin):
 
     ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
     is called when they are the launcher's no more. ``watched``: {"files", "dirs"} besides modules.
+    ``resuming``: the servers that take up idle connections of the process before.
     """
 
     role = "site"
@@ -88,18 +91,22 @@ class Relaunch(Plugin):
         self,
         bus: Bus,
         launch: Launch,
+        switchboard: Switchboard,
         *,
         held: Callable[[], list[dict[str, Any]]],
         part: Callable[[], None],
         watched: Message,
+        resuming: Container[str],
         has_spare: bool,
         debug: bool,
     ) -> None:
         super().__init__(bus)
         self.launch = launch
+        self.switchboard = switchboard
         self.held = held
         self.part = part
         self.watched = watched
+        self.resuming = resuming
         self.has_spare = has_spare
         self.debug = debug
         self._serves = False
@@ -108,7 +115,23 @@ class Relaunch(Plugin):
         """Give the launcher all sockets: whatever fails from now on, they stay."""
         held = self.held()
         descriptors = [each.pop("descriptor") for each in held]
+        for each in held:
+            each["resumes"] = each["holder"] in self.resuming
         self.launch.tell({"sockets": held}, descriptors)
+        self._watch_launcher()
+
+    def _watch_launcher(self) -> None:
+        descriptor = self.launch.parcels.fileno()
+        # The kernel would send a signal besides (see `launched`), and the second ends a site at once.
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
+        self.switchboard.watch(descriptor, self._lose_launcher)
+
+    def _lose_launcher(self) -> None:
+        """Exit, as the launcher, which has no more to say once it has started a process, has ended."""
+        self.switchboard.forget(self.launch.parcels.fileno())
+        self.bus.log("The launcher has ended, and so does the site.")
+        self.part()
+        self.bus.defer(self.bus.exit)
 
     def start(self) -> None:
         for connection in self.launch.connections:  # of a server that there is no more
@@ -139,8 +162,10 @@ class Relaunch(Plugin):
         self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
 
     def stop(self) -> None:
-        if self._serves and self.bus.exit_asked and not self.bus.execv:
-            self.part()
+        if self.bus.exit_asked and not self.bus.execv:
+            self.launch.tell({"exiting": True})
+            if self._serves:
+                self.part()
         elif self.bus.execv:
             self.launch.tell({"relaunching": self.launch.changed if self._serves else []})
         self._serves = False

@@ -60,14 +60,18 @@ class ErrorPage:
         self.port = self.listener.getsockname()[1]
         self.messages = []
 
-    def serve(self, *more, since=None, seen=None, debug=True, listeners=None, report=None, **watch):
+    def serve(
+        self, *more, since=None, seen=None, debug=True, listeners=None, report=None, resumed=True, **watch
+    ):
         path = self.folder / "views.py"
         text = f'Traceback (most recent call last):\n  File "{path}", line 2\n    two = <2>\n'
         text += "          ^\nSyntaxError: invalid syntax\n"
         message = {
             "report": report or {"title": "SyntaxError: invalid syntax (views.py, line 2)", "text": text},
             "debug": debug,
+            "root": None,
             "listening": len(listeners or [self.listener]),
+            "resumed": [0] if resumed else [],
             "watch": {"files": [], "dirs": [], **watch},
             "since": since or time.time_ns() + 10**9,  # what the test has just written is no change
             "seen": seen or {},
@@ -314,13 +318,13 @@ def test_a_change_ends_it_and_the_wait_of_the_pages(folder, prelude):
         waiting.sendall(f"GET {wait} HTTP/1.1\r\n\r\n".encode())
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
         (folder / "views.py").write_text("two = 2\n")
-        message, _ = page.message()
-        begin = time.monotonic()
-        assert message == {"changed": [str(folder / "views.py")], "seen": {}}
-        assert read_all(waiting) == b"again\n"
         message, descriptors = page.message()
+        begin = time.monotonic()
         assert message == {"idle": True}
         assert len(descriptors) == 1
+        message, _ = page.message()
+        assert message == {"changed": [str(folder / "views.py")], "seen": {}}
+        assert read_all(waiting) == b"again\n"
         assert page.message() is None
         assert page.wait() == 3
         assert time.monotonic() - begin < DEADLINE / 10
@@ -396,6 +400,58 @@ def test_in_a_folder_that_is_gone_it_answers(page, folder):
     shutil.rmtree(folder)
     page.serve(report={"title": "E", "text": 'File "views.py", line 2\n'})
     assert page.fetch(**BROWSER)[0].status == 500
+
+
+def test_who_asks_while_files_are_still_written_is_left_to_the_next_program(page, folder):
+    page.serve()
+    with contextlib.ExitStack() as stack:
+        early = stack.enter_context(page.connect())
+        page.fetch()
+        stop = threading.Event()
+        writing = threading.Thread(target=write_until, args=(stop, folder / "new.py"))
+        writing.start()
+        try:
+            message, descriptors = page.message()
+            assert message == {"idle": True}
+            (accepted,) = map(stack.enter_context, descriptors)
+            late = stack.enter_context(page.connect())
+            for client in (early, late):
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert page.process.poll() is None
+        finally:
+            stop.set()
+            writing.join()
+        assert page.message()[0]["changed"] == [str(folder / "new.py")]
+        assert page.wait() == 3
+        assert accepted.recv(3) == b"GET"
+        assert stack.enter_context(page.listener.accept()[0]).recv(3) == b"GET"
+
+
+def test_an_idle_connection_that_no_other_program_can_take_is_answered_to_the_end(page, folder):
+    page.serve(resumed=False)
+    with page.connect() as idle, page.connect() as late:
+        page.fetch()
+        (folder / "new.py").write_text("")
+        assert page.message()[0]["changed"] == [str(folder / "new.py")]
+        late.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read_all(late).startswith(b"HTTP/1.1 500 ")
+        assert read_all(idle) == b""
+    assert page.wait() == 3
+
+
+def write_until(stop, path):
+    for number in range(1000):
+        path.write_text("#" * number)
+        if stop.wait(0.01):
+            break
+
+
+def test_told_to_try_again_it_ends_as_if_something_had_changed(page):
+    page.serve()
+    page.fetch()
+    page.process.send_signal(signal.SIGUSR2)
+    assert page.message()[0] == {"changed": [], "seen": {}}
+    assert page.wait() == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -49,7 +49,7 @@ def watching():
 def waiting(watch):
     """What the watch tells, in another thread, of what happens in the block; a queue of lists of paths."""
     told = queue.Queue()
-    thread = threading.Thread(target=lambda: told.put(watch.wait()), daemon=True)
+    thread = threading.Thread(target=lambda: told.put(watch.settle(watch.wait())), daemon=True)
     thread.start()
     yield told
     thread.join(DEADLINE)

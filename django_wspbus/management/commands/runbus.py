@@ -130,6 +130,7 @@ class Command(BaseCommand):
             options=interpreter_options(),
             directory=STARTUP_DIRECTORY,
             held=held,
+            debug=conf.is_debug(),
         )
 
     def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:

@@ -1,0 +1,224 @@
+"""``python -m django_wspbus runbus``: the very first boot on broken code; and what starts no launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.processes import DEADLINE
+from tests.projects import THREADED, reason_of
+from tests.servers.conftest import address_of
+from tests.servers.load import Shop, await_that
+
+from .broken import BREAKS, Mending, await_error, await_fixed, develop, look, told
+
+MODULE = ("-m", "django_wspbus", "runbus")
+
+
+@pytest.fixture
+def shop(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shop = Shop(folder)
+    develop(shop)
+    return shop
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def bind(shop, address):
+    develop(shop, {**THREADED, "BIND": address})
+
+
+def run(shop, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "django_wspbus", *arguments],
+        cwd=shop.root,
+        env=os.environ | shop.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def await_page(address, text):
+    """Wait for the page on an address on which nobody listens yet."""
+
+    def is_there():
+        try:
+            status, body = look(address)
+        except ConnectionRefusedError:
+            return False
+        return status == 500 and text in body
+
+    await_that(is_there)
+
+
+@pytest.mark.parametrize("manage", [True, False], ids=["manage.py", "settings module"])
+@pytest.mark.parametrize(
+    "options", [["{port}"], ["--bind", "127.0.0.1:{port}"], ["--threads", "2", "{port}"]]
+)
+def test_broken_settings_are_shown_at_the_first_boot_and_mended_by_a_save(shop, free_port, manage, options):
+    if not manage:
+        (shop.root / "manage.py").unlink()
+    arguments = [option.format(port=free_port) for option in options if option not in ("--threads", "2")]
+    if "--threads" in options:
+        arguments = ["--verbosity", "2", *arguments]
+    mending = Mending(shop)
+    BREAKS["settings"].does(shop)
+    address = f"127.0.0.1:{free_port}"
+    with shop.start(sys.executable, *MODULE, *arguments) as site:
+        await_page(address, "settings are broken")
+        version = shop.deploy()
+        mending.mend()
+        await_fixed(address, version)
+        assert told(site, BREAKS["settings"].said) == 1
+        assert site.stop() == 0
+        assert site.members() == []
+
+
+def test_broken_settings_are_shown_on_an_ipv6_address(shop, free_port):
+    BREAKS["syntax of settings"].does(shop)
+    with shop.start(sys.executable, *MODULE, "-6", str(free_port)) as site:
+        await_page(f"[::1]:{free_port}", "SyntaxError")
+        assert site.stop(signal.SIGINT) == 0
+        assert site.members() == []
+
+
+def test_without_broken_code_it_is_what_manage_is(shop):
+    with shop.start(sys.executable, *MODULE) as site:
+        address = address_of(site)
+        await_fixed(address, shop.deploy())
+        assert site.stop() == 0
+        assert site.members() == []
+
+
+def test_other_commands_run_and_fail_as_by_manage(shop):
+    result = run(shop, "check")
+    assert (result.returncode, result.stdout) == (0, "System check identified no issues (0 silenced).\n")
+    result = run(shop, "no_such_command")
+    assert result.returncode == 1
+    assert "Unknown command: 'no_such_command'" in result.stderr
+    BREAKS["settings"].does(shop)
+    result = run(shop, "migrate")
+    assert result.returncode == 1
+    assert result.stderr.rstrip().endswith("RuntimeError: settings are broken")
+
+
+@pytest.mark.parametrize("option", ["--noreload", "--check", "--print-settings"])
+def test_what_does_not_reload_fails_as_manage_does(shop, option):
+    BREAKS["settings"].does(shop)
+    for result in (run(shop, "runbus", option), shop.run("runbus", option)):
+        assert result.returncode == 1
+        assert result.stderr.rstrip().endswith("RuntimeError: settings are broken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere"], "CommandError: 'nowhere' is not a valid port number or address:port pair."),
+        (["--bind", "unix:site"], "'unix:site' lacks an absolute path"),
+        (["--bind"], "expected one argument"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_a_line_also_while_the_settings_are_broken(shop, arguments, reason):
+    BREAKS["settings"].does(shop)
+    result = run(shop, "runbus", *arguments)
+    assert result.returncode in (1, 2)
+    assert reason in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_an_address_in_use_is_told_in_a_line_also_while_the_settings_are_broken(shop, taken_port):
+    BREAKS["settings"].does(shop)
+    result = run(shop, "runbus", str(taken_port))
+    assert result.returncode == 1
+    assert "the address is in use by another process" in reason_of(result)
+
+
+# Without DEBUG
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_without_debug_clients_are_not_told_why(shop, free_port, when):
+    shop.configure(DEBUG=False, WSPBUS={"SERVERS": {"default": THREADED}, "AUTORELOAD": True})
+    broken = BREAKS["start listener of the site"]
+    if when == "first":
+        broken.does(shop)
+    with shop.serve(str(free_port)) as site:
+        address = f"127.0.0.1:{free_port}"
+        if when == "later":
+            address_of(site)
+            broken.does(shop)
+        await_page(address, "The site does not start at present; the reason is in its terminal.")
+        for accept in ("text/html", "application/json", "*/*"):
+            body = look(address, accept)[1]
+            assert "the site is broken" not in body
+            assert "Traceback" not in body
+        assert told(site, broken.said) == 1
+        assert site.stop() == 0
+        assert site.members() == []
+
+
+# No launcher
+
+
+@pytest.mark.parametrize("how", ["--noreload", "setting"])
+def test_without_autoreload_the_process_itself_is_the_site(shop, how):
+    if how == "setting":
+        develop(shop, AUTORELOAD=False)
+    with shop.serve(*(["--noreload"] if how == "--noreload" else [])) as site:
+        address = address_of(site)
+        assert f'"pid": {site.pid},' in look(address)[1]
+        assert psutil.Process(site.pid).children() == []
+        assert site.stop() == 0
+
+
+@pytest.mark.parametrize("option", ["--check", "--print-settings"])
+def test_what_only_looks_starts_no_launcher(shop, option):
+    result = shop.run("runbus", option)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_is_no_file_is_told_to_be_none(shop):
+    program = "import django; django.setup(); from django.core.management import call_command as call; "
+    program += "call('runbus')"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=shop.root,
+        env=os.environ | shop.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "django.core.management.base.CommandError: AUTORELOAD has to start '-c' again, which is no file: "
+        "use manage.py, or --noreload."
+    )
+
+
+def test_a_missing_library_that_appears_is_found(shop):
+    with shop.serve() as site:
+        address = address_of(site)
+        shop.write("shop/urls.py", "import till\n" + (shop.root / "shop/urls.py").read_text())
+        await_error(address, "No module named 'till'")
+        shop.write("till.py", "")
+        await_fixed(address, shop.version)
+        assert site.stop() == 0
+        assert site.members() == []

@@ -1,0 +1,192 @@
+"""The launcher with commands that know nothing of Django."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from django_wspbus import launcher
+from django_wspbus.launcher import Child, Launcher, open_standard_streams
+
+from .processes import ROOT, Running
+from .servers.load import await_that
+
+START = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from django_wspbus.launcher import become
+become(command=sys.argv[2:], options=["-B"], directory=".", held=[])
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return what has a launcher run a script of this source, as a context manager."""
+
+    def start(source):
+        (tmp_path / "script.py").write_text(source)
+        return Running(sys.executable, "-c", START, str(ROOT), "script.py", "argument", cwd=tmp_path)
+
+    return start
+
+
+def rewrite(tmp_path, source):
+    (tmp_path / "script.new").write_text(source)
+    (tmp_path / "script.new").rename(tmp_path / "script.py")
+
+
+def test_it_imports_neither_django_nor_anything_that_is_installed():
+    program = "import sys; sys.path.append(sys.argv[1]); import django_wspbus.launcher; print(*sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(ROOT)], capture_output=True, text=True, check=True
+    )
+    names = {name.partition(".")[0] for name in output.stdout.split()}
+    assert "django_wspbus" in names
+    assert names - {"django_wspbus"} <= {*sys.stdlib_module_names, "__main__"}
+
+
+def test_the_command_finds_itself_as_python_would_have_it_and_is_run_again_when_it_is_saved(run, tmp_path):
+    source = "import os, sys\nprint(__name__, sys.argv, sys.path[0] == os.getcwd(), {!r}, flush=True)\n"
+    with run(source.format("first")) as program:
+        program.wait_for_line(r"^__main__ \['script.py', 'argument'\] True first$")
+        program.wait_for_line("^The site ended by itself, with status 0, before it served.$")
+        rewrite(tmp_path, source.format("second"))
+        program.wait_for_line("True second$")
+        page_of(program)
+        assert program.stop() == 0
+        assert program.members() == []
+
+
+def test_what_is_new_in_the_folder_of_the_command_is_seen_from_elsewhere(tmp_path):
+    (tmp_path / "script.py").write_text("import till\n")
+    command = [sys.executable, "-c", START, str(ROOT), str(tmp_path / "script.py")]
+    with Running(*command, cwd="/") as program:
+        program.wait_for_line("^ModuleNotFoundError: No module named 'till'$")
+        (tmp_path / "till.py").write_text("print('at work', flush=True)\n")
+        program.wait_for_line("^at work$")
+        page_of(program)
+        assert program.stop() == 0
+
+
+def test_a_module_is_run_too(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text("import sys\nprint(sys.argv[1:], flush=True)\n")
+    command = [sys.executable, "-c", START, str(ROOT), "-m", "package", "argument"]
+    with Running(*command, cwd=tmp_path) as program:
+        program.wait_for_line(r"^\['argument'\]$")
+        page_of(program)
+        assert program.stop() == 0
+
+
+def test_a_page_that_dies_is_shown_again_but_not_without_end(run, tmp_path):
+    with run("raise ValueError('no')\n") as program:
+        program.wait_for_line("^ValueError: no$")
+        killed = []
+        for _ in range(2):
+            killed.append(page_of(program, killed))
+            os.kill(killed[-1], signal.SIGKILL)
+        page_of(program, killed)
+        rewrite(tmp_path, "raise ValueError('yes')\n")
+        program.wait_for_line("^ValueError: yes$")
+        assert program.lines.count("ValueError: no") == 1
+        page_of(program, killed)
+        assert program.stop() == 0
+
+
+def test_a_page_that_is_told_to_end_ends_all(run):
+    with run("raise ValueError('no')\n") as program:
+        os.kill(page_of(program), signal.SIGTERM)
+        assert program.wait() == 0
+
+
+def page_of(program, but=()):
+    """Return the PID of the program that shows an error, once it handles signals."""
+    found = []
+
+    def is_there():
+        with contextlib.suppress(psutil.Error, FileNotFoundError):
+            for each in psutil.Process(program.pid).children():
+                is_page = any("error_page" in argument for argument in each.cmdline())
+                if is_page and each.pid not in but and is_caught(each.pid, signal.SIGTERM):
+                    found.append(each.pid)
+        return found
+
+    await_that(is_there)
+    return found[0]
+
+
+def is_caught(pid, number):
+    with open(f"/proc/{pid}/status") as status:
+        caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt"))
+    return bool(caught >> (number - 1) & 1)
+
+
+# Within a process
+
+
+@pytest.fixture
+def held():
+    """A launcher that has started nothing, with a listening socket."""
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        descriptor = os.dup(listener.fileno())
+    one = {"holder": "default", "address": "127.0.0.1:0", "inode": None, "descriptor": descriptor}
+    made = Launcher({"command": ["manage.py"], "options": [], "held": [one], "debug": True})
+    yield made
+    signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    made.close()
+    for sock in (made._awake, made._wake):
+        sock.close()
+
+
+def test_sockets_of_which_not_all_came_do_not_take_the_place_of_those_it_has(held):
+    before = held.sockets
+    descriptor = os.dup(before[0]["descriptor"])
+    child = Child("site", None, None, 0)
+    held.on_sockets(child, [{"address": "a", "inode": None}, {"address": "b", "inode": None}], [descriptor])
+    assert held.sockets == before
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)
+
+
+def test_what_fails_in_it_is_told_and_does_not_end_it(held, monkeypatch, capsys):
+    results = iter([OSError("no descriptors"), None, 7])
+
+    def turn():
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(launcher, "PAUSE", 0)
+    monkeypatch.setattr(held, "turn", turn)
+    monkeypatch.setattr(held, "launch", lambda kind: None)
+    assert held.run() == 7
+    assert capsys.readouterr().err.endswith("OSError: no descriptors\n")
+
+
+def test_a_unix_socket_of_somebody_else_is_not_removed(tmp_path):
+    path = tmp_path / "site.sock"
+    path.touch()
+    launcher._unlink({"address": f"unix:{path}", "inode": [1, 2]})
+    assert path.exists()
+    status = path.stat()
+    launcher._unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
+    assert not path.exists()
+    launcher._unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
+
+
+def test_with_all_streams_open_the_descriptors_stay_as_they_are():
+    held = [{"descriptor": 5}]
+    open_standard_streams(held)
+    assert held == [{"descriptor": 5}]
