@@ -101,6 +101,7 @@ class Launcher:
         self.spares_tried = 0
         self.watch: Message = {"files": [], "dirs": []}
         self.seen: dict[str, str] = {}
+        self.repeats: dict[str, int] = {}
         self.changed: list[str] = []
         self.launches = 0
         self.shows_reasons = True
@@ -232,7 +233,10 @@ class Launcher:
         self.changed = changed
 
     def on_seen(self, child: Child, seen: dict[str, str], _: list[int]) -> None:
-        self.seen |= seen
+        self.seen = seen
+
+    def on_repeats(self, child: Child, repeats: dict[str, int], _: list[int]) -> None:
+        self.repeats = repeats
 
     def on_failed(self, child: Child, report: Message, _: list[int]) -> None:
         child.report = report
@@ -307,6 +311,7 @@ class Launcher:
                 "told": {
                     "since": self.child.began,
                     "seen": self.seen,
+                    "repeats": self.repeats,
                     "changed": self.changed,
                     "launches": self.launches,
                 },

@@ -17,7 +17,7 @@ from django.utils import autoreload
 from ..plugin import Plugin
 from ..site import SiteUnreachable
 from ..wspbus import Bus
-from .reloaders import PollingReloader, changed_since, newest_change
+from .reloaders import PollingReloader, changed_since, digest, forget_bytecode, newest_change
 
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
@@ -26,6 +26,8 @@ QUIET, QUIET_OF_MANY = 0.02, 0.15
 """Seconds without a change after which an editor has written its file; a formatter, or git, all of them."""
 
 MOST_UNREST = 2.0
+MOST_REPEATS = 8
+"""Boots in a row during which a file may change: more are not made by somebody who saves it."""
 HELD = 0.2
 """Seconds between two looks whether a debugger still holds the terminal."""
 
@@ -36,9 +38,10 @@ class Autoreloader(Plugin):
     """Has the site started again when a file that it was made of changes.
 
     ``since``: when the boot of this process began, as `time.time_ns`; ``seen``: {path: digest} of files
-    that were found changed during the boot before, as they are written by the boot itself. A receiver
-    of Django's ``file_changed`` that returns True takes care of a file itself. ``announces``: whether to
-    say which reloader it is.
+    that were found changed during the boot before, as they are written by the boot itself; ``repeats``:
+    {path: number of boots in a row, up to that one, during which it was changed}. A receiver of Django's
+    ``file_changed`` that returns True takes care of a file itself. ``announces``: whether to say which
+    reloader it is.
     """
 
     role = "worker"
@@ -51,6 +54,7 @@ class Autoreloader(Plugin):
         extra_dirs: Mapping[str | Path, str] = MappingProxyType({}),
         since: int | None = None,
         seen: Mapping[str, str] = MappingProxyType({}),
+        repeats: Mapping[str, int] = MappingProxyType({}),
         announces: bool = True,
     ) -> None:
         super().__init__(bus)
@@ -58,12 +62,13 @@ class Autoreloader(Plugin):
         self.extra_dirs = extra_dirs
         self.since = since
         self.seen = dict(seen)
+        self.repeats = dict(repeats)
         self.announces = announces
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._reloader: autoreload.BaseReloader | None = None
         self._changed: Path | None = None
-        self._found: dict[str, str] = {}
+        self._found: dict[Path, str] = {}
 
     @classmethod
     def of(cls, bus: Bus, settings: bool | Mapping[str, Any], **told: Any) -> Autoreloader:
@@ -142,11 +147,18 @@ class Autoreloader(Plugin):
     def _look_back(self, reloader: Any) -> None:
         if self.since is None:
             return
-        found = dict(changed_since(reloader, self.since, self.seen))
-        self._found = {str(path): digest for path, digest in found.items()}
-        for path in found:
-            reloader.notify_file_changed(path)
-        self._found = {}
+        self._found = changed_since(reloader, self.since)
+        news = [path for path, digest in self._found.items() if self.seen.get(str(path)) != digest]
+        self.seen |= {str(path): digest for path, digest in self._found.items()}
+        for path in news:
+            if self.repeats.get(str(path), 0) < MOST_REPEATS:
+                reloader.notify_file_changed(path)
+            elif self.repeats[str(path)] == MOST_REPEATS:
+                logger.warning(
+                    "Autoreload: %s changes during each start, as if the project wrote it. "
+                    "That is no reason to start again any more.",
+                    shown(path),
+                )
 
     def _reload(self, reloader: autoreload.BaseReloader) -> None:
         changed = [shown(self._changed)] if self._changed is not None else []
@@ -154,11 +166,18 @@ class Autoreloader(Plugin):
         self._wait_for_debugger(changed)
         if self._stopping.is_set():
             return
+        forget_bytecode(reloader)
         try:
-            self.bus.site.publish("autoreload", changed, self._found)  # type: ignore[attr-defined]
+            self.bus.site.publish("autoreload", changed, *self._bequest())  # type: ignore[attr-defined]
         except (SiteUnreachable, RuntimeError) as error:
             logger.error("Autoreload: %s", error)
         self._stopping.wait()
+
+    def _bequest(self) -> tuple[dict[str, str], dict[str, int]]:
+        """Return what the next process is to know of this one's boot: as ``seen`` and ``repeats``."""
+        # What has changed since is what somebody has saved.
+        found = {str(path): known for path, known in self._found.items() if digest(path) == known}
+        return found, {path: self.repeats.get(path, 0) + 1 for path in map(str, self._found)}
 
     def _settle(self, reloader: autoreload.BaseReloader) -> None:
         """Wait until whoever writes has finished: a formatter or git writes more than one file."""

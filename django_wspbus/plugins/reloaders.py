@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import os
 import sys
 import threading
@@ -15,6 +17,14 @@ from django.utils.autoreload import BaseReloader, StatReloader
 from .. import spare
 
 Signature = tuple[int, int, int]
+
+COARSENESS = 10_000_000
+"""Nanoseconds that the time of a file may be behind the clock: a tick of the kernel."""
+
+SECOND = 1_000_000_000
+
+FRESH = 3.0
+"""Seconds after a change within which another may seem to be the same one."""
 
 
 class Snapshot:
@@ -83,24 +93,43 @@ class PollingReloader(StatReloader):
             yield
 
 
-def changed_since(reloader: BaseReloader, moment: int, seen: dict[str, str]) -> Iterator[tuple[Path, str]]:
-    """Yield the files, and their digests, that have changed since a `time.time_ns`, but for those ``seen``.
+def changed_since(reloader: BaseReloader, moment: int) -> dict[Path, str]:
+    """Return the files that have changed since a `time.time_ns`, each with the digest of what it holds.
 
     By the clock of the file system, which may be another one: what it says of the future is not believed.
-    A module's file that is gone has changed as well.
+    A module's file that is gone has changed as well, its digest is empty.
     """
-    for file in spare.project_files():
-        if not os.path.exists(file) and seen.get(file) != "":
-            yield Path(file), ""
+    moment -= COARSENESS
+    changed = {Path(file): "" for file in spare.project_files() if not os.path.exists(file)}
     for path in set(reloader.watched_files()):
         try:
             status = path.stat()
         except OSError:
             continue
-        if moment < max(status.st_mtime_ns, status.st_ctime_ns) <= time.time_ns() and path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if seen.get(str(path)) != digest:
-                yield path, digest
+        times = status.st_mtime_ns, status.st_ctime_ns
+        if any(moment < each <= time.time_ns() for each in times) and path.is_file():
+            changed[path] = digest(path)
+    return changed
+
+
+def digest(path: Path) -> str:
+    """Return what tells the contents of a file from others; nothing, if there is no such file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def forget_bytecode(reloader: BaseReloader) -> None:
+    """Remove the bytecode of what has changed of late.
+
+    Python takes it to be that of a file with the same size and the same second of its change.
+    """
+    now = time.time()
+    for path in set(reloader.watched_files()):
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):  # gone; no module; no cache
+            if path.suffix == ".py" and now - path.stat().st_mtime < FRESH:
+                os.unlink(importlib.util.cache_from_source(str(path)))
 
 
 def newest_change(reloader: BaseReloader) -> tuple[int, int]:
@@ -112,7 +141,7 @@ def newest_change(reloader: BaseReloader) -> tuple[int, int]:
             status = path.stat()
         except OSError:
             continue
-        changed = max(status.st_mtime_ns, status.st_ctime_ns)
-        if now - 1_000_000_000 < changed <= now:
-            times.append(changed)
+        recent = [each for each in (status.st_mtime_ns, status.st_ctime_ns) if now - SECOND < each <= now]
+        if recent:
+            times.append(max(recent))
     return len(times), max(times, default=0)
