@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from django.utils import autoreload
+from django.utils.translation import get_language
 
 from ..plugin import Plugin
 from ..site import SiteUnreachable
 from ..wspbus import Bus
-from .reloaders import PollingReloader, changed_since, digest, forget_bytecode, newest_change
+from .reloaders import PollingReloader, TooManyWatches, changed_since, digest, forget_bytecode, newest_change
 
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
@@ -66,6 +67,7 @@ class Autoreloader(Plugin):
         self.announces = announces
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._polls = False
         self._reloader: autoreload.BaseReloader | None = None
         self._changed: Path | None = None
         self._found: dict[Path, str] = {}
@@ -80,9 +82,7 @@ class Autoreloader(Plugin):
     def start(self) -> None:
         if self._thread is None:
             self._stopping.clear()
-            self._thread = threading.Thread(
-                target=self._run, args=[threading.current_thread()], name="Autoreloader", daemon=True
-            )
+            self._thread = threading.Thread(target=self._run, name="Autoreloader", daemon=True)
             self._thread.start()
 
     start.priority = 80  # type: ignore[attr-defined]
@@ -95,9 +95,10 @@ class Autoreloader(Plugin):
 
     stop.priority = 20  # type: ignore[attr-defined]
 
-    def _run(self, main: threading.Thread) -> None:
+    def _run(self) -> None:
+        get_language()  # Django watches the files of translations once it has had to do with any
         while not self._stopping.is_set():
-            reloader = self._reloader = make_reloader()
+            reloader = self._reloader = make_reloader(polls=self._polls)
             if self.announces:
                 self.announces = False
                 django_logger.info("Watching for file changes with %s", type(reloader).__name__)
@@ -107,6 +108,8 @@ class Autoreloader(Plugin):
                 reloader.run(threading.main_thread())
             except SystemExit:
                 self._reload(reloader)
+            except TooManyWatches:
+                self._polls = True
             except Exception:
                 if self._stopping.is_set():
                     return
@@ -148,9 +151,10 @@ class Autoreloader(Plugin):
         if self.since is None:
             return
         self._found = changed_since(reloader, self.since)
-        news = [path for path, digest in self._found.items() if self.seen.get(str(path)) != digest]
-        self.seen |= {str(path): digest for path, digest in self._found.items()}
-        for path in news:
+        for path, found in self._found.items():
+            if self.seen.get(str(path)) == found:
+                continue
+            self.seen[str(path)] = found  # whatever comes of it, it is told once
             if self.repeats.get(str(path), 0) < MOST_REPEATS:
                 reloader.notify_file_changed(path)
             elif self.repeats[str(path)] == MOST_REPEATS:
@@ -196,18 +200,20 @@ class Autoreloader(Plugin):
                 pass
 
 
-def make_reloader() -> autoreload.BaseReloader:
+def make_reloader(polls: bool = False) -> autoreload.BaseReloader:
     """Return the reloader that Django, or a package that has replaced it, has for this machine.
 
-    But where Django's only polls, it is one to which the kernel tells what has changed, if it can be had.
+    But where Django's only polls, it is one to which the kernel tells what has changed, if it can be had,
+    and if it is not said that it ``polls``.
     """
     reloader: autoreload.BaseReloader = autoreload.get_reloader()
     if type(reloader) is not autoreload.StatReloader:
         return reloader
-    with contextlib.suppress(ImportError, OSError):  # no such extra; no such system; too many watches
+    with contextlib.suppress(ImportError, OSError):  # no such extra; no such system; too many instances
         from .inotify import InotifyReloader
 
-        return InotifyReloader()
+        if not polls:
+            return InotifyReloader()
     return PollingReloader()
 
 

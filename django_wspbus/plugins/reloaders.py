@@ -15,6 +15,7 @@ from pathlib import Path
 from django.utils.autoreload import BaseReloader, StatReloader
 
 from .. import spare
+from ..file_watch import compile_glob
 
 Signature = tuple[int, int, int]
 
@@ -27,6 +28,10 @@ FRESH = 3.0
 """Seconds after a change within which another may seem to be the same one."""
 
 
+class TooManyWatches(Exception):
+    """The system watches no more files for this user."""
+
+
 class Snapshot:
     """What the watched files of a reloader look like; a missing file has no signature."""
 
@@ -36,14 +41,14 @@ class Snapshot:
         self.modules = 0
 
     def take(self) -> None:
-        """Look at all files anew; those known before keep the signature that they had."""
+        """Look for files anew, but not in folders; those known before keep the signature that they had."""
         self.modules = len(sys.modules)
-        for path in set(self.reloader.watched_files()):
+        for path in set(self.reloader.watched_files(include_globs=False)):
             if path not in self.files:
                 self.files[path] = signature(path)
 
     def changes(self, paths: Iterable[Path] | None = None) -> Iterator[Path]:
-        """Yield which of these files have changed since the last look at them; all files, if None."""
+        """Yield which of these files have changed since the last look at them; of all, if None."""
         for path in list(self.files) if paths is None else paths:
             now = signature(path)
             if now != self.files.get(path):
@@ -51,11 +56,24 @@ class Snapshot:
                 yield path
 
     def additions(self) -> Iterator[Path]:
-        """Yield the files that are new in the folders that are watched with a glob."""
+        """Yield the files that are new in the folders that are watched with a glob, from now on known."""
         for folder, patterns in list(self.reloader.directory_globs.items()):
             for pattern in patterns:
                 for path in folder.glob(pattern):
-                    if path not in self.files:
+                    if path not in self.files and not path.is_dir():
+                        self.files[path] = signature(path)
+                        yield path
+
+    def passers(self, paths: Iterable[Path]) -> Iterator[Path]:
+        """Yield those of some paths, unknown so far, that a glob matches, although they may be gone again.
+
+        Somebody may have read them meanwhile.
+        """
+        for path in paths:
+            for folder, patterns in list(self.reloader.directory_globs.items()):
+                if folder in path.parents and not path.is_dir():
+                    name = str(path.relative_to(folder))
+                    if any(compile_glob(pattern).fullmatch(name) for pattern in patterns):
                         self.files[path] = signature(path)
                         yield path
 
@@ -85,6 +103,8 @@ class PollingReloader(StatReloader):
     def tick(self) -> Iterator[None]:
         snapshot = Snapshot(self)
         snapshot.take()
+        for _ in snapshot.additions():
+            pass
         self.armed()
         while not self._stopped.wait(self.SLEEP_TIME):
             for path in (*snapshot.changes(), *snapshot.additions()):
