@@ -56,7 +56,21 @@ def become(
             stream.flush()
     program = START.format(module="launcher", argument="sys.argv[2]")
     os.chdir(directory)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)])
+    arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)]
+    os.execve(sys.executable, arguments, first_environment())
+
+
+def first_environment() -> dict[bytes, bytes] | dict[str, str]:
+    """Return the environment that this process was started with, where the system tells.
+
+    What the project has set since, it sets again, and may set to something else after an edit; it would be
+    too late if it only sets what is not there.
+    """
+    with contextlib.suppress(OSError):
+        pairs = [entry.partition(b"=") for entry in Path("/proc/self/environ").read_bytes().split(b"\0")]
+        if environment := {name: value for name, is_pair, value in pairs if name and is_pair}:
+            return environment
+    return dict(os.environ)
 
 
 def main(start: str) -> NoReturn:
@@ -149,7 +163,10 @@ class Launcher:
             else:
                 self.forward(self._awake.recv(4096))
         if self.spare is not None and self.spare.process.poll() is not None:
+            was_prepared = self.spare.started
             self.part_with_spare()
+            if was_prepared:  # somebody has killed it; one that did not live until then would do so again
+                self.launch_spare()
         child = self.child
         if child is None or child.process.poll() is None:
             return None

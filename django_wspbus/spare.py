@@ -11,7 +11,9 @@ import site
 import sys
 import sysconfig
 import threading
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from types import FrameType
 from typing import Any
 
 _PATHS = sysconfig.get_paths()
@@ -103,15 +105,14 @@ class Spare:
         before = dict(os.environ)
         threads = threading.active_count()
         directory = os.getcwd()
-        trap = _Trap()
+        trap = _Trap(self._known, self._note_unfit)
         sys.meta_path.insert(0, trap)
         os.environ[SETTINGS] = TRAP
         try:
             for name, origin in self.modules:
                 if name not in self._known and name not in sys.modules:
-                    trap.is_sprung = False
                     self._import(name)
-                    if trap.is_sprung or not self._is_the_same(name, origin):
+                    if not self._is_the_same(name, origin):
                         self._note_unfit(name)
         finally:
             sys.meta_path.remove(trap)
@@ -162,13 +163,24 @@ class Spare:
 
 
 class _Trap:
-    """Notices that somebody reads the settings, whatever he does about their absence."""
+    """Notices that somebody reads the settings, or imports an unfit module, whatever he does about it.
 
-    is_sprung = False
+    ``note(name)`` is called for every module that is being imported just then.
+    """
+
+    def __init__(self, unfit: set[str], note: Callable[[str], None]) -> None:
+        self.unfit = unfit
+        self.note = note
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name == TRAP:
-            self.is_sprung = True
+        if name == TRAP or name in self.unfit:
+            frame: FrameType | None = sys._getframe()
+            while frame is not None:
+                if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+                    self.note(frame.f_globals["__name__"])
+                frame = frame.f_back
+        if name in self.unfit:  # and not loaded: the next who imports it is to be noticed as well
+            raise ModuleNotFoundError(f"{name} is not to be imported here.", name=name)
         return None
 
 

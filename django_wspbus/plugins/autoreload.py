@@ -67,6 +67,7 @@ class Autoreloader(Plugin):
         self.announces = announces
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._booted = 0
         self._polls = False
         self._reloader: autoreload.BaseReloader | None = None
         self._changed: Path | None = None
@@ -82,6 +83,7 @@ class Autoreloader(Plugin):
     def start(self) -> None:
         if self._thread is None:
             self._stopping.clear()
+            self._booted = time.time_ns()
             self._thread = threading.Thread(target=self._run, name="Autoreloader", daemon=True)
             self._thread.start()
 
@@ -155,7 +157,7 @@ class Autoreloader(Plugin):
             if self.seen.get(str(path)) == found:
                 continue
             self.seen[str(path)] = found  # whatever comes of it, it is told once
-            if self.repeats.get(str(path), 0) < MOST_REPEATS:
+            if self.repeats.get(str(path), 0) < MOST_REPEATS or not self._is_of_boot(path):
                 reloader.notify_file_changed(path)
             elif self.repeats[str(path)] == MOST_REPEATS:
                 logger.warning(
@@ -181,7 +183,14 @@ class Autoreloader(Plugin):
         """Return what the next process is to know of this one's boot: as ``seen`` and ``repeats``."""
         # What has changed since is what somebody has saved.
         found = {str(path): known for path, known in self._found.items() if digest(path) == known}
-        return found, {path: self.repeats.get(path, 0) + 1 for path in map(str, self._found)}
+        of_boot = [str(path) for path in self._found if self._is_of_boot(path)]
+        return found, {path: self.repeats.get(path, 0) + 1 for path in of_boot}
+
+    def _is_of_boot(self, path: Path) -> bool:
+        """Whether a file may have been written by the boot; else, it is somebody who has seen its end."""
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime_ns <= self._booted
+        return False
 
     def _settle(self, reloader: autoreload.BaseReloader) -> None:
         """Wait until whoever writes has finished: a formatter or git writes more than one file."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -173,9 +174,7 @@ class Served:
 
     def evaluate(self, code: str) -> Any:
         """Return what a view finds ``result`` to be."""
-        from urllib.parse import urlencode
-
-        return json.loads(self.get("/run/?" + urlencode({"code": code})))["result"]
+        return evaluate(self.address, code)
 
     @property
     def child(self) -> psutil.Process | None:
@@ -230,6 +229,13 @@ class Served:
         """Return the files of which it was said that they have changed."""
         found = (re.fullmatch(r"(.*) changed, reloading\.", line) for line in self.site.lines)
         return [match[1] for match in found if match]
+
+
+def evaluate(address: str, code: str) -> Any:
+    """Return what a view finds ``result`` to be."""
+    status, body = ask(address, "/run/?" + urlencode({"code": code}))
+    assert status == 200, body[:2000]
+    return json.loads(body)["result"]
 
 
 def sleeps(process: psutil.Process) -> bool:
