@@ -200,7 +200,12 @@ class SiteProcess:
         self.sockets.is_lent = True
         self.children.outlive_restarts = False
         self.children.patience = PATIENCE + LEEWAY
-        told = {"since": launch.since, "seen": launch.seen, "announces": launch.launches == 1}
+        told = {
+            "since": launch.since,
+            "seen": launch.seen,
+            "repeats": launch.repeats,
+            "announces": launch.launches == 1,
+        }
         self.children.told = {**told, "patience": PATIENCE}
         for server in self.servers:
             server.patience = PATIENCE

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import traceback
+import types
 from types import TracebackType
 
 from . import libraries, spare
@@ -128,7 +129,13 @@ def execute(command: list[str]) -> None:
     if command[0] == "-m":
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:
-        runpy.run_path(command[0], run_name="__main__")
+        path = os.path.abspath(command[0])
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec")
+        # runpy would take the path as it is, and write it over sys.argv[0].
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        main.__file__ = path
+        exec(code, main.__dict__)
 
 
 def tell(parcels: Parcels, error: BaseException) -> int:

@@ -74,7 +74,21 @@ def become(
             stream.flush()
     program = START.format(module="launcher", argument="sys.argv[2]")
     os.chdir(directory)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)])
+    arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)]
+    os.execve(sys.executable, arguments, first_environment())
+
+
+def first_environment() -> dict[bytes, bytes] | dict[str, str]:
+    """Return the environment that this process was started with, where the system tells.
+
+    What the project has set since, it sets again, and may set to something else after an edit; it would be
+    too late if it only sets what is not there.
+    """
+    with contextlib.suppress(OSError):
+        pairs = [entry.partition(b"=") for entry in Path("/proc/self/environ").read_bytes().split(b"\0")]
+        if environment := {name: value for name, is_pair, value in pairs if name and is_pair}:
+            return environment
+    return dict(os.environ)
 
 
 def open_standard_streams(held: list[Message]) -> None:
@@ -143,6 +157,7 @@ class Launcher:
         """Whether there can be no spare with these libraries."""
         self.watch: Message = {"files": [], "dirs": []}
         self.seen: dict[str, str] = {}
+        self.repeats: dict[str, int] = {}
         self.changed: list[str] = []
         self.launches = 0
         self.shows_reasons: bool = start["debug"]
@@ -196,7 +211,7 @@ class Launcher:
         if self.spare is not None and self.spare.process.poll() is not None:
             was_fit = self.spare.started
             self.part_with_spare()
-            if was_fit:  # somebody has killed it
+            if was_fit:  # somebody has killed it; one that did not live until then would do so again
                 self.launch_spare()
         self.attend_to_boot()
         child = self.child
@@ -334,6 +349,9 @@ class Launcher:
     def on_seen(self, child: Child, seen: dict[str, str], _: list[int]) -> None:
         self.seen = seen  # and no earlier ones: a file may be again what it once was
 
+    def on_repeats(self, child: Child, repeats: dict[str, int], _: list[int]) -> None:
+        self.repeats = repeats
+
     def on_failed(self, child: Child, report: Message, _: list[int]) -> None:
         child.report = report
         if report["debug"] is not None:
@@ -434,6 +452,7 @@ class Launcher:
             "told": {
                 "since": self.since,
                 "seen": self.seen,
+                "repeats": self.repeats,
                 "changed": self.changed,
                 "launches": self.launches,
             },

@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from django.utils import autoreload
+from django.utils.translation import get_language
 
 from ..plugin import Plugin
 from ..site import SiteUnreachable
 from ..wspbus import Bus
-from .reloaders import PollingReloader, changed_since, newest_change
+from .reloaders import PollingReloader, TooManyWatches, changed_since, digest, forget_bytecode, newest_change
 
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
@@ -26,6 +27,8 @@ QUIET, QUIET_OF_MANY = 0.02, 0.15
 """Seconds without a change after which an editor has written its file; a formatter, or git, all of them."""
 
 MOST_UNREST = 2.0
+MOST_REPEATS = 8
+"""Boots in a row during which a file may change: more are not made by somebody who saves it."""
 HELD = 0.2
 """Seconds between two looks whether a debugger still holds the terminal."""
 
@@ -36,9 +39,10 @@ class Autoreloader(Plugin):
     """Has the site started again when a file that it was made of changes.
 
     ``since``: when the boot of this process began, as `time.time_ns`; ``seen``: {path: digest} of files
-    that were found changed during the boot before, as they are written by the boot itself. A receiver
-    of Django's ``file_changed`` that returns True takes care of a file itself. ``announces``: whether to
-    say which reloader it is.
+    that were found changed during the boot before, as they are written by the boot itself; ``repeats``:
+    {path: number of boots in a row, up to that one, during which it was changed}. A receiver of Django's
+    ``file_changed`` that returns True takes care of a file itself. ``announces``: whether to say which
+    reloader it is.
     """
 
     role = "worker"
@@ -51,6 +55,7 @@ class Autoreloader(Plugin):
         extra_dirs: Mapping[str | Path, str] = MappingProxyType({}),
         since: int | None = None,
         seen: Mapping[str, str] = MappingProxyType({}),
+        repeats: Mapping[str, int] = MappingProxyType({}),
         announces: bool = True,
     ) -> None:
         super().__init__(bus)
@@ -58,12 +63,15 @@ class Autoreloader(Plugin):
         self.extra_dirs = extra_dirs
         self.since = since
         self.seen = dict(seen)
+        self.repeats = dict(repeats)
         self.announces = announces
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._booted = 0
+        self._polls = False
         self._reloader: autoreload.BaseReloader | None = None
         self._changed: Path | None = None
-        self._found: dict[str, str] = {}
+        self._found: dict[Path, str] = {}
 
     @classmethod
     def of(cls, bus: Bus, settings: bool | Mapping[str, Any], **told: Any) -> Autoreloader:
@@ -75,9 +83,8 @@ class Autoreloader(Plugin):
     def start(self) -> None:
         if self._thread is None:
             self._stopping.clear()
-            self._thread = threading.Thread(
-                target=self._run, args=[threading.current_thread()], name="Autoreloader", daemon=True
-            )
+            self._booted = time.time_ns()
+            self._thread = threading.Thread(target=self._run, name="Autoreloader", daemon=True)
             self._thread.start()
 
     start.priority = 80  # type: ignore[attr-defined]
@@ -90,9 +97,10 @@ class Autoreloader(Plugin):
 
     stop.priority = 20  # type: ignore[attr-defined]
 
-    def _run(self, main: threading.Thread) -> None:
+    def _run(self) -> None:
+        get_language()  # Django watches the files of translations once it has had to do with any
         while not self._stopping.is_set():
-            reloader = self._reloader = make_reloader()
+            reloader = self._reloader = make_reloader(polls=self._polls)
             if self.announces:
                 self.announces = False
                 django_logger.info("Watching for file changes with %s", type(reloader).__name__)
@@ -102,6 +110,8 @@ class Autoreloader(Plugin):
                 reloader.run(threading.main_thread())
             except SystemExit:
                 self._reload(reloader)
+            except TooManyWatches:
+                self._polls = True
             except Exception:
                 if self._stopping.is_set():
                     return
@@ -142,12 +152,19 @@ class Autoreloader(Plugin):
     def _look_back(self, reloader: Any) -> None:
         if self.since is None:
             return
-        # Those that were seen, too: what every boot writes is to be known to the next one as well.
-        found = dict(changed_since(reloader, self.since, {}))
-        self._found = {str(path): digest for path, digest in found.items()}
-        for path, digest in found.items():
-            if self.seen.get(str(path)) != digest:
+        self._found = changed_since(reloader, self.since)
+        for path, found in self._found.items():
+            if self.seen.get(str(path)) == found:
+                continue
+            self.seen[str(path)] = found  # whatever comes of it, it is told once
+            if self.repeats.get(str(path), 0) < MOST_REPEATS or not self._is_of_boot(path):
                 reloader.notify_file_changed(path)
+            elif self.repeats[str(path)] == MOST_REPEATS:
+                logger.warning(
+                    "Autoreload: %s changes during each start, as if the project wrote it. "
+                    "That is no reason to start again any more.",
+                    shown(path),
+                )
 
     def _reload(self, reloader: autoreload.BaseReloader) -> None:
         changed = [shown(self._changed)] if self._changed is not None else []
@@ -155,11 +172,25 @@ class Autoreloader(Plugin):
         self._wait_for_debugger(changed)
         if self._stopping.is_set():
             return
+        forget_bytecode(reloader)
         try:
-            self.bus.site.publish("autoreload", changed, self._found)  # type: ignore[attr-defined]
+            self.bus.site.publish("autoreload", changed, *self._bequest())  # type: ignore[attr-defined]
         except (SiteUnreachable, RuntimeError) as error:
             logger.error("Autoreload: %s", error)
         self._stopping.wait()
+
+    def _bequest(self) -> tuple[dict[str, str], dict[str, int]]:
+        """Return what the next process is to know of this one's boot: as ``seen`` and ``repeats``."""
+        # What has changed since is what somebody has saved.
+        found = {str(path): known for path, known in self._found.items() if digest(path) == known}
+        of_boot = [str(path) for path in self._found if self._is_of_boot(path)]
+        return found, {path: self.repeats.get(path, 0) + 1 for path in of_boot}
+
+    def _is_of_boot(self, path: Path) -> bool:
+        """Whether a file may have been written by the boot; else, it is somebody who has seen its end."""
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime_ns <= self._booted
+        return False
 
     def _settle(self, reloader: autoreload.BaseReloader) -> None:
         """Wait until whoever writes has finished: a formatter or git writes more than one file."""
@@ -178,18 +209,20 @@ class Autoreloader(Plugin):
                 pass
 
 
-def make_reloader() -> autoreload.BaseReloader:
+def make_reloader(polls: bool = False) -> autoreload.BaseReloader:
     """Return the reloader that Django, or a package that has replaced it, has for this machine.
 
-    But where Django's only polls, it is one to which the kernel tells what has changed, if it can be had.
+    But where Django's only polls, it is one to which the kernel tells what has changed, if it can be had,
+    and if it is not said that it ``polls``.
     """
     reloader: autoreload.BaseReloader = autoreload.get_reloader()
     if type(reloader) is not autoreload.StatReloader:
         return reloader
-    with contextlib.suppress(ImportError, OSError):  # no such extra; no such system; too many watches
+    with contextlib.suppress(ImportError, OSError):  # no such extra; no such system; too many instances
         from .inotify import InotifyReloader
 
-        return InotifyReloader()
+        if not polls:
+            return InotifyReloader()
     return PollingReloader()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -15,7 +16,7 @@ from django.core.signals import request_finished
 from django.utils.autoreload import BaseReloader
 from inotify_simple import INotify, flags
 
-from .reloaders import Snapshot
+from .reloaders import Snapshot, TooManyWatches
 
 MASK = (
     flags.CLOSE_WRITE
@@ -48,12 +49,15 @@ class InotifyReloader(BaseReloader):
         for sock in (self._ear, self._voice):
             sock.setblocking(False)
         self._snapshot = Snapshot(self)
-        self._folders: dict[int, Path] = {}
+        self._folders: dict[int, set[Path]] = {}
+        """The names of the folder of a watch: it may have several, by symbolic links."""
 
     def tick(self) -> Iterator[None]:
         request_finished.connect(self._look_for_modules)
         try:
             self._watch()
+            for _ in self._snapshot.additions():
+                pass
             self.armed()
             while not self.should_stop:
                 for path in self._wait():
@@ -99,20 +103,25 @@ class InotifyReloader(BaseReloader):
             folders.add(folder)
             if any("**" in pattern for pattern in patterns):
                 folders.update(Path(root) for root, _, _ in os.walk(folder))
-        for folder in folders.difference(self._folders.values()):
+        for folder in folders.difference(*self._folders.values()):
             self._watch_folder(folder)
 
     def _watch_folder(self, folder: Path) -> None:
         for each in (folder, *folder.parents):
             # One that is not there may come: the folder that it will be in tells.
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                self._folders[self._inotify.add_watch(each, MASK)] = each
+            try:
+                watch = self._inotify.add_watch(each, MASK)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise TooManyWatches from error
+            else:
+                self._folders.setdefault(watch, set()).add(each)
                 return
 
     def _forget_below(self, folder: Path) -> None:
         """Watch no longer what was in a folder that has gone; by its name there may be another one."""
-        for watch, watched in list(self._folders.items()):
-            if watched == folder or folder in watched.parents:
+        for watch, names in list(self._folders.items()):
+            if any(name == folder or folder in name.parents for name in names):
                 del self._folders[watch]
                 with contextlib.suppress(OSError):  # gone with it
                     self._inotify.rm_watch(watch)
@@ -123,23 +132,27 @@ class InotifyReloader(BaseReloader):
         candidates: set[Path] = set()
         looks_everywhere = False
         for event in self._inotify.read(timeout=0):
-            folder = self._folders.get(event.wd)
+            folders = self._folders.get(event.wd)
             if event.mask & flags.Q_OVERFLOW:
                 looks_everywhere = True
-            elif folder is None:  # the last words of one that has gone
+            elif folders is None:  # the last words of one that has gone
                 continue
             elif event.mask & GONE:
-                self._forget_below(folder)
+                for folder in list(folders):
+                    self._forget_below(folder)
                 looks_everywhere = True
             elif event.mask & flags.ISDIR:
-                self._forget_below(folder / event.name)
+                for folder in list(folders):
+                    self._forget_below(folder / event.name)
                 looks_everywhere = True
             else:
-                candidates.add(folder / event.name)
+                candidates.update(folder / event.name for folder in folders)
         known = set(self._snapshot.files)
         if looks_everywhere or not candidates <= known:
+            changed = set(self._snapshot.passers(candidates - known))
             self._watch()
-            changed = set(self._snapshot.additions())
+            if looks_everywhere:
+                changed.update(self._snapshot.additions())
             # Of a module that was imported a moment ago, or in a folder that is watched since.
             changed |= candidates.intersection(self._snapshot.files) - known
         else:

@@ -31,6 +31,8 @@ class Launch:
     """When that was, as `time.time_ns`: a file that has changed later may have been read before."""
     seen: dict[str, str]
     """{path: digest} of files that had been changed during the boot before this one."""
+    repeats: dict[str, int]
+    """{path: how many boots in a row, before this one, it has been changed during}."""
     changed: list[str]
     """The files for whose sake it is started again."""
     launches: int
@@ -152,11 +154,11 @@ class Relaunch(Plugin):
         self.launch.tell({"watch": watch})
         self.launch.tell({"library": doubts.describe() if self.has_spare else None})
 
-    def autoreload(self, changed: list[str], seen: dict[str, str]) -> None:
-        """Start the site again, as files have changed; ``seen``: see `Launch`."""
+    def autoreload(self, changed: list[str], seen: dict[str, str], repeats: dict[str, int]) -> None:
+        """Start the site again, as files have changed; ``seen`` and ``repeats``: see `Launch`."""
         if self.bus.exit_asked:
             return
-        self.launch.tell({"seen": seen})
+        self.launch.tell({"seen": seen, "repeats": repeats})
         self.launch.changed = changed
         self.bus.log(f"Changed: {', '.join(changed)}. Starting again.")
         self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread

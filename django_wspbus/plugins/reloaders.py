@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import os
 import sys
 import threading
@@ -13,8 +15,21 @@ from pathlib import Path
 from django.utils.autoreload import BaseReloader, StatReloader
 
 from .. import libraries
+from ..error_page.watch import compile_glob
 
 Signature = tuple[int, int, int]
+
+COARSENESS = 10_000_000
+"""Nanoseconds that the time of a file may be behind the clock: a tick of the kernel."""
+
+SECOND = 1_000_000_000
+
+FRESH = 3.0
+"""Seconds after a change within which another may seem to be the same one."""
+
+
+class TooManyWatches(Exception):
+    """The system watches no more files for this user."""
 
 
 class Snapshot:
@@ -26,14 +41,14 @@ class Snapshot:
         self.modules = 0
 
     def take(self) -> None:
-        """Look at all files anew; those known before keep the signature that they had."""
+        """Look for files anew, but not in folders; those known before keep the signature that they had."""
         self.modules = len(sys.modules)
-        for path in set(self.reloader.watched_files()):
+        for path in set(self.reloader.watched_files(include_globs=False)):
             if path not in self.files:
                 self.files[path] = signature(path)
 
     def changes(self, paths: Iterable[Path] | None = None) -> Iterator[Path]:
-        """Yield which of these files have changed since the last look at them; all files, if None."""
+        """Yield which of these files have changed since the last look at them; of all, if None."""
         for path in list(self.files) if paths is None else paths:
             now = signature(path)
             if now != self.files.get(path):
@@ -41,11 +56,24 @@ class Snapshot:
                 yield path
 
     def additions(self) -> Iterator[Path]:
-        """Yield the files that are new in the folders that are watched with a glob."""
+        """Yield the files that are new in the folders that are watched with a glob, from now on known."""
         for folder, patterns in list(self.reloader.directory_globs.items()):
             for pattern in patterns:
                 for path in folder.glob(pattern):
-                    if path not in self.files:
+                    if path not in self.files and not path.is_dir():
+                        self.files[path] = signature(path)
+                        yield path
+
+    def passers(self, paths: Iterable[Path]) -> Iterator[Path]:
+        """Yield those of some paths, unknown so far, that a glob matches, although they may be gone again.
+
+        Somebody may have read them meanwhile.
+        """
+        for path in paths:
+            for folder, patterns in list(self.reloader.directory_globs.items()):
+                if folder in path.parents and not path.is_dir():
+                    name = str(path.relative_to(folder))
+                    if any(compile_glob(pattern).fullmatch(name) for pattern in patterns):
                         self.files[path] = signature(path)
                         yield path
 
@@ -75,6 +103,8 @@ class PollingReloader(StatReloader):
     def tick(self) -> Iterator[None]:
         snapshot = Snapshot(self)
         snapshot.take()
+        for _ in snapshot.additions():
+            pass
         self.armed()
         while not self._stopped.wait(self.SLEEP_TIME):
             for path in (*snapshot.changes(), *snapshot.additions()):
@@ -83,24 +113,43 @@ class PollingReloader(StatReloader):
             yield
 
 
-def changed_since(reloader: BaseReloader, moment: int, seen: dict[str, str]) -> Iterator[tuple[Path, str]]:
-    """Yield the files, and their digests, that have changed since a `time.time_ns`, but for those ``seen``.
+def changed_since(reloader: BaseReloader, moment: int) -> dict[Path, str]:
+    """Return the files that have changed since a `time.time_ns`, each with the digest of what it holds.
 
     By the clock of the file system, which may be another one: what it says of the future is not believed.
-    A module's file that is gone has changed as well.
+    A module's file that is gone has changed as well, its digest is empty.
     """
-    for file in libraries.project_files():
-        if not os.path.exists(file) and seen.get(file) != "":
-            yield Path(file), ""
+    moment -= COARSENESS
+    changed = {Path(file): "" for file in libraries.project_files() if not os.path.exists(file)}
     for path in set(reloader.watched_files()):
         try:
             status = path.stat()
         except OSError:
             continue
-        if moment < max(status.st_mtime_ns, status.st_ctime_ns) <= time.time_ns() and path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if seen.get(str(path)) != digest:
-                yield path, digest
+        times = status.st_mtime_ns, status.st_ctime_ns
+        if any(moment < each <= time.time_ns() for each in times) and path.is_file():
+            changed[path] = digest(path)
+    return changed
+
+
+def digest(path: Path) -> str:
+    """Return what tells the contents of a file from others; nothing, if there is no such file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def forget_bytecode(reloader: BaseReloader) -> None:
+    """Remove the bytecode of what has changed of late.
+
+    Python takes it to be that of a file with the same size and the same second of its change.
+    """
+    now = time.time()
+    for path in set(reloader.watched_files()):
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):  # gone; no module; no cache
+            if path.suffix == ".py" and now - path.stat().st_mtime < FRESH:
+                os.unlink(importlib.util.cache_from_source(str(path)))
 
 
 def newest_change(reloader: BaseReloader) -> tuple[int, int]:
@@ -112,7 +161,7 @@ def newest_change(reloader: BaseReloader) -> tuple[int, int]:
             status = path.stat()
         except OSError:
             continue
-        changed = max(status.st_mtime_ns, status.st_ctime_ns)
-        if now - 1_000_000_000 < changed <= now:
-            times.append(changed)
+        recent = [each for each in (status.st_mtime_ns, status.st_ctime_ns) if now - SECOND < each <= now]
+        if recent:
+            times.append(max(recent))
     return len(times), max(times, default=0)

@@ -184,6 +184,7 @@ class Child:
             self.process.reload_on_change(
                 since=self.start.get("since", self.since),
                 seen=self.start.get("seen", {}),
+                repeats=self.start.get("repeats", {}),
                 announces=self.start.get("announces", False) and worker.age == 1,
             )
 

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.utils import autoreload
+from django.utils.autoreload import BaseReloader
+
+from django_wspbus import Bus
+from django_wspbus.plugins.autoreload import Autoreloader, holds_terminal, make_reloader, shown
+from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
+from django_wspbus.site import SiteUnreachable
+
+DEADLINE = 20
+
+
+class Site:
+    """Notes what is published, and may be unreachable."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.published = []
+        self.changed = threading.Event()
+
+    def publish(self, *what):
+        self.published.append(what)
+        self.changed.set()
+        if self.error is not None:
+            raise self.error
+
+
+class Reloader(BaseReloader):
+    """Tells of what is in ``files`` as changed."""
+
+    files = ()
+    error = None
+
+    def watched_files(self, include_globs=True):
+        return iter(self.files)
+
+    def tick(self):
+        while True:
+            if type(self).error is not None:
+                error, type(self).error = type(self).error, None
+                raise error
+            yield
+            for path in self.files:
+                self.notify_file_changed(path)
+            self._stop_condition.wait(0.01)
+
+
+@pytest.fixture
+def reloader(monkeypatch):
+    kind = type("Fake", (Reloader,), {})
+    monkeypatch.setattr(autoreload, "get_reloader", kind)
+    return kind
+
+
+@pytest.fixture
+def run():
+    """Start an Autoreloader, which stops with the test."""
+    started = []
+
+    def start(site, **options):
+        bus = Bus()
+        bus.site = site
+        plugin = Autoreloader(bus, **options)
+        plugin.start()
+        plugin.start()  # once more is no other thread
+        started.append((plugin, plugin._thread))
+        return plugin
+
+    yield start
+    for plugin, thread in started:
+        plugin.stop()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def test_a_change_is_published_with_its_name(reloader, run, tmp_path):
+    path = tmp_path / "views.py"
+    path.touch()
+    reloader.files = [path]
+    site = Site()
+    run(site)
+    assert site.changed.wait(DEADLINE)
+    assert site.published == [("autoreload", [str(path)], {}, {})]
+
+
+@pytest.mark.parametrize("error", [SiteUnreachable("nobody"), RuntimeError("refused")])
+def test_a_site_that_does_not_take_it_is_told(error, reloader, run, tmp_path, caplog):
+    path = tmp_path / "views.py"
+    path.touch()
+    reloader.files = [path]
+    site = Site(error)
+    plugin = run(site)
+    assert site.changed.wait(DEADLINE)
+    plugin.stop()
+    plugin._stopping.wait(DEADLINE)
+    deadline = time.monotonic() + DEADLINE
+    while f"Autoreload: {error}" not in caplog.messages:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_was_seen_is_no_change_and_what_repeats_is_one_no_more(reloader, run, tmp_path, caplog):
+    from django_wspbus.plugins.reloaders import digest
+
+    files = [tmp_path / name for name in ("seen.py", "often.py", "oftener.py")]
+    for path in files:
+        path.touch()
+    reloader.watched_files = lambda self, include_globs=True: iter(files)
+    site = Site()
+    plugin = run(
+        site,
+        since=1,
+        seen={str(files[0]): digest(files[0])},
+        repeats={str(files[1]): 8, str(files[2]): 9},
+    )
+    deadline = time.monotonic() + DEADLINE
+    while not [each for each in caplog.messages if "often.py changes during each start" in each]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "oftener.py" not in caplog.text
+    assert site.published == []
+    files[1].unlink()
+    found, repeats = plugin._bequest()
+    assert set(found) == {str(files[0]), str(files[2])}
+    assert repeats == {str(files[0]): 1, str(files[2]): 10}
+
+
+@pytest.mark.parametrize("error", [OSError("the disk"), TooManyWatches()])
+def test_a_reloader_that_fails_is_followed_by_another(error, reloader, run, tmp_path, caplog):
+    path = tmp_path / "views.py"
+    path.touch()
+    reloader.files = [path]
+    reloader.error = error
+    site = Site()
+    plugin = run(site)
+    assert site.changed.wait(DEADLINE)
+    assert plugin._polls is isinstance(error, TooManyWatches)
+    assert ("does not work at present" in caplog.text) is not plugin._polls
+
+
+def test_where_the_kernel_does_not_tell_it_is_looked_in_turns(monkeypatch):
+    monkeypatch.setattr(autoreload, "get_reloader", autoreload.StatReloader)
+    assert type(make_reloader(polls=True)) is PollingReloader
+    monkeypatch.setitem(__import__("sys").modules, "inotify_simple", None)
+    monkeypatch.delitem(__import__("sys").modules, "django_wspbus.plugins.inotify", raising=False)
+    assert type(make_reloader()) is PollingReloader
+
+
+def test_a_path_is_shown_as_one_says_it_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "shop" / "views.py") == "shop/views.py"
+    assert shown(tmp_path.parent / "views.py") == str(tmp_path.parent / "views.py")
+
+
+def test_a_debugger_that_is_only_imported_holds_nothing(monkeypatch):
+    import code  # noqa: F401
+
+    assert not holds_terminal()
+    for name in ("bdb", "pdb", "code"):
+        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    assert not holds_terminal()
