@@ -214,6 +214,7 @@ class Served:
 
     def expect_no_reload(self, act: Callable[[], object]) -> None:
         """Assert that what is done has no reload come of it: one that is asked for later is the first."""
+        self.await_calm()
         self.reloads = len(self.restarts())
         act()
         version = self.project.edit()

@@ -163,7 +163,7 @@ def test_many_reloads_leave_nothing_behind(development, spare):
     with development.served() as served:
         launcher = psutil.Process(served.site.pid)
         sizes, descriptors = [], []
-        for _ in range(8):
+        for _ in range(6):
             served.expect_version(development.edit())
             served.await_reload()
             served.await_calm()
