@@ -202,8 +202,10 @@ def report_of(error: BaseException) -> Message:
 def formatted(error: BaseException) -> str:
     """Return the traceback of an error, from where it leaves what has started the project."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and _is_ours(trace):
+    while trace is not None and _is_ours(trace):
         trace = trace.tb_next
+    if trace is None and not isinstance(error, SyntaxError):  # it is ours
+        trace = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 

@@ -6,32 +6,31 @@ import sys
 
 import pytest
 
-from django_wspbus import spare
-
 PREPARE = """
 import json, sys
 sys.path[:0] = {folder!r}
-from django_wspbus import spare
-spare.LIBRARIES = ({folder!r}[0],)
+from django_wspbus import doubts, libraries, spare
+spare.LIBRARIES = libraries.LIBRARIES = ({folder!r}[0],)
 {before}
 warm = spare.Spare({order!r})
 is_good = warm.prepare()
 {after}
-print(json.dumps([is_good, sorted(warm.unfit), warm.is_fit()]))
+print(json.dumps([is_good, sorted(warm.unfit), warm.is_fit(), warm.why]))
 """
 
 
 @pytest.fixture
 def prepare(tmp_path):
-    """Prepare a spare, in a process of its own, with modules as libraries; return [good, unfit, fit]."""
+    """Prepare a spare, in a process of its own, with modules as libraries; return [good, unfit, fit, why]."""
 
-    def run(sources, before="", after="", changed=(), unfit=(), origin=None):
+    def run(sources, before="", after="", changed=(), unfit=(), origin=None, signs=(), folders=()):
         modules = []
         for name, source in sources.items():
             path = tmp_path / f"{name}.py"
             path.write_text(source)
             modules.append((name, origin or str(path)))
         order = {"modules": modules, "changed": list(changed), "unfit": list(unfit)}
+        order |= {"signs": dict(signs), "path": list(folders)}
         program = PREPARE.format(folder=[str(tmp_path)], order=order, before=before, after=after)
         result = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
@@ -43,7 +42,7 @@ def prepare(tmp_path):
 
 
 def test_what_has_imported_all_and_left_no_mark_is_good(prepare):
-    assert prepare({"one": "import two", "two": ""}) == [True, [], True]
+    assert prepare({"one": "import two", "two": ""}) == [True, [], True, None]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_what_has_imported_all_and_left_no_mark_is_good(prepare):
 )
 def test_what_reads_the_settings_or_fails_is_unfit_with_all_that_import_it(source, prepare):
     sources = {"top": "try:\n    import one\nexcept BaseException:\n    raise", "one": source, "fine": ""}
-    is_good, unfit, _ = prepare(sources)
+    is_good, unfit, *_ = prepare(sources)
     assert not is_good
     assert "one" in unfit
     assert "fine" not in unfit
@@ -68,9 +67,46 @@ def test_what_reads_the_settings_or_fails_is_unfit_with_all_that_import_it(sourc
     assert set(again[1]) == {"top", "one"}
 
 
-def test_an_unfit_module_is_imported_by_nobody(prepare):
-    sources = {"top": "try:\n    import bad\nexcept ImportError:\n    pass", "bad": "", "other": "import bad"}
-    assert prepare(sources, unfit=["bad"])[:2] == [False, ["bad", "other", "top"]]
+def test_what_fails_wherever_it_is_imported_is_no_reason_against_what_copes_with_that(prepare):
+    sources = {"top": "try:\n    import bad\nexcept ImportError:\n    pass", "bad": "import absent"}
+    assert prepare(sources)[:2] == [False, ["bad"]]
+    assert prepare(sources, unfit=["bad"])[:2] == [True, ["bad"]]
+
+
+def test_the_modules_of_a_package_that_fails_are_unfit_although_others_have_imported_them(prepare, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "part.py").write_text("")
+    (tmp_path / "package" / "__init__.py").write_text("from . import part\nimport absent")
+    sources = {"top": "try:\n    import package.part\nexcept ImportError:\n    pass"}
+    listed = {**sources, "package": (tmp_path / "package" / "__init__.py").read_text()}
+    (tmp_path / "package.part.py").write_text("")
+    assert prepare({**sources, "package.part": ""})[1] == ["package.part"]
+    assert "package" in prepare(listed)[1]
+
+
+def test_a_variable_that_is_read_by_what_others_import_leaves_no_spare(prepare):
+    sources = {"top": "import reads", "reads": "import os\nos.environ.get('SHOP')"}
+    is_good, unfit, _, why = prepare(sources, changed=["SHOP"], unfit=["reads"])
+    assert (is_good, unfit) == (False, ["reads"])
+    assert why == "reads may read what the project sets in the environment"
+
+
+def test_a_sign_that_is_not_found_here_leaves_no_spare(prepare):
+    signs = {"a class of loggers": ["<class 'shop.Logger'>"]}
+    assert prepare({"one": ""}, before="import logging", signs=signs)[::3] == [
+        False,
+        "the project has made, or chosen, a class of loggers: <class 'shop.Logger'>",
+    ]
+
+
+def test_what_comes_in_the_place_of_a_library_makes_it_unfit(prepare, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "other.py").write_text("")
+    after = f"import pathlib\npathlib.Path({str(project)!r}, 'one.py').touch()"
+    code = f"spare.is_library_file = lambda file: not file.startswith({str(project)!r})"
+    assert prepare({"one": ""}, before=code, folders=[str(project)]) == [True, [], True, None]
+    assert prepare({"one": ""}, before=code, after=after, folders=[str(project)]) == [True, [], False, None]
 
 
 def test_what_reads_a_variable_that_the_project_has_set_is_unfit(prepare):
@@ -97,29 +133,10 @@ def test_a_mark_that_is_left_makes_it_unfit(source, prepare):
 @pytest.mark.parametrize("change", ["open(path, 'a').write('#')", "os.unlink(path)"])
 def test_what_changes_later_makes_it_unfit(change, prepare):
     after = f"import one, os\npath = one.__file__\n{change}"
-    assert prepare({"one": ""}, after=after) == [True, [], False]
+    assert prepare({"one": ""}, after=after) == [True, [], False, None]
 
 
 def test_it_keeps_the_name_of_the_settings(prepare):
     before = "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop'"
     after = "assert os.environ['DJANGO_SETTINGS_MODULE'] == 'shop'"
     assert prepare({"one": ""}, before=before, after=after)[0]
-
-
-def test_a_description_lists_libraries_alone(monkeypatch):
-    monkeypatch.setenv("SHOP", "set by the project")
-    told = spare.describe()
-    names = [name for name, _ in told["modules"]]
-    assert "django.conf" in names
-    assert not [each for each in names if each.startswith(("django.contrib", "django_wspbus", "tests"))]
-    assert "SHOP" in told["changed"]
-    assert told["doubt"] is None
-    monkeypatch.setitem(sys.modules, "gevent", sys)
-    assert spare.describe()["doubt"] == "gevent changes other libraries"
-
-
-def test_files_of_the_project_are_neither_of_libraries_nor_ours():
-    files = spare.project_files()
-    assert __file__ in files
-    assert not [each for each in files if "site-packages" in each or "/django_wspbus/" in each]
-    assert not spare.is_project_file("<string>")

@@ -8,8 +8,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from .. import doubts, libraries
@@ -154,12 +155,17 @@ class Relaunch(Plugin):
         self.launch.tell({"watch": watch})
         self.launch.tell({"library": doubts.describe() if self.has_spare else None})
 
-    def autoreload(self, changed: list[str], seen: dict[str, str], repeats: dict[str, int]) -> None:
+    def autoreload(
+        self,
+        changed: Sequence[str] = (),
+        seen: Mapping[str, str] = MappingProxyType({}),
+        repeats: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """Start the site again, as files have changed; ``seen`` and ``repeats``: see `Launch`."""
         if self.bus.exit_asked:
             return
-        self.launch.tell({"seen": seen, "repeats": repeats})
-        self.launch.changed = changed
+        self.launch.tell({"seen": dict(seen), "repeats": dict(repeats)})
+        self.launch.changed = list(changed)
         self.bus.log(f"Changed: {', '.join(changed)}. Starting again.")
         self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
 

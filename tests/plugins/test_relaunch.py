@@ -23,7 +23,7 @@ def pair():
     """The launcher's end, and what the site has been told."""
     ours, theirs = socket.socketpair()
     ours.settimeout(DEADLINE)
-    launch = Launch(Parcels(theirs), since=0, seen={}, changed=[], launches=2)
+    launch = Launch(Parcels(theirs), since=0, seen={}, repeats={}, changed=[], launches=2)
     launcher = Parcels(ours)
     yield launcher, launch
     launcher.close()
@@ -76,7 +76,7 @@ def test_what_was_told_to_another_process_is_not_taken(monkeypatch):
 def test_what_was_told_is_taken_once(monkeypatch):
     ours, theirs = socket.socketpair()
     told = {"pid": os.getpid(), "descriptor": theirs.detach(), "connections": []}
-    told |= {"since": 1, "seen": {"a": "b"}, "changed": ["c"], "launches": 1}
+    told |= {"since": 1, "seen": {"a": "b"}, "repeats": {}, "changed": ["c"], "launches": 1}
     monkeypatch.setenv(LAUNCHED, json.dumps(told))
     launch = Launch.take()
     assert (launch.since, launch.seen, launch.changed) == (1, {"a": "b"}, ["c"])
