@@ -230,6 +230,8 @@ class Launcher:
                 continue
             child = self.child
             if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self.has_terminal):
+                if self.is_leaving and child is not None and not child.handles_signals:
+                    child.process.kill()  # a boot that does not end, and does not care
                 self.is_leaving = True
                 for each in (child, self.spare):
                     if each is not None:

@@ -106,6 +106,25 @@ def test_a_page_that_is_told_to_end_ends_all(run):
         assert program.wait() == 0
 
 
+def test_a_boot_that_does_not_listen_is_killed_by_the_second_signal(run):
+    source = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    with run(f"{source}print('deaf', flush=True)\ntime.sleep(60)\n") as program:
+        program.wait_for_line("^deaf$")
+        process = psutil.Process(program.pid)
+        program.send(signal.SIGTERM)
+        await_that(lambda: not is_pending(process.pid, signal.SIGTERM))
+        assert len(process.children()) == 1
+        program.send(signal.SIGTERM)
+        assert program.wait() == 128 + signal.SIGKILL
+        assert program.members() == []
+
+
+def is_pending(pid, number):
+    with open(f"/proc/{pid}/status") as status:
+        pending = next(int(line.split()[1], 16) for line in status if line.startswith("ShdPnd"))
+    return bool(pending >> (number - 1) & 1)
+
+
 def page_of(program, but=()):
     """Return the PID of the program that shows an error, once it handles signals."""
     found = []
