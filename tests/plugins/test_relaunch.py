@@ -127,9 +127,10 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     assert {"started": True} in started
     assert any("a" in message["watch"]["files"] for message in started if "watch" in message)
     assert started[-1] == {"library": None}
-    site.plugin.autoreload(["shop/views.py"], {"a": "digest"})
+    site.plugin.autoreload(["shop/views.py"], {"a": "digest"}, {"a": 1})
+    site.bus.wait_for(lambda: site.bus.execv, DEADLINE)  # it is for the main thread to do
     told = hear(pair[0], "relaunching")
-    assert told == [{"seen": {"a": "digest"}}, {"relaunching": ["shop/views.py"]}]
+    assert told == [{"seen": {"a": "digest"}, "repeats": {"a": 1}}, {"relaunching": ["shop/views.py"]}]
     assert site.parted == []
     with pytest.raises(SystemExit) as leaving:
         site.plugin.execv()
