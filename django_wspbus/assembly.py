@@ -229,7 +229,9 @@ class SiteProcess:
                 debug=conf.debug(),
             )
         )
-        if settings.autoreload and any(server.in_process for server in self.servers):
+        if not settings.autoreload:  # an edit has turned it off, and another may turn it on again
+            self.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
+        if any(server.in_process for server in self.servers):
             self.plugins.append(Autoreloader.of(self.bus, settings.autoreload, **told))
 
     def _part_with_launcher(self) -> None:

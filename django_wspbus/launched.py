@@ -187,7 +187,8 @@ def report_of(error: BaseException) -> Message:
         origin = origin.get_instances()[0]
     if isinstance(error, SystemExit) or type(error).__name__ in ("CommandError", "SystemCheckError"):
         text = str(error)
-        is_told = origin is error or "Traceback (most recent call last)" in text
+        is_told = origin is error and not isinstance(error, SystemExit)
+        is_told = is_told or "Traceback (most recent call last)" in text
         if not is_told and _is_of_project(origin):
             text = f"{text}\n\n{formatted(origin)}"
     else:

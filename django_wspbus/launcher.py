@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import traceback
 from collections.abc import Iterable
@@ -163,7 +164,10 @@ class Launcher:
         self.shows_reasons: bool = start["debug"]
         self.since = 0
         self.is_leaving = False
+        self.times_told = 0
+        """How often it has been told to leave."""
         self.has_terminal = _has_terminal()
+        self.terminal = _terminal_settings()
         self.passed = self._passed_by_systemd()
         for each in self.sockets:
             os.set_inheritable(each["descriptor"], False)
@@ -233,6 +237,7 @@ class Launcher:
                 if self.is_leaving and child is not None and not child.handles_signals:
                     child.process.kill()  # a boot that does not end, and does not care
                 self.is_leaving = True
+                self.times_told += 1
                 for each in (child, self.spare):
                     if each is not None:
                         each.process.send_signal(number)
@@ -330,6 +335,9 @@ class Launcher:
             self.part_with_spare()
             return
         if self.library != library:
+            if child.is_warm and self.library is not None and _is_another(self.library, library):
+                # What it was prepared for was another project, in a way: it starts again without that.
+                child.process.send_signal(signal.SIGUSR2)
             self.library = library
             self.spares_tried = 0
             self.unfit = []
@@ -393,8 +401,11 @@ class Launcher:
         if child.ended is not None:  # more than what closing its output has added
             status = child.ended
         if self.is_leaving:
-            if child.exiting or status == INTERRUPTED:
+            if child.exiting:
                 return status
+            if self.times_told == 1 and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED):
+                self.say("The site was told to exit while it was starting.")
+                return 0
             return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
         if child.relaunching or (child.kind == "page" and status == RELAUNCH):
             self.launch("site")
@@ -442,6 +453,7 @@ class Launcher:
         else:
             self.child = self.spawn(kind, "launched" if kind == "site" else "error_page")
         self.launches += kind == "site"
+        self.restore_terminal()
         if kind == "page":
             self.show(self.child, report, [*(each["descriptor"] for each in self.sockets), *self.passed])
             self._close_connections()
@@ -514,6 +526,12 @@ class Launcher:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return Child(kind, process, Parcels(ours), time.time_ns())
 
+    def restore_terminal(self) -> None:
+        """Have the terminal show again what is typed, if a debugger has ended before it could see to that."""
+        with contextlib.suppress(OSError, termios.error):  # there is none, or it is another's now
+            if self.terminal is not None and os.tcgetpgrp(0) == os.getpgrp():
+                termios.tcsetattr(0, termios.TCSANOW, self.terminal)
+
     def _close_connections(self) -> None:
         for descriptor in self.connections:
             os.close(descriptor)
@@ -524,6 +542,7 @@ class Launcher:
         self.part_with_spare()
         self.part_with_watcher()
         _end(self.child)
+        self.restore_terminal()
         self._close_connections()
         for each in self.sockets:
             os.close(each["descriptor"])
@@ -542,6 +561,19 @@ def _has_terminal() -> bool:
         return os.isatty(0)
     except OSError:
         return False
+
+
+def _terminal_settings() -> list[Any] | None:
+    try:
+        return termios.tcgetattr(0)
+    except (OSError, termios.error):  # there is none
+        return None
+
+
+def _is_another(before: Message, now: Message) -> bool:
+    """Whether a boot has changed what imports go by in another way than the one before."""
+    new_signs = any(set(now["signs"][what]) - set(before["signs"][what]) for what in now["signs"])
+    return new_signs or bool(now["changed"] != before["changed"])
 
 
 def _is_readable(parcels: Parcels) -> bool:

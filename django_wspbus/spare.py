@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from importlib.machinery import ModuleSpec
 from types import FrameType
 from typing import Any
@@ -43,7 +43,8 @@ class Spare:
 
         If it is not, ``unfit`` names the modules that another one has to do without.
         """
-        trap = _Trap()
+        readers = {name for name, origin in self.modules if name in self._known and self._reads(origin)}
+        trap = _Trap(readers)
         sys.meta_path.insert(0, trap)
         settings = os.environ.get(SETTINGS)
         os.environ[SETTINGS] = TRAP
@@ -119,19 +120,24 @@ class Spare:
 
     def _find_readers_of_environment(self) -> None:
         """Find the modules that may have read what the project sets in the environment first."""
-        if not self.changed:
-            return
-        quoted = [f"{mark}{name}{mark}".encode() for name in self.changed for mark in ("'", '"')]
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if not isinstance(file, str) or not is_library_file(file):
-                continue
-            with open(file, "rb") as source:
-                text = source.read()
-            if (b"environ" in text or b"getenv" in text) and any(each in text for each in quoted):
-                if name in self._known:  # others cannot do without it
+            if isinstance(file, str) and is_library_file(file) and self._reads(file):
+                if name in self._known:  # it was there before all others
                     self.why = f"{name} may read what the project sets in the environment"
                 self._note_unfit(name)
+
+    def _reads(self, file: str) -> bool:
+        """Whether a file has the name of a variable that the project sets, and may look for it."""
+        if not self.changed:
+            return False
+        try:
+            with open(file, "rb") as source:
+                text = source.read()
+        except OSError:  # built in, or gone
+            return False
+        quoted = (f"{mark}{name}{mark}".encode() for name in self.changed for mark in ("'", '"'))
+        return (b"environ" in text or b"getenv" in text) and any(each in text for each in quoted)
 
     def _files(self) -> set[str]:
         files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
@@ -141,13 +147,17 @@ class Spare:
 class _Trap:
     """Notices that a module reads the settings as it is imported, whatever it does about their absence."""
 
-    def __init__(self) -> None:
+    def __init__(self, forbidden: Container[str]) -> None:
+        self.forbidden = forbidden
+        """What is not to be imported: who does is as unfit."""
         self.chain: list[str] = []
         """The modules that were being imported, each by the one before."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name == TRAP:
+        if name == TRAP or name in self.forbidden:
             self.chain += _modules_of(frame for frame, _ in traceback.walk_stack(None))
+        if name in self.forbidden:
+            raise ModuleNotFoundError(f"{name} is not to be imported by a spare.", name=name)
         return None
 
 

@@ -84,10 +84,12 @@ def test_the_modules_of_a_package_that_fails_are_unfit_although_others_have_impo
     assert "package" in prepare(listed)[1]
 
 
-def test_a_variable_that_is_read_by_what_others_import_leaves_no_spare(prepare):
+def test_who_imports_what_reads_a_variable_is_unfit_and_if_it_was_there_before_there_is_no_spare(prepare):
     sources = {"top": "import reads", "reads": "import os\nos.environ.get('SHOP')"}
-    is_good, unfit, _, why = prepare(sources, changed=["SHOP"], unfit=["reads"])
-    assert (is_good, unfit) == (False, ["reads"])
+    assert prepare(sources, changed=["SHOP"], unfit=["reads"])[:2] == [False, ["reads", "top"]]
+    assert prepare(sources, changed=["SHOP"], unfit=["reads", "top"])[0]
+    is_good, _, _, why = prepare(sources, changed=["SHOP"], unfit=["reads"], before="import reads")
+    assert not is_good
     assert why == "reads may read what the project sets in the environment"
 
 

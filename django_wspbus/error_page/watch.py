@@ -108,6 +108,10 @@ class FileWatch:
 
     def _look_into(self, root: str, folders: dict[str, int], snapshot: Snapshot) -> None:
         start = len(root.rstrip("/")) + 1
+        if root not in self._deep:  # what is installed is a folder in such a one
+            for path in folders_in(root):
+                if any(glob.fullmatch(path, start) for glob in self._globs[root]):
+                    snapshot[path] = ()
         for folder, entries in walk(root, root in self._deep):
             if folder != root:
                 folders[folder] = inode_of(folder)
@@ -154,6 +158,14 @@ def walk(root: str, is_deep: bool) -> Iterator[tuple[str, list[str]]]:
         if folder == root or os.path.join(folder, "pyvenv.cfg") not in files:
             yield folder, files
             folders += below
+
+
+def folders_in(root: str) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            return [entry.path for entry in entries if entry.is_dir() and not is_foreign(entry.name)]
+    except (OSError, ValueError):  # not there, or no path at all
+        return []
 
 
 def is_foreign(name: str) -> bool:

@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,8 @@ from ..plugin import Plugin
 from ..wspbus import Bus
 
 RELAUNCH = 3
+PATIENCE = 1.0
+"""Seconds that threads of the project have to end, once all listeners have run."""
 
 
 @dataclass(slots=True)
@@ -179,6 +183,24 @@ class Relaunch(Plugin):
         self._serves = False
 
     stop.priority = 0  # type: ignore[attr-defined]
+
+    def exit(self) -> None:
+        """See to it that threads of the project that do not end do not hold up the next start for long."""
+        if self.bus.execv:
+            timer = threading.Timer(PATIENCE, self._leave_them)
+            timer.daemon = True
+            timer.start()
+
+    exit.priority = 100  # type: ignore[attr-defined]
+
+    def _leave_them(self) -> None:
+        here = (threading.main_thread(), threading.current_thread())
+        names = [each.name for each in threading.enumerate() if each not in here and not each.daemon]
+        with contextlib.suppress(Exception):  # closed
+            sys.stderr.write(f"Not waited for, threads that do not end: {', '.join(names)}.\n")
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(RELAUNCH)
 
     def execv(self) -> None:
         raise SystemExit(RELAUNCH)

@@ -180,7 +180,7 @@ class Child:
         self.process = WorkerProcess(self.settings, self.site, self.pair, self.signs[worker.age])
         if "patience" in self.start:
             worker.cfg.set("graceful_timeout", self.start["patience"])
-        if self.settings.autoreload:
+        if "patience" in self.start:
             self.process.reload_on_change(
                 since=self.start.get("since", self.since),
                 seen=self.start.get("seen", {}),

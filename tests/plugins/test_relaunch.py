@@ -130,7 +130,8 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     site.plugin.autoreload(["shop/views.py"], {"a": "digest"}, {"a": 1})
     site.bus.wait_for(lambda: site.bus.execv, DEADLINE)  # it is for the main thread to do
     told = hear(pair[0], "relaunching")
-    assert told == [{"seen": {"a": "digest"}, "repeats": {"a": 1}}, {"relaunching": ["shop/views.py"]}]
+    assert told[0] == {"seen": {"a": "digest"}, "repeats": {"a": 1}}
+    assert told[-1] == {"relaunching": ["shop/views.py"]}
     assert site.parted == []
     with pytest.raises(SystemExit) as leaving:
         site.plugin.execv()
