@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ class Parcels:
         self._socket = sock
         self._received = b""
         self._descriptors: list[int] = []
+        self._lock = threading.Lock()  # several threads may have something to send
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -35,10 +37,12 @@ class Parcels:
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
         """Send a message; the receiver gets copies of the descriptors. An absent receiver is an OSError."""
         descriptors = list(descriptors)
-        for first in range(0, len(descriptors), MOST):
-            # A blank before a line of JSON means nothing.
-            socket.send_fds(self._socket, [b" "], descriptors[first : first + MOST])
-        self._socket.sendall(json.dumps({**message, "descriptors": len(descriptors)}).encode() + b"\n")
+        line = json.dumps({**message, "descriptors": len(descriptors)}).encode() + b"\n"
+        with self._lock:
+            for first in range(0, len(descriptors), MOST):
+                # A blank before a line of JSON means nothing.
+                socket.send_fds(self._socket, [b" "], descriptors[first : first + MOST])
+            self._socket.sendall(line)
 
     def receive(self) -> list[tuple[Message, list[int]]] | None:
         """Wait for messages, return what came, each with its descriptors; None once the other end is gone."""
