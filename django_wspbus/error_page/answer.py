@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -12,6 +13,9 @@ from .request import Request
 
 WAIT = "/__wspbus_wait__"
 """A request for this path is answered in full when the program ends."""
+
+RETRY = "/__wspbus_retry__"
+"""A POST to this path has the site started again: what is wrong may be elsewhere than in its files."""
 
 HEADER = "X-Wspbus-Wait"
 AGAIN = b"again\n"
@@ -41,8 +45,9 @@ class Report:
 class Answers:
     """Makes answers out of a report, and keeps them."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, retry: Callable[[], None] = lambda: None) -> None:
         self._report = report
+        self._retry = retry
         self._bodies: dict[tuple[str, bool], bytes] = {}
         # Those that wait for another program, of an earlier error, need not wait any longer.
         self._wait = f"{WAIT}?{os.getpid()}-{time.time_ns()}"
@@ -55,6 +60,10 @@ class Answers:
         """Return an answer, of a held one the beginning; ``request`` is None if none could be read."""
         if request is None:
             return _answer(status, "text", f"{HTTPStatus(status).phrase}\n".encode())
+        if request.target == RETRY:
+            if request.method == "POST":
+                self._retry()
+            return _answer(303, "text", b"", request.method, [f"Location: {request.origin()}"])
         if request.target.partition("?")[0] == WAIT:
             body = b"" if self.holds(request) else AGAIN
             return _answer(200, "text", body, request.method, [f"{HEADER}: 1"], has_length=False)
@@ -79,7 +88,7 @@ class Answers:
 
         script = html.renewal(self._wait, HEADER, is_of_get)
         if report.is_public:
-            return html.page(report.title, report.text, report.root, script)
+            return html.page(report.title, report.text, report.root, script, RETRY)
         return html.closed_page(CLOSED, script)
 
 

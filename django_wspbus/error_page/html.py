@@ -64,6 +64,8 @@ code { display: block; width: max-content; min-width: 100%; font: inherit; }
 .source .failed::before, .source .caret { color: var(--red); }
 .prose code { width: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .text .own { color: var(--own); font-weight: 600; }
+button { font: inherit; color: var(--own); background: none; border: 0; padding: 0; cursor: pointer;
+  text-decoration: underline; }
 footer { padding-top: 1.5rem; padding-bottom: 2.5rem; color: var(--faint); font-size: .9rem; }
 @media (max-width: 40rem) { header, main, footer { padding-left: .75rem; padding-right: .75rem; }
   header { padding-top: 1.25rem; } pre { font-size: .78rem; }
@@ -98,10 +100,16 @@ SCRIPT = Template("""
 """)
 
 RENEWAL = "This page renews itself once a file of the project changes."
+RETRIAL = Template("""</p>
+<form method="post" action="$retry"><p>If the cause is elsewhere: <button>start it again</button></p></form>
+<p>""")
 
 
-def page(title: str, text: str, root: str, script: str) -> str:
-    """Return the page of an error of the project at ``root``; ``text`` may be a traceback, or words."""
+def page(title: str, text: str, root: str, script: str, retry: str) -> str:
+    """Return the page of an error of the project at ``root``; ``text`` may be a traceback, or words.
+
+    ``retry``: where a POST has the site started again.
+    """
     kind, message = _split(title)
     heading = [f'<p class="kind">{escape(kind)}</p>'] if kind else []
     heading.append(f"<h1>{escape(message)}</h1>")
@@ -119,7 +127,7 @@ def page(title: str, text: str, root: str, script: str) -> str:
         style=STYLE,
         heading="\n".join(heading),
         content="\n".join(content),
-        footer=RENEWAL,
+        footer=f"{RENEWAL}{RETRIAL.substitute(retry=escape(retry))}",
         script=script,
     )
 

@@ -115,7 +115,8 @@ class Program:
             root = message["root"] or os.getcwd()
         except FileNotFoundError:
             root = None
-        answers = Answers(Report(title, text, message["debug"], root or "/"))
+        report = Report(title, text, message["debug"], root or "/")
+        answers = Answers(report, lambda: signal.raise_signal(RETRY))
         paths = [os.path.join(root or "/", path) for path in (*watch["files"], *mentioned(text))]
         files = FileWatch(paths, watch["dirs"], root)
         changed, self._seen = files.since(message["since"], message["seen"])

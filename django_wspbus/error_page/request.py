@@ -9,6 +9,7 @@ LONGEST_HEAD = 65536
 """Bytes that the first line and the headers may have."""
 
 REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP/1\.\d", re.ASCII)
+ORIGIN = re.compile(r"https?://[^/]+(/[!-~]*)", re.ASCII)
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 # What no first line has: a TLS client sends such bytes, and no line's end that could be waited for.
 CONTROL = re.compile(rb"[^\r\n]*?[\0-\x08\x0b\x0c\x0e-\x1f]")
@@ -33,6 +34,11 @@ class Request:
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
             return body.endswith(b"\r\n0\r\n\r\n") or body == b"0\r\n\r\n"
         return len(body) >= int(self.headers.get("content-length", "0"))
+
+    def origin(self) -> str:
+        """Return the path of the page that has led to this request, ``/`` if it is not told."""
+        match = ORIGIN.fullmatch(self.headers.get("referer", ""))
+        return match[1] if match else "/"
 
     def preferred(self) -> str:
         """Return which of ``html``, ``json`` and ``text`` the client gets.

@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
 
 def shown(title, text, root="/nowhere"):
-    return Page(page(title, text, str(root), "")).texts
+    return Page(page(title, text, str(root), "", "/again")).texts
 
 
 @pytest.fixture
@@ -141,13 +141,15 @@ def test_a_traceback_without_files_is_one():
 
 
 def test_what_an_error_quotes_is_escaped():
-    source = page('E: "<script>alert(1)</script>', 'File "<b>"\n</pre><script>', "/", "")
+    source = page('E: "<script>alert(1)</script>', 'File "<b>"\n</pre><script>', "/", "", "/again")
     assert source.count("<script>") == 1  # the page's own
     assert "&lt;script&gt;" in source
 
 
 def test_without_scripts_the_page_is_loaded_anew_every_two_seconds():
-    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page("E: x", "", "/", "")
+    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page(
+        "E: x", "", "/", "", "/again"
+    )
     assert "A &amp; B" in closed_page("A & B", "")
 
 
@@ -181,7 +183,7 @@ def test_words_of_any_kind_make_a_page():
         "<b>",
     ]
     pages = {
-        page("".join(source.choices(pieces, k=3)), "".join(source.choices(pieces, k=12)), "/", "")
+        page("".join(source.choices(pieces, k=3)), "".join(source.choices(pieces, k=12)), "/", "", "/again")
         for _ in range(500)
     }
     assert len(pages) == 500

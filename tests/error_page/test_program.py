@@ -446,6 +446,18 @@ def write_until(stop, path):
             break
 
 
+def test_the_page_has_a_button_that_has_the_site_started_again(page):
+    page.serve()
+    _, body = page.fetch(Accept="text/html")
+    path = re.search(r'<form method="post" action="([^"]+)">', body)[1]
+    assert page.fetch(path=path)[0].status == 303  # whatever fetches links ahead of time
+    assert page.process.poll() is None
+    response, _ = page.fetch("POST", path, "", Referer=f"http://127.0.0.1:{page.port}/books/?page=2")
+    assert (response.status, response.getheader("Location")) == (303, "/books/?page=2")
+    assert page.message()[0] == {"changed": [], "seen": {}}
+    assert page.wait() == 3
+
+
 def test_told_to_try_again_it_ends_as_if_something_had_changed(page):
     page.serve()
     page.fetch()
