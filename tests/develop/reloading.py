@@ -20,7 +20,7 @@ from tests.projects import GUNICORN, SETTINGS, THREADED, Project
 from tests.servers.conftest import ask
 from tests.servers.load import await_that
 
-both_ways = pytest.mark.parametrize("spare", [True, False], ids=["spare", "no spare"])
+both_ways = pytest.mark.parametrize("spare", [True, False], ids=["warm", "cold"])
 both_servers = pytest.mark.parametrize("server", [THREADED, GUNICORN], ids=["threaded", "gunicorn"])
 
 VIEWS = """\

@@ -73,7 +73,6 @@ def test_no_save_is_lost_whenever_it_comes(development, server, spare):
                 time.sleep(chance.uniform(0, 0.3))
             # What was caught half written may have been shown as an error meanwhile.
             await_that(lambda version=version: f'"version": {version}}}' in status_and_body(served))
-        served.expect_no_reload(lambda: time.sleep(0.3))
 
 
 @both_ways
