@@ -18,7 +18,7 @@ import socket
 import sys
 import traceback
 import types
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from . import libraries, spare
 from .inheritance import LAUNCHED, Inheritance
@@ -111,6 +111,8 @@ def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         execute(message["command"])
     except BaseException as error:
@@ -122,6 +124,12 @@ def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
     if status == RELAUNCH:
         leave_at_once.append(status)
     raise SystemExit(status)
+
+
+def interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Do what Python does at Ctrl-C, but only once: the terminal tells of it, and then the launcher, too."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def execute(command: list[str]) -> None:

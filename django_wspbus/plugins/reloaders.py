@@ -43,7 +43,7 @@ class Snapshot:
     def take(self) -> None:
         """Look for files anew, but not in folders; those known before keep the signature that they had."""
         self.modules = len(sys.modules)
-        for path in set(self.reloader.watched_files(include_globs=False)):
+        for path in watched(self.reloader, include_globs=False):
             if path not in self.files:
                 self.files[path] = signature(path)
 
@@ -76,6 +76,16 @@ class Snapshot:
                     if any(compile_glob(pattern).fullmatch(name) for pattern in patterns):
                         self.files[path] = signature(path)
                         yield path
+
+
+def watched(reloader: BaseReloader, include_globs: bool = True) -> set[Path]:
+    """Return the files that a reloader is to watch.
+
+    Django keeps the list of modules' files, and for good without one that was not there at the moment:
+    many an editor moves a file away before it writes another.
+    """
+    modules = {Path(os.path.realpath(file)) for file in libraries.project_files()}
+    return modules.union(reloader.watched_files(include_globs=include_globs))
 
 
 def signature(path: Path) -> Signature | None:
@@ -121,7 +131,7 @@ def changed_since(reloader: BaseReloader, moment: int) -> dict[Path, str]:
     """
     moment -= COARSENESS
     changed = {Path(file): "" for file in libraries.project_files() if not os.path.exists(file)}
-    for path in set(reloader.watched_files()):
+    for path in watched(reloader):
         try:
             status = path.stat()
         except OSError:
@@ -146,7 +156,7 @@ def forget_bytecode(reloader: BaseReloader) -> None:
     Python takes it to be that of a file with the same size and the same second of its change.
     """
     now = time.time()
-    for path in set(reloader.watched_files()):
+    for path in watched(reloader):
         with contextlib.suppress(OSError, ValueError, NotImplementedError):  # gone; no module; no cache
             if path.suffix == ".py" and now - path.stat().st_mtime < FRESH:
                 os.unlink(importlib.util.cache_from_source(str(path)))
@@ -156,7 +166,7 @@ def newest_change(reloader: BaseReloader) -> tuple[int, int]:
     """Return how many of the watched files have changed within a second, and when the last has (time_ns)."""
     now = time.time_ns()
     times = []
-    for path in set(reloader.watched_files()):
+    for path in watched(reloader):
         try:
             status = path.stat()
         except OSError:

@@ -104,9 +104,12 @@ def test_a_site_that_does_not_take_it_is_told(error, reloader, run, tmp_path, ca
         time.sleep(0.01)
 
 
-def test_what_was_seen_is_no_change_and_what_repeats_is_one_no_more(reloader, run, tmp_path, caplog):
+def test_what_was_seen_is_no_change_and_what_repeats_is_one_no_more(
+    reloader, run, tmp_path, caplog, monkeypatch
+):
     from django_wspbus.plugins.reloaders import digest
 
+    monkeypatch.setattr("django_wspbus.libraries.project_files", list)  # those of the tests
     files = [tmp_path / name for name in ("seen.py", "often.py", "oftener.py")]
     for path in files:
         path.touch()

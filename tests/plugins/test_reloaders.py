@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from django.utils.autoreload import BaseReloader
 
 from django_wspbus.plugins import reloaders
-from django_wspbus.plugins.reloaders import Snapshot
+from django_wspbus.plugins.reloaders import PollingReloader, Snapshot, changed_since
 
 
 class Few(BaseReloader):
@@ -99,3 +101,20 @@ def test_a_polling_reloader_stops_at_once(file):
     began = time.monotonic()
     assert next(ticker, "ended") == "ended"
     assert time.monotonic() - began < 0.9
+
+
+def test_a_module_whose_file_was_away_for_a_moment_is_watched(tmp_path, monkeypatch):
+    file = tmp_path / "moved_away_once.py"
+    file.write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("moved_away_once")
+    try:
+        file.rename(tmp_path / "away")
+        reloader = PollingReloader()
+        snapshot = Snapshot(reloader)
+        snapshot.take()
+        (tmp_path / "away").rename(file)
+        assert file in snapshot.changes()
+        assert file in changed_since(reloader, time.time_ns() - 10**9)
+    finally:
+        del sys.modules["moved_away_once"]
