@@ -16,7 +16,7 @@ from tests.projects import THREADED, reason_of
 from tests.servers.conftest import address_of
 from tests.servers.load import Shop, await_that
 
-from .broken import BREAKS, Mending, await_error, await_fixed, develop, look, told
+from .broken import BREAKS, Mending, await_error, await_fixed, develop, look, told, without_spare
 
 MODULE = ("-m", "django_wspbus", "runbus")
 
@@ -26,7 +26,7 @@ def shop(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     shop = Shop(folder)
-    develop(shop)
+    without_spare(shop)
     return shop
 
 
@@ -37,7 +37,7 @@ def free_port():
 
 
 def bind(shop, address):
-    develop(shop, {**THREADED, "BIND": address})
+    without_spare(shop, {**THREADED, "BIND": address})
 
 
 def run(shop, *arguments):

@@ -18,7 +18,7 @@ from tests.servers.conftest import address_of, is_free
 from tests.servers.load import Shop, addresses_of, await_that
 from tests.servers.test_passed_sockets import PASS
 
-from .broken import BREAKS, Mending, await_error, await_fixed, develop, never_refused
+from .broken import BREAKS, Mending, await_error, await_fixed, never_refused, without_spare
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def shop(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     shop = Shop(folder)
-    develop(shop)
+    without_spare(shop)
     return shop
 
 

@@ -50,7 +50,7 @@ def shop(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     shop = Shop(folder)
-    develop(shop)
+    without_spare(shop)
     return shop
 
 
@@ -156,6 +156,7 @@ def start():
 
 
 def test_without_the_spare_that_was_killed_the_next_site_is_started_all_the_same(shop):
+    develop(shop)
     with shop.serve() as site:
         spare = spare_of(site)
         spare.kill()
@@ -169,6 +170,7 @@ def test_without_the_spare_that_was_killed_the_next_site_is_started_all_the_same
 
 @pytest.mark.parametrize("shows", ["site", "page", "boot"])
 def test_when_it_is_killed_all_that_it_has_started_ends(shop, shows):
+    develop(shop)
     with shop.serve() as site:
         address_of(site)
         spare_of(site)
@@ -190,6 +192,7 @@ def test_when_it_is_killed_all_that_it_has_started_ends(shop, shows):
 @pytest.mark.parametrize("shows", ["site", "page"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_0(shop, number, shows):
+    develop(shop)
     with shop.serve() as site:
         address = address_of(site)
         spare_of(site)
@@ -215,6 +218,7 @@ def test_a_signal_to_the_site_alone_ends_all_with_0(shop, number, age):
 
 @pytest.mark.parametrize("shows", ["site", "page"])
 def test_control_c_ends_it_with_0_and_without_a_traceback(shop, shows):
+    develop(shop)
     with Terminal(shop) as site:
         address_of(site)
         spare_of(site)

@@ -39,7 +39,7 @@ except Exception:
     "lib_environ": "MODE = os.environ.get('SHOP_MODE')\n",
     "lib_of_environ": "from lib_environ import MODE\n",
     "lib_over_that": "import lib_of_environ\nimport lib_guarded\n",
-    "lib_variable": "os.environ['LIBRARY'] = 'was here'\n",
+    "lib_variable": "os.environ['SHOP_LIBRARY'] = 'was here'\n",
 }
 
 SEEN = {"lib_settings.DEBUG": True, "lib_guarded.DEBUG": True, "lib_of_environ.MODE": "of the project"}

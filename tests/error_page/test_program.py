@@ -23,15 +23,11 @@ import psutil
 import pytest
 
 from django_wspbus.error_page.program import MOST_CONNECTIONS
+from django_wspbus.launcher import START
 from django_wspbus.parcels import Parcels
 from tests.processes import DEADLINE, ROOT
 
-PROGRAM = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from django_wspbus.error_page import main
-main(int(sys.argv[2]))
-"""
+PROGRAM = START.format(module="error_page", argument="int(sys.argv[2])")
 POLLING = "import sys; sys.modules['inotify_simple'] = None"
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
