@@ -200,19 +200,16 @@ class SiteProcess:
         self.sockets.is_lent = True
         self.children.outlive_restarts = False
         self.children.patience = PATIENCE + LEEWAY
-        told = {
-            "since": launch.since,
-            "seen": launch.seen,
-            "repeats": launch.repeats,
-            "announces": launch.launches == 1,
-        }
-        self.children.told = {**told, "patience": PATIENCE}
+        told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
+        is_first, is_worker = launch.launches == 1, any(server.in_process for server in self.servers)
+        # Each worker has a reloader; that it is there is said once.
+        self.children.told = {**told, "announces": is_first and not is_worker, "patience": PATIENCE}
         for server in self.servers:
             server.patience = PATIENCE
             server.heir = launch
         self.plugins.remove(self.handover)
         self.swap.restarts = False
-        options = settings.autoreload if isinstance(settings.autoreload, Mapping) else {}
+        autoreload = settings.autoreload or conf.Autoreload(spare=False)
         self.plugins.append(
             Relaunch(
                 self.bus,
@@ -221,18 +218,18 @@ class SiteProcess:
                 held=self.sockets.held,
                 part=self._part_with_launcher,
                 watched={
-                    "files": list(map(str, options.get("EXTRA_FILES", ()))),
-                    "dirs": [(str(folder), glob) for folder, glob in options.get("EXTRA_DIRS", {}).items()],
+                    "files": list(map(str, autoreload.extra_files)),
+                    "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
                 },
                 resuming={server.settings.alias for server in self.servers if server.in_process},
-                has_spare=bool(settings.autoreload) and options.get("SPARE", True),
+                has_spare=autoreload.spare,
                 debug=conf.debug(),
             )
         )
-        if not settings.autoreload:  # an edit has turned it off, and another may turn it on again
+        if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
             self.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
-        if any(server.in_process for server in self.servers):
-            self.plugins.append(Autoreloader.of(self.bus, settings.autoreload, **told))
+        if is_worker:
+            self.plugins.append(Autoreloader.of(self.bus, autoreload, announces=is_first, **told))
 
     def _part_with_launcher(self) -> None:
         """The site exits for good: who still waits for an answer is the matter of this process alone."""

@@ -55,11 +55,20 @@ class Daemonize:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Autoreload:
+    """AUTORELOAD, where it is on."""
+
+    extra_files: tuple[Path, ...] = ()
+    extra_dirs: Mapping[Path, str] = field(default_factory=lambda: MappingProxyType({}))
+    spare: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The setting WSPBUS, with every default filled in."""
 
     servers: Mapping[str, ServerSettings]
-    autoreload: bool | Mapping[str, Any]
+    autoreload: Autoreload | None = None
     signals: Mapping[str, str | None] = field(default_factory=dict)
     daemonize: Daemonize | None = None
     pidfile: Path | None = None
@@ -142,10 +151,20 @@ def _typed(values: dict[str, Any]) -> Settings:
     )
     if values["daemonize"] is not None:
         values["daemonize"] = Daemonize(**values["daemonize"])
-    if not isinstance(values["autoreload"], bool):
-        values["autoreload"] = _frozen(values["autoreload"])
+    said = values["autoreload"]
+    values["autoreload"] = None if said is False else _autoreload({} if said is True else said)
     values["signals"] = _frozen(values["signals"])
     return Settings(**values)
+
+
+def _autoreload(values: Mapping[str, Any]) -> Autoreload:
+    return Autoreload(
+        extra_files=tuple(map(Path, values.get("EXTRA_FILES", ()))),
+        extra_dirs=MappingProxyType(
+            {Path(folder): glob for folder, glob in values.get("EXTRA_DIRS", {}).items()}
+        ),
+        spare=values.get("SPARE", True),
+    )
 
 
 def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,11 +22,7 @@ from types import FrameType, TracebackType
 
 from . import libraries, spare
 from .inheritance import LAUNCHED, Inheritance
-from .parcels import Message, Parcels
-
-RELAUNCH = 3
-"""The status of a child that is to be started again; django.utils.autoreload has the same."""
-
+from .parcels import RELAUNCH, Message, Parcels
 
 INTERRUPTED = 128 + signal.SIGINT
 

@@ -11,6 +11,9 @@ from typing import Any
 
 Message = dict[str, Any]
 
+RELAUNCH = 3
+"""The status of a process that the launcher is to start again; django.utils.autoreload has the same."""
+
 MOST = 200
 """Descriptors at once: the kernel takes up to 253 (SCM_MAX_FD)."""
 

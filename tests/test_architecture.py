@@ -17,8 +17,8 @@ NAME = PACKAGE.name
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
     ["wspbus", "servers.address", "problems", "inheritance", "parcels", "libraries"],
-    ["plugin", "link", "validation", "doubts", "launcher", "error_page.*"],
-    ["conf", "site", "spare", "error_page"],
+    ["plugin", "link", "validation", "doubts", "launcher.*", "error_page.*"],
+    ["conf", "site", "spare", "launcher", "error_page"],
     ["process", "launched"],
     ["plugins.*"],
     ["application"],

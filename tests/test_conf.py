@@ -42,7 +42,7 @@ def test_a_site_without_the_setting_has_every_default(settings):
                 options={},
             )
         },
-        autoreload=False,
+        autoreload=None,
         signals={},
         daemonize=None,
         pidfile=None,
@@ -67,7 +67,7 @@ def test_debug_chooses_the_server_that_nobody_named(settings, wspbus, debug, bac
         settings.WSPBUS = wspbus
     settings.DEBUG = debug
     assert [each.backend for each in conf.get().servers.values()] == [backend]
-    assert conf.get().autoreload is debug
+    assert (conf.get().autoreload is not None) is debug
 
 
 def test_servers_that_are_named_and_empty_are_an_error(wspbus):
@@ -104,11 +104,11 @@ def test_nothing_of_it_can_be_changed(wspbus):
     )
     settings = conf.get()
     default, plugin = settings.servers["default"], settings.plugins[0]
-    objects = (settings, default, plugin, default.bind[0])
+    objects = (settings, default, plugin, settings.autoreload, default.bind[0])
     for each in objects:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(each, dataclasses.fields(each)[0].name, None)
-    mappings = (settings.servers, settings.signals, settings.autoreload)
+    mappings = (settings.servers, settings.signals, settings.autoreload.extra_dirs)
     for mapping in (*mappings, default.mounts, default.options, plugin.options):
         with pytest.raises(TypeError):
             mapping["key"] = "value"
@@ -146,7 +146,7 @@ def test_they_are_forgotten_when_debug_changes(settings):
     del settings.WSPBUS
     for debug in (True, False, True):
         settings.DEBUG = debug
-        assert conf.get().autoreload is debug
+        assert (conf.get().autoreload is not None) is debug
 
 
 def test_they_are_kept_when_another_setting_changes(wspbus, settings):
@@ -248,3 +248,20 @@ def test_what_logging_speaks_of(monkeypatch):
         monkeypatch.setattr(conf, "django_settings", SimpleNamespace(LOGGING=logging))
         assert conf.logging_names("shop") is speaks
         assert not conf.logging_names("django_wspbus")
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (False, None),
+        (True, conf.Autoreload()),
+        ({}, conf.Autoreload()),
+        (
+            {"EXTRA_FILES": ["a.md"], "EXTRA_DIRS": {"texts": "*.md"}, "SPARE": False},
+            conf.Autoreload(extra_files=(Path("a.md"),), extra_dirs={Path("texts"): "*.md"}, spare=False),
+        ),
+    ],
+)
+def test_a_dict_turns_autoreload_on_whatever_it_holds(wspbus, said, read):
+    wspbus(AUTORELOAD=said)
+    assert conf.get().autoreload == read

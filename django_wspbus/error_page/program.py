@@ -18,14 +18,11 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
-from ..parcels import Parcels
+from ..parcels import RELAUNCH, Parcels
 from .answer import AGAIN, Answers, Report
 from .connection import Connection, States
 from .place import mentioned
 from .watch import FileWatch
-
-CHANGED = 3
-"""The exit status that says so."""
 
 RETRY = signal.SIGUSR2
 """Has it end as if a file had changed."""
@@ -204,7 +201,7 @@ class Program:
                 connection.expire(now)
                 self._follow(connection)
         if self._end is not None and (is_over or all(each.is_done for each in self._connections)):
-            self._status = CHANGED
+            self._status = RELAUNCH
 
     # Its end
 

@@ -15,6 +15,7 @@ from typing import Any
 from django.utils import autoreload
 from django.utils.translation import get_language
 
+from ..conf import Autoreload
 from ..plugin import Plugin
 from ..site import SiteUnreachable
 from ..wspbus import Bus
@@ -51,8 +52,8 @@ class Autoreloader(Plugin):
         self,
         bus: Bus,
         *,
-        extra_files: Iterable[str | Path] = (),
-        extra_dirs: Mapping[str | Path, str] = MappingProxyType({}),
+        extra_files: Iterable[Path] = (),
+        extra_dirs: Mapping[Path, str] = MappingProxyType({}),
         since: int | None = None,
         seen: Mapping[str, str] = MappingProxyType({}),
         repeats: Mapping[str, int] = MappingProxyType({}),
@@ -74,11 +75,10 @@ class Autoreloader(Plugin):
         self._found: dict[Path, str] = {}
 
     @classmethod
-    def of(cls, bus: Bus, settings: bool | Mapping[str, Any], **told: Any) -> Autoreloader:
-        """Make one of the setting AUTORELOAD."""
-        options = settings if isinstance(settings, Mapping) else {}
-        files, dirs = options.get("EXTRA_FILES", ()), options.get("EXTRA_DIRS", {})
-        return cls(bus, extra_files=files, extra_dirs=dirs, **told)
+    def of(cls, bus: Bus, settings: Autoreload | None, **told: Any) -> Autoreloader:
+        """Make one of the setting AUTORELOAD; None: an edit has turned it off while the site reloads."""
+        settings = settings or Autoreload()
+        return cls(bus, extra_files=settings.extra_files, extra_dirs=settings.extra_dirs, **told)
 
     def start(self) -> None:
         if self._thread is None:
@@ -145,7 +145,7 @@ class Autoreloader(Plugin):
 
     def _extend(self, sender: autoreload.BaseReloader, **kwargs: Any) -> None:
         for file in self.extra_files:
-            sender.extra_files.add(Path(file).absolute())
+            sender.extra_files.add(file.absolute())
         for folder, glob in self.extra_dirs.items():
             sender.watch_dir(folder, glob)
 
@@ -204,7 +204,8 @@ class Autoreloader(Plugin):
 
     def _wait_for_debugger(self, changed: list[str]) -> None:
         if holds_terminal():
-            self.bus.log(f"Changed: {', '.join(changed)}. Starting again once the debugger has ended.")
+            told = f"Changed: {', '.join(changed)}. Starting again once the debugger has ended."
+            self.bus.log(told, level=30)  # or who has saved would wait for it
             while holds_terminal() and not self._stopping.wait(HELD):
                 pass
 

@@ -18,11 +18,10 @@ from typing import Any
 from .. import doubts, libraries
 from ..inheritance import LAUNCHED
 from ..link import Switchboard
-from ..parcels import Message, Parcels
+from ..parcels import RELAUNCH, Message, Parcels
 from ..plugin import Plugin
 from ..wspbus import Bus
 
-RELAUNCH = 3
 PATIENCE = 1.0
 """Seconds that threads of the project have to end, once all listeners have run."""
 
@@ -131,10 +130,13 @@ class Relaunch(Plugin):
         descriptor = self.launch.parcels.fileno()
         # The kernel would send a signal besides (see `launched`), and the second ends a site at once.
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
-        self.switchboard.watch(descriptor, self._lose_launcher)
+        self.switchboard.watch(descriptor, self._hear_launcher)
 
-    def _lose_launcher(self) -> None:
-        """Exit, as the launcher, which has no more to say once it has started a process, has ended."""
+    def _hear_launcher(self) -> None:
+        """Start again, if the launcher says so; exit, if it has ended."""
+        if self.launch.parcels.receive() is not None:
+            self.bus.defer(self.bus.restart)
+            return
         self.switchboard.forget(self.launch.parcels.fileno())
         self.bus.log("The launcher has ended, and so does the site.")
         self.part()

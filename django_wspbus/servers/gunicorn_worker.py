@@ -83,8 +83,7 @@ class WorkerProcess:
 
     def reload_on_change(self, **told: Any) -> None:
         """Have the site started again when a file changes; ``told``: see `Autoreloader`."""
-        autoreload = self.settings.autoreload
-        Autoreloader.of(bus, autoreload, **told).subscribe()
+        Autoreloader.of(bus, self.settings.autoreload, **told).subscribe()
 
     def boot(self, worker: Worker, application: Any) -> None:
         """Start the bus, and return when requests may be answered, or when the worker is to leave."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,10 @@ def develop(project: Project, server: dict[str, Any] | None = None, **wspbus: An
 
 def without_spare(project: Project, server: dict[str, Any] | None = None) -> None:
     develop(project, server, AUTORELOAD={"SPARE": False})
+
+
+set_up = develop if "TEST_WITH_SPARE" in os.environ else without_spare
+"""For what is no matter of a spare, which costs time; with that variable it is tested with one."""
 
 
 def look(address: str, accept: str = TEXT, path: str = "/version/") -> tuple[int, str]:

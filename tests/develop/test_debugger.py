@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 
 import pytest
 
@@ -63,7 +62,7 @@ def test_a_reload_waits_until_the_debugger_lets_go(development, statement, goes_
         site.wait_for_line("changed, reloading")
         site.press("p 'still ' + 'here'\n")
         site.wait_for_line("still here")
-        time.sleep(0.5)  # more than a reload takes
+        site.wait_for_line(r"Starting again once the debugger has ended\.")
         assert development.notes("site start") == [started]
         site.press(f"p 'and ' + 'now'\n{goes_on}\n")
         served.await_reload()

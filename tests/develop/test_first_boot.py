@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -14,30 +13,15 @@ import pytest
 from tests.processes import DEADLINE
 from tests.projects import THREADED, reason_of
 from tests.servers.conftest import address_of
-from tests.servers.load import Shop, await_that
+from tests.servers.load import await_that
 
-from .broken import BREAKS, Mending, await_error, await_fixed, develop, look, told, without_spare
+from .broken import BREAKS, Mending, await_error, await_fixed, develop, look, set_up, told
 
 MODULE = ("-m", "django_wspbus", "runbus")
 
 
-@pytest.fixture
-def shop(tmp_path):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shop = Shop(folder)
-    without_spare(shop)
-    return shop
-
-
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def bind(shop, address):
-    without_spare(shop, {**THREADED, "BIND": address})
+    set_up(shop, {**THREADED, "BIND": address})
 
 
 def run(shop, *arguments):

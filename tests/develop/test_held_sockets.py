@@ -15,25 +15,10 @@ import pytest
 from tests.processes import DEADLINE
 from tests.projects import GUNICORN, THREADED, reason_of
 from tests.servers.conftest import address_of, is_free
-from tests.servers.load import Shop, addresses_of, await_that
+from tests.servers.load import addresses_of, await_that
 from tests.servers.test_passed_sockets import PASS
 
-from .broken import BREAKS, Mending, await_error, await_fixed, never_refused, without_spare
-
-
-@pytest.fixture
-def shop(tmp_path):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shop = Shop(folder)
-    without_spare(shop)
-    return shop
-
-
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+from .broken import BREAKS, Mending, await_error, await_fixed, never_refused
 
 
 def serve_on(shop, **binds):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import DEADLINE
 from tests.servers.conftest import address_of, is_free
-from tests.servers.load import Load, Shop, attempt, await_that
+from tests.servers.load import Load, attempt, await_that
 from tests.terminals import CONTROL_C, Terminal
 
 from .broken import (
@@ -43,15 +43,6 @@ def fail():
     raise RuntimeError("the stop is broken")
 """
 MOST_MEMORY = 20 << 20
-
-
-@pytest.fixture
-def shop(tmp_path):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shop = Shop(folder)
-    without_spare(shop)
-    return shop
 
 
 def child_of(site):

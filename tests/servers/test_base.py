@@ -59,7 +59,7 @@ def make(**options: Any) -> Server:
     settings = ServerSettings(
         alias="own", backend="a.B", bind=(), application=None, mounts={}, options=options
     )
-    return Server(Bus(), settings, Settings(servers={}, autoreload=False, stop_timeout=20), list)
+    return Server(Bus(), settings, Settings(servers={}, stop_timeout=20), list)
 
 
 def test_what_it_does_not_say_is_what_goes_without_saying() -> None:

@@ -179,7 +179,7 @@ def test_the_hook_that_gunicorn_calls_in_its_master_too_has_no_effect_there() ->
     ours, theirs = socket.socketpair()
     with ours, theirs:
         site = RemoteSite(ours, "master")
-        child = Child({"alias": "shop"}, Settings(servers={"shop": settings()}, autoreload=False), site, ours)
+        child = Child({"alias": "shop"}, Settings(servers={"shop": settings()}), site, ours)
         child.worker_exit(None, None)  # type: ignore[arg-type]
 
         assert child.master == os.getpid()

@@ -76,7 +76,7 @@ class Served:
             mounts={},
             options={} if threading else {"threading": False},
         )
-        site = Settings(servers={"default": self.settings}, autoreload=False, stop_timeout=stop_timeout)
+        site = Settings(servers={"default": self.settings}, stop_timeout=stop_timeout)
         self.sockets = Sockets(self.bus, {"default": (addresses, 20)})
         self.server = ThreadedServer(self.bus, self.settings, site, lambda: self.sockets.bound["default"])
         self.lines: list[str] = []

@@ -286,11 +286,14 @@ def describe(settings: Settings) -> Iterator[str]:
         }
         for key, value in values.items():
             yield f"{conf.setting_path('SERVERS', alias, key)} = {value!r}"
-    daemonize = settings.daemonize
+    autoreload, daemonize = settings.autoreload, settings.daemonize
     others: dict[str, Any] = {
-        "AUTORELOAD": settings.autoreload
-        if isinstance(settings.autoreload, bool)
-        else dict(settings.autoreload),
+        "AUTORELOAD": autoreload is not None
+        and {
+            "EXTRA_FILES": list(map(str, autoreload.extra_files)),
+            "EXTRA_DIRS": {str(folder): glob for folder, glob in autoreload.extra_dirs.items()},
+            "SPARE": autoreload.spare,
+        },
         "SIGNALS": dict(settings.signals),
         "DAEMONIZE": bool(daemonize)
         and {

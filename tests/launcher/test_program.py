@@ -12,11 +12,12 @@ import sys
 import psutil
 import pytest
 
-from django_wspbus import launcher
-from django_wspbus.launcher import Child, Launcher, open_standard_streams
-
-from .processes import ROOT, Running
-from .servers.load import await_that
+from django_wspbus.launcher import program as launcher
+from django_wspbus.launcher.entry import open_standard_streams
+from django_wspbus.launcher.held import Held, unlink
+from django_wspbus.launcher.program import Launcher
+from tests.processes import ROOT, Running
+from tests.servers.load import await_that
 
 START = """\
 import sys
@@ -168,12 +169,11 @@ def held():
         sock.close()
 
 
-def test_sockets_of_which_not_all_came_do_not_take_the_place_of_those_it_has(held):
-    before = held.sockets
-    descriptor = os.dup(before[0]["descriptor"])
-    child = Child("site", None, None, 0)
-    held.on_sockets(child, [{"address": "a", "inode": None}, {"address": "b", "inode": None}], [descriptor])
-    assert held.sockets == before
+def test_sockets_of_which_not_all_came_do_not_take_the_place_of_those_it_has():
+    held = Held([])
+    descriptor = os.dup(0)
+    held.replace([{"address": "a", "inode": None}, {"address": "b", "inode": None}], [descriptor])
+    assert held.sockets == []
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)
 
@@ -189,7 +189,7 @@ def test_what_fails_in_it_is_told_and_does_not_end_it(held, monkeypatch, capsys)
 
     monkeypatch.setattr(launcher, "PAUSE", 0)
     monkeypatch.setattr(held, "turn", turn)
-    monkeypatch.setattr(held, "launch", lambda kind: None)
+    monkeypatch.setattr(held, "launch_site", lambda: None)
     assert held.run() == 7
     assert capsys.readouterr().err.endswith("OSError: no descriptors\n")
 
@@ -197,12 +197,12 @@ def test_what_fails_in_it_is_told_and_does_not_end_it(held, monkeypatch, capsys)
 def test_a_unix_socket_of_somebody_else_is_not_removed(tmp_path):
     path = tmp_path / "site.sock"
     path.touch()
-    launcher._unlink({"address": f"unix:{path}", "inode": [1, 2]})
+    unlink({"address": f"unix:{path}", "inode": [1, 2]})
     assert path.exists()
     status = path.stat()
-    launcher._unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
+    unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
     assert not path.exists()
-    launcher._unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
+    unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
 
 
 def test_with_all_streams_open_the_descriptors_stay_as_they_are():

@@ -1,0 +1,11 @@
+"""The launcher of development: a small process that holds the sockets of a site, and starts it again.
+
+It imports neither Django nor the project, so that there is nothing an edit could break.
+"""
+
+from __future__ import annotations
+
+from .entry import become
+from .program import main
+
+__all__ = ["become", "main"]

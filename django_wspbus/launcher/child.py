@@ -1,0 +1,125 @@
+"""The processes that the launcher starts, and what each of them has told."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..parcels import Message, Parcels
+
+ROOT = str(Path(__file__).parent.parent.parent)
+# The folder of this package comes last: nothing in it is to hide a module of the standard library.
+START = (
+    "import sys; sys.path[:] = [path for path in sys.path if path] + [sys.argv[1]]; "
+    "from django_wspbus.{module} import main; main({argument})"
+)
+
+Kind = Literal["site", "spare", "page", "watch"]
+PROGRAMS: dict[Kind, str] = {
+    "site": "launched",
+    "spare": "launched",
+    "page": "error_page",
+    "watch": "error_page",
+}
+"""A spare is to become a site; what watches a boot is an error page that shows nothing."""
+
+TIME_TO_BOOT = 3.0
+"""Seconds after which a site that has not started is ended if a file changes: it may never start."""
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A process, and what it has told."""
+
+    kind: Kind
+    process: subprocess.Popen[bytes]
+    parcels: Parcels
+    began: int
+    """When, as `time.time_ns`: what is saved later may not be what it has read."""
+    is_warm: bool = False
+    """Whether it was a spare before."""
+    running: bool = False
+    """Whether it has begun to run the command."""
+    handles_signals: bool = False
+    started: bool = False
+    """Whether the site serves, or the spare is fit."""
+    exiting: bool = False
+    relaunching: bool = False
+    ended: int | None = None
+    """The status that it leaves with, as far as it can tell."""
+    report: Message | None = None
+    """Why it has failed; of a page, what it shows."""
+    hears: bool = True
+    boot_ends: float = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
+
+    @property
+    def age(self) -> float:
+        return (time.time_ns() - self.began) / 1e9
+
+    @property
+    def is_booting(self) -> bool:
+        return self.kind == "site" and not self.started
+
+    def become_site(self) -> None:
+        """Begin anew, as the spare that it was."""
+        self.kind = "site"
+        self.is_warm = True
+        self.started = False
+        self.began = time.time_ns()
+        self.boot_ends = time.monotonic() + TIME_TO_BOOT
+
+    def receive(self) -> list[tuple[Message, list[int]]]:
+        """Return the messages that have come, each with its descriptors."""
+        messages = self.parcels.receive()
+        self.hears = messages is not None
+        return messages or []
+
+    def last_words(self) -> list[tuple[Message, list[int]]]:
+        """Return what has not been received yet of a process that has ended."""
+        messages = []
+        while self.hears and _is_readable(self.parcels):
+            messages += self.receive()
+        return messages
+
+    def end(self) -> None:
+        """Kill it, and leave nothing of it."""
+        self.parcels.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def spawn(kind: Kind, options: list[str], passed: Iterable[int]) -> Child:
+    """Start a process with options of the interpreter, and with descriptors that keep their numbers."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        program = START.format(module=PROGRAMS[kind], argument="int(sys.argv[2])")
+        # An interpreter that is just starting would have a lot to say of Ctrl-C: each program lets it in.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen(
+                [sys.executable, *options, "-c", program, ROOT, str(theirs.fileno())],
+                pass_fds=[theirs.fileno(), *passed],
+                env={**os.environ, "RUN_MAIN": "true"},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return Child(kind, process, Parcels(ours), time.time_ns())
+
+
+def how_ended(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+
+def _is_readable(source: Any) -> bool:
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,67 @@
+"""The way into the launcher: the process of a command that has bound the sockets becomes it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from ..parcels import Message
+from .child import ROOT, START
+
+
+def become(
+    *,
+    command: list[str],
+    options: list[str],
+    directory: str,
+    held: Iterable[Message] = (),
+    debug: bool = True,
+) -> NoReturn:
+    """Execute the launcher in place of this process.
+
+    ``command``: what to run, [path, ...] or ["-m", module, ...]; ``options``: those of the interpreter;
+    ``held``: {"holder", "address", "inode", "descriptor"} of listening sockets; ``debug``: whether clients
+    may see why the site does not start.
+    """
+    held = list(held)
+    open_standard_streams(held)
+    start = {"command": command, "options": options, "held": held, "debug": debug}
+    for each in held:
+        os.set_inheritable(each["descriptor"], True)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or None
+            stream.flush()
+    program = START.format(module="launcher", argument="sys.argv[2]")
+    os.chdir(directory)
+    arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)]
+    os.execve(sys.executable, arguments, first_environment())
+
+
+def first_environment() -> dict[bytes, bytes] | dict[str, str]:
+    """Return the environment that this process was started with, where the system tells.
+
+    What the project has set since, it sets again, and may set to something else after an edit; it would be
+    too late if it only sets what is not there.
+    """
+    with contextlib.suppress(OSError):
+        pairs = [entry.partition(b"=") for entry in Path("/proc/self/environ").read_bytes().split(b"\0")]
+        if environment := {name: value for name, is_pair, value in pairs if name and is_pair}:
+            return environment
+    return dict(os.environ)
+
+
+def open_standard_streams(held: list[Message]) -> None:
+    """Have something in the places of input and output, lest the site's sockets are taken for them."""
+    for each in held:
+        if each["descriptor"] <= 2:
+            low, each["descriptor"] = each["descriptor"], fcntl.fcntl(each["descriptor"], fcntl.F_DUPFD, 3)
+            os.close(low)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)

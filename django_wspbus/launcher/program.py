@@ -1,0 +1,286 @@
+"""The launcher's loop: what its child tells and how it ends decides what comes next."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from os.path import dirname, realpath
+from typing import Any, NoReturn
+
+from ..parcels import RELAUNCH, Message
+from .boot import BootWatch
+from .child import Child, Kind, how_ended, spawn
+from .held import Held
+from .spares import Spares
+from .terminal import Terminal
+
+INTERRUPTED = 128 + signal.SIGINT
+FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+LIFETIME_OF_WORTH = 2.0
+"""Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
+
+PAUSE = 0.5
+"""Seconds before what should not have failed is tried again."""
+
+
+def main(start: str) -> NoReturn:
+    """Run as `entry.become` says, and leave as the site does."""
+    launcher = Launcher(json.loads(start))
+    try:
+        status = launcher.run()
+    finally:
+        launcher.close()
+    if status < 0:
+        status = 128 - status
+    sys.exit(status)
+
+
+class Launcher:
+    """Starts the site, or, while that does not boot, the page that shows why."""
+
+    def __init__(self, start: Message) -> None:
+        self.command: list[str] = start["command"]
+        self.options: list[str] = start["options"]
+        self.root = None  # of the project: here, if it is not where its script is
+        if self.command[:1] != ["-m"]:
+            self.root = dirname(realpath(self.command[0]))
+        self.held = Held(start["held"])
+        self.terminal = Terminal()
+        self.spares = Spares(self.command, lambda: self.spawn("spare"), self.terminal.say)
+        self.child: Child | None = None
+        self.boot = BootWatch(self.watch_boot)
+        self.watch: Message = {"files": [], "dirs": []}
+        self.told: Message = {"since": 0, "seen": {}, "repeats": {}, "changed": [], "launches": 0}
+        """What `plugins.relaunch.Launch` has of it."""
+        self.shows_reasons: bool = start["debug"]
+        self.times_told = 0
+        """How often it has been told to leave."""
+        self._awake, self._wake = socket.socketpair()
+        for sock in (self._awake, self._wake):
+            sock.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for name in (*FORWARDED, "SIGCHLD"):
+            signal.signal(getattr(signal, name), lambda *_: None)
+
+    def spawn(self, kind: Kind) -> Child:
+        return spawn(kind, self.options, self.held.passed)
+
+    def run(self) -> int:
+        """Serve until told to stop; return the status to leave with."""
+        self.launch_site()
+        while True:
+            try:
+                status = self.turn()
+            except Exception:  # whatever it is, the developer has work to do
+                self.terminal.say(traceback.format_exc().rstrip())
+                self.held.close_connections()  # it may be for want of descriptors
+                time.sleep(PAUSE)
+            else:
+                if status is not None:
+                    return status
+
+    def turn(self) -> int | None:
+        """Wait for news, and act on them; return the status to leave with, if it is time to."""
+        if self.child is None:  # its start has failed
+            self.launch_site()
+        self.wait()
+        self.spares.look()
+        self.heed(self.boot.watcher, self.boot.attend(self.child))
+        child = self.child
+        if child is None or child.process.poll() is None:
+            return None
+        self.heed(child, child.last_words())
+        child.parcels.close()
+        self.child = None
+        self.boot.end()
+        return self.follow(child, child.process.returncode)
+
+    def wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._awake, select.POLLIN)
+        children = (self.child, self.spares.current, self.boot.watcher)
+        speakers = {each.parcels.fileno(): each for each in children if each and each.hears}
+        for descriptor in speakers:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(self.boot.patience(self.child)):
+            if descriptor in speakers:
+                self.heed(speakers[descriptor], speakers[descriptor].receive())
+            else:
+                self.forward(self._awake.recv(4096))
+
+    # Signals
+
+    def forward(self, numbers: bytes) -> None:
+        for number in numbers:
+            is_hangup = number == signal.SIGHUP and self.terminal.is_there
+            if number in (signal.SIGINT, signal.SIGTERM) or is_hangup:
+                self.leave(number)
+            elif number != signal.SIGCHLD and (child := self.child) is not None:
+                if child.kind == "page":  # the site, if there were one, had a use for it
+                    child.process.send_signal(signal.SIGUSR2)
+                elif child.handles_signals:  # else it would die of it
+                    child.process.send_signal(number)
+
+    def leave(self, number: int) -> None:
+        self.times_told += 1
+        for each in (self.child, self.spares.current):
+            if each is not None:
+                if self.times_told > 1 and not each.handles_signals:  # a boot that neither ends nor listens
+                    each.process.kill()
+                each.process.send_signal(number)
+
+    # News
+
+    def heed(self, child: Child | None, messages: list[tuple[Message, list[int]]]) -> None:
+        for message, descriptors in messages:
+            if child is not None and child is self.spares.current:
+                self.spares.hear(message)
+                continue
+            for name, value in message.items():
+                if name in ("changed", "seen", "repeats"):
+                    self.told[name] = value  # and none of before: a file may be again what it once was
+                elif child is not None:
+                    self.note(child, name, value, descriptors)
+
+    def note(self, child: Child, name: str, value: Any, descriptors: list[int]) -> None:
+        """Take note of one thing that a child has told."""
+        match name:
+            case "running" | "exiting":
+                setattr(child, name, value)
+            case "stale":  # it was a spare that is not fit any more: a new interpreter does it
+                child.relaunching = True
+            case "sockets":
+                child.handles_signals = True  # a listener tells this, and the handlers stand before
+                self.held.replace(value, descriptors)
+            case "idle":
+                self.held.connections += descriptors
+            case "started":
+                child.started = True
+                self.held.close_connections()  # it has copies, and needs no other to take its place
+                self.shows_reasons = value
+                self.told["changed"] = []
+            case "watch":
+                self.watch = value if child.started else _union(self.watch, value)
+            case "library":
+                if self.spares.learn(value) and child.is_warm:
+                    child.parcels.send({"again": True})
+            case "relaunching":
+                child.relaunching = True
+                self.told["changed"] = value
+            case "failed":
+                child.report = value
+                if value["debug"] is not None:
+                    self.shows_reasons = value["debug"]
+            case "ended":
+                child.ended = value
+
+    # What comes next
+
+    def follow(self, child: Child, status: int) -> int | None:
+        """Decide what comes after a child that has ended; return the status to leave with, if any."""
+        if child.ended is not None:  # more than what closing its output has added
+            status = child.ended
+        if self.times_told:
+            return self.status_to_leave(child, status)
+        if child.relaunching or (child.kind == "page" and status == RELAUNCH):
+            self.launch_site()
+        elif child.kind == "page":
+            if status == 0:
+                return status
+            if child.age < LIFETIME_OF_WORTH:
+                time.sleep(PAUSE)
+            self.launch_page(child.report)
+        elif child.exiting and (child.started or child.report is None):
+            return status
+        elif child.is_warm and not child.running:  # it had died already
+            self.launch_site()
+        elif child.started and child.report is None and child.age > LIFETIME_OF_WORTH:
+            self.terminal.say(f"The site ended by itself, {how_ended(status)}: it is started again.")
+            self.launch_site()
+        else:
+            if child.report is not None and not child.report["is_told"]:
+                self.terminal.say(child.report["text"])
+            self.launch_page(child.report or self.report_of_end(child, status))
+        return None
+
+    def status_to_leave(self, child: Child, status: int) -> int:
+        if child.exiting:
+            return status
+        if self.times_told == 1 and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED):
+            self.terminal.say("The site was told to exit while it was starting.")
+            return 0
+        return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
+
+    def report_of_end(self, child: Child, status: int) -> Message:
+        when = "shortly after it had started" if child.started else "before it served"
+        title = f"The site ended by itself, {how_ended(status)}, {when}."
+        self.terminal.say(title)
+        return {"title": title, "text": f"{title}\nIts output in the terminal may tell why."}
+
+    def launch_site(self) -> None:
+        """Start the site, from the spare if one is fit."""
+        self.terminal.restore()
+        child = self.child = self.spares.take() or self.spawn("site")
+        self.told["since"] = child.began
+        self.told["launches"] += 1
+        message = {
+            "command": self.command,
+            "run": True,
+            "sockets": [{**each, "descriptor": None} for each in self.held.sockets],
+            "told": self.told,
+        }
+        with contextlib.suppress(OSError):  # it has died already, which will be seen
+            child.parcels.send(message, [*self.held.descriptors, *self.held.connections])
+
+    def launch_page(self, report: Message | None) -> None:
+        """Start the page that shows why the site does not start."""
+        self.terminal.restore()
+        self.child = self.spawn("page")
+        self.show(self.child, report)
+        self.held.close_connections()
+
+    def watch_boot(self) -> Child:
+        """Start what watches the files while the site takes long to start."""
+        watcher = self.spawn("watch")
+        self.show(watcher, None)
+        return watcher
+
+    def show(self, page: Child, report: Message | None) -> None:
+        """Have the error page show a report, and watch; without one it only watches."""
+        page.report = report
+        sockets = [] if report is None else [*self.held.descriptors, *self.held.passed]
+        connections = [] if report is None else self.held.connections
+        resumed = [index for index, each in enumerate(self.held.sockets) if sockets and each.get("resumes")]
+        message = {
+            "report": report or {"title": "", "text": ""},
+            "debug": self.shows_reasons,
+            "root": self.root,
+            "listening": len(sockets),
+            "resumed": resumed,
+            "watch": self.watch,
+            "since": self.told["since"],
+            "seen": self.told["seen"],
+        }
+        with contextlib.suppress(OSError):
+            page.parcels.send(message, [*sockets, *connections])
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.spares.end()
+        self.boot.end()
+        if self.child is not None:
+            self.child.end()
+        self.terminal.restore()
+        self.held.close()
+
+
+def _union(before: Message, more: Message) -> Message:
+    """Return what is to be watched where a boot has not come far: what the one before knew may mend it."""
+    dirs = {(folder, glob) for folder, glob in (*before["dirs"], *more["dirs"])}
+    return {"files": sorted({*before["files"], *more["files"]}), "dirs": sorted(dirs)}
