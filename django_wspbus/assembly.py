@@ -101,10 +101,7 @@ class SiteProcess:
                 self.bus.start()
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
-            # A child that is started later has read the files later.
-            self.children.told = {
-                key: self.children.told[key] for key in self.children.told if key == "patience"
-            }
+            self.children.told_at_start = {}
             if self.bus.state is self.bus.states.STARTED:
                 started()
                 if foreground is not None:
@@ -202,8 +199,9 @@ class SiteProcess:
         self.children.patience = PATIENCE + LEEWAY
         told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
         is_first, is_worker = launch.launches == 1, any(server.in_process for server in self.servers)
+        self.children.told = {"patience": PATIENCE}
         # Each worker has a reloader; that it is there is said once.
-        self.children.told = {**told, "announces": is_first and not is_worker, "patience": PATIENCE}
+        self.children.told_at_start = {**told, "announces": is_first and not is_worker}
         for server in self.servers:
             server.patience = PATIENCE
             server.heir = launch

@@ -48,7 +48,9 @@ class Children(Plugin):
         """The most seconds that a stop waits for them; None: as many as there are."""
         self.outlive_restarts = True
         self.told: dict[str, Any] = {}
-        """What the children are told besides, of the site's own start."""
+        """What the children are told besides."""
+        self.told_at_start: dict[str, Any] = {}
+        """And what those are told that start together with the site, of that start."""
         self.swapping = False
         """Whether all are about to be replaced, so that one that has ended need not be."""
         self.others: list[int] = []
@@ -71,7 +73,7 @@ class Children(Plugin):
     ) -> Generation:
         """Start a child of a server, which does not serve yet."""
         overrides = self.overrides if overrides is None else overrides
-        process, pair = spawn_server(alias, run, descriptors, overrides, self.told)
+        process, pair = spawn_server(alias, run, descriptors, overrides, {**self.told, **self.told_at_start})
         generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell)
         self.booting.append(generation)
         generation.listen()

@@ -1,0 +1,356 @@
+"""The launcher's loop in the process of the tests, with children that are scripts of a few lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from django_wspbus.launcher import boot, child, program
+from django_wspbus.launcher.program import Launcher
+from django_wspbus.launcher.terminal import Terminal
+from django_wspbus.parcels import Parcels
+from tests.processes import DEADLINE, ROOT
+
+HEAD = f"""\
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from django_wspbus.plugins.relaunch import Launch
+
+launch = Launch.take()
+
+
+def note(text):
+    with open("journal.txt", "a") as file:
+        file.write(f"{{os.getpid()}} {{text}}\\n")
+
+
+def serve(library=None):
+    signal.signal(signal.SIGTERM, leave)
+    launch.tell({{"sockets": []}})
+    launch.tell({{"started": True}})
+    launch.tell({{"watch": {{"files": [], "dirs": []}}}})
+    launch.tell({{"library": library}})
+
+
+def leave(*_):
+    launch.tell({{"exiting": True}})
+    sys.exit(0)
+
+
+note("runs")
+"""
+FOREVER = "\ntime.sleep(60)\n"
+
+
+class Drive:
+    """A launcher that is run by the test, and the script that it runs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.script = folder / "script.py"
+        listener = socket.create_server(("127.0.0.1", 0))
+        one = {"holder": "a", "address": "127.0.0.1:0", "inode": None, "descriptor": listener.detach()}
+        start = {"command": ["script.py"], "options": ["-B"], "held": [one], "debug": True}
+        self.launcher = Launcher(start)
+        self.failures = []
+
+    def write(self, source):
+        new = self.folder / "script.new"
+        new.write_text(HEAD + source)
+        new.rename(self.script)
+
+    def notes(self, text):
+        """Return the PIDs of those that have noted this."""
+        lines = (self.folder / "journal.txt").read_text().splitlines() if self.has_notes else []
+        return [int(pid) for pid, told in (line.split(" ", 1) for line in lines) if told == text]
+
+    @property
+    def has_notes(self):
+        return (self.folder / "journal.txt").exists()
+
+    def await_note(self, text, count=1):
+        await_that(lambda: len(self.notes(text)) >= count)
+        return self.notes(text)[count - 1]
+
+    @property
+    def page_pid(self):
+        each = self.launcher.child
+        return None if each is None or each.kind != "page" else each.process.pid
+
+    def run(self, act):
+        """Run the launcher, and meanwhile ``act``, and a SIGTERM after it; return its status."""
+
+        def do():
+            try:
+                act()
+            except BaseException as error:
+                self.failures.append(error)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=do)
+        thread.start()
+        status = self.launcher.run()
+        thread.join(DEADLINE)
+        assert self.failures == []
+        return status
+
+
+def await_that(condition):
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "PAUSE", 0.01)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    wakeup = signal.set_wakeup_fd(-1)
+    drive = Drive(tmp_path)
+    yield drive
+    drive.launcher.close()
+    for sock in (drive.launcher._awake, drive.launcher._wake):
+        sock.close()
+    signal.set_wakeup_fd(wakeup)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def test_a_site_that_serves_is_told_to_exit_and_its_status_is_the_launchers(drive):
+    drive.write("serve()\nnote('serves')" + FOREVER)
+    assert drive.run(lambda: drive.await_note("serves")) == 0
+    assert drive.launcher.held.sockets == []  # it listens on none
+
+
+def test_one_that_fails_in_its_exit_leaves_with_its_own_status(drive):
+    drive.write("serve()\nlaunch.tell({'exiting': True})\nsys.exit(70)")
+    assert drive.launcher.run() == 70
+
+
+def test_one_that_says_so_is_started_again_with_what_it_told_and_with_its_idle_connections(drive):
+    drive.write(
+        """
+import socket
+assert launch.launches in (1, 2)
+if launch.launches == 1:
+    serve()
+    one, other = socket.socketpair()
+    launch.tell({"idle": True}, [one.fileno()])
+    launch.tell({"seen": {"a": "b"}, "repeats": {"a": 1}})
+    launch.tell({"relaunching": ["shop.py"]})
+    sys.exit(3)
+assert (launch.seen, launch.repeats, launch.changed) == ({"a": "b"}, {"a": 1}, ["shop.py"])
+assert len(launch.connections) == 1
+serve()
+note("again")
+time.sleep(60)
+"""
+    )
+    assert drive.run(lambda: drive.await_note("again")) == 0
+
+
+def test_one_that_is_killed_while_it_serves_is_started_again(drive, monkeypatch):
+    monkeypatch.setattr(program, "LIFETIME_OF_WORTH", 0)
+    drive.write("serve()\nnote('serves')" + FOREVER)
+
+    def act():
+        for count in (1, 2):
+            os.kill(drive.await_note("serves", count), signal.SIGKILL)
+        drive.await_note("serves", 3)
+
+    assert drive.run(act) == 0
+
+
+def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
+    drive.write("serve()\nos.kill(os.getpid(), signal.SIGKILL)")
+
+    def act():
+        await_that(lambda: drive.page_pid is not None)
+        drive.write("serve()\nnote('mended')" + FOREVER)
+        drive.await_note("mended")
+
+    assert drive.run(act) == 0
+    assert "killed by SIGKILL, shortly after it had started" in capfd.readouterr().err
+
+
+def test_what_has_failed_is_shown_and_a_hangup_of_the_site_tries_again(drive, capfd):
+    drive.write(
+        "if os.path.exists('mended'): serve(); note('serves'); time.sleep(60)\nraise ValueError('no')"
+    )
+
+    def act():
+        await_that(lambda: drive.page_pid is not None)
+        await_that(lambda: is_caught(drive.page_pid, signal.SIGUSR2))
+        (drive.folder / "mended").touch()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        drive.await_note("serves")
+
+    assert drive.run(act) == 0
+    assert capfd.readouterr().err.count("ValueError: no") == 1
+
+
+def is_caught(pid, number):
+    with open(f"/proc/{pid}/status") as status:
+        caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt"))
+    return bool(caught >> (number - 1) & 1)
+
+
+def test_a_page_that_dies_is_shown_again(drive):
+    drive.write("raise ValueError('no')")
+    killed = []
+
+    def act():
+        for _ in range(2):
+            await_that(lambda: drive.page_pid not in (None, *killed))
+            killed.append(drive.page_pid)
+            os.kill(killed[-1], signal.SIGKILL)
+        await_that(lambda: drive.page_pid not in (None, *killed))
+
+    assert drive.run(act) == 0
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_a_boot_that_does_not_end_is_given_up_for_a_save(drive, monkeypatch, is_deaf):
+    monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
+    monkeypatch.setattr(boot, "TIME_TO_BOOT", 0.1)
+    monkeypatch.setattr(boot, "TIME_TO_END", 0.1)
+    drive.write("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * is_deaf + "note('hangs')" + FOREVER)
+
+    def act():
+        drive.await_note("hangs")
+        await_that(lambda: drive.launcher.boot.watcher is not None)
+        drive.write("serve()\nnote('serves')" + FOREVER)
+        drive.await_note("serves")
+
+    assert drive.run(act) == 0
+
+
+def test_a_boot_that_is_told_to_exit_says_so(drive, capfd):
+    drive.write("note('boots')" + FOREVER)
+    assert drive.run(lambda: drive.await_note("boots")) == 0
+    assert capfd.readouterr().err.endswith("The site was told to exit while it was starting.\n")
+
+
+def test_a_deaf_boot_is_killed_by_the_second_signal(drive):
+    drive.write("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('deaf')" + FOREVER)
+
+    def act():
+        drive.await_note("deaf")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await_that(lambda: drive.launcher.times_told == 1)
+
+    assert drive.run(act) == -signal.SIGKILL
+
+
+def test_the_next_site_comes_of_a_spare(drive):
+    library = {"modules": [], "changed": [], "signs": {}, "path": [], "doubt": None}
+    drive.write(
+        f"serve({library})\nnote('serves')\nsignal.signal(signal.SIGUSR2, lambda *_: again())" + FOREVER
+    )
+    again = "def again(*_):\n    launch.tell({'relaunching': []})\n    os._exit(3)\n"
+    drive.script.write_text(drive.script.read_text().replace('note("runs")', again))
+
+    def act():
+        first = drive.await_note("serves")
+        await_that(
+            lambda: drive.launcher.spares.current is not None and drive.launcher.spares.current.started
+        )
+        spare = drive.launcher.spares.current.process.pid
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert drive.await_note("serves", 2) == spare != first
+
+    assert drive.run(act) == 0
+
+
+def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
+    drive.launcher.held.passed = [os.dup(0)]
+    drive.write(f"os.fstat({drive.launcher.held.passed[0]})\nserve()\nnote('serves')" + FOREVER)
+    assert drive.run(lambda: drive.await_note("serves")) == 0
+    os.close(drive.launcher.held.passed[0])
+
+
+# One decision each
+
+
+@pytest.fixture
+def site(drive):
+    """A child of which nothing has been told, and that is gone."""
+    ours, theirs = socket.socketpair()
+    site = child.Child("site", None, Parcels(ours), time.time_ns())
+    drive.launcher.child = site
+    yield site
+    drive.launcher.child = None
+    site.parcels.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "times_told", "status", "leaves_with"),
+    [
+        ({"exiting": True}, 2, 70, 70),
+        ({}, 1, program.INTERRUPTED, 0),
+        ({}, 2, program.INTERRUPTED, program.INTERRUPTED),
+        ({"relaunching": ["views.py"]}, 1, 3, 0),
+        ({"failed": {"title": "", "text": "", "debug": None, "is_told": True}}, 1, 1, 0),
+        ({"ended": 5}, 1, 120, 5),
+    ],
+)
+def test_told_to_leave_it_leaves_with(drive, site, told, times_told, status, leaves_with):
+    drive.launcher.times_told = times_told
+    drive.launcher.heed(site, [(told, [])])
+    assert drive.launcher.follow(site, status) == leaves_with
+
+
+def test_a_failed_boot_is_watched_for_what_the_one_before_knew_as_well(drive, site):
+    launcher = drive.launcher
+    launcher.heed(site, [({"started": True}, []), ({"watch": {"files": ["a"], "dirs": [["b", "*"]]}}, [])])
+    site.started = False
+    failed = {"title": "", "text": "", "debug": False, "is_told": True}
+    launcher.heed(site, [({"failed": failed, "watch": {"files": ["c"], "dirs": []}}, [])])
+    assert launcher.watch == {"files": ["a", "c"], "dirs": [("b", "*")]}
+    assert launcher.shows_reasons is False
+
+
+def test_a_spare_that_has_become_another_project_starts_again(drive, site, monkeypatch):
+    told = []
+    site.is_warm = True
+    monkeypatch.setattr(drive.launcher.spares, "learn", lambda library: True)
+    monkeypatch.setattr(Parcels, "send", lambda self, message, descriptors=(): told.append(message))
+    drive.launcher.heed(site, [({"library": {}}, [])])
+    assert told == [{"again": True}]
+    site.is_warm = False
+    drive.launcher.heed(site, [({"library": {}}, []), ({"stale": True}, [])])
+    assert told == [{"again": True}]
+    assert site.relaunching
+
+
+def test_a_hangup_of_the_terminal_is_to_leave_and_without_one_it_is_the_sites(drive, site, monkeypatch):
+    sent = []
+    site.process = SimpleNamespace(send_signal=sent.append, kill=lambda: None)
+    drive.launcher.forward(bytes([signal.SIGHUP]))
+    assert sent == []  # it would die of it
+    site.handles_signals = True
+    drive.launcher.forward(bytes([signal.SIGHUP, signal.SIGCHLD]))
+    assert (sent, drive.launcher.times_told) == ([signal.SIGHUP], 0)
+    monkeypatch.setattr(Terminal, "is_there", True)
+    drive.launcher.forward(bytes([signal.SIGHUP]))
+    assert (sent, drive.launcher.times_told) == ([signal.SIGHUP] * 2, 1)
+
+
+def test_a_start_that_has_failed_is_tried_again(drive, monkeypatch):
+    def launch_site():
+        raise OSError("no process to be had")
+
+    monkeypatch.setattr(drive.launcher, "launch_site", launch_site)
+    with pytest.raises(OSError, match="no process"):
+        drive.launcher.turn()
