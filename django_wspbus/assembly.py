@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -111,7 +112,8 @@ class SiteProcess:
                 if foreground is not None:
                     foreground.tell(1, told)
                 else:
-                    sys.stderr.write(told + "\n")
+                    with contextlib.suppress(OSError):  # nobody reads it
+                        sys.stderr.write(told + "\n")
             self.bus.block()
         finally:
             self.dismantle()
