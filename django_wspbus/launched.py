@@ -179,6 +179,9 @@ def debug() -> bool | None:
     return bool(settings.DEBUG)
 
 
+TRACEBACK = "Traceback (most recent call last)"
+
+
 def report_of(error: BaseException) -> Message:
     """Return {"title", "text"}: what has failed in a line, and all there is to say of it.
 
@@ -189,19 +192,19 @@ def report_of(error: BaseException) -> Message:
         origin = below
     if hasattr(origin, "get_instances") and origin.get_instances():
         origin = origin.get_instances()[0]
-    if isinstance(error, SystemExit) or type(error).__name__ in ("CommandError", "SystemCheckError"):
-        text = str(error)
-        is_told = origin is error and not isinstance(error, SystemExit)
-        is_told = is_told or "Traceback (most recent call last)" in text
-        if not is_told and _is_of_project(origin):
-            text = f"{text}\n\n{formatted(origin)}"
+    is_of_project = _is_of_project(origin)
+    is_said = isinstance(error, SystemExit) or type(error).__name__ in ("CommandError", "SystemCheckError")
+    text = str(error) if is_said else formatted(error)
+    has_more = origin is not error or isinstance(error, SystemExit)  # than where the command says it
+    if is_said and has_more and is_of_project and TRACEBACK not in text:
+        text = f"{text}\n\n{formatted(origin)}"
+    if is_said and TRACEBACK not in text:
+        title = text.strip().partition("\n")[0]
+    elif not is_of_project and TRACEBACK in text:  # of another process
+        title = text.rstrip().splitlines()[-1]
     else:
-        text = formatted(error)
-    if "Traceback (most recent call last)" in text and not _is_of_project(origin):  # of another process
-        last = text.rstrip().splitlines()[-1]
-    else:
-        last = traceback.format_exception_only(origin if _is_of_project(origin) else error)[-1]
-    return {"title": last.strip().splitlines()[0] if last.strip() else repr(error), "text": text.strip()}
+        title = traceback.format_exception_only(origin if is_of_project else error)[-1]
+    return {"title": title.strip().partition("\n")[0] or repr(error), "text": text.strip()}
 
 
 def formatted(error: BaseException) -> str:
