@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import compileall
 import signal
 import socket
 from collections.abc import Iterator
@@ -8,7 +9,20 @@ from typing import Any
 
 import pytest
 
+from . import fork_server
+from .processes import ROOT
 from .projects import GUNICORN, THREADED, Project
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile what hundreds of processes import: those of a project write no bytecode."""
+    if not hasattr(session.config, "workerinput"):  # once for all workers of pytest-xdist
+        for name in ("django_wspbus", "testproject"):
+            compileall.compile_dir(ROOT / name, quiet=2)
+
+
+def pytest_sessionfinish() -> None:
+    fork_server.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

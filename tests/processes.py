@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -23,6 +24,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+
+from .fork_server import Forked, can_fork, fork_server
 
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = str(ROOT / "testproject" / "manage.py")
@@ -53,17 +56,12 @@ class Running:
         self._at_end = False
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=self.env,
-            cwd=self.cwd,
-            start_new_session=True,
-        )
+        reader, writer = os.pipe()
+        try:
+            self.process = self._start(writer)
+        finally:
+            os.close(writer)
+        self._output = open(reader, errors="replace")
         self._reader = threading.Thread(target=self._read, name=f"Output of {self.command}", daemon=True)
         self._reader.start()
         return self
@@ -73,11 +71,24 @@ class Running:
     ) -> None:
         self.kill()
 
+    def _start(self, output: int) -> subprocess.Popen[bytes] | Forked:
+        interpreter, *command = self.command
+        if interpreter == sys.executable and command[0].endswith("manage.py") and can_fork(self.env):
+            return fork_server().start(command, env=self.env, cwd=self.cwd, stdout=output, stderr=output)
+        return subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=self.env,
+            cwd=self.cwd,
+            start_new_session=True,
+        )
+
     # What it says
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
+        with self._output as output:
             for line in output:
                 with self._changed:
                     self.lines.append(line.rstrip("\n"))
@@ -162,6 +173,39 @@ class Running:
             time.sleep(0.01)  # not for each to be gone: a zombie is, but whose it is may not look yet
         self._reader.join(DEADLINE)
         self.show()
+
+
+def run(
+    command: list[str], *, env: Mapping[str, str], cwd: str | Path, warm: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, by this interpreter or by one that is ``warm``; its output is text."""
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process: Forked | subprocess.Popen[bytes]
+        if warm and can_fork(env):
+            process = fork_server().start(
+                command, env=env, cwd=cwd, stdout=stdout.fileno(), stderr=stderr.fileno()
+            )
+        else:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        try:
+            status = process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            stdout.seek(0)
+            stderr.seek(0)
+            out, err = stdout.read(), stderr.read()
+        return subprocess.CompletedProcess(command, status, out, err)
 
 
 class RunningSite(Running):

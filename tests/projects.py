@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .processes import DEADLINE, Running, RunningSite
+from .fork_server import INTERPRETER
+from .processes import DEADLINE, Running, RunningSite, run
 
 GUNICORN = {"BACKEND": "django_wspbus.servers.gunicorn.GunicornServer", "BIND": "127.0.0.1:0"}
 THREADED = {"BACKEND": "django_wspbus.servers.threaded.ThreadedServer", "BIND": "127.0.0.1:0"}
@@ -164,26 +164,11 @@ class Project:
     @property
     def environment(self) -> dict[str, str]:
         """What differs from this process's own: the settings, that warnings are errors, and no bytecode."""
-        return {
-            "DJANGO_SETTINGS_MODULE": "settings",
-            # gunicorn leaves its sockets to the end of its processes.
-            "PYTHONWARNINGS": "error,ignore::ResourceWarning",
-            # It would be taken for that of a file of the same size that is written in the same second.
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        return {"DJANGO_SETTINGS_MODULE": "settings", **INTERPRETER}
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ``manage.py`` to its end."""
-        return subprocess.run(
-            [sys.executable, self.manage, *arguments],
-            cwd=self.root,
-            env=os.environ | self.environment | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        return run([self.manage, *arguments], env=os.environ | self.environment | variables, cwd=self.root)
 
     def start(self, *command: str, **variables: str) -> Running:
         """Return a program to be run in the project's folder, as a context manager."""
