@@ -1,9 +1,9 @@
 """Start programs from an interpreter that has imported Django and gunicorn already.
 
-An interpreter spends most of a start on the imports that all programs of the tests share. This module is both
-ends: `ForkServer` in the tests, and the program that forks, which runs this file by its path. A forked program
-sees what a new interpreter would: arguments, environment, directory, streams, ``__main__``, and no other open
-file; nothing of ``django_wspbus`` is imported.
+An interpreter spends most of a start on imports that all programs of the tests share. This module is both
+ends: `ForkServer` for the tests, and the program that forks, which is this file, run by its path. A forked
+program sees what it would in a new interpreter: arguments, environment, directory, streams, ``__main__``, and
+no other open files. Nothing of ``django_wspbus`` has been imported.
 """
 
 from __future__ import annotations
