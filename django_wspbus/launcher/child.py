@@ -60,10 +60,13 @@ class Child:
     """Why it has failed; of a page, what it shows."""
     hears: bool = True
     boot_ends: float = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
+    born: float = field(default_factory=time.monotonic)
+    """What its age is counted from: ``began`` is for times of files, and the wall clock may be set."""
 
     @property
     def age(self) -> float:
-        return (time.time_ns() - self.began) / 1e9
+        """Seconds since it was started, or became a site."""
+        return time.monotonic() - self.born
 
     @property
     def is_booting(self) -> bool:
@@ -75,7 +78,8 @@ class Child:
         self.is_warm = True
         self.started = False
         self.began = time.time_ns()
-        self.boot_ends = time.monotonic() + TIME_TO_BOOT
+        self.born = time.monotonic()
+        self.boot_ends = self.born + TIME_TO_BOOT
 
     def receive(self) -> list[tuple[Message, list[int]]]:
         """Return the messages that have come, each with its descriptors."""
