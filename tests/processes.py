@@ -236,3 +236,20 @@ def fetch(url: str, timeout: float = DEADLINE) -> str:
 
 def fetch_json(url: str, timeout: float = DEADLINE) -> Any:
     return json.loads(fetch(url, timeout))
+
+
+def has_signal(pid: int, mask: str, number: int) -> bool:
+    """Return whether a signal is in a mask of /proc/PID/status: ``SigCgt`` has those with a handler."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    match = re.search(rf"^{mask}:\s*(\w+)$", status, re.MULTILINE)
+    return match is not None and bool(int(match[1], 16) >> (number - 1) & 1)
+
+
+def wakeups(pid: int) -> int:
+    """Return how often the threads of a process have been woken up so far."""
+    count = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if "ctxt_switches" in line:
+                count += int(line.split()[1])
+    return count

@@ -1,4 +1,4 @@
-"""The fixture ``bus``, as the tests of a project use it: each run of pytest here is one of a project."""
+"""The fixture ``bus``, as the tests of a project use it: pytest runs in projects of its own here."""
 
 from __future__ import annotations
 
@@ -9,57 +9,82 @@ import sys
 
 import pytest
 
-from .processes import DEADLINE
+from .processes import DEADLINE, run
+from .projects import Project
 
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 
 
 class Outcome:
-    """What a run of pytest said of each test: "passed", "failed" or "error"."""
+    """The results of the tests in a file, in order: "passed", "failed" or "error"; and the whole output."""
 
-    def __init__(self, output):
+    def __init__(self, output, file):
         self.output = output
         self.of = {}
-        for result, test in re.findall(r"^(PASSED|FAILED|ERROR) test_shop\.py::(\w+)", output, re.MULTILINE):
+        for result, test in re.findall(
+            rf"^(PASSED|FAILED|ERROR) test_{file}\.py::(\w+)", output, re.MULTILINE
+        ):
             self.of.setdefault(test, []).append(result.lower())
 
-
-@pytest.fixture
-def run(project):
-    """Run tests in a project; return their outcome."""
-
-    def run(source):
-        project.write("test_shop.py", "import threading\nimport pytest\n" + source)
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "no:cacheprovider",
-                "-rA",
-                "--rootdir",
-                ".",
-                "test_shop.py",
-            ],
-            cwd=project.root,
-            env=os.environ | project.environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        sys.stdout.write(result.stdout + result.stderr)
-        return Outcome(result.stdout)
-
-    return run
+    def errors_of(self, test):
+        """Return the errors before and after a test, as pytest shows them."""
+        pattern = rf"^_+ ERROR at \w+ of {test} _+\n(.*?)(?=^[_=]{{5}})"
+        return "".join(re.findall(pattern, self.output, re.MULTILINE | re.DOTALL))
 
 
-def test_every_listener_of_the_project_has_run_and_stops_after_each_test(run, project):
-    outcome = run(
-        """
+def run_tests(project, sources):
+    """Run the tests of a project, a source for each file; return the outcome of each."""
+    for name, source in sources.items():
+        project.write(f"test_{name}.py", f"import threading\nimport pytest\n{source}")
+    project.write("pytest.ini", "[pytest]\n")  # none of a folder above
+    project.write("run_tests.py", "import sys\nimport pytest\nsys.exit(pytest.main(sys.argv[1:]))\n")
+    arguments = ["-p", "no:cacheprovider", "-rA", "--rootdir", "."]
+    result = run(["run_tests.py", *arguments], env=os.environ | project.environment, cwd=project.root)
+    sys.stdout.write(result.stdout + result.stderr)
+    return {name: Outcome(result.stdout, name) for name in sources}
+
+
+SOURCES = {}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """One run of all `SOURCES`, as most tests need no other project."""
+    project = Project(tmp_path_factory.mktemp("tested"))
+    project.write("shop/listeners.py", (project.root / "shop/listeners.py").read_text() + MORE_LISTENERS)
+    project.write("shop/urls.py", URLS)
+    return run_tests(project, SOURCES)
+
+
+MORE_LISTENERS = """
+from django_wspbus import every
+
+every(3600)(print)
+every(3600, role="site")(print)
+
+failing = set()
+
+
+@bus.subscribe("start", role="any")
+@bus.subscribe("stop", role="any")
+def fail():
+    if bus.state.name in failing:
+        raise RuntimeError("on purpose")
+"""
+
+URLS = """
+from django.http import HttpResponse
+from django.urls import path
+
+from django_wspbus import bus
+
+bus.subscribe("viewed", lambda order: order)
+urlpatterns = [path("", lambda request: HttpResponse(str(bus.publish("viewed", 7))))]
+"""
+
+SOURCES["events"] = """
 from django_wspbus import bus as the_bus
-from shop.journal import note
+from shop.journal import PATH, note
 
 def test_one(bus):
     assert bus is the_bus
@@ -73,19 +98,21 @@ def test_two(bus):
 def test_without():
     assert the_bus.state is the_bus.states.STOPPED
     assert not the_bus.roles
-    note("without")
-"""
-    )
-    assert outcome.of == {"test_one": ["passed"], "test_two": ["passed"], "test_without": ["passed"]}
+    events = [line.partition(" ")[2] for line in PATH.read_text().splitlines()]
     start, stop = ["site start", "worker start"], ["site stop", "worker stop"]
-    assert project.events() == [*start, "one", *stop, *start, "two", *stop, "without"]
+    assert events[-10:] == [*start, "one", *stop, *start, "two", *stop]
+"""
 
 
-def test_no_test_sees_what_another_has_done_to_the_bus(run):
-    outcome = run(
-        """
-import pytest
+def test_every_listener_of_the_project_has_run_and_stops_after_each_test(outcomes):
+    assert outcomes["events"].of == {
+        "test_one": ["passed"],
+        "test_two": ["passed"],
+        "test_without": ["passed"],
+    }
 
+
+SOURCES["changes"] = """
 @pytest.mark.parametrize("n", range(2))
 def test_subscribes_and_unsubscribes(bus, n):
     assert bus.publish("paid", 7) == []
@@ -97,7 +124,7 @@ def test_subscribes_and_unsubscribes(bus, n):
 
 @pytest.mark.parametrize("n", range(2))
 def test_exits(bus, n):
-    assert len(bus.listeners["start"]) == 2
+    assert len(bus.listeners["start"]) == 5
     bus.exit()
 
 @pytest.mark.parametrize("n", range(2))
@@ -109,18 +136,18 @@ def test_starts_after_an_exit(bus):
     assert bus.state is bus.states.STARTED
     assert not bus.execv
 """
-    )
-    assert {test: set(results) for test, results in outcome.of.items()} == {
-        "test_subscribes_and_unsubscribes": {"passed"},
-        "test_exits": {"passed"},
-        "test_restarts": {"passed"},
-        "test_starts_after_an_exit": {"passed"},
+
+
+def test_no_test_sees_what_another_has_done_to_the_bus(outcomes):
+    assert outcomes["changes"].of == {
+        "test_subscribes_and_unsubscribes": ["passed"] * 2,
+        "test_exits": ["passed"] * 2,
+        "test_restarts": ["passed"] * 2,
+        "test_starts_after_an_exit": ["passed"],
     }
 
 
-def test_what_is_left_behind_is_an_error_and_nobody_elses(run):
-    outcome = run(
-        """
+SOURCES["leftovers"] = """
 forever = threading.Event()
 
 def left_listener():
@@ -144,7 +171,10 @@ def test_is_not_to_blame_for_the_thread_of_another(bus):
 def test_lets_the_thread_go():
     forever.set()
 """
-    )
+
+
+def test_what_a_test_leaves_behind_is_an_error_of_that_test_alone(outcomes):
+    outcome = outcomes["leftovers"]
     assert outcome.of == {
         "test_leaves_a_subscription": ["passed", "error"],
         "test_sees_no_subscription": ["passed"],
@@ -152,52 +182,95 @@ def test_lets_the_thread_go():
         "test_is_not_to_blame_for_the_thread_of_another": ["passed"],
         "test_lets_the_thread_go": ["passed"],
     }
-    assert "The test left behind:" in outcome.output
-    assert re.search(
-        r"^- the subscription of <function left_listener .*> to 'paid'", outcome.output, re.MULTILINE
-    )
-    assert re.search(
-        r"^- the subscription of <function left_listener .*> to 'start'", outcome.output, re.MULTILINE
-    )
-    assert "- the thread 'The one that stays': end it in a stop listener" in outcome.output
-    assert "Traceback" not in outcome.output
-    assert "pytest_plugin.py" not in outcome.output.replace("django_wspbus.pytest_plugin", "")
+    subscription = outcome.errors_of("test_leaves_a_subscription")
+    for channel in ("paid", "start"):
+        assert re.search(
+            rf"^- the subscription of <function left_listener .*> to '{channel}'", subscription, re.MULTILINE
+        )
+    thread = outcome.errors_of("test_leaves_a_thread")
+    assert "- the thread 'The one that stays': end it in a stop listener" in thread
+    for shown in (subscription, thread):
+        assert "The test left behind:" in shown
+        assert "Traceback" not in shown
+        assert "pytest_plugin.py" not in shown.replace("django_wspbus.pytest_plugin", "")
 
 
-def test_a_thread_that_ends_with_the_bus_is_not_left(run, project):
-    project.listeners("every(3600)(print)\nevery(3600, role='site')(print)\n")
-    outcome = run(
-        """
+SOURCES["threads"] = """
 def test_one(bus):
     assert len([thread for thread in threading.enumerate() if thread.name.startswith("every ")]) == 2
     timer = threading.Timer(0.2, lambda: None)
     timer.start()
 """
-    )
-    assert outcome.of == {"test_one": ["passed"]}
 
 
-@pytest.mark.parametrize("channel", ["start", "stop"])
-def test_a_listener_that_fails_is_an_error_of_each_test_that_runs_it(run, project, channel):
-    project.listeners(f'@bus.subscribe("{channel}")\ndef fails():\n    raise RuntimeError("on purpose")\n')
-    outcome = run(
-        """
-def test_one(bus):
+def test_a_thread_that_ends_with_the_bus_is_not_left(outcomes):
+    assert outcomes["threads"].of == {"test_one": ["passed"]}
+
+
+SOURCES["failures"] = """
+from shop.listeners import failing
+
+@pytest.fixture(params=["STARTING", "STOPPING"])
+def fail(request):
+    failing.add(request.param)
+    yield
+    failing.clear()
+
+def test_one(fail, bus):
     pass
 
-def test_two(bus):
-    pass
-
-def test_without():
+def test_without(fail):
     pass
 """
-    )
-    expected = ["error"] if channel == "start" else ["passed", "error"]
-    assert outcome.of == {"test_one": expected, "test_two": expected, "test_without": ["passed"]}
-    assert "RuntimeError: on purpose" in outcome.output
 
 
-def test_listeners_may_use_the_database_from_the_start_to_the_stop(run, project):
+def test_a_listener_that_fails_is_an_error_of_each_test_that_runs_it(outcomes):
+    outcome = outcomes["failures"]
+    assert outcome.of == {"test_one": ["passed", "error", "error"], "test_without": ["passed"] * 2}
+    for state in ("STARTING", "STOPPING"):
+        assert "RuntimeError: on purpose" in outcome.errors_of(rf"test_one\[{state}\]")
+
+
+SOURCES["site"] = """
+import os
+from django_wspbus import SiteUnreachable
+from django_wspbus import bus as the_bus
+
+def test_one(bus):
+    calls = []
+    graceful = bus.subscribe("graceful", lambda: calls.append("graceful"))
+    paid = bus.subscribe("paid", lambda order: order)
+    assert bus.site.publish("paid", 7) == [7]
+    bus.site.graceful()
+    assert calls == ["graceful"]
+    assert bus.site.status() == {"pid": os.getpid(), "state": "STARTED", "servers": {}}
+    bus.unsubscribe("graceful", graceful)
+    bus.unsubscribe("paid", paid)
+    bus.site.exit()
+    assert bus.state is bus.states.EXITING
+
+def test_without():
+    with pytest.raises(SiteUnreachable):
+        the_bus.site.status()
+"""
+
+
+def test_the_site_is_this_process(outcomes):
+    assert outcomes["site"].of == {"test_one": ["passed"], "test_without": ["passed"]}
+
+
+SOURCES["views"] = """
+@pytest.mark.parametrize("n", range(2))
+def test_one(bus, client, n):
+    assert client.get("/").content == b"[7]"
+"""
+
+
+def test_a_subscription_of_a_view_at_its_import_is_not_taken_for_the_tests(outcomes):
+    assert outcomes["views"].of == {"test_one": ["passed", "passed"]}
+
+
+def test_listeners_may_use_the_database_from_the_start_to_the_stop(project):
     project.configure(
         DATABASES=DATABASES,
         INSTALLED_APPS=["django.contrib.contenttypes", "django_wspbus", "shop"],
@@ -214,8 +287,7 @@ def note_rows():
     ContentType.objects.create(app_label="made", model=bus.state.name)
 """
     )
-    outcome = run(
-        """
+    source = """
 from django.contrib.contenttypes.models import ContentType
 
 def made():
@@ -234,7 +306,7 @@ def test_mark(bus):
 def test_without_the_database(bus):
     pass
 """
-    )
+    outcome = run_tests(project, {"shop": source})["shop"]
     passed = ["passed"]
     assert outcome.of == {
         "test_db": passed,
@@ -246,72 +318,12 @@ def test_without_the_database(bus):
     assert "Database access not allowed" in outcome.output
 
 
-def test_the_site_is_this_process(run):
-    outcome = run(
-        """
-import os
-from django_wspbus import SiteUnreachable
-from django_wspbus import bus as the_bus
-
-def test_one(bus):
-    told = []
-    graceful = bus.subscribe("graceful", lambda: told.append("graceful"))
-    paid = bus.subscribe("paid", lambda order: order)
-    assert bus.site.publish("paid", 7) == [7]
-    bus.site.graceful()
-    assert told == ["graceful"]
-    assert bus.site.status() == {"pid": os.getpid(), "state": "STARTED", "servers": {}}
-    bus.unsubscribe("graceful", graceful)
-    bus.unsubscribe("paid", paid)
-    bus.site.exit()
-    assert bus.state is bus.states.EXITING
-
-def test_without():
-    with pytest.raises(SiteUnreachable):
-        the_bus.site.status()
-"""
-    )
-    assert outcome.of == {"test_one": ["passed"], "test_without": ["passed"]}
-
-
-def test_what_views_subscribe_at_import_is_not_taken_for_the_tests(run, project):
-    project.write(
-        "shop/urls.py",
-        """
-from django.http import HttpResponse
-from django.urls import path
-
-from django_wspbus import bus
-
-bus.subscribe("paid", lambda order: order)
-urlpatterns = [path("", lambda request: HttpResponse(str(bus.publish("paid", 7))))]
-""",
-    )
-    outcome = run(
-        """
-@pytest.mark.parametrize("n", range(2))
-def test_one(bus, client, n):
-    assert client.get("/").content == b"[7]"
-"""
-    )
-    assert outcome.of == {"test_one": ["passed", "passed"]}
-
-
 def test_it_works_where_there_is_no_django_project(tmp_path):
     (tmp_path / "test_bare.py").write_text("def test_one(bus):\n    assert bus.state.name == 'STARTED'\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    options = ["-p", "no:django", "-p", "no:cacheprovider", "--rootdir", "."]
     result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:django",
-            "-p",
-            "no:cacheprovider",
-            "--rootdir",
-            ".",
-            "test_bare.py",
-        ],
+        [sys.executable, "-m", "pytest", *options, "test_bare.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
-import psutil
 import pytest
 
-from .processes import DEADLINE, fetch, fetch_json
-from .projects import GUNICORN, SLOW_START, THREADED, reason_of
+from .processes import fetch
+from .projects import GUNICORN, SLOW_START, THREADED
 
 
-def test_the_banner_tells_versions_settings_each_server_and_how_to_quit(project):
+def test_the_banner_shows_versions_settings_each_server_and_how_to_quit(project):
     project.configure(
         WSPBUS={"SERVERS": {"public": GUNICORN, "in": {**THREADED, "BIND": ["127.0.0.1:0"] * 2}}}
     )
@@ -31,9 +30,9 @@ def test_the_banner_tells_versions_settings_each_server_and_how_to_quit(project)
     assert quit_with == "Quit with CONTROL-C."
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
-    ("verbosity", "banner", "log"),
-    [("0", False, False), ("1", True, False), ("2", True, True), ("3", True, True)],
+    ("verbosity", "banner", "log"), [("0", False, False), ("2", True, True), ("3", True, True)]
 )
 def test_verbosity_shows_the_banner_and_the_log_of_the_bus(project, verbosity, banner, log):
     project.serves(THREADED)
@@ -48,7 +47,7 @@ def test_verbosity_shows_the_banner_and_the_log_of_the_bus(project, verbosity, b
         assert site.output == ""
 
 
-@pytest.mark.parametrize("level", ["INFO", "WARNING"])
+@pytest.mark.parametrize("level", ["INFO", pytest.param("WARNING", marks=pytest.mark.extended)])
 def test_each_line_of_the_log_is_shown_once_whatever_the_project_logs(project, level):
     handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}
     project.configure(
@@ -67,37 +66,7 @@ def test_each_line_of_the_log_is_shown_once_whatever_the_project_logs(project, l
         assert site.output.count(line) == 1
 
 
-def test_server_runs_one_of_several_as_the_options_say(project):
-    project.configure(WSPBUS={"SERVERS": {"one": THREADED, "two": GUNICORN}})
-    with project.serve("--server", "two", "127.0.0.1:0", "--workers", "2", "--threads", "3") as site:
-        assert list(site.wait_until_started()) == ["two"]
-        assert site.stop() == 0
-    assert len(project.notes("worker start")) == 2
-    assert len(project.notes("site start")) == 1
-
-
-def test_a_site_that_is_daemonized_leaves_the_shell_and_serves_on(project):
-    project.serves(THREADED, DAEMONIZE={"STDOUT": "out.log"})
-    with project.serve("--daemonize", "--pidfile", "site.pid") as site:
-        assert site.wait() == 0
-        daemon = psutil.Process(int((project.root / "site.pid").read_text()))
-        assert daemon.pid != site.pid
-        assert "Quit with" in (project.root / "out.log").read_text()
-        daemon.terminate()
-        psutil.wait_procs([daemon], timeout=DEADLINE)
-        assert not daemon.is_running()
-    assert not (project.root / "site.pid").exists()
-    assert [note.pid for note in project.notes("site exit")] == [daemon.pid]
-
-
-def test_a_daemon_that_does_not_start_tells_the_shell_why(project, taken_port):
-    project.serves({**THREADED, "BIND": f"127.0.0.1:{taken_port}"})
-    result = project.run("runbus", "--daemonize")
-    assert result.returncode == 1
-    assert "cannot listen on 127.0.0.1" in reason_of(result)
-
-
-def test_a_daemon_that_is_told_to_exit_while_it_starts_tells_the_shell(project):
+def test_an_exit_during_the_start_of_a_daemon_is_an_error_of_the_command(project):
     project.serves(THREADED)
     project.listeners(SLOW_START.format(role="site"))
     with project.serve("--daemonize") as site:
@@ -165,28 +134,4 @@ class OfAnotherBus:
     assert [(note.pid, note.event) for note in project.notes()] == [
         (site.pid, "site start"),
         (site.pid, "another start"),
-    ]
-
-
-def test_the_status_of_the_site_tells_its_state_and_each_server(project):
-    project.configure(WSPBUS={"SERVERS": {"public": GUNICORN, "in": THREADED}})
-    project.write(
-        "shop/urls.py",
-        """
-from django.http import JsonResponse
-from django.urls import path
-
-from django_wspbus import bus
-
-urlpatterns = [path("", lambda request: JsonResponse(bus.site.status()))]
-""",
-    )
-    with project.serve() as site:
-        urls = site.wait_until_started()
-        public, intern = fetch_json(urls["public"]), fetch_json(urls["in"])
-        assert site.stop() == 0
-    assert public == intern
-    assert (public["pid"], public["state"]) == (site.pid, "STARTED")
-    assert [server["backend"] for server in public["servers"].values()] == [
-        *(GUNICORN["BACKEND"], THREADED["BACKEND"])
     ]

@@ -105,6 +105,9 @@ def test_two_ways_to_name_the_address_are_one_too_many():
     ("arguments", "key", "value"),
     [
         (["--noreload"], "AUTORELOAD", False),
+        (["--insecure"], "STATIC_FILES", True),
+        (["--nostatic"], "STATIC_FILES", False),
+        (["--insecure", "--nostatic"], "STATIC_FILES", False),
         (["--daemonize"], "DAEMONIZE", {"STDOUT": None, "STDERR": None}),
         (["--pidfile", "site.pid"], "PIDFILE", "site.pid"),
         (["--user", "root"], "USER", "root"),
@@ -163,6 +166,13 @@ def test_a_wrong_option_is_told_in_a_line_by_its_own_name(arguments, told):
 def test_an_option_that_the_server_does_not_know_is_told_by_its_own_name(settings):
     settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED}}}
     assert refused("--threads", "4").startswith("--threads: the threaded server has no option 'threads'.")
+
+
+def test_nothreading_is_an_option_of_djangos_own_server():
+    assert refused("--nothreading") == (
+        "--nothreading: this option is of Django's own server. "
+        'With {"workers": 1, "threads": 1} gunicorn answers one request at a time. (django_wspbus.E012)'
+    )
 
 
 # Several servers

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,9 +17,10 @@ from django_wspbus.link import take_in
 from django_wspbus.site import LocalSite, RemoteSite
 from django_wspbus.wspbus import Bus
 
-from .processes import DEADLINE, RunningSite
+from .processes import DEADLINE
 from .projects import Project
 from .servers.conftest import GUNICORN, THREADED, address_of, ask, configure
+from .test_link import pair as pair
 
 URLS = """\
 import json
@@ -108,7 +109,12 @@ def test_the_site_answers_its_workers_its_own_threads_and_what_is_forked_off(sho
         worker = status["pid"]
         assert status["result"]["pid"] == site.pid != worker
         assert status["result"]["state"] == "STARTED"
-        assert status["result"]["servers"]["child"]["workers"] == [worker]
+        servers = status["result"]["servers"]
+        assert {alias: server["backend"] for alias, server in servers.items()} == {
+            "child": GUNICORN,
+            "thread": THREADED,
+        }
+        assert servers["child"]["workers"] == [worker]
         assert call(thread, "status") == {"result": status["result"], "pid": site.pid}
 
         # Of both roles: the site process is a worker too, as there is a server in it.
@@ -136,9 +142,11 @@ def test_the_site_answers_its_workers_its_own_threads_and_what_is_forked_off(sho
         with ThreadPoolExecutor(4) as pool:
             futures = [pool.submit(call, child, "publish", "shop.add", n, n) for n in range(40)]
             assert [future.result()["result"][0] for future in futures] == [2 * n for n in range(40)]
-        assert site.stop() == 0
+        assert "error" not in call(child, "exit")
+        assert site.wait() == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("alias", ["child", "thread"])
 def test_a_request_that_restarts_or_ends_the_site_is_answered(shop: Project, alias: str) -> None:
     with shop.serve() as site:
@@ -146,15 +154,9 @@ def test_a_request_that_restarts_or_ends_the_site_is_answered(shop: Project, ali
         assert "error" not in call(address, "restart")
         shop.expect_note("site start", 2)
         site.wait_for_line("^Quit with", count=2)
-        address = latest_address(site, alias)
         assert "error" not in call(address, "exit")
         assert site.wait() == 0
         assert [note.pid for note in shop.notes("site start")] == [site.pid] * 2
-
-
-def latest_address(site: RunningSite, alias: str) -> str:
-    lines = [line for line in site.lines if line.startswith(f"  {alias} ")]
-    return lines[-1].split("http://")[1].partition("/")[0]
 
 
 # Without a site
@@ -166,21 +168,7 @@ def test_a_process_without_a_site_has_none_to_ask() -> None:
             ask_it()
 
 
-def test_a_command_has_no_site_to_ask(project: Project) -> None:
-    source = "from django_wspbus import bus; bus.site.restart()"
-    result = project.run("shell", "-c", source)
-
-    assert "SiteUnreachable" in result.stderr
-
-
 # Without processes
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
 
 
 def answer_with(pair: socket.socket, *replies: bytes) -> Callable[[], list[Any]]:

@@ -457,28 +457,15 @@ def test_an_interrupt_passes():
 # Applications of other frameworks
 
 
-@pytest.fixture
-def flask_app():
+def test_a_page_of_flask_will_do_and_its_500_is_a_failure_that_flask_logs(caplog):
     flask = pytest.importorskip("flask")
     flask_app = flask.Flask(__name__)
     flask_app.add_url_rule("/", view_func=lambda: "page")
     flask_app.add_url_rule("/broken", endpoint="broken", view_func=lambda: 1 / 0)
-    return flask_app
-
-
-def test_a_page_of_flask_will_do(flask_app):
     warm_up(validator(flask_app), ["/", "/nowhere"])
-
-
-def test_a_500_of_flask_is_told_with_its_text_and_flask_logs_it(flask_app, caplog):
     told = reason(validator(flask_app), "/broken")
     assert "'/broken' was answered 500 INTERNAL SERVER ERROR.\n<!doctype html> <html lang=en>" in told
     assert caplog.messages == ["Exception on /broken [GET]"]
-
-
-def test_an_error_that_leaves_flask_is_told(flask_app):
-    flask_app.config["PROPAGATE_EXCEPTIONS"] = True
-    assert reason(validator(flask_app), "/broken").splitlines()[-1] == "ZeroDivisionError: division by zero"
 
 
 def test_an_application_that_starts_no_response_has_failed():

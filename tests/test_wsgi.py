@@ -13,7 +13,8 @@ import pytest
 from django_wspbus.process import ProcessBus
 from django_wspbus.wsgi import WorkerApplication
 
-from .processes import fetch
+from .processes import fetch, run
+from .projects import GUNICORN, THREADED
 
 # Besides the roles of the journal: whether the start was over when the first request came.
 URLS = """
@@ -81,13 +82,24 @@ def assert_once_in_each(project, pids):
 # gunicorn, started by its own command
 
 
-@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
-def test_under_gunicorn_each_worker_starts_before_it_answers_and_stops_when_it_leaves(
-    project, worker, preload
-):
-    options = ["--workers", "2", "--worker-class", worker, "--threads", "4" if worker == "gthread" else "1"]
-    with gunicorn(project, *options, *(["--preload"] if preload else [])) as program:
+def extended(*values):
+    return pytest.param(*values, marks=pytest.mark.extended)
+
+
+@pytest.mark.parametrize(
+    ("worker", "options"),
+    [
+        ("gthread", ["--preload"]),
+        extended("sync", []),
+        extended("sync", ["--preload"]),
+        extended("gthread", []),
+    ],
+    ids=str,
+)
+def test_under_gunicorn_each_worker_starts_before_it_answers_and_stops_at_its_exit(project, worker, options):
+    threads = "4" if worker == "gthread" else "1"
+    command = ["--workers", "2", "--worker-class", worker, "--threads", threads, *options]
+    with gunicorn(project, *command) as program:
         url = url_of(program)
         program.wait_for_line("Worker is ready", count=2)  # gunicorn loses a SIGTERM that comes before
         pids = pids_of(answers(url, 40))
@@ -96,8 +108,8 @@ def test_under_gunicorn_each_worker_starts_before_it_answers_and_stops_when_it_l
     assert_once_in_each(project, pids)
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
-def test_a_worker_that_leaves_after_its_number_of_requests_stops_and_its_successor_starts(project, worker):
+@pytest.mark.parametrize("worker", [extended("sync"), "gthread"])
+def test_a_worker_that_exits_after_its_number_of_requests_stops_and_its_successor_starts(project, worker):
     options = ["--max-requests", "3", "--worker-class", worker]
     with gunicorn(project, *options) as program:
         url = url_of(program)
@@ -139,6 +151,7 @@ bus.subscribe("stop", lambda: note("stop"))
     assert "RuntimeError: the first attempt" in program.output
 
 
+@pytest.mark.extended
 def test_a_failure_is_logged_whichever_loggers_the_project_disables(project):
     handlers = {"console": {"class": "logging.StreamHandler"}}
     project.configure(LOGGING={"version": 1, "handlers": handlers, "root": {"handlers": ["console"]}})
@@ -152,17 +165,17 @@ def test_a_failure_is_logged_whichever_loggers_the_project_disables(project):
 # runserver
 
 
-@pytest.mark.parametrize("options", [["--noreload"], []], ids=["noreload", "reloader"])
-def test_under_runserver_the_process_that_serves_starts_and_stops(project, options):
-    with project.start("manage.py", "runserver", *options, "127.0.0.1:0") as program:
+@pytest.mark.extended
+def test_under_runserver_the_process_that_serves_starts_and_stops(project):
+    with project.start("manage.py", "runserver", "--noreload", "127.0.0.1:0") as program:
         pids = pids_of(answers(url_of(program), 10))
         os.killpg(program.pid, signal.SIGINT)  # as a terminal does
         assert program.wait() == 0
-    assert (pids == {program.pid}) is ("--noreload" in options)
+    assert pids == {program.pid}
     assert_once_in_each(project, pids)
 
 
-def test_a_reload_of_runserver_stops_the_one_and_starts_the_other(project):
+def test_a_reload_of_runserver_stops_the_old_process_and_starts_the_new_one(project):
     project.configure(WSGI_APPLICATION="shop.wsgi.application", LOGGING=LOG_OF_THE_RELOADER)
     with project.start("manage.py", "runserver", "127.0.0.1:0") as program:
         first = pids_of(answers(url_of(program), 1))
@@ -172,7 +185,7 @@ def test_a_reload_of_runserver_stops_the_one_and_starts_the_other(project):
         second = pids_of(answers(url, 1))
         os.killpg(program.pid, signal.SIGINT)
         assert program.wait() == 0
-    assert first != second
+    assert len(first | second | {program.pid}) == 3
     assert_once_in_each(project, first | second)
 
 
@@ -186,20 +199,16 @@ LOG_OF_THE_RELOADER = {
 # runbus
 
 
-@pytest.mark.parametrize(
-    ("kind", "processes"), [("gunicorn.GunicornServer", 2), ("threaded.ThreadedServer", 1)]
-)
-def test_under_runbus_it_adds_nothing(project, kind, processes):
-    server = {"BACKEND": f"django_wspbus.servers.{kind}", "BIND": "127.0.0.1:0"}
-    if processes == 2:
-        server["OPTIONS"] = {"workers": 2}
-    project.configure(WSGI_APPLICATION="shop.wsgi.application", WSPBUS={"SERVERS": {"default": server}})
+def test_under_runbus_it_adds_nothing(project):
+    servers = {"child": {**GUNICORN, "OPTIONS": {"workers": 2}}, "thread": THREADED}
+    project.configure(WSGI_APPLICATION="shop.wsgi.application", WSPBUS={"SERVERS": servers})
     with project.serve() as site:
-        assert answers(site.wait_until_started()["default"], 20)
+        for url in site.wait_until_started().values():
+            assert answers(url, 20)
         assert site.stop() == 0
     for event in ("worker start", "worker stop", "worker exit"):
         pids = [note.pid for note in project.notes(event)]
-        assert len(pids) == len(set(pids)) == processes
+        assert len(pids) == len(set(pids)) == 3
 
 
 # Any other server
@@ -217,16 +226,16 @@ from shop.wsgi import application
 
 environ = {}
 setup_testing_defaults(environ)
-application(environ, lambda status, headers: print(status))
+application(environ, lambda status, headers: print(status, os.getpid(), sep="\\n", flush=True))
 if os.fork() == 0:
     sys.exit(0)
 os.wait()
 """,
     )
-    with project.start("forks.py") as program:
-        assert program.wait() == 0
-    assert program.lines == ["200 OK"]
-    assert_once_in_each(project, {program.pid})
+    ended = run(["forks.py"], env=os.environ | project.environment, cwd=project.root)
+    status, pid = ended.stdout.splitlines()
+    assert (status, ended.returncode) == ("200 OK", 0)
+    assert_once_in_each(project, {int(pid)})
 
 
 def test_many_first_requests_at_once_start_it_once():

@@ -80,6 +80,7 @@ class WorkerProcess:
         bus.roles = {"worker"}
         bus.stop_timeout = settings.stop_timeout * LAST_SECONDS
         bus.logs_failed_start = False  # the site does, once for all workers
+        bus.subscribe("abort", self.tell_failed_stop)  # a hanging listener is ended before the site's own limit
 
     def reload_on_change(self, **told: Any) -> None:
         """Have the site started again when a file changes; ``told``: see `Autoreloader`."""
@@ -102,8 +103,8 @@ class WorkerProcess:
             if bus.state is bus.states.STARTED:
                 self.site.tell(ready=os.getpid())
                 self.wait_at_gate(worker)
-            else:
-                self.tell_stopped()
+            elif bus.failed:
+                self.tell_failed_stop()
         self.sign[0] = SERVING
         request_finished.connect(self.tell_answered)
 
@@ -128,7 +129,8 @@ class WorkerProcess:
         if self._has_begun and bus.state is not bus.states.EXITING:
             self.answer_queue(worker)
             bus.exit()
-            self.tell_stopped()
+            if bus.failed:
+                self.tell_failed_stop()
 
     def answer_queue(self, worker: Worker) -> None:
         """Have a sync worker, which takes one connection at a time, answer those that wait for their turn."""
@@ -141,9 +143,8 @@ class WorkerProcess:
                     worker.accept(listener)
                     most = most and most - 1
 
-    def tell_stopped(self) -> None:
-        if bus.failed:
-            self.site.tell(failed_stop=os.getpid())
+    def tell_failed_stop(self) -> None:
+        self.site.tell(failed_stop=os.getpid())
 
     def watch_site(self) -> None:
         """Leave when the site process is gone, however it went."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.processes import DEADLINE, RunningSite
+from tests.processes import DEADLINE, Running, RunningSite
 from tests.projects import THREADED, Project
 from tests.servers.conftest import Client
 from tests.servers.load import Load, Shop
@@ -21,17 +20,14 @@ TEXT = "*/*"
 JSON = "application/json"
 
 
-def develop(project: Project, server: dict[str, Any] | None = None, **wspbus: Any) -> None:
-    """Write settings.py as it is in development."""
-    project.configure(DEBUG=True, WSPBUS={"SERVERS": {"default": server or THREADED}, **wspbus})
+def develop(project: Project, servers: dict[str, Any] | None = None, **wspbus: Any) -> None:
+    """Write settings.py as it is in development: servers by alias, and other keys of WSPBUS."""
+    project.configure(DEBUG=True, WSPBUS={"SERVERS": servers or {"default": THREADED}, **wspbus})
 
 
-def without_spare(project: Project, server: dict[str, Any] | None = None) -> None:
-    develop(project, server, AUTORELOAD={"SPARE": False})
-
-
-set_up = develop if "TEST_WITH_SPARE" in os.environ else without_spare
-"""For what is no matter of a spare, which costs time; with that variable it is tested with one."""
+def without_spare(project: Project, servers: dict[str, Any] | None = None, **wspbus: Any) -> None:
+    """Write settings.py for what a spare does not matter to."""
+    develop(project, servers, AUTORELOAD={"SPARE": False}, **wspbus)
 
 
 def look(address: str, accept: str = TEXT, path: str = "/version/") -> tuple[int, str]:
@@ -43,11 +39,11 @@ def look(address: str, accept: str = TEXT, path: str = "/version/") -> tuple[int
 
 
 def await_answer(address: str, condition: Callable[[int, str], bool], accept: str = TEXT) -> str:
-    """Ask until an answer is what is waited for; return its body. A connection that fails is an error."""
+    """Ask until a condition is true of the answer; return its body. A connection that fails is an error."""
     deadline = time.monotonic() + DEADLINE
     while not condition(*(answer := look(address, accept))):
         assert time.monotonic() < deadline, answer
-        time.sleep(0.01)
+        time.sleep(0.02)
     return answer[1]
 
 
@@ -66,8 +62,8 @@ def told(site: RunningSite, text: str) -> int:
 
 @contextlib.contextmanager
 def never_refused(address: str) -> Iterator[None]:
-    """Have clients ask in a closed loop: each gets an answer, be it the error."""
-    with Load(address, keep_alive=1, one_shot=1, slow=0) as load:
+    """Send requests all the time; each gets an answer, if only the error."""
+    with Load(address, keep_alive=1, one_shot=1, slow=0, think=0.05) as load:
         yield
         load.wait_for_all()
     assert len(load.answers) > 0
@@ -210,3 +206,30 @@ class Mending:
                 temporary = path.with_suffix(".whole")
                 temporary.write_text(text)
                 temporary.rename(path)
+
+
+def break_it(shop: Shop, address: str, name: str = "import of urls") -> Mending:
+    """Break the code, and wait until the page shows it; return what mends it."""
+    mending = Mending(shop)
+    BREAKS[name].does(shop)
+    await_error(address, BREAKS[name].said)
+    return mending
+
+
+def mend(shop: Shop, address: str, mending: Mending) -> None:
+    """Mend the code, and wait until it serves; a site of the new version has read all of it."""
+    mending.mend()
+    await_fixed(address, shop.deploy())
+
+
+def break_and_mend(shop: Shop, address: str) -> None:
+    mend(shop, address, break_it(shop, address))
+
+
+@contextlib.contextmanager
+def ends_well(site: Running) -> Iterator[Any]:
+    """Run a site in the block, after which SIGTERM ends all of its processes, with the status 0."""
+    with site:
+        yield site
+        assert site.stop() == 0
+        assert site.members() == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from pathlib import Path
 
@@ -7,30 +9,28 @@ import pytest
 
 from tests.servers.load import Shop
 
-from .broken import set_up
+from .broken import without_spare
 from .reloading import Development
 
 
 @pytest.fixture
 def development(tmp_path: Path) -> Development:
-    """A project under DEBUG, in a folder of its own, which is started again when its files change."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return Development(folder)
+    """A project under DEBUG, in a folder of its own, that restarts when its files change."""
+    return Development(tmp_path / "project")
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    """A project under DEBUG, in a folder of its own, for tests of which a spare is no matter."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shop = Shop(folder)
-    set_up(shop)
+    """A project under DEBUG, in a folder of its own, without a spare."""
+    shop = Shop(tmp_path / "project")
+    without_spare(shop)
     return shop
 
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port that is free, below those that Linux gives to sockets by itself."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,92 +15,36 @@ import psutil
 import pytest
 
 from tests.processes import DEADLINE, RunningSite
-from tests.projects import GUNICORN, SETTINGS, THREADED, Project
+from tests.projects import GUNICORN, SETTINGS, THREADED
 from tests.servers.conftest import ask
-from tests.servers.load import await_that
+from tests.servers.load import Shop, await_that
 
-both_ways = pytest.mark.parametrize("spare", [True, False], ids=["warm", "cold"])
-both_servers = pytest.mark.parametrize("server", [THREADED, GUNICORN], ids=["threaded", "gunicorn"])
+GTHREAD = {**GUNICORN, "OPTIONS": {"threads": 4}}
 
-VIEWS = """\
-import os
-import time
+each_server = pytest.mark.parametrize(
+    ("server", "spare"),
+    [
+        pytest.param(THREADED, True, id="threaded-warm"),
+        pytest.param(GTHREAD, False, id="gunicorn-cold", marks=pytest.mark.extended),
+    ],
+)
+"""Each server once, and both with a warm spare and without."""
 
-from django.http import JsonResponse
+VIEWS = """
 from django.shortcuts import render
-
-VERSION = {version}
-
-
-def version(request):
-    return JsonResponse({{"pid": os.getpid(), "version": VERSION}})
-
-
-def slow(request):
-    time.sleep(0.3)
-    return version(request)
 
 
 def page(request, name):
     return render(request, name)
-"""
-
-# Written once, and so what is there for all versions.
-URLS = """\
-import json
-import os
-import sys
-import threading
-from importlib import import_module
-from pathlib import Path
-
-from django.http import HttpResponse, JsonResponse
-from django.urls import path
-
-from . import views
 
 
-def run(request):
-    # Of the tests alone: what a view sees of its process.
+def run(request):  # what a view sees of its process
     names = {}
     exec(request.GET["code"], names)
     return JsonResponse({"pid": os.getpid(), "result": names["result"]})
 
 
-urlpatterns = [
-    path("version/", views.version),
-    path("slow/", views.slow),
-    path("page/<path:name>", views.page),
-    path("run/", run),
-]
-"""
-
-APPS = """\
-import os
-
-from django.apps import AppConfig
-
-from .journal import note
-
-
-class ShopConfig(AppConfig):
-    name = "shop"
-
-    def ready(self):
-        note(f"ready {os.environ.get('RUN_MAIN')}")
-        from . import listeners  # noqa: F401
-"""
-
-LISTENERS = """\
-from functools import partial
-
-from django_wspbus import bus
-
-from .journal import note
-
-for role in ("site", "worker"):
-    for channel in ("start", "stop"):
-        bus.subscribe(channel, partial(note, f"{role} {channel}"), role=role)
+urlpatterns += [path("page/<path:name>", page), path("run/", run)]
 """
 
 TEMPLATES = [
@@ -109,39 +52,45 @@ TEMPLATES = [
 ]
 
 
-class Development(Project):
-    """A project under DEBUG whose view shows a constant, VERSION of ``shop/views.py``.
+class Development(Shop):
+    """A shop under DEBUG, with the paths ``/page/<template>``, and `evaluate` for what a view sees.
 
-    Paths: ``/version/``, ``/slow/`` (0.3 s), ``/page/<template>``, and `evaluate` for what a view sees.
+    Its ``/slow/`` takes 0.3 s. No file is ever half written, but by a test that means it.
     """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.write("shop/apps.py", APPS)
-        self.write("shop/listeners.py", LISTENERS)
-        self.write("shop/urls.py", URLS)
+        self.append("shop/urls.py", VIEWS)
+        self.write("shop/views.py", (root / "shop/views.py").read_text().replace("sleep(1)", "sleep(0.3)"))
         self.write("templates/outer.txt", "outer 1")
         self.write("shop/templates/inner.txt", "inner 1")
-        self.version = 0
-        self.edit()
 
-    def edit(self, version: int | None = None) -> int:
-        """Save the view in place, as an editor does, with another constant; return it."""
-        self.version = self.version + 1 if version is None else version
-        self.write("shop/views.py", VIEWS.format(version=self.version))
+    def write(self, name: str, text: str) -> Path:
+        """Put a whole file in place."""
+        path = self.root / name
+        whole = super().write(f"{name}.whole", text)
+        return whole.rename(path)
+
+    def append(self, name: str, text: str) -> None:
+        self.write(name, (self.root / name).read_text() + text)
+
+    def edit(self) -> int:
+        """Save the next version in place, as an editor does; return its number."""
+        self.version += 1
+        with open(self.root / "shop/version.py", "r+b", buffering=0) as file:
+            file.write(f"VERSION = {self.version}\n".encode())
         return self.version
 
     def set_up(
-        self, server: dict[str, Any] = THREADED, *, spare: bool = True, apps: Sequence[str] = (), **more: Any
+        self, server: dict[str, Any] = THREADED, *, spare: bool = False, apps: Sequence[str] = (), **more: Any
     ) -> None:
-        """Write settings.py; ``more``: other settings, and ``wspbus``, ``autoreload``: other keys."""
+        """Write settings.py; ``more``: other settings, and ``autoreload``: other keys of AUTORELOAD."""
         autoreload = {"SPARE": spare, **more.pop("autoreload", {})}
-        wspbus = {"SERVERS": {"default": server}, "AUTORELOAD": autoreload, **more.pop("wspbus", {})}
         self.configure(
             DEBUG=True,
             TEMPLATES=TEMPLATES,
             INSTALLED_APPS=[*SETTINGS["INSTALLED_APPS"], *apps],
-            WSPBUS=wspbus,
+            WSPBUS={"SERVERS": {"default": server}, "AUTORELOAD": autoreload},
             **more,
         )
 
@@ -168,7 +117,7 @@ class Served:
         return body
 
     def version(self) -> tuple[int, int]:
-        """Return the constant, and the PID of who has told it."""
+        """Return the version, and the PID of the process that answers."""
         told = json.loads(self.get("/version/"))
         return told["version"], told["pid"]
 
@@ -176,9 +125,19 @@ class Served:
         """Return what a view finds ``result`` to be."""
         return evaluate(self.address, code)
 
+    def await_result(self, code: str, result: object) -> None:
+        """Wait until a view finds this to be ``result``; an error may be shown meanwhile."""
+        body = json.dumps(result)
+        await_that(lambda: ask(self.address, path_of(code))[1].endswith(f'"result": {body}}}'))
+
+    def await_version(self) -> None:
+        """Wait until the version is that of the project; an error may be shown meanwhile."""
+        body = f'"version": {self.project.version}}}'
+        await_that(lambda: ask(self.address, "/version/")[1].endswith(body))
+
     @property
     def child(self) -> psutil.Process | None:
-        """The site process, as it has told of itself; None if it has ended since."""
+        """The site process that has started last; None if it has ended since."""
         try:
             return psutil.Process(self.project.notes("site start")[-1].pid)
         except psutil.NoSuchProcess:
@@ -191,9 +150,15 @@ class Served:
 
     def await_spare(self) -> int:
         """Wait until there is a spare that is prepared, which then sleeps; return its PID."""
-        await_that(lambda: [each for each in self.spares() if sleeps(each)], self.spares)
-        (spare,) = self.spares()
-        return spare.pid
+        found: list[int] = []
+
+        def is_there() -> bool:
+            # One that is not fit sleeps, too, for as long as the launcher takes to end it.
+            found[:] = [each.pid for each in self.spares() if sleeps(each, 0.3)]
+            return found == [each.pid for each in self.spares()] != []
+
+        await_that(is_there, self.spares)
+        return found[0]
 
     def await_reload(self, count: int = 1) -> None:
         """Wait until the site has been started again a number of times more."""
@@ -205,7 +170,7 @@ class Served:
         await_that(lambda: self.child is not None and sleeps(self.child))
 
     def expect_version(self, version: int) -> int:
-        """Wait until the constant is this one; return the PID of who tells it."""
+        """Wait until the version is this one; return the PID of the process that answers."""
         deadline = time.monotonic() + DEADLINE
         while (told := self.version())[0] != version:
             assert time.monotonic() < deadline, (told, version)
@@ -213,7 +178,7 @@ class Served:
         return told[1]
 
     def expect_no_reload(self, act: Callable[[], object] = lambda: None) -> None:
-        """Assert that no reload comes of what is done: those that are asked for later are the only ones."""
+        """Assert that no reload comes of an act: the only reloads are those of two edits after it."""
         self.await_calm()
         self.reloads = len(self.restarts())
         act()
@@ -222,53 +187,33 @@ class Served:
             self.await_reload()
             self.expect_version(version)
         assert len(self.restarts()) == self.reloads, self.restarts()
-        assert self.changes()[-1].endswith("views.py")
+        assert self.changes()[-1] == "shop/version.py"
 
     def restarts(self) -> list[str]:
         return [line for line in self.site.lines if line.startswith("Serving again")]
 
     def changes(self) -> list[str]:
-        """Return the files of which it was said that they have changed."""
+        """Return the files of the project that the terminal has named as changed."""
         found = (re.fullmatch(r"(.*) changed, reloading\.", line) for line in self.site.lines)
-        return [match[1] for match in found if match]
+        return [match[1].removeprefix(f"{self.project.root}/") for match in found if match]
 
 
 def evaluate(address: str, code: str) -> Any:
     """Return what a view finds ``result`` to be."""
-    status, body = ask(address, "/run/?" + urlencode({"code": code}))
+    status, body = ask(address, path_of(code))
     assert status == 200, body[:2000]
     return json.loads(body)["result"]
 
 
-def sleeps(process: psutil.Process) -> bool:
-    """Whether a process has slept for a while."""
+def path_of(code: str) -> str:
+    return "/run/?" + urlencode({"code": code})
+
+
+def sleeps(process: psutil.Process, duration: float = 0.1) -> bool:
+    """Return whether a process has slept for some seconds."""
     try:
         before = process.cpu_times()
-        time.sleep(0.1)
+        time.sleep(duration)
         return process.cpu_times() == before and process.status() == psutil.STATUS_SLEEPING
     except psutil.NoSuchProcess:
         return False
-
-
-def wakeups(pid: int) -> int:
-    """Return how often the threads of a process have been woken up so far."""
-    count = 0
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if "ctxt_switches" in line:
-                count += int(line.split()[1])
-    return count
-
-
-def writes_bytecode() -> dict[str, str]:
-    return {"PYTHONDONTWRITEBYTECODE": ""}
-
-
-def touch_slowly(path: Path, halves: tuple[str, str], pause: float) -> None:
-    """Write a file in two halves with a pause."""
-    with path.open("w") as file:
-        file.write(halves[0])
-        file.flush()
-        os.fsync(file.fileno())
-        time.sleep(pause)
-        file.write(halves[1])

@@ -1,4 +1,4 @@
-"""What somebody debugs is not taken from under his hands."""
+"""A reload does not end a debugger that somebody uses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
+from tests.processes import DEADLINE
 from tests.servers.conftest import Client
 from tests.terminals import Terminal
 
-from .reloading import Served, both_ways
+from .reloading import Served
 
 BREAKING = """
 
@@ -27,23 +28,15 @@ POST_MORTEM = """try:
         pdb.post_mortem(error.__traceback__)"""
 
 
-@both_ways
 @pytest.mark.parametrize(
-    ("statement", "goes_on"), [("breakpoint()", "c"), (POST_MORTEM, "q")], ids=["breakpoint", "post mortem"]
+    ("statement", "goes_on", "spare"),
+    [("breakpoint()", "c", True), pytest.param(POST_MORTEM, "q", False, marks=pytest.mark.extended)],
+    ids=["breakpoint-warm", "post mortem-cold"],
 )
 def test_a_reload_waits_until_the_debugger_lets_go(development, statement, goes_on, spare):
     development.set_up(spare=spare)
-    views = development.edit
-
-    def edit():
-        version = views()
-        with (development.root / "shop/views.py").open("a") as file:
-            file.write(BREAKING.format(statement=statement))
-        return version
-
-    edit()
-    with (development.root / "shop/urls.py").open("a") as file:
-        file.write("\nurlpatterns.append(path('broken/', views.broken))\n")
+    development.append("shop/views.py", BREAKING.format(statement=statement))
+    development.append("shop/urls.py", "\nurlpatterns.append(path('broken/', views.broken))\n")
     with Terminal(development) as site:
         served = Served(development, site)
         served.await_calm()
@@ -58,7 +51,7 @@ def test_a_reload_waits_until_the_debugger_lets_go(development, statement, goes_
         visitor.start()
         site.press("p where\n")
         site.wait_for_line("in the view")
-        version = edit()
+        version = development.edit()
         site.wait_for_line("changed, reloading")
         site.press("p 'still ' + 'here'\n")
         site.wait_for_line("still here")
@@ -66,7 +59,7 @@ def test_a_reload_waits_until_the_debugger_lets_go(development, statement, goes_
         assert development.notes("site start") == [started]
         site.press(f"p 'and ' + 'now'\n{goes_on}\n")
         served.await_reload()
-        visitor.join(30)
+        visitor.join(DEADLINE)
         served.expect_version(version)
-        assert answers[0][0] == 200  # what was asked before is answered
+        assert answers[0][0] == 200  # the request that was in the debugger
         assert site.stop() == 0

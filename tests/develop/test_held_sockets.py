@@ -1,4 +1,4 @@
-"""What the launcher holds for a site: its sockets, over edits of the settings, and whatever it was given."""
+"""What the launcher holds for a site: its sockets, over edits of the settings, and its standard streams."""
 
 from __future__ import annotations
 
@@ -18,53 +18,46 @@ from tests.servers.conftest import address_of, is_free
 from tests.servers.load import addresses_of, await_that
 from tests.servers.test_passed_sockets import PASS
 
-from .broken import BREAKS, Mending, await_error, await_fixed, never_refused
+from .broken import (
+    BREAKS,
+    Mending,
+    await_error,
+    await_fixed,
+    break_and_mend,
+    ends_well,
+    mend,
+    never_refused,
+    without_spare,
+)
 
 
 def serve_on(shop, **binds):
     """Write settings with threaded servers: alias -> BIND."""
-    servers = {alias: {**THREADED, "BIND": bind} for alias, bind in binds.items()}
-    shop.configure(DEBUG=True, WSPBUS={"SERVERS": servers})
-
-
-def break_and_mend(shop, address):
-    mending = Mending(shop)
-    BREAKS["import of urls"].does(shop)
-    await_error(address, "urls are broken")
-    version = shop.deploy()
-    mending.mend()
-    await_fixed(address, version)
-
-
-def expect_stop(site):
-    assert site.stop() == 0
-    assert site.members() == []
+    without_spare(shop, {alias: {**THREADED, "BIND": bind} for alias, bind in binds.items()})
 
 
 def test_the_file_of_a_unix_socket_stays_until_the_end(shop, tmp_path):
     path = tmp_path / "site.sock"
     address = f"unix:{path}"
     serve_on(shop, default=address)
-    with shop.serve() as site:
+    with ends_well(shop.serve()) as site:
         address_of(site)
         inode = path.stat().st_ino
         with never_refused(address):
-            await_fixed(address, shop.deploy())
             break_and_mend(shop, address)
         assert path.stat().st_ino == inode
-        expect_stop(site)
-        assert not path.exists()
+    assert not path.exists()
 
 
+@pytest.mark.extended
 def test_it_is_removed_at_the_end_also_while_the_code_is_broken(shop, tmp_path):
     path = tmp_path / "site.sock"
     serve_on(shop, default=f"unix:{path}")
-    with shop.serve() as site:
+    with ends_well(shop.serve()) as site:
         address_of(site)
         BREAKS["settings"].does(shop)
         await_error(f"unix:{path}", "settings are broken")
-        expect_stop(site)
-        assert not path.exists()
+    assert not path.exists()
 
 
 def test_it_is_removed_by_a_site_whose_launcher_was_killed(shop, tmp_path):
@@ -82,80 +75,63 @@ def test_several_addresses_and_servers_are_held(shop):
         "default": {**GUNICORN, "BIND": ["127.0.0.1:0", "[::1]:0"]},
         "threaded": {**THREADED, "BIND": ["127.0.0.1:0"]},
     }
-    shop.configure(DEBUG=True, WSPBUS={"SERVERS": servers, "HEALTH": "127.0.0.1:0", "PIDFILE": "site.pid"})
-    with shop.serve() as site:
+    without_spare(shop, servers, HEALTH="127.0.0.1:0", PIDFILE="site.pid")
+    with ends_well(shop.serve()) as site:
         addresses = [*addresses_of(site), *addresses_of(site, "threaded")]
         assert len(addresses) == 3
         probes = site.wait_for_line(r"^  probes +(http://\S+) ")[1]
         with contextlib.ExitStack() as stack:
             for address in addresses:
                 stack.enter_context(never_refused(address))
-            for address in addresses:
-                break_and_mend(shop, address)
+            break_and_mend(shop, addresses[1])
         pid = int((shop.root / "site.pid").read_text())
         assert pid != site.pid
         with urllib.request.urlopen(probes, timeout=DEADLINE) as answer:
             assert answer.status == 200
-        expect_stop(site)
-        assert not (shop.root / "site.pid").exists()
-
-
-def test_an_edit_may_change_the_address_and_the_old_one_is_free(shop, free_port):
-    with shop.serve() as site:
-        before = address_of(site)
-        version = shop.deploy()
-        serve_on(shop, default=f"127.0.0.1:{free_port}")
-        await_that(lambda: is_free(before))
-        await_fixed(f"127.0.0.1:{free_port}", version)
-        expect_stop(site)
+    assert not (shop.root / "site.pid").exists()
 
 
 def test_an_edit_may_name_an_address_that_is_taken_and_the_old_one_shows_that(shop, taken_port):
-    with shop.serve() as site:
+    with ends_well(shop.serve()) as site:
         address = address_of(site)
         mending = Mending(shop)
         serve_on(shop, default=f"127.0.0.1:{taken_port}")
         await_error(address, "the address is in use by another process")
-        version = shop.deploy()
-        mending.mend()
-        await_fixed(address, version)
-        expect_stop(site)
+        mend(shop, address, mending)
 
 
-def test_an_edit_may_rename_add_and_remove_servers(shop, free_port, tmp_path):
-    path = tmp_path / "more.sock"
-    serve_on(shop, one=f"127.0.0.1:{free_port}")
-    address = f"127.0.0.1:{free_port}"
-    with shop.serve() as site:
+def test_an_edit_may_rename_add_move_and_remove_servers(shop, free_port, tmp_path):
+    address, path = f"127.0.0.1:{free_port}", tmp_path / "more.sock"
+    serve_on(shop, one=address)
+    with ends_well(shop.serve()) as site:
         address_of(site, "one")
+
+        def edit(url, **binds):
+            version = shop.deploy()
+            serve_on(shop, **binds)
+            await_that(lambda: not is_free(url))
+            await_fixed(url, version)
+
         with never_refused(address):
-            version = shop.deploy()
-            serve_on(shop, two=address)
-            await_fixed(address, version)
-            version = shop.deploy()
-            serve_on(shop, two=address, three=f"unix:{path}")
-            await_that(path.exists)
-            await_fixed(f"unix:{path}", version)
-            version = shop.deploy()
-            serve_on(shop, two=address)
-            await_that(lambda: not path.exists())
-            await_fixed(address, version)
-        expect_stop(site)
+            edit(address, two=address)
+            edit(f"unix:{path}", two=address, three=f"unix:{path}")
+        edit(f"unix:{path}", three=f"unix:{path}")
+        await_that(lambda: is_free(address))
+        edit(address, three=address)
+        await_that(lambda: not path.exists())
 
 
-def test_sockets_of_systemd_are_served_by_whatever_comes(shop):
+def test_sockets_of_systemd_are_served_by_each_site_and_by_the_page(shop):
     serve_on(shop, default="systemd")
     shop.write("pass.py", PASS)
-    with shop.start("pass.py", "listening", "", "own", shop.manage, "runbus") as site:
+    with ends_well(shop.start("pass.py", "listening", "", "own", shop.manage, "runbus")) as site:
         address = f"127.0.0.1:{site.wait_for_line(r'^port (.+)')[1]}"
         await_fixed(address, shop.version)
         with never_refused(address):
-            await_fixed(address, shop.deploy())
             break_and_mend(shop, address)
-        expect_stop(site)
 
 
-def test_an_address_in_use_is_told_in_a_sentence(shop, taken_port):
+def test_an_address_in_use_is_named_in_a_sentence(shop, taken_port):
     serve_on(shop, default=f"127.0.0.1:{taken_port}")
     result = shop.run("runbus")
     assert result.returncode == 1
@@ -165,20 +141,17 @@ def test_an_address_in_use_is_told_in_a_sentence(shop, taken_port):
     )
 
 
-@pytest.mark.parametrize("closed", ["0", "0 1", "0 1 2"])
-def test_it_serves_without_input_and_output(shop, free_port, closed):
+def test_it_serves_without_input_and_output(shop, free_port):
     serve_on(shop, default=f"127.0.0.1:{free_port}")
-    program = "import os, sys\nfor number in sys.argv[1].split(): os.close(int(number))\n"
-    program += "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    program = "import os, sys\nos.closerange(0, 3)\n"
+    program += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     address = f"127.0.0.1:{free_port}"
-    with shop.start(sys.executable, "-c", program, closed, shop.manage, "runbus") as site:
+    with ends_well(shop.start(sys.executable, "-c", program, shop.manage, "runbus")):
         await_that(lambda: not is_free(address))
-        await_fixed(address, shop.deploy())
         break_and_mend(shop, address)
-        expect_stop(site)
 
 
-def test_it_serves_on_when_nobody_reads_its_output(shop, free_port):
+def test_it_serves_on_when_the_reader_of_its_output_ends(shop, free_port):
     serve_on(shop, default=f"127.0.0.1:{free_port}")
     address = f"127.0.0.1:{free_port}"
     reader, writer = os.pipe()
@@ -194,7 +167,6 @@ def test_it_serves_on_when_nobody_reads_its_output(shop, free_port):
         assert os.read(reader, 10)
         os.close(reader)
         await_that(lambda: not is_free(address))
-        await_fixed(address, shop.version)
         break_and_mend(shop, address)
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
@@ -204,12 +176,13 @@ def test_it_serves_on_when_nobody_reads_its_output(shop, free_port):
         process.wait()
 
 
+@pytest.mark.extended
 def test_with_few_descriptors_left_it_keeps_what_it_holds(shop):
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))\n"
     shop.write(
         "few.py", f"{limit}import os, sys\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
     )
-    with shop.start("few.py", shop.manage, "runbus") as site:
+    with ends_well(shop.start("few.py", shop.manage, "runbus")) as site:
         address = address_of(site)
         host, _, port = address.rpartition(":")
         clients = [socket.create_connection((host, int(port)), timeout=DEADLINE) for _ in range(60)]
@@ -221,4 +194,3 @@ def test_with_few_descriptors_left_it_keeps_what_it_holds(shop):
             client.close()
         await_fixed(address, shop.version)
         break_and_mend(shop, address)
-        expect_stop(site)

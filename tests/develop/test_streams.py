@@ -1,4 +1,4 @@
-"""Answers that have no end do not hold up a reload; nor does who has connected and says nothing."""
+"""Neither an answer without an end nor a silent client holds up a reload."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from tests.processes import DEADLINE
 from tests.servers.conftest import Client, connect
 
-from .reloading import GUNICORN, THREADED, both_ways
+from .reloading import each_server
 
-GTHREAD = {**GUNICORN, "OPTIONS": {"threads": 4}}
 BROWSER = """
 from django.urls import include
 
@@ -20,7 +20,7 @@ urlpatterns.append(path("__reload__/", include("django_browser_reload.urls")))
 
 
 def stream(address):
-    """Ask for the stream of events; return the client, and what comes line by line."""
+    """Ask for the stream of events; return the client, and the response to read lines from."""
     client = Client(address)
     client.request("GET", "/__reload__/events/", headers={"Accept": "text/event-stream"})
     return client, client.getresponse()
@@ -33,20 +33,18 @@ def next_event(response):
     raise AssertionError("The stream has ended.")
 
 
-@both_ways
-@pytest.mark.parametrize("server", [THREADED, GTHREAD], ids=["threaded", "gunicorn"])
+@each_server
 def test_a_stream_without_an_end_is_cut_off_and_begins_anew_after_the_reload(development, server, spare):
     pytest.importorskip("django_browser_reload")
     apps = ["django.contrib.staticfiles", "django_browser_reload"]
     development.set_up(server, spare=spare, apps=apps, STATIC_URL="static/")
-    with (development.root / "shop/urls.py").open("a") as file:
-        file.write(BROWSER)
+    development.append("shop/urls.py", BROWSER)
     with development.served() as served, contextlib.closing(connect(served.address)):
         served.version()
         client, events = stream(served.address)
         with contextlib.closing(client):
             first = next_event(events)
-            development.write("templates/outer.txt", "outer 2")  # a template: the browser is told, at once
+            development.write("templates/outer.txt", "outer 2")  # the browser hears of a template at once
             while b'"reload"' not in next_event(events):
                 pass
             assert served.restarts() == []
@@ -56,8 +54,8 @@ def test_a_stream_without_an_end_is_cut_off_and_begins_anew_after_the_reload(dev
                 while events.readline():
                     pass
             served.await_reload()
-            assert time.monotonic() - began < 6  # a second, a boot, and a busy machine
+            assert time.monotonic() - began < DEADLINE / 2
         client, events = stream(served.address)
         with contextlib.closing(client):
-            assert next_event(events) != first  # by which the browser knows that it is to load anew
+            assert next_event(events) != first  # by which the browser knows that it has to reload
             served.expect_version(version)

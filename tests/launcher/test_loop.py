@@ -15,7 +15,8 @@ from django_wspbus.launcher import boot, child, program
 from django_wspbus.launcher.program import Launcher
 from django_wspbus.launcher.terminal import Terminal
 from django_wspbus.parcels import Parcels
-from tests.processes import DEADLINE, ROOT
+from tests.processes import DEADLINE, ROOT, has_signal
+from tests.servers.load import await_that
 
 HEAD = f"""\
 import os, signal, sys, time
@@ -45,7 +46,7 @@ def leave(*_):
 
 note("runs")
 """
-FOREVER = "\ntime.sleep(60)\n"
+FOREVER = "\nwhile True: time.sleep(0.01)\n"
 
 
 class Drive:
@@ -102,13 +103,6 @@ class Drive:
         return status
 
 
-def await_that(condition):
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def drive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -124,12 +118,6 @@ def drive(tmp_path, monkeypatch):
     for number, handler in handlers.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
-
-
-def test_a_site_that_serves_is_told_to_exit_and_its_status_is_the_launchers(drive):
-    drive.write("serve()\nnote('serves')" + FOREVER)
-    assert drive.run(lambda: drive.await_note("serves")) == 0
-    assert drive.launcher.held.sockets == []  # it listens on none
 
 
 def test_one_that_fails_in_its_exit_leaves_with_its_own_status(drive):
@@ -153,22 +141,10 @@ assert (launch.seen, launch.repeats, launch.changed) == ({"a": "b"}, {"a": 1}, [
 assert len(launch.connections) == 1
 serve()
 note("again")
-time.sleep(60)
+while True: time.sleep(0.01)
 """
     )
     assert drive.run(lambda: drive.await_note("again")) == 0
-
-
-def test_one_that_is_killed_while_it_serves_is_started_again(drive, monkeypatch):
-    monkeypatch.setattr(program, "LIFETIME_OF_WORTH", 0)
-    drive.write("serve()\nnote('serves')" + FOREVER)
-
-    def act():
-        for count in (1, 2):
-            os.kill(drive.await_note("serves", count), signal.SIGKILL)
-        drive.await_note("serves", 3)
-
-    assert drive.run(act) == 0
 
 
 def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
@@ -181,42 +157,6 @@ def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
 
     assert drive.run(act) == 0
     assert "killed by SIGKILL, shortly after it had started" in capfd.readouterr().err
-
-
-def test_what_has_failed_is_shown_and_a_hangup_of_the_site_tries_again(drive, capfd):
-    drive.write(
-        "if os.path.exists('mended'): serve(); note('serves'); time.sleep(60)\nraise ValueError('no')"
-    )
-
-    def act():
-        await_that(lambda: drive.page_pid is not None)
-        await_that(lambda: is_caught(drive.page_pid, signal.SIGUSR2))
-        (drive.folder / "mended").touch()
-        os.kill(os.getpid(), signal.SIGUSR2)
-        drive.await_note("serves")
-
-    assert drive.run(act) == 0
-    assert capfd.readouterr().err.count("ValueError: no") == 1
-
-
-def is_caught(pid, number):
-    with open(f"/proc/{pid}/status") as status:
-        caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt"))
-    return bool(caught >> (number - 1) & 1)
-
-
-def test_a_page_that_dies_is_shown_again(drive):
-    drive.write("raise ValueError('no')")
-    killed = []
-
-    def act():
-        for _ in range(2):
-            await_that(lambda: drive.page_pid not in (None, *killed))
-            killed.append(drive.page_pid)
-            os.kill(killed[-1], signal.SIGKILL)
-        await_that(lambda: drive.page_pid not in (None, *killed))
-
-    assert drive.run(act) == 0
 
 
 @pytest.mark.parametrize("is_deaf", [False, True])
@@ -235,41 +175,22 @@ def test_a_boot_that_does_not_end_is_given_up_for_a_save(drive, monkeypatch, is_
     assert drive.run(act) == 0
 
 
-def test_a_boot_that_is_told_to_exit_says_so(drive, capfd):
-    drive.write("note('boots')" + FOREVER)
-    assert drive.run(lambda: drive.await_note("boots")) == 0
-    assert capfd.readouterr().err.endswith("The site was told to exit while it was starting.\n")
-
-
-def test_a_deaf_boot_is_killed_by_the_second_signal(drive):
-    drive.write("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('deaf')" + FOREVER)
+def test_a_boot_that_takes_long_is_not_given_up_if_no_file_changes(drive, monkeypatch):
+    monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
+    wait = "while not os.path.exists('go'):\n    time.sleep(0.01)\n"
+    drive.write(f"note('boots')\n{wait}serve()\nnote('serves'){FOREVER}")
 
     def act():
-        drive.await_note("deaf")
-        os.kill(os.getpid(), signal.SIGTERM)
-        await_that(lambda: drive.launcher.times_told == 1)
-
-    assert drive.run(act) == -signal.SIGKILL
-
-
-def test_the_next_site_comes_of_a_spare(drive):
-    library = {"modules": [], "changed": [], "signs": {}, "path": [], "doubt": None}
-    drive.write(
-        f"serve({library})\nnote('serves')\nsignal.signal(signal.SIGUSR2, lambda *_: again())" + FOREVER
-    )
-    again = "def again(*_):\n    launch.tell({'relaunching': []})\n    os._exit(3)\n"
-    drive.script.write_text(drive.script.read_text().replace('note("runs")', again))
-
-    def act():
-        first = drive.await_note("serves")
-        await_that(
-            lambda: drive.launcher.spares.current is not None and drive.launcher.spares.current.started
-        )
-        spare = drive.launcher.spares.current.process.pid
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert drive.await_note("serves", 2) == spare != first
+        await_that(lambda: (watcher := drive.launcher.boot.watcher) and is_ready(watcher.process.pid))
+        (drive.folder / "go").touch()
+        drive.await_note("serves")
 
     assert drive.run(act) == 0
+    assert len(drive.notes("boots")) == 1
+
+
+def is_ready(pid):
+    return has_signal(pid, "SigCgt", signal.SIGUSR2)
 
 
 def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
@@ -345,6 +266,21 @@ def test_a_hangup_of_the_terminal_is_to_leave_and_without_one_it_is_the_sites(dr
     monkeypatch.setattr(Terminal, "is_there", True)
     drive.launcher.forward(bytes([signal.SIGHUP]))
     assert (sent, drive.launcher.times_told) == ([signal.SIGHUP] * 2, 1)
+
+
+def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypatch, capsys):
+    results = iter([OSError("no descriptors"), None, 7])
+
+    def turn():
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(drive.launcher, "turn", turn)
+    monkeypatch.setattr(drive.launcher, "launch_site", lambda: None)
+    assert drive.launcher.run() == 7
+    assert capsys.readouterr().err.endswith("OSError: no descriptors\n")
 
 
 def test_a_start_that_has_failed_is_tried_again(drive, monkeypatch):

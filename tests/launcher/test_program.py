@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from django_wspbus.launcher import program as launcher
 from django_wspbus.launcher.entry import open_standard_streams
 from django_wspbus.launcher.held import Held, unlink
-from django_wspbus.launcher.program import Launcher
-from tests.processes import ROOT, Running
+from tests.processes import ROOT, Running, has_signal
 from tests.servers.load import await_that
 
 START = """\
@@ -113,17 +110,11 @@ def test_a_boot_that_does_not_listen_is_killed_by_the_second_signal(run):
         program.wait_for_line("^deaf$")
         process = psutil.Process(program.pid)
         program.send(signal.SIGTERM)
-        await_that(lambda: not is_pending(process.pid, signal.SIGTERM))
+        await_that(lambda: not has_signal(process.pid, "ShdPnd", signal.SIGTERM))
         assert len(process.children()) == 1
         program.send(signal.SIGTERM)
         assert program.wait() == 128 + signal.SIGKILL
         assert program.members() == []
-
-
-def is_pending(pid, number):
-    with open(f"/proc/{pid}/status") as status:
-        pending = next(int(line.split()[1], 16) for line in status if line.startswith("ShdPnd"))
-    return bool(pending >> (number - 1) & 1)
 
 
 def page_of(program, but=()):
@@ -134,7 +125,7 @@ def page_of(program, but=()):
         with contextlib.suppress(psutil.Error, FileNotFoundError):
             for each in psutil.Process(program.pid).children():
                 is_page = any("error_page" in argument for argument in each.cmdline())
-                if is_page and each.pid not in but and is_caught(each.pid, signal.SIGTERM):
+                if is_page and each.pid not in but and has_signal(each.pid, "SigCgt", signal.SIGTERM):
                     found.append(each.pid)
         return found
 
@@ -142,31 +133,7 @@ def page_of(program, but=()):
     return found[0]
 
 
-def is_caught(pid, number):
-    with open(f"/proc/{pid}/status") as status:
-        caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt"))
-    return bool(caught >> (number - 1) & 1)
-
-
 # Within a process
-
-
-@pytest.fixture
-def held():
-    """A launcher that has started nothing, with a listening socket."""
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        descriptor = os.dup(listener.fileno())
-    one = {"holder": "default", "address": "127.0.0.1:0", "inode": None, "descriptor": descriptor}
-    made = Launcher({"command": ["manage.py"], "options": [], "held": [one], "debug": True})
-    yield made
-    signal.set_wakeup_fd(-1)
-    for number, handler in handlers.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
-    made.close()
-    for sock in (made._awake, made._wake):
-        sock.close()
 
 
 def test_sockets_of_which_not_all_came_do_not_take_the_place_of_those_it_has():
@@ -176,22 +143,6 @@ def test_sockets_of_which_not_all_came_do_not_take_the_place_of_those_it_has():
     assert held.sockets == []
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)
-
-
-def test_what_fails_in_it_is_told_and_does_not_end_it(held, monkeypatch, capsys):
-    results = iter([OSError("no descriptors"), None, 7])
-
-    def turn():
-        result = next(results)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    monkeypatch.setattr(launcher, "PAUSE", 0)
-    monkeypatch.setattr(held, "turn", turn)
-    monkeypatch.setattr(held, "launch_site", lambda: None)
-    assert held.run() == 7
-    assert capsys.readouterr().err.endswith("OSError: no descriptors\n")
 
 
 def test_a_unix_socket_of_somebody_else_is_not_removed(tmp_path):

@@ -66,6 +66,7 @@ def fixed_ports():
         yield
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("fixed_ports")
 @pytest.mark.parametrize("module", MODULES)
 def test_cherrypy_passes_its_own_tests_with_our_bus_as_its_engine(home, environment, tmp_path, module):
@@ -122,7 +123,7 @@ print("end", flush=True)
 """
 
 
-@pytest.mark.parametrize("how", ["signal", "request"])
+@pytest.mark.parametrize("how", [pytest.param("signal", marks=pytest.mark.extended), "request"])
 def test_cherrypy_serves_pages_until_it_is_told_to_exit(environment, tmp_path, how):
     script = tmp_path / "site.py"
     script.write_text(SITE)

@@ -11,8 +11,7 @@ from django_wspbus import Bus
 from django_wspbus.plugins.autoreload import Autoreloader, holds_terminal, make_reloader, shown
 from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
 from django_wspbus.site import SiteUnreachable
-
-DEADLINE = 20
+from tests.processes import DEADLINE
 
 
 class Site:

@@ -1,11 +1,10 @@
-"""Going into the background, and what the shell is told."""
+"""Going into the background, and the status and the words that the shell gets."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import pytest
 
 from django_wspbus.plugins.daemon import Foreground, daemonize
 from django_wspbus.wspbus import Refusal
-from tests.processes import DEADLINE, RunningSite
+from tests.processes import RunningSite
 from tests.projects import Project
-from tests.servers.conftest import KINDS, URLS, ask, configure, is_free, release
-from tests.servers.conftest import later as later
+from tests.servers.conftest import KINDS, URLS, ask, configure
+from tests.servers.load import await_that
 
 TELL = """\
 import json
@@ -40,6 +39,7 @@ def describe():
 
 
 bus.subscribe("start", describe, role="site")
+bus.subscribe("exit", lambda: note("site exit"), role="site")
 """
 
 
@@ -55,13 +55,14 @@ def daemon_of(shop: Project) -> psutil.Process:
 
 def end(site: RunningSite, daemon: psutil.Process) -> None:
     daemon.terminate()
-    deadline = time.monotonic() + DEADLINE
-    while site.members():
-        assert time.monotonic() < deadline, site.members()
-        time.sleep(0.01)
+    await_that(lambda: not site.members(), site.members)
 
 
-@pytest.mark.parametrize("files", [True, False], ids=["with files", "without"])
+def extended(value: Any) -> Any:
+    return pytest.param(value, marks=pytest.mark.extended)
+
+
+@pytest.mark.parametrize("files", [True, extended(False)])
 def test_the_shell_has_its_prompt_once_all_servers_answer(shop: Project, files: bool) -> None:
     shop.listeners(TELL)
     daemonize = {"STDOUT": "out.log", "STDERR": str(shop.root / "err.log")} if files else True
@@ -91,6 +92,7 @@ def test_the_shell_has_its_prompt_once_all_servers_answer(shop: Project, files: 
         assert "Quit with" in (shop.root / "out.log").read_text()
         assert "Bus STARTED" in (shop.root / "err.log").read_text()
     assert not (shop.root / "site.pid").exists()
+    assert [note.pid for note in shop.notes("site exit")] == [daemon.pid]
 
 
 FAILURES: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
@@ -114,8 +116,11 @@ FAILURES: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", FAILURES)
-def test_the_shell_is_told_why_it_does_not_start(shop: Project, what: str) -> None:
+@pytest.mark.parametrize(
+    "what",
+    ["a start listener", "a process that is killed", extended("a port"), extended("an application")],
+)
+def test_a_daemon_that_does_not_start_is_an_error_of_the_command(shop: Project, what: str) -> None:
     server, files, status, says = FAILURES[what]
     for name, text in files.items():
         shop.write(name, text)
@@ -127,31 +132,6 @@ def test_the_shell_is_told_why_it_does_not_start(shop: Project, what: str) -> No
         if what != "a process that is killed":
             assert site.members() == []
             assert not (shop.root / "site.pid").exists()
-
-
-def test_a_stop_answers_what_is_in_flight(shop: Project, later: Callable[..., Any]) -> None:
-    configure(
-        shop,
-        {"shop": KINDS["gthread"]},
-        DAEMONIZE={"STDOUT": "out.log", "STDERR": "err.log"},
-        PIDFILE="site.pid",
-    )
-    with shop.serve("-v2") as site:
-        assert site.wait() == 0
-        daemon = daemon_of(shop)
-        address = (shop.root / "out.log").read_text().split("http://")[1].partition("/")[0]
-        answer = later(ask, address, "/held/page")
-        shop.expect_note("page waits")
-        daemon.terminate()
-        deadline = time.monotonic() + DEADLINE
-        while "Bus STOPPING" not in (shop.root / "err.log").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        release(shop, "page")
-
-        assert answer.result() == (200, "page answered")
-        end(site, daemon)
-        assert is_free(address)
 
 
 def test_a_shell_that_waits_no_longer_does_not_harm_the_daemon(shop: Project) -> None:
@@ -166,17 +146,14 @@ def test_a_shell_that_waits_no_longer_does_not_harm_the_daemon(shop: Project) ->
         (note,) = shop.expect_note("waits")
         assert site.stop(signal.SIGINT) != 0
         (shop.root / "go").touch()
-        deadline = time.monotonic() + DEADLINE
-        while "Quit with" not in (shop.root / "out.log").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        await_that(lambda: "Quit with" in (shop.root / "out.log").read_text())
         daemon = daemon_of(shop)
         assert daemon.pid == note.pid
         end(site, daemon)
     assert not (shop.root / "site.pid").exists()
 
 
-def test_an_output_file_that_cannot_be_opened_is_told_before_anything_is_forked(tmp_path: Path) -> None:
+def test_an_output_file_that_cannot_be_opened_is_an_error_before_the_fork(tmp_path: Path) -> None:
     path = tmp_path / "no" / "out.log"
     with pytest.raises(Refusal, match=f"The output file {path} cannot be written: No such file"):
         daemonize(stdout=path)

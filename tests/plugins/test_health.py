@@ -27,8 +27,11 @@ from django_wspbus.plugins import health, health_checks, health_http
 from django_wspbus.plugins.health import MOST_CONNECTIONS, Condition, Probes
 from django_wspbus.plugins.health_http import prefers_json
 from django_wspbus.wspbus import Bus, ChannelFailures, states
-from tests.processes import DEADLINE
+from tests.processes import DEADLINE, run
 from tests.projects import Project
+from tests.servers.conftest import descriptors
+from tests.servers.conftest import later as later
+from tests.servers.load import await_that
 
 SOON = 0.1
 
@@ -108,19 +111,8 @@ def read_to_end(connection: socket.socket) -> bytes:
     return data
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "It did not become so."
-        time.sleep(0.005)
-
-
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Gate:
@@ -155,7 +147,7 @@ class Witness:
         with self.changed:
             assert self.changed.wait_for(lambda: self.calls == calls, DEADLINE), self.calls
         # Else the next probe might share this run.
-        wait_until(lambda: f"Check {__name__}.Witness" not in threads())
+        await_that(lambda: f"Check {__name__}.Witness" not in threads())
 
 
 def no_thread(patch: pytest.MonkeyPatch, name: str) -> None:
@@ -185,7 +177,7 @@ def descriptors_of(site: ProbedSite) -> int:
     """Return how many descriptors are open, now that bus and switchboard have theirs."""
     site.bus.wait_for(lambda: True)
     take_a_turn(site.switchboard)
-    return descriptors()
+    return descriptors(os.getpid())
 
 
 GATE = "tests.plugins.test_health.Gate"
@@ -224,30 +216,6 @@ def silent(gate: Gate) -> Iterator[ProbedSite]:
 def site(silent: ProbedSite) -> ProbedSite:
     silent.bus.start()
     return silent
-
-
-@pytest.fixture
-def later() -> Iterator[Callable[..., Future[Any]]]:
-    """Call a function in a thread; its result is a future's."""
-    started = []
-
-    def call(function: Callable[..., Any], *args: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function(*args))
-            except BaseException as error:
-                future.set_exception(error)
-
-        started.append(threading.Thread(target=run, name="Client", daemon=True))
-        started[-1].start()
-        return future
-
-    yield call
-    for thread in started:
-        thread.join(DEADLINE)
-        assert not thread.is_alive()
 
 
 Later = Callable[..., Future[Any]]
@@ -624,27 +592,27 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
     took = time.monotonic() - begun
 
     assert answer.status == 503
-    assert 0.8 <= took < 3  # one deadline for all of them, on a busy machine
+    assert 0.8 <= took < 5 * 0.8  # one deadline for all of them
     gate.opened.set()
-    wait_until(lambda: site.ask("/readyz").status == 200)
+    await_that(lambda: site.ask("/readyz").status == 200)
 
 
 def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", 10 * SOON)  # the other one needs some of it
     site.bus.subscribe("health", gate)
     site.bus.subscribe("health", passes)
-    for _ in range(3):
+    for _ in range(2):
         checks = site.checks()
         assert checks.pop(f"{__name__}.passes") == "ok"
-        assert checks[GATE].startswith("hangs: no answer for 0.")
+        assert checks[GATE].startswith("hangs: no answer for ")
         (hanging,) = (thread for thread in threading.enumerate() if thread.name == f"Check {GATE}")
         assert hanging.daemon  # it keeps no process alive
     assert gate.calls == 1
 
     gate.opened.set()
-    wait_until(lambda: site.ask("/readyz").status == 200)
+    await_that(lambda: site.ask("/readyz").status == 200)
     assert gate.calls in (2, 3)
 
 
@@ -769,7 +737,7 @@ def test_a_client_that_resets_the_connection_harms_nobody(site: ProbedSite, gate
         assert gate.entered.wait(DEADLINE)
     connection.close()
     gate.opened.set()
-    wait_until(lambda: "Probe" not in threads())
+    await_that(lambda: "Probe" not in threads())
 
     site.expect("/readyz", 200, "ready")
     assert site.said("probe") == []
@@ -777,7 +745,7 @@ def test_a_client_that_resets_the_connection_harms_nobody(site: ProbedSite, gate
 
 def test_of_many_connections_those_above_the_limit_wait_and_all_are_answered(site: ProbedSite) -> None:
     clients = [site.connect() for _ in range(3 * MOST_CONNECTIONS)]
-    wait_until(lambda: threads().count("Probe") == MOST_CONNECTIONS)
+    await_that(lambda: threads().count("Probe") == MOST_CONNECTIONS)
     for _ in range(2):  # rounds in which the switchboard looks at all of its descriptors
         take_a_turn(site.switchboard)
     assert threads().count("Probe") == MOST_CONNECTIONS
@@ -794,7 +762,7 @@ def test_who_is_connected_is_answered_while_no_descriptor_is_free_and_others_are
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with site.connect() as connected, socket.socket() as waiting:
-        wait_until(lambda: "Probe" in threads())
+        await_that(lambda: "Probe" in threads())
         waiting.settimeout(DEADLINE)
         lowest = os.dup(0)
         os.close(lowest)
@@ -864,7 +832,7 @@ def test_while_nobody_asks_there_is_no_thread_but_the_switchboards(silent: Probe
     before = threads()
     silent.bus.start()
     silent.expect("/readyz", 200, "ready")
-    wait_until(lambda: "Probe" not in threads())
+    await_that(lambda: "Probe" not in threads())
 
     assert threads() == [*before, "Site switchboard"]
 
@@ -873,18 +841,18 @@ def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(s
     opened = descriptors_of(silent)
     for _ in range(3):
         silent.bus.start()
-        listening = descriptors()
+        listening = descriptors(os.getpid())
         silent.probes.start()  # likewise
         silent.expect("/readyz", 200, "ready")
         silent.bus.stop()
         silent.expect("/livez", 200, "ready")
         silent.bus.start()
         silent.expect("/readyz", 200, "ready")
-        wait_until(lambda: "Probe" not in threads())
-        assert descriptors() == listening
+        await_that(lambda: "Probe" not in threads())
+        assert descriptors(os.getpid()) == listening
         silent.bus.exit()
         silent.probes.exit()
-        assert descriptors() == opened
+        assert descriptors(os.getpid()) == opened
 
 
 def test_after_the_exit_nobody_is_answered_though_the_socket_is_open(site: ProbedSite) -> None:
@@ -899,7 +867,7 @@ def test_after_the_exit_nobody_is_answered_though_the_socket_is_open(site: Probe
 def test_an_exit_closes_the_connections_on_which_nothing_was_asked(site: ProbedSite) -> None:
     with site.connect() as silent, site.connect() as half:
         half.sendall(b"GET /livez HTTP/1.1\r\nHost:")
-        wait_until(lambda: threads().count("Probe") == 2)
+        await_that(lambda: threads().count("Probe") == 2)
         before = time.monotonic()
         site.bus.exit()
         assert time.monotonic() - before < DEADLINE / 2
@@ -934,7 +902,7 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
     assert 2 * SOON <= time.monotonic() - begun < DEADLINE / 2
     assert site.said("Not waited for") == [f"Not waited for any longer: Check {GATE}"]
     gate.opened.set()
-    wait_until(lambda: f"Check {GATE}" not in threads())
+    await_that(lambda: f"Check {GATE}" not in threads())
 
 
 def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
@@ -947,7 +915,7 @@ def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
 
     assert answer.status in (200, 503)
     assert site.said("Not waited for") == []
-    wait_until(lambda: not any(name.startswith("Check") for name in threads()))
+    await_that(lambda: not any(name.startswith("Check") for name in threads()))
 
 
 def test_a_start_that_fails_leaves_nothing(silent: ProbedSite) -> None:
@@ -959,7 +927,7 @@ def test_a_start_that_fails_leaves_nothing(silent: ProbedSite) -> None:
         silent.bus.start()
 
     assert silent.bus.state is states.EXITING
-    assert descriptors() == opened
+    assert descriptors(os.getpid()) == opened
 
 
 # Other processes
@@ -1016,10 +984,10 @@ except Exception as error:
 def test_the_database_connections_of_a_check_are_closed_after_it(project: Project) -> None:
     project.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}})
     project.write("probed.py", PROGRAM.replace("SETUP", DATABASE) + USE)
-    with project.start("probed.py") as program:
-        assert program.wait() == 0
+    ended = run(["probed.py"], env=os.environ | project.environment, cwd=project.root)
 
-    assert program.lines == ["ready", "Cannot operate on a closed database."]
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["ready", "Cannot operate on a closed database."]
 
 
 def test_on_a_bare_bus_in_a_process_without_settings_it_answers_too() -> None:

@@ -8,13 +8,12 @@ import threading
 import pytest
 
 from django_wspbus.plugins.reloaders import TooManyWatches
+from tests.processes import DEADLINE
 
 pytest.importorskip("inotify_simple")
 
 from django_wspbus.plugins import inotify
 from django_wspbus.plugins.inotify import InotifyReloader
-
-DEADLINE = 20
 
 
 class Watching(InotifyReloader):

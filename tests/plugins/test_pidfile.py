@@ -16,8 +16,6 @@ from django_wspbus.plugins.pidfile import PIDFile, is_alive, read_pid
 from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
 from tests.processes import DEADLINE, ROOT
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -280,7 +278,8 @@ def test_a_reader_never_sees_a_part_of_it(path: Path) -> None:
     assert seen == {f"{os.getpid()}\n"}
 
 
-@as_root
+@pytest.mark.extended
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_the_process_of_another_user_is_alive() -> None:
     child = os.fork()
     if not child:

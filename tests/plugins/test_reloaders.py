@@ -11,6 +11,7 @@ from django.utils.autoreload import BaseReloader
 
 from django_wspbus.plugins import reloaders
 from django_wspbus.plugins.reloaders import PollingReloader, Snapshot, changed_since
+from tests.processes import DEADLINE
 
 
 class Few(BaseReloader):
@@ -95,12 +96,13 @@ def test_unrest_is_counted_and_what_lies_ahead_is_none(file):
 
 
 def test_a_polling_reloader_stops_at_once(file):
-    reloader = reloaders.PollingReloader()
+    reloader = PollingReloader()
+    reloader.SLEEP_TIME = 2 * DEADLINE
     ticker = reloader.tick()
     reloader.stop()
     began = time.monotonic()
     assert next(ticker, "ended") == "ended"
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < DEADLINE
 
 
 def test_a_module_whose_file_was_away_for_a_moment_is_watched(tmp_path, monkeypatch):

@@ -1,23 +1,32 @@
-"""A project that every kind of server serves, and clients that hold on to single connections."""
+"""A project that every kind of server serves, and what the tests of servers share."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.processes import DEADLINE, RunningSite
 from tests.projects import Project
 
+from .clients import Client as Client
+from .clients import ask as ask
+from .clients import connect as connect
+from .clients import is_free as is_free
+from .load import URLS as URLS
+from .load import Shop
+
 THREADED = "django_wspbus.servers.threaded.ThreadedServer"
 GUNICORN = "django_wspbus.servers.gunicorn.GunicornServer"
+
+Later = Callable[..., Future[Any]]
+"""The fixture `later`."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "threaded": {"BACKEND": THREADED},
@@ -25,128 +34,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "gthread": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 2, "threads": 4}},
 }
 
-URLS = """\
-import hashlib
-import os
-import time
-from pathlib import Path
-
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
-from django.urls import path
-from django.views.decorators.csrf import csrf_exempt
-
-from django_wspbus import bus
-
-from .journal import note
-
-ROOT = Path(__file__).parent.parent
-
-
-def wait_for(name):
-    note(f"{name} waits")
-    deadline = time.monotonic() + 60
-    while not (ROOT / name).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def answer(request):
-    return HttpResponse(f"{os.getpid()} {bus.state.name}")
-
-
-def held(request, name):
-    wait_for(name)
-    return HttpResponse(f"{name} answered")
-
-
-def stream(request, name):
-    def parts():
-        yield "begun, "
-        wait_for(name)
-        yield "ended"
-
-    return StreamingHttpResponse(parts())
-
-
-@csrf_exempt
-def upload(request, name=None):
-    if name:
-        wait_for(name)
-    digest = hashlib.sha256()
-    while part := request.read(65536):
-        digest.update(part)
-    return HttpResponse(digest.hexdigest())
-
-
-def status(request):
-    return JsonResponse(bus.site.status())
-
-
-def ask(request, what):
-    getattr(bus.site, what)()
-    return HttpResponse(f"{what} taken on")
-
-
-urlpatterns = [
-    path("", answer),
-    path("held/<name>", held),
-    path("stream/<name>", stream),
-    path("upload/", upload),
-    path("upload/<name>", upload),
-    path("status/", status),
-    path("ask/<what>", ask),
-]
-"""
-
-
-def connect(address: str) -> socket.socket:
-    """Return a connection to an address as BIND has it, with the deadline as its timeout."""
-    if address.startswith("unix:"):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        target: Any = address.removeprefix("unix:")
-    else:
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        host = host.strip("[]")
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        target = (host, int(port))
-    sock.settimeout(DEADLINE)
-    try:
-        sock.connect(target)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-class Client(HTTPConnection):
-    """One connection to an address as BIND has it."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__("localhost", timeout=DEADLINE)
-        self.address = address
-
-    def connect(self) -> None:
-        self.sock = connect(self.address)
-
-    def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
-        """Return the status and the body of an answer; the connection stays open, if it may."""
-        self.request(method or ("GET" if body is None else "POST"), path, body)
-        response = self.getresponse()
-        return response.status, response.read().decode()
-
-
-def ask(address: str, path: str = "/", body: bytes | None = None) -> tuple[int, str]:
-    """Return the status and the body of an answer."""
-    with contextlib.closing(Client(address)) as client:
-        return client.ask(path, body)
-
-
-def is_free(address: str) -> bool:
-    """Whether nobody listens on an address."""
-    try:
-        connect(address).close()
-    except (ConnectionRefusedError, FileNotFoundError):
-        return True
-    return False
+BOTH: dict[str, dict[str, Any]] = {
+    "child": {"BACKEND": GUNICORN, "OPTIONS": {"threads": 4}},
+    "thread": {"BACKEND": THREADED},
+}
+"""A server in a child process, and another in the site process."""
 
 
 @pytest.fixture
@@ -175,10 +67,25 @@ def later() -> Iterator[Callable[..., Future[Any]]]:
 
 
 @pytest.fixture
-def shop(project: Project) -> Project:
-    """The project, with pages that are held until ``release`` lets them go."""
-    project.write("shop/urls.py", URLS)
-    return project
+def shop(tmp_path: Path) -> Shop:
+    """A project whose code has versions, with pages that are held until ``release`` lets them go."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Shop(folder)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a name that is short enough for Unix sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def hold(project: Project, later: Later, address: str, path: str, body: bytes | None = None) -> Future[Any]:
+    """Send a request, and return the future of its answer once the application is at work on it."""
+    answer = later(ask, address, path, body)
+    project.expect_note(f"{path.rpartition('/')[2]} waits")
+    return answer
 
 
 def release(project: Project, name: str) -> None:
@@ -195,6 +102,19 @@ def address_of(site: RunningSite, alias: str = "default") -> str:
     """Return where a started server listens, as BIND has it."""
     line = site.wait_for_line(rf"^  {alias} +(http://|unix:)(\S+?)/? +\(")
     return line[2] if line[1] == "http://" else line[1] + line[2]
+
+
+def master_of(address: str) -> psutil.Process:
+    """Return the master of the gunicorn that serves an address."""
+    master = psutil.Process(int(ask(address)[1].split()[0])).parent()
+    assert master is not None
+    return master
+
+
+def kill(process: psutil.Process) -> None:
+    """Kill a process that is no child of ours, and wait for its end."""
+    process.kill()
+    assert psutil.wait_procs([process], DEADLINE)[1] == []
 
 
 def descriptors(pid: int) -> int:

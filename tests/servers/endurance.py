@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import psutil
 
-from tests.processes import DEADLINE, RunningSite
+from tests.processes import RunningSite
 
 from .conftest import KINDS, address_of, ask, configure, descriptors
 from .load import Shop, await_that, status_of
 
-TIMES = 50
+TIMES = 30
 SETTLED = 10
-"""After how many times all that is made once has been made."""
+"""Times after which all that is made once has been made."""
 
 MEMORY = 3 << 20
 """Bytes by which a site process may grow from then on."""
 
-ZOMBIE = 1.0
-"""Seconds that a process may be a zombie."""
-
 
 class Held(NamedTuple):
-    """What a site holds: descriptors and threads of its process, and of the child; and processes."""
+    """What a site holds: descriptors and threads of its process, and of the child; processes, zombies too."""
 
     descriptors: int
     threads: int
     of_child: int
     processes: int
-
-
-class Zombies:
-    """Looks all the time how long any process of a site is a zombie, as a context manager."""
-
-    def __init__(self, pid: int) -> None:
-        self.longest = 0.0
-        self.looks = 0
-        self._site = psutil.Process(pid)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="Zombies", daemon=True)
-
-    def _run(self) -> None:
-        since: dict[psutil.Process, float] = {}
-        while not self._done.wait(0.05):
-            found = set()
-            for process in self._site.children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    if process.status() == psutil.STATUS_ZOMBIE:
-                        found.add(process)
-            now = time.monotonic()
-            since = {process: since.get(process, now) for process in found}
-            self.longest = max([self.longest, *(now - each for each in since.values())])
-            self.looks += 1
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._done.set()
-        self._thread.join(DEADLINE)
 
 
 class Endurance:
@@ -79,16 +42,13 @@ class Endurance:
         """Do it `TIMES` times, and assert that the site holds what it held after the first few."""
         held: list[Held] = []
         memory: list[int] = []
-        with Zombies(self.site.pid) as zombies:
-            for number in range(1, TIMES + 1):
-                once(number)
-                if number == SETTLED:
-                    held.append(self.settle())
-                    memory.append(self.process.memory_info().rss)
-            await_that(lambda: self.holds_no_more_than(held[0]), lambda: (held[0], self.held()))
-            memory.append(self.process.memory_info().rss)
-        assert zombies.longest < ZOMBIE
-        assert zombies.looks > 0
+        for number in range(1, TIMES + 1):
+            once(number)
+            if number == SETTLED:
+                held.append(self.settle())
+                memory.append(self.process.memory_info().rss)
+        await_that(lambda: self.holds_no_more_than(held[0]), lambda: (held[0], self.held()))
+        memory.append(self.process.memory_info().rss)
         assert memory[1] - memory[0] < MEMORY, memory
 
     def settle(self) -> Held:

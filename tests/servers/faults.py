@@ -1,12 +1,32 @@
-"""Deploys that cannot serve: what is wrong with them, and what is to be told of it."""
+"""Deploys that cannot serve: what is wrong with them, the reason that is given, and how a site takes them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import NamedTuple
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from .load import Shop
+import pytest
+
+from tests.processes import RunningSite
+
+from .conftest import configure
+from .load import (
+    Load,
+    Shop,
+    addresses_of,
+    attempt,
+    await_that,
+    await_value,
+    await_version,
+    pids,
+    status_of,
+    version_of,
+)
 
 SYNTAX = "\ndef (:\n"
 EXCEPTION = "\nraise RuntimeError('broken on purpose')\n"
@@ -24,11 +44,11 @@ def version(request):
 
 
 class Fault(NamedTuple):
-    """What is added to the end of a file, and what the reason says then; whether with a traceback."""
+    """What is added to the end of a file, and the reason that is given then; whether with a traceback."""
 
     file: str
     source: str
-    told: str
+    reason: str
     has_traceback: bool = True
 
 
@@ -67,6 +87,12 @@ FAULTS = {
 HANG = Fault("shop/models.py", "\nimport time\n\ntime.sleep(60)\n", 'WSPBUS["READY_TIMEOUT"]', False)
 
 
+def rows(names: Iterable[str], first: int) -> list[Any]:
+    """Return names as the rows of a table, all but the first few of them for the second tier."""
+    first_tier, extended = list(names)[:first], list(names)[first:]
+    return [*first_tier, *(pytest.param(name, marks=pytest.mark.extended) for name in extended)]
+
+
 @contextlib.contextmanager
 def broken(shop: Shop, fault: Fault) -> Iterator[None]:
     """Deploy a new version that has a fault, which is mended in the end."""
@@ -78,3 +104,79 @@ def broken(shop: Shop, fault: Fault) -> Iterator[None]:
         yield
     finally:
         path.write_text(good)
+
+
+class Serving(NamedTuple):
+    shop: Shop
+    site: RunningSite
+    addresses: list[str]
+
+
+@contextlib.contextmanager
+def serve(folder: Path, server: dict[str, Any]) -> Iterator[Serving]:
+    """Run a site of one server, which serves on a TCP and on a Unix socket, for all faults of a kind."""
+    shop = Shop(folder)
+    with tempfile.TemporaryDirectory() as short:  # as the names of Unix sockets have to be
+        bind = ["127.0.0.1:0", f"unix:{short}/site.sock"]
+        configure(shop, {"default": {**server, "BIND": bind}}, WARMUP=["/version/"], PIDFILE="site.pid")
+        with shop.serve("-v2") as site:
+            yield Serving(shop, site, addresses_of(site))
+            assert site.stop() == 0
+            assert site.members() == []
+
+
+def fail_and_recover(serving: Serving, fault: Fault, *, method: str) -> None:
+    """Call "graceful" or "restart" of the site with a fault on disk, and then without."""
+    shop, site, addresses = serving
+    old, address = version_of(addresses[0]), addresses[0]
+    what, done = {
+        "graceful": ("reload", "Reloaded after"),
+        "restart": ("restart", "^Quit with"),
+    }[method]
+    workers = set(status_of(address)["servers"]["default"].get("workers", [site.pid]))
+    before = pids(site)
+    seen, times = len(site.lines), len([line for line in site.lines if re.search(done, line)])
+    with Load(addresses, keep_alive=1, one_shot=1, slow=0, think=0.05) as load:
+        with broken(shop, fault):
+            load.wait_for_all()
+            error = attempt(address, method)["error"].replace("\\n", "\n")
+            failed = time.monotonic()
+            load.wait_for_all(lambda answer: answer.began > failed)
+        answers = load.finish()
+
+    assert f"The {what} failed, and the old code serves on: " in error
+    assert fault.reason in error
+    assert error.count("Traceback (most recent call last)") == fault.has_traceback
+    assert {answer.pid for answer in answers} <= workers
+    assert {answer.version for answer in answers} == {old}
+    await_value(lambda: pids(site), before)
+    status = status_of(address)
+    assert status["condition"] == "ready"
+    assert fault.reason in status["last_failure"]
+    assert (shop.root / "site.pid").read_text() == f"{site.pid}\n"
+
+    assert "error" not in attempt(address, method)
+    site.wait_for_line(done, count=times + 1)
+    await_version(address, shop.version)
+    output = "\n".join(site.lines[seen:])
+    assert output.count("Traceback (most recent call last)") == fault.has_traceback
+    assert output.count(f"The {what} failed") == 1
+    assert output.count(fault.reason) == 1
+    assert status_of(address)["last_failure"] is None
+    await_that(lambda: len(pids(site)) == len(before), site.members)
+
+
+def give_up_what_hangs(site: RunningSite, shop: Shop, address: str, method: str) -> None:
+    """Call a method of a site with a short READY_TIMEOUT while a boot hangs, and again when none does."""
+    before = pids(site)
+    with Load(address, keep_alive=1, one_shot=1, slow=0, think=0.1) as load, broken(shop, HANG):
+        error = attempt(address, method)["error"]
+        failed = time.monotonic()
+        load.wait_for_all(lambda answer: answer.began > failed)
+        assert {answer.pid for answer in load.finish()} <= before
+    assert HANG.reason in error
+    await_value(lambda: pids(site), before)
+    # Again, if this machine is so slow.
+    await_that(lambda: HANG.reason not in attempt(address, method).get("error", ""))
+    await_version(address, shop.version)
+    assert "Traceback" not in site.output

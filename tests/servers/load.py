@@ -15,7 +15,79 @@ from typing import Any, NamedTuple, Self
 from tests.processes import DEADLINE, RunningSite
 from tests.projects import Project
 
-from .conftest import URLS, Client, ask
+from .clients import Client, ask
+
+URLS = """\
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from django_wspbus import bus
+
+from .journal import note
+
+ROOT = Path(__file__).parent.parent
+
+
+def wait_for(name):
+    note(f"{name} waits")
+    deadline = time.monotonic() + 60
+    while not (ROOT / name).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def answer(request):
+    return HttpResponse(f"{os.getpid()} {bus.state.name}")
+
+
+def held(request, name):
+    wait_for(name)
+    return HttpResponse(f"{name} answered")
+
+
+def stream(request, name):
+    def parts():
+        yield "begun, "
+        wait_for(name)
+        yield "ended"
+
+    return StreamingHttpResponse(parts())
+
+
+@csrf_exempt
+def upload(request, name=None):
+    if name:
+        wait_for(name)
+    digest = hashlib.sha256()
+    while part := request.read(65536):
+        digest.update(part)
+    return HttpResponse(digest.hexdigest())
+
+
+def status(request):
+    return JsonResponse(bus.site.status())
+
+
+def ask(request, what):
+    getattr(bus.site, what)()
+    return HttpResponse(f"{what} taken on")
+
+
+urlpatterns = [
+    path("", answer),
+    path("held/<name>", held),
+    path("stream/<name>", stream),
+    path("upload/", upload),
+    path("upload/<name>", upload),
+    path("status/", status),
+    path("ask/<what>", ask),
+]
+"""
 
 VIEWS = """\
 import os
@@ -225,6 +297,15 @@ class Load:
         assert self.failures == []
         assert {answer.client for answer in self.answers} == self.names  # each client got answers
         return self.answers
+
+    def finish_refused(self) -> None:
+        """Stop after the end of a site; each connection that was made must have got an answer."""
+        with self._changed:
+            self._changed.wait_for(lambda: {each.client for each in self.failures} == self.names, DEADLINE)
+        self.stop()
+        assert {each.client for each in self.failures} == self.names
+        allowed = ("ConnectionRefusedError", "FileNotFoundError", "status 503")  # but not: reset, or closed
+        assert [each for each in self.failures if not each.outcome.startswith(allowed)] == []
 
     def wait_for(self, condition: Callable[[Answer], bool], count: int = 1) -> None:
         """Wait until there are a number of answers that a condition is true of."""

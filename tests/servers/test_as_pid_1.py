@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.processes import DEADLINE
 
-from .conftest import KINDS, ask, configure, release
+from .clients import ask
+from .conftest import KINDS, configure, release
 from .load import VERSIONED_URLS, Shop, attempt, await_that, await_version, status_of
 
 # A process that outlives its parent, and ends when a file is there.
@@ -33,6 +33,9 @@ urlpatterns += [path("leave/<name>", leave)]
 """
 
 
+pytestmark = pytest.mark.extended
+
+
 @pytest.fixture
 def unshare() -> list[str]:
     """The command that runs another as PID 1, and ends it with itself."""
@@ -42,10 +45,9 @@ def unshare() -> list[str]:
     return command
 
 
-def test_pid_1_serves_renews_what_serves_reaps_what_ends_and_leaves_with_0(
-    tmp_path: Path, unshare: list[str]
+def test_pid_1_serves_reloads_restarts_reaps_what_ends_and_exits_with_0(
+    shop: Shop, unshare: list[str]
 ) -> None:
-    shop = Shop(tmp_path)
     shop.write("shop/urls.py", ORPHAN)
     configure(shop, {"default": KINDS["gthread"]})
     with shop.start(*unshare, sys.executable, shop.manage, "runbus", "-v2") as program:
@@ -64,7 +66,7 @@ def test_pid_1_serves_renews_what_serves_reaps_what_ends_and_leaves_with_0(
             await_that(lambda: len(site.children()) == 2, site.children)  # the old child has left
             release(shop, name)
             await_that(lambda: len(site.children()) == 1, site.children)
-            assert zombies(site) == []
+            await_that(lambda: zombies(site) == [], lambda: zombies(site))
 
         before = status_of(address)["servers"]["default"]["pid"]
         (master,) = site.children()

@@ -6,21 +6,16 @@ import itertools
 import os
 import signal
 import urllib.error
-from collections.abc import Callable
-from concurrent.futures import Future
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from django_wspbus.servers.backoff import FIRST, MOST, Backoff
-from tests.processes import DEADLINE, fetch
+from tests.processes import fetch
 
-from .conftest import KINDS, address_of, ask, configure, release
+from .clients import ask
+from .conftest import KINDS, Later, address_of, configure, kill, master_of, release
 from .load import Load, Shop, await_that, status_of
-
-Later = Callable[..., Future[Any]]
 
 ATTEMPTS = 4
 WAITS = [FIRST * 2**number for number in range(ATTEMPTS - 1)]
@@ -56,13 +51,6 @@ def start():
 """
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return Shop(folder)
-
-
 def attempts(shop: Shop) -> list[float]:
     return [float(note.event.split()[1]) for note in shop.notes() if note.event.startswith("attempt")]
 
@@ -85,19 +73,18 @@ def test_the_wait_is_none_at_first_then_doubles_up_to_a_most_and_is_none_after_w
     assert [Backoff().note(worked=False), backoff.note(worked=False)] == [0, FIRST]
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_connections_wait(
-    shop: Shop, later: Later, kind: str
+    shop: Shop, later: Later
 ) -> None:
     shop.write("dying.py", DYING_APPLICATION)
-    configure(shop, {"default": {**KINDS[kind], "APPLICATION": "dying.application"}}, HEALTH="127.0.0.1:0")
+    server = {**KINDS["gthread"], "APPLICATION": "dying.application"}
+    configure(shop, {"default": server}, HEALTH="127.0.0.1:0")
     with shop.serve("-v2") as site:
         address = address_of(site)
         probes = site.wait_for_line(r"probes +(http://\S+?)/livez")[1]
-        before = int(ask(address)[1].split()[0])
+        master = master_of(address)
+        before = {process.pid for process in master.children()}
         release(shop, "die")
-        master = psutil.Process(before).parent()
-        assert master is not None
         master.kill()
         site.wait_for_line("The server 'default' does not start again: it ended before it was ready")
         waiting = [later(ask, address) for _ in range(3)]
@@ -114,7 +101,7 @@ def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_co
         (shop.root / "die").unlink()
         answers = [answer.result() for answer in waiting]
         assert [(status, body.partition(" ")[2]) for status, body in answers] == [(200, "STARTED")] * 3
-        assert before not in {int(body.split()[0]) for _, body in answers}
+        assert before.isdisjoint(int(body.split()[0]) for _, body in answers)
         site.wait_for_line("The server 'default' answers again")
         assert fetch(f"{probes}/readyz")
         assert site.stop() == 0
@@ -124,8 +111,9 @@ def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_co
     assert site.output.count("with status 9") == 1
 
 
-@pytest.mark.parametrize("death", ["os._exit(9)", "1 / 0"], ids=["exits", "raises"])
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
+@pytest.mark.parametrize(
+    ("kind", "death"), [("gthread", "1 / 0"), pytest.param("sync", "os._exit(9)", marks=pytest.mark.extended)]
+)
 def test_a_worker_that_never_starts_is_tried_ever_more_seldom_and_the_others_serve_on(
     shop: Shop, kind: str, death: str
 ) -> None:
@@ -138,7 +126,7 @@ def test_a_worker_that_never_starts_is_tried_ever_more_seldom_and_the_others_ser
         release(shop, "die")
         os.kill(killed, signal.SIGKILL)
         await_that(lambda: attempts(shop))
-        with Load(address, slow=0) as load:
+        with Load(address, slow=0, think=0.05) as load:
             await_attempts(shop)
             load.wait_for_all()
             answers = load.finish()
@@ -147,7 +135,7 @@ def test_a_worker_that_never_starts_is_tried_ever_more_seldom_and_the_others_ser
         (shop.root / "die").unlink()
         *started, last = shop.expect_note("up", len(server["workers"]) + 1)
         assert {note.pid for note in started} == {killed, *others}
-        assert last.pid in status_of(address)["servers"]["default"]["workers"]
+        await_that(lambda: last.pid in status_of(address)["servers"]["default"]["workers"])
         assert status_of(address)["servers"]["default"]["pid"] == server["pid"]
         assert site.stop() == 0
         assert site.members() == []
@@ -173,6 +161,7 @@ if PATH.with_name("hang").exists():
 """
 
 
+@pytest.mark.extended
 def test_a_reload_takes_the_place_of_one_that_hangs_while_it_is_started_again(
     shop: Shop, later: Later
 ) -> None:
@@ -181,9 +170,7 @@ def test_a_reload_takes_the_place_of_one_that_hangs_while_it_is_started_again(
     with shop.serve("-v2") as site:
         address = address_of(site)
         release(shop, "hang")
-        master = psutil.Process(int(ask(address)[1].split()[0])).parent()
-        assert master is not None
-        master.kill()
+        master_of(address).kill()
         (hung,) = shop.expect_note("hangs")
         waiting = later(ask, address)
         site.send(signal.SIGUSR1)
@@ -206,6 +193,7 @@ def hold():
 """
 
 
+@pytest.mark.extended
 def test_a_child_that_is_lost_during_a_restart_and_cannot_start_is_tried_again(
     shop: Shop, later: Later
 ) -> None:
@@ -217,11 +205,9 @@ def test_a_child_that_is_lost_during_a_restart_and_cannot_start_is_tried_again(
         release(shop, "hold")
         site.send(signal.SIGUSR2)
         shop.expect_note("go waits")
-        master = psutil.Process(int(ask(address)[1].split()[0])).parent()
-        assert master is not None
+        master = master_of(address)
         release(shop, "die")
-        master.kill()
-        assert psutil.wait_procs([master], DEADLINE)[1] == []
+        kill(master)
         release(shop, "go")
         await_that(lambda: len(attempts(shop)) >= 2)
         waiting = later(ask, address)

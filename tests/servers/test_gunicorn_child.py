@@ -18,7 +18,8 @@ from django_wspbus.servers.gunicorn_logging import project_logger
 from django_wspbus.site import RemoteSite
 from tests.projects import Project
 
-from .conftest import GUNICORN, address_of, ask, configure
+from .clients import ask
+from .conftest import GUNICORN, address_of, configure
 
 # A database with a pool, as PostgreSQL's; the application uses it, and starts a thread, at its import.
 POOLED = """\
@@ -56,7 +57,7 @@ bus.subscribe("start", tell)
 """
 
 
-@pytest.mark.parametrize("preload", [True, False])
+@pytest.mark.parametrize("preload", [True, pytest.param(False, marks=pytest.mark.extended)])
 def test_a_preloaded_application_leaves_no_connection_and_no_silent_loss_of_threads(
     shop: Project, preload: bool
 ) -> None:
@@ -97,31 +98,24 @@ LOGGING = {
 }
 
 
-def test_its_logs_go_to_the_handlers_of_the_project(shop: Project) -> None:
-    servers = {"shop": {"BACKEND": GUNICORN, "BIND": "127.0.0.1:0"}}
+def test_logs_go_to_the_handlers_of_the_project_but_for_those_that_options_name(shop: Project) -> None:
+    options = {"errorlog": "error.log", "accesslog": "access.log", "loglevel": "debug"}
+    server = {"BACKEND": GUNICORN, "BIND": "127.0.0.1:0"}
+    servers = {"shop": server, "own": {**server, "OPTIONS": options}}
     shop.configure(WSPBUS={"SERVERS": servers}, LOGGING=LOGGING)
     with shop.serve() as site:
-        ask(address_of(site, "shop"))
+        for alias in servers:
+            ask(address_of(site, alias), f"/?{alias}")
         assert site.stop() == 0
     logged = (shop.root / "all.log").read_text()
 
     assert logged.count("gunicorn.error | INFO | Starting gunicorn") == 1
-    assert re.search(r'^gunicorn\.access \| INFO \| .*"GET / HTTP/1\.1" 200', logged, re.MULTILINE)
+    assert re.search(r'^gunicorn\.access \| INFO \| .*"GET /\?shop HTTP/1\.1" 200', logged, re.MULTILINE)
     assert re.search(r"^django_wspbus \| INFO \| Bus STARTED", logged, re.MULTILINE)
     assert "gunicorn" not in "".join(line for line in site.lines if "http://" not in line)
-
-
-def test_logs_that_options_name_are_its_own(shop: Project) -> None:
-    options = {"errorlog": "error.log", "accesslog": "access.log", "loglevel": "debug"}
-    servers = {"shop": {"BACKEND": GUNICORN, "BIND": "127.0.0.1:0", "OPTIONS": options}}
-    shop.configure(WSPBUS={"SERVERS": servers}, LOGGING=LOGGING)
-    with shop.serve() as site:
-        ask(address_of(site, "shop"))
-        assert site.stop() == 0
-
-    assert '"GET / HTTP/1.1" 200' in (shop.root / "access.log").read_text()
+    assert "?own" not in logged
+    assert '"GET /?own HTTP/1.1" 200' in (shop.root / "access.log").read_text()
     assert "[DEBUG]" in (shop.root / "error.log").read_text()
-    assert "gunicorn" not in (shop.root / "all.log").read_text()
 
 
 def test_without_logging_of_the_project_only_warnings_are_seen(shop: Project) -> None:

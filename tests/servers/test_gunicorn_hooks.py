@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
-import psutil
 import pytest
 
 from tests.projects import Project
 
-from .conftest import GUNICORN, address_of, ask, configure
+from .clients import ask
+from .conftest import GUNICORN, address_of, configure
+from .faults import rows
+from .load import await_that
 
 HOOKS = """\
 from shop.journal import note
@@ -38,42 +40,35 @@ def events_of(shop: Project, pid: int) -> list[str]:
     return [note.event for note in shop.notes() if note.pid == pid]
 
 
-@pytest.mark.parametrize("named", ["gunicorn_hooks.py", "file:gunicorn_hooks.py", "python:gunicorn_hooks"])
-def test_the_hooks_of_a_configuration_file_run_beside_ours_and_options_win_over_it(
+@pytest.mark.parametrize(
+    "named",
+    rows(["gunicorn_hooks.py", "file:gunicorn_hooks.py", "python:gunicorn_hooks"], 1),
+)
+def test_hooks_of_a_configuration_file_run_beside_ours_in_each_worker_and_options_win_over_the_file(
     shop: Project, named: str
 ) -> None:
     shop.write("gunicorn_hooks.py", HOOKS)
     configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": {"config": named, "workers": 1}}})
     with shop.serve() as site:
         address = address_of(site, "shop")
-        worker = int(ask(address)[1].split()[0])
-        assert site.stop() == 0
-
-    assert events_of(shop, worker) == [
-        *("post_fork", "post_worker_init ThreadWorker", "worker start"),
-        *("pre_request /", "post_request 200 OK"),
-        *("worker_exit", "worker stop", "worker exit"),
-    ]
-    events = events_of(shop, shop.notes("when_ready")[0].pid)
-    assert events[:3] == ["nworkers_changed None 1", "on_starting with 1, from the file", "when_ready"]
-    assert events[3] == "pre_fork"
-    assert {"child_exit", "on_exit"} <= set(events[4:])
-
-
-def test_in_the_successor_of_a_killed_worker_hooks_and_start_listeners_run_once(shop: Project) -> None:
-    shop.write("conf.py", HOOKS)
-    configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": {"config": "conf.py", "workers": 1}}})
-    with shop.serve() as site:
-        address = address_of(site, "shop")
-        (killed,) = shop.notes("worker start")
-        os.kill(killed.pid, signal.SIGKILL)
+        killed = int(ask(address)[1].split()[0])
+        shop.expect_note("post_request 200 OK")
+        os.kill(killed, signal.SIGKILL)
         successor = shop.expect_note("worker start", 2)[1].pid
         assert ask(address)[1] == f"{successor} STARTED"
         assert site.stop() == 0
 
-    assert [note.pid for note in shop.notes("worker start")] == [killed.pid, successor]
-    assert [note.pid for note in shop.notes("worker stop")] == [successor]
-    assert events_of(shop, shop.notes("when_ready")[0].pid).count("pre_fork") == 2
+    boots_and_answers = [
+        *("post_fork", "post_worker_init ThreadWorker", "worker start"),
+        *("pre_request /", "post_request 200 OK"),
+    ]
+    assert events_of(shop, killed) == boots_and_answers
+    assert events_of(shop, successor) == [*boots_and_answers, "worker_exit", "worker stop", "worker exit"]
+    events = events_of(shop, shop.notes("when_ready")[0].pid)
+    assert events[:3] == ["nworkers_changed None 1", "on_starting with 1, from the file", "when_ready"]
+    assert events[3] == "pre_fork"
+    assert events.count("pre_fork") == 2
+    assert {"child_exit", "on_exit"} <= set(events[4:])
 
 
 TERM_AT_ONCE = """\
@@ -92,10 +87,8 @@ def post_fork(server, worker):
 """
 
 
-@pytest.mark.parametrize("preload", [True, False])
-def test_a_worker_that_is_told_to_leave_before_it_listens_to_signals_leaves(
-    shop: Project, preload: bool
-) -> None:
+@pytest.mark.parametrize("preload", [True, pytest.param(False, marks=pytest.mark.extended)])
+def test_a_worker_that_gets_sigterm_before_it_handles_signals_exits(shop: Project, preload: bool) -> None:
     shop.write("conf.py", TERM_AT_ONCE)
     options = {"config": "conf.py", "workers": 1, "preload_app": preload}
     configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": options}})
@@ -103,7 +96,7 @@ def test_a_worker_that_is_told_to_leave_before_it_listens_to_signals_leaves(
         address = address_of(site, "shop")
         (told,) = shop.expect_note("told")
         shop.expect_note("worker start", 1 + events_of(shop, told.pid).count("worker start"))
-        assert ask(address)[1] != f"{told.pid} STARTED"
+        await_that(lambda: ask(address)[1] != f"{told.pid} STARTED")
         assert site.stop() == 0
 
 
@@ -120,18 +113,17 @@ def test_an_option_in_the_file_that_the_site_owns_is_refused(shop: Project) -> N
     assert "not_an_option" not in told  # a file may have names of its own
 
 
-@pytest.mark.parametrize(
-    ("options", "file", "says"),
-    [
-        ({"config": "conf.py"}, "1 / 0\n", "ZeroDivisionError"),
-        ({"config": "conf.py"}, "def pre_fork(): pass\n", "pre_fork"),
-        ({"config": "python:no_such_module"}, "", "No module named 'no_such_module'"),
-        ({"config": "conf.py", "worker_class": "no.such.Worker"}, "", "no.such.Worker"),
-    ],
-)
-def test_a_configuration_that_fails_is_told_once_with_the_server(
-    shop: Project, options: dict[str, str], file: str, says: str
-) -> None:
+FAILURES = {
+    "raises": ({"config": "conf.py"}, "1 / 0\n", "ZeroDivisionError"),
+    "hook": ({"config": "conf.py"}, "def pre_fork(): pass\n", "pre_fork"),
+    "module": ({"config": "python:no_such_module"}, "", "No module named 'no_such_module'"),
+    "class": ({"config": "conf.py", "worker_class": "no.such.Worker"}, "", "no.such.Worker"),
+}
+
+
+@pytest.mark.parametrize("failure", rows(FAILURES, 1))
+def test_a_configuration_that_fails_is_reported_once_with_the_server(shop: Project, failure: str) -> None:
+    options, file, says = FAILURES[failure]
     shop.write("conf.py", file)
     configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": options}})
     with shop.serve() as site:
@@ -142,7 +134,7 @@ def test_a_configuration_that_fails_is_told_once_with_the_server(
         assert site.members() == []
 
 
-def test_a_setting_that_changes_before_the_child_reads_it_is_told(shop: Project) -> None:
+def test_a_setting_that_changes_before_the_child_reads_it_is_reported(shop: Project) -> None:
     configure(shop, {"shop": {"BACKEND": GUNICORN}})
     settings = (shop.root / "settings.py").read_text()
     # LISTEN_PID: only in the child.
@@ -151,14 +143,3 @@ def test_a_setting_that_changes_before_the_child_reads_it_is_told(shop: Project)
         assert site.wait() == 1
         (line,) = site.lines
         assert "'shop' did not start: the settings on disk have no valid server 'shop' any more" in line
-
-
-def test_the_number_of_workers_is_that_of_the_command_line(shop: Project) -> None:
-    configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1}}})
-    with shop.serve("--workers", "2", "--threads", "3") as site:
-        address_of(site, "shop")
-        assert len(shop.notes("worker start")) == 2
-        master = psutil.Process(shop.notes("worker start")[0].pid).parent()
-        assert master is not None
-        assert len(master.children()) == 2
-        assert site.stop() == 0

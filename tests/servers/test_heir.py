@@ -6,20 +6,20 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.processes import DEADLINE
 
-from .conftest import connect
-from .test_threaded import Served, gate, read_all, serve, wait_until
+from .clients import connect, read_to_end
+from .conftest import Later
+from .load import await_that
+from .test_threaded import Serve, Served, gate, serve
 
 __all__ = ["serve"]
 
-Later = Callable[..., Future[Any]]
 GET = b"GET /again HTTP/1.1\r\nHost: shop\r\n\r\n"
 
 
@@ -47,9 +47,7 @@ def estate() -> Iterator[Estate]:
 
 
 @pytest.fixture(params=[True, False], ids=["threads", "in turn"])
-def start(
-    request: pytest.FixtureRequest, serve: Callable[..., Served], estate: Estate, monkeypatch: Any
-) -> Callable[..., Served]:
+def start(request: pytest.FixtureRequest, serve: Serve, estate: Estate, monkeypatch: Any) -> Serve:
     """Start a server that has an heir, on the sockets of the one before if there is one."""
 
     def start(before: Served | None = None) -> Served:
@@ -75,13 +73,13 @@ def status_of(sock: socket.socket) -> bytes:
 
 
 def test_connections_that_have_not_begun_to_ask_are_answered_by_the_next_process(
-    start: Callable[..., Served], estate: Estate
+    start: Serve, estate: Estate
 ) -> None:
     old = start()
     with connect(old.address) as silent, connect(old.address) as asked:
         asked.sendall(GET)
         assert status_of(asked) == b"HTTP/1.1 200 OK"
-        wait_until(lambda: len(old.server._exchanges()) >= 1)
+        await_that(lambda: len(old.server._exchanges()) >= 1)
         restart(old)
         silent.sendall(GET)  # nobody is there to read it
         assert not select.select([silent], [], [], 0)[0]
@@ -91,7 +89,7 @@ def test_connections_that_have_not_begun_to_ask_are_answered_by_the_next_process
         new.exit(within=5)
 
 
-def test_a_connection_that_was_kept_alive_lives_on(serve: Callable[..., Served], estate: Estate) -> None:
+def test_a_connection_that_was_kept_alive_lives_on(serve: Serve, estate: Estate) -> None:
     old = serve()
     old.server.heir = estate
     with old.client() as client:
@@ -108,7 +106,7 @@ def test_a_connection_that_was_kept_alive_lives_on(serve: Callable[..., Served],
 
 
 def test_a_request_in_flight_is_answered_and_its_connection_left_then(
-    serve: Callable[..., Served], estate: Estate, later: Later
+    serve: Serve, estate: Estate, later: Later
 ) -> None:
     old = serve()
     old.server.heir = estate
@@ -126,7 +124,7 @@ def test_a_request_in_flight_is_answered_and_its_connection_left_then(
     old.sockets.close()
 
 
-def test_what_is_not_answered_in_time_is_cut_off_and_no_failure(serve: Callable[..., Served]) -> None:
+def test_what_is_not_answered_in_time_is_cut_off_and_no_failure(serve: Serve) -> None:
     served = serve()
     served.server.patience = 0.1
     with connect(served.address) as sock:
@@ -134,19 +132,19 @@ def test_what_is_not_answered_in_time_is_cut_off_and_no_failure(serve: Callable[
         assert gate.reached.wait(DEADLINE)
         served.exit(within=5)
         assert not served.bus.failed
-        assert read_all(sock) == b""
+        assert read_to_end(sock) == b""
         gate.opened.set()
-    wait_until(lambda: not served.server._exchanges())
+    await_that(lambda: not served.server._exchanges())
     served.server._stop.close()
     assert any("not answered within 0.1 seconds: GET /held" in line for line in served.lines)
 
 
 def test_a_connection_whose_client_has_gone_meanwhile_costs_nothing(
-    start: Callable[..., Served], estate: Estate, later: Later, capfd: pytest.CaptureFixture[str]
+    start: Serve, estate: Estate, later: Later, capfd: pytest.CaptureFixture[str]
 ) -> None:
     old = start()
     with contextlib.closing(connect(old.address)) as sock:
-        wait_until(lambda: len(old.server._exchanges()) == 1)
+        await_that(lambda: len(old.server._exchanges()) == 1)
         restart(old)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     (left,) = estate.left

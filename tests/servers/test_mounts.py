@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 
 from tests.projects import Project
 
-from .conftest import KINDS, Client, address_of, configure
+from .clients import Client
+from .conftest import KINDS, address_of, configure
 
 LEGACY = """\
 import json
@@ -30,29 +32,29 @@ def bare(environ, start_response):
 """
 
 
-@pytest.mark.parametrize("kind", ["threaded", "gthread"])
-def test_each_request_goes_to_the_longest_prefix_of_its_path(shop: Project, kind: str) -> None:
+def test_each_request_goes_to_the_longest_prefix_of_its_path(shop: Project) -> None:
     pytest.importorskip("flask")
     shop.write("legacy.py", LEGACY)
     mounts = {"/legacy": "legacy.flask_app", "/legacy/deep": "legacy.bare", "/äö": "legacy.bare"}
-    configure(shop, {"shop": {**KINDS[kind], "MOUNTS": mounts}})
+    kinds = ("threaded", "gthread")
+    configure(shop, {kind: {**KINDS[kind], "MOUNTS": mounts} for kind in kinds})
     with shop.serve() as site:
-        client = Client(address_of(site, "shop"))
-        status, body = client.ask("/legacy/page/one", b"sent")
-        assert (status, json.loads(body)) == (
-            200,
-            {"flask": "one", "root": "/legacy", "url": "/legacy/page/x", "body": "sent"},
-        )
-        assert client.ask("/legacy")[0] == 404  # of Flask, which has no such page
-        for path, found in (
-            ("/legacy/deep", ["/legacy/deep", ""]),
-            ("/legacy/deep/", ["/legacy/deep", "/"]),
-            ("/legacy/deep/x?y=z", ["/legacy/deep", "/x"]),
-        ):
-            assert json.loads(client.ask(path)[1]) == {"bare": found}
-        assert client.ask("/")[1].endswith("STARTED")
-        assert "Flask" not in client.ask("/legacyx")[1]
-        assert client.ask("/legacyx")[0] == 404
-        assert client.ask("/%C3%A4%C3%B6/x")[1].count("bare") == 1
-        client.close()
+        for kind in kinds:
+            with contextlib.closing(Client(address_of(site, kind))) as client:
+                status, body = client.ask("/legacy/page/one", b"sent")
+                assert (status, json.loads(body)) == (
+                    200,
+                    {"flask": "one", "root": "/legacy", "url": "/legacy/page/x", "body": "sent"},
+                )
+                assert client.ask("/legacy")[0] == 404  # of Flask, which has no such page
+                for path, found in (
+                    ("/legacy/deep", ["/legacy/deep", ""]),
+                    ("/legacy/deep/", ["/legacy/deep", "/"]),
+                    ("/legacy/deep/x?y=z", ["/legacy/deep", "/x"]),
+                ):
+                    assert json.loads(client.ask(path)[1]) == {"bare": found}
+                assert client.ask("/")[1].endswith("STARTED")
+                assert "Flask" not in client.ask("/legacyx")[1]
+                assert client.ask("/legacyx")[0] == 404
+                assert client.ask("/%C3%A4%C3%B6/x")[1].count("bare") == 1
         assert site.stop() == 0

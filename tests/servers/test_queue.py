@@ -10,12 +10,9 @@ import socket
 import struct
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,11 +24,13 @@ from django_wspbus.wspbus import Bus
 from tests.processes import DEADLINE
 from tests.projects import Project
 
-from .conftest import GUNICORN, THREADED, configure, connect, is_free, release
+from .clients import connect, is_free, read_to_end
+from .conftest import GUNICORN, KINDS, Later, configure, release
 from .conftest import address_of as address_in_banner
-from .load import await_that
+from .load import await_that, await_value
 
-Later = Callable[..., Future[Any]]
+Bind = Callable[..., Bound]
+Clients = contextlib.ExitStack
 
 SOON = 0.1
 SO_LOCK_FILTER = 44
@@ -41,7 +40,7 @@ INET = ["127.0.0.1:0", "[::1]:0", ":0", "[::]:0"]
 
 
 @pytest.fixture
-def bind() -> Iterator[Callable[..., Bound]]:
+def bind() -> Iterator[Bind]:
     """Return a socket of a site, listening on an address as BIND has it; "unix" is any of that kind."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
 
@@ -58,7 +57,7 @@ def bind() -> Iterator[Callable[..., Bound]]:
 
 
 @pytest.fixture
-def clients(bind: Callable[..., Bound]) -> Iterator[contextlib.ExitStack]:
+def clients(bind: Bind) -> Iterator[Clients]:
     """What closes connections when the test ends, before the socket is."""
     with contextlib.ExitStack() as stack:
         yield stack
@@ -99,20 +98,12 @@ def ask(sock: socket.socket) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
-def read_to_end(sock: socket.socket) -> bytes:
-    """Return what comes until the other side closes; an error if it resets the connection."""
-    parts = []
-    while part := sock.recv(65536):
-        parts.append(part)
-    return b"".join(parts)
-
-
 # Closing it to newcomers
 
 
 @pytest.mark.parametrize("address", INET)
-def test_who_is_in_a_closed_queue_stays_and_newcomers_get_no_answer(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, address: str
+def test_clients_in_a_closed_queue_stay_and_newcomers_get_no_answer(
+    bind: Bind, clients: Clients, address: str
 ) -> None:
     bound = bind(address)
     inside = clients.enter_context(connect(address_of(bound)))
@@ -130,8 +121,8 @@ def test_who_is_in_a_closed_queue_stays_and_newcomers_get_no_answer(
     assert read_to_end(inside) == b"answer"
 
 
-def test_who_got_no_answer_from_a_closed_queue_is_refused_once_the_socket_is_gone(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
+def test_newcomers_to_a_closed_queue_are_refused_once_the_socket_is_gone(
+    bind: Bind, clients: Clients
 ) -> None:
     bound = bind()
     close_queue(bound)
@@ -144,9 +135,7 @@ def test_who_got_no_answer_from_a_closed_queue_is_refused_once_the_socket_is_gon
         outside.sendall(REQUEST)
 
 
-def test_who_has_begun_to_shake_hands_still_gets_into_a_closed_queue(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_clients_that_have_begun_to_shake_hands_still_get_in(bind: Bind, clients: Clients) -> None:
     bound = bind()
     # For the kernel, these clients end their handshakes only by what they send.
     bound.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
@@ -161,9 +150,7 @@ def test_who_has_begun_to_shake_hands_still_gets_into_a_closed_queue(
     assert [read_to_end(client) for client in connected] == [ANSWER] * 5
 
 
-def test_where_filters_are_forbidden_a_closed_queue_admits_one_more(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_where_filters_are_forbidden_a_closed_queue_admits_one_more(bind: Bind, clients: Clients) -> None:
     bound = bind()
     forbid_filters(bound)
     close_queue(bound)
@@ -175,7 +162,7 @@ def test_where_filters_are_forbidden_a_closed_queue_admits_one_more(
 
 
 def test_where_there_are_no_filters_nothing_is_asked_of_the_kernel(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+    bind: Bind, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound = bind()
     where = bound.name
@@ -189,9 +176,7 @@ def test_where_there_are_no_filters_nothing_is_asked_of_the_kernel(
     assert is_free(where)
 
 
-def test_a_unix_socket_is_closed_to_newcomers_by_its_name(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_a_unix_socket_is_closed_to_newcomers_by_its_name(bind: Bind, clients: Clients) -> None:
     bound = bind("unix")
     waiting = clients.enter_context(connect(bound.name))
     ask(waiting)
@@ -204,7 +189,7 @@ def test_a_unix_socket_is_closed_to_newcomers_by_its_name(
     assert read_to_end(waiting) == ANSWER
 
 
-def test_the_queue_of_a_socket_that_is_closed_may_be_closed_again(bind: Callable[..., Bound]) -> None:
+def test_the_queue_of_a_socket_that_is_closed_may_be_closed_again(bind: Bind) -> None:
     bound = bind()
     bound.socket.close()
     close_queue(bound)
@@ -215,9 +200,7 @@ def test_the_queue_of_a_socket_that_is_closed_may_be_closed_again(bind: Callable
 # How long it is
 
 
-def test_the_length_of_a_queue_is_known_on_tcp(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_the_length_of_a_queue_is_known_on_tcp(bind: Bind, clients: Clients) -> None:
     bound = bind()
     lengths = [queue_length(bound.socket)]
     empty = [is_empty(bound)]
@@ -234,9 +217,7 @@ def test_the_length_of_a_queue_is_known_on_tcp(
     assert empty == [True, False, False, True]
 
 
-def test_the_length_of_a_queue_is_not_known_elsewhere(
-    bind: Callable[..., Bound], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_length_of_a_queue_is_not_known_elsewhere(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = bind()
     closed.socket.close()
     assert queue_length(closed.socket) is None
@@ -249,8 +230,8 @@ def test_the_length_of_a_queue_is_not_known_elsewhere(
 
 
 @pytest.mark.parametrize("address", [*INET, "unix"])
-def test_all_who_wait_get_a_503_and_the_next_is_refused(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, address: str, has_filters: bool
+def test_waiting_clients_get_a_503_and_the_next_is_refused(
+    bind: Bind, clients: Clients, address: str, has_filters: bool
 ) -> None:
     bound = bind(address)
     if not has_filters:
@@ -273,9 +254,7 @@ def test_all_who_wait_get_a_503_and_the_next_is_refused(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "unix"])
-def test_a_queue_in_which_nobody_waits_is_closed_at_once(
-    bind: Callable[..., Bound], address: str, has_filters: bool
-) -> None:
+def test_an_empty_queue_is_closed_at_once(bind: Bind, address: str, has_filters: bool) -> None:
     bound = bind(address)
     if not has_filters:
         forbid_filters(bound)
@@ -288,11 +267,9 @@ def test_a_queue_in_which_nobody_waits_is_closed_at_once(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "unix"])
-def test_who_connects_again_and_again_meanwhile_is_answered_or_refused_and_never_reset(
-    bind: Callable[..., Bound], later: Later, address: str
+def test_clients_that_connect_all_the_time_are_answered_or_refused_and_never_reset(
+    bind: Bind, later: Later, address: str
 ) -> None:
-    answered = threading.Semaphore(0)
-
     def ask_until_refused(where: str) -> list[bytes]:
         answers: list[bytes] = []
         while True:
@@ -303,7 +280,6 @@ def test_who_connects_again_and_again_meanwhile_is_answered_or_refused_and_never
             with client:
                 ask(client)
                 answers.append(read_to_end(client))
-                answered.release()
 
     for _ in range(2):
         bound = bind(address)
@@ -320,18 +296,15 @@ def test_who_connects_again_and_again_meanwhile_is_answered_or_refused_and_never
         assert set(answers) == {ANSWER}
 
 
-def test_who_has_not_asked_yet_may_do_so(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, later: Later, monkeypatch: pytest.MonkeyPatch
+def test_a_client_that_has_not_asked_yet_may_do_so(
+    bind: Bind, clients: Clients, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "PATIENCE", DEADLINE)
     bound = bind()
     client = clients.enter_context(connect(bound.name))
     turned_away = later(turn_away, bound, DEADLINE)
     client.sendall(REQUEST[:10])
-    deadline = time.monotonic() + DEADLINE
-    while queue_length(bound.socket):  # until it is accepted
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    await_value(lambda: queue_length(bound.socket), 0)  # it is accepted
     client.sendall(REQUEST[10:])
 
     assert read_to_end(client) == ANSWER
@@ -339,9 +312,7 @@ def test_who_has_not_asked_yet_may_do_so(
     turned_away.result(DEADLINE)
 
 
-def test_who_says_nothing_is_let_go_without_an_answer_and_keeps_nobody_for_long(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_silent_clients_get_no_answer_and_hold_up_no_other_for_long(bind: Bind, clients: Clients) -> None:
     bound = bind()
     silent = [clients.enter_context(connect(bound.name)) for _ in range(4)]
     asking = clients.enter_context(connect(bound.name))
@@ -354,9 +325,7 @@ def test_who_says_nothing_is_let_go_without_an_answer_and_keeps_nobody_for_long(
     assert [read_to_end(client) for client in silent] == [b""] * 4
 
 
-def test_who_sends_a_head_without_end_is_answered(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_a_client_that_sends_a_head_without_end_is_answered(bind: Bind, clients: Clients) -> None:
     bound = bind()
     client = clients.enter_context(connect(bound.name))
     client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
@@ -367,7 +336,7 @@ def test_who_sends_a_head_without_end_is_answered(
 
 
 def test_a_body_is_taken_in_so_that_its_sender_gets_the_answer(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, later: Later
+    bind: Bind, clients: Clients, later: Later
 ) -> None:
     bound = bind()
     client = clients.enter_context(connect(bound.name))
@@ -381,9 +350,7 @@ def test_a_body_is_taken_in_so_that_its_sender_gets_the_answer(
     turned_away.result(DEADLINE)
 
 
-def test_who_has_left_costs_nobody_an_answer(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_clients_that_have_left_cost_no_other_an_answer(bind: Bind, clients: Clients) -> None:
     bound = bind()
     for data, linger in ((b"", 0), (REQUEST, 0), (b"", 1), (REQUEST, 1)):
         with connect(bound.name) as leaving:
@@ -396,9 +363,7 @@ def test_who_has_left_costs_nobody_an_answer(
     assert read_to_end(staying) == ANSWER
 
 
-def test_when_time_is_up_who_has_asked_is_answered_and_no_more(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_when_time_is_up_clients_that_have_asked_are_answered(bind: Bind, clients: Clients) -> None:
     bound = bind()
     where = bound.name
     waiting = [clients.enter_context(connect(where)) for _ in range(3)]
@@ -414,9 +379,7 @@ def test_when_time_is_up_who_has_asked_is_answered_and_no_more(
 
 
 @pytest.mark.parametrize("address", INET)
-def test_an_empty_queue_is_plugged_by_ourselves(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, address: str
-) -> None:
+def test_an_empty_queue_is_plugged_by_ourselves(bind: Bind, clients: Clients, address: str) -> None:
     bound = bind(address)
     forbid_filters(bound)
     close_queue(bound)
@@ -427,9 +390,7 @@ def test_an_empty_queue_is_plugged_by_ourselves(
     assert queue_length(bound.socket) == 1
 
 
-def test_a_place_that_somebody_else_has_taken_is_theirs(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_a_place_that_a_client_has_taken_is_its_own(bind: Bind, clients: Clients) -> None:
     bound = bind()
     forbid_filters(bound)
     close_queue(bound)
@@ -441,9 +402,7 @@ def test_a_place_that_somebody_else_has_taken_is_theirs(
     assert read_to_end(client) == ANSWER
 
 
-def test_who_gets_in_beside_us_is_answered_first(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack
-) -> None:
+def test_a_client_that_gets_in_beside_us_is_answered_first(bind: Bind, clients: Clients) -> None:
     bound = bind()
     forbid_filters(bound)
     client = clients.enter_context(connect(bound.name))  # while the queue has places for both
@@ -455,9 +414,7 @@ def test_who_gets_in_beside_us_is_answered_first(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "unix"])
-def test_a_queue_that_need_not_be_plugged_is_not(
-    bind: Callable[..., Bound], clients: contextlib.ExitStack, address: str
-) -> None:
+def test_a_queue_that_need_not_be_plugged_is_not(bind: Bind, clients: Clients, address: str) -> None:
     bound = bind(address)
     close_queue(bound)
 
@@ -491,12 +448,11 @@ for number in (1, 2):
 """Runs one site after another on a socket that is its own, as systemd does."""
 
 
-@pytest.mark.parametrize("kind", ["sync", "threaded"])
-def test_who_waits_at_a_socket_of_systemd_is_served_by_this_site_or_the_next(
-    shop: Project, clients: contextlib.ExitStack, kind: str
+@pytest.mark.parametrize("kind", ["threaded", pytest.param("sync", marks=pytest.mark.extended)])
+def test_clients_at_a_socket_of_systemd_are_served_by_this_site_or_the_next(
+    shop: Project, clients: Clients, kind: str
 ) -> None:
-    server = {"BACKEND": THREADED} if kind == "threaded" else {"BACKEND": GUNICORN}
-    configure(shop, {"shop": {**server, "BIND": "systemd"}})
+    configure(shop, {"shop": {**KINDS[kind], "BIND": "systemd"}})
     shop.write("supervisor.py", SUPERVISOR)
     with shop.start("supervisor.py", shop.manage, "runbus", "-v2") as supervisor:
         address = "127.0.0.1:" + supervisor.wait_for_line(r"^port (\d+)")[1]
@@ -525,31 +481,30 @@ def test_who_waits_at_a_socket_of_systemd_is_served_by_this_site_or_the_next(
     assert supervisor.lines.count("ended 0") == 2
 
 
-@pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_who_waits_for_a_server_that_a_restart_removes_is_turned_away(
-    shop: Project, clients: contextlib.ExitStack, transport: str
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("unix", marks=pytest.mark.extended)])
+def test_clients_that_wait_for_a_server_that_a_restart_removes_are_turned_away(
+    shop: Project, short: Path, clients: Clients, transport: str
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        bind = "127.0.0.1:0" if transport == "tcp" else f"unix:{Path(folder) / 'gone.sock'}"
-        kept = {"kept": {"BACKEND": THREADED}}
-        configure(shop, {**kept, "gone": {"BACKEND": GUNICORN, "BIND": bind}})
-        with shop.serve("-v2") as site:
-            address = address_in_banner(site, "gone")
-            busy = clients.enter_context(connect(address))
-            busy.sendall(b"GET /held/page HTTP/1.0\r\n\r\n")
-            shop.expect_note("page waits")
-            waiting = [clients.enter_context(connect(address)) for _ in range(3)]
-            for each in waiting:
-                ask(each)
-            configure(shop, kept)
-            site.send(signal.SIGUSR2)
-            site.wait_for_line("^Quit with", count=2)
-            answers = [read_to_end(each) for each in waiting]
-            release(shop, "page")
-            assert read_to_end(busy).endswith(b"page answered")
-            busy.close()
-            await_that(lambda: len(site.members()) == 1, site.members)
-            assert is_free(address)
-            assert site.stop() == 0
+    bind = "127.0.0.1:0" if transport == "tcp" else f"unix:{short}/gone.sock"
+    kept = {"kept": KINDS["threaded"]}
+    configure(shop, {**kept, "gone": {"BACKEND": GUNICORN, "BIND": bind}})
+    with shop.serve("-v2") as site:
+        address = address_in_banner(site, "gone")
+        busy = clients.enter_context(connect(address))
+        busy.sendall(b"GET /held/page HTTP/1.0\r\n\r\n")
+        shop.expect_note("page waits")
+        waiting = [clients.enter_context(connect(address)) for _ in range(3)]
+        for each in waiting:
+            ask(each)
+        configure(shop, kept)
+        site.send(signal.SIGUSR2)
+        site.wait_for_line("^Quit with", count=2)
+        answers = [read_to_end(each) for each in waiting]
+        release(shop, "page")
+        assert read_to_end(busy).endswith(b"page answered")
+        busy.close()
+        await_that(lambda: len(site.members()) == 1, site.members)
+        assert is_free(address)
+        assert site.stop() == 0
 
     assert answers == [ANSWER] * 3

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,9 +17,10 @@ from tests.plugins.test_privileges import (  # noqa: F401  # fixtures among them
     open_folder,
     search_path,
 )
-from tests.processes import DEADLINE, Running, RunningSite
+from tests.processes import Running
 
-from .conftest import GUNICORN, KINDS, THREADED, address_of, ask, configure, is_free, release
+from .clients import is_free
+from .conftest import BOTH, GUNICORN, KINDS, THREADED, Later, address_of, configure, hold, kill, release
 from .load import (
     Load,
     Shop,
@@ -39,27 +35,7 @@ from .load import (
     version_of,
 )
 
-Later = Callable[..., Future[Any]]
-
 BANNER = "^Quit with"
-BOTH: dict[str, dict[str, Any]] = {
-    "child": {"BACKEND": GUNICORN, "OPTIONS": {"threads": 4}},
-    "thread": {"BACKEND": THREADED},
-}
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return Shop(folder)
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder with a name that is short enough for Unix sockets."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def restart(site: Running, count: int = 2) -> None:
@@ -69,85 +45,72 @@ def restart(site: Running, count: int = 2) -> None:
     assert line.startswith("Quit with")
 
 
-def latest_address(site: RunningSite, alias: str) -> str:
-    """Return where a server listens, as the latest banner has it."""
-    lines = [line for line in site.lines if line.startswith(f"  {alias} ")]
-    return lines[-1].split("http://")[1].partition("/")[0]
-
-
 # A good one
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gthread", pytest.param("sync", marks=pytest.mark.extended)])
 def test_under_load_no_request_fails_and_the_process_stays_the_same(
     shop: Shop, short: Path, kind: str
 ) -> None:
-    path = short / "site.sock"
-    configure(shop, {"default": {**KINDS[kind], "BIND": ["127.0.0.1:0", f"unix:{path}"]}}, PIDFILE="site.pid")
-    in_process = kind == "threaded"
+    kinds = {"child": KINDS[kind], "thread": KINDS["threaded"]}
+    paths = {alias: short / f"{alias}.sock" for alias in kinds}
+    servers = {
+        alias: {**server, "BIND": ["127.0.0.1:0", f"unix:{paths[alias]}"]} for alias, server in kinds.items()
+    }
+    configure(shop, servers, PIDFILE="site.pid")
+    files = [*paths.values(), shop.root / "site.pid"]
     with shop.serve("-v2") as site:
-        addresses = addresses_of(site)
+        addresses = [address for alias in servers for address in addresses_of(site, alias)]
         before = pids(site)
-        inodes = path.stat().st_ino, (shop.root / "site.pid").stat().st_ino
-        with Load(addresses, keep_alive=1, one_shot=1, slow=1, paths=["/try/status"]) as load:
-            load.wait_for(lambda answer: True, 20)
+        inodes = [file.stat().st_ino for file in files]
+        with Load(addresses, keep_alive=1, one_shot=1, slow=1, paths=["/try/status"], think=0.05) as load:
+            load.wait_for_all()
             new = shop.deploy()
             restart(site)
             load.wait_for_all(lambda answer: answer.version in (new, None))
-            answers = load.finish()
+            load.finish()
         assert site.process.poll() is None
         await_that(lambda: len(pids(site)) == len(before), site.members)
 
         assert pids(site) & before == {site.pid}
-        began = min(answer.began for answer in answers if answer.version == new)
-        assert {answer.version for answer in answers if answer.began > began + 2} <= {new, None}
-        assert (path.stat().st_ino, (shop.root / "site.pid").stat().st_ino) == inodes
+        assert [file.stat().st_ino for file in files] == inodes
         assert (shop.root / "site.pid").read_text() == f"{site.pid}\n"
         assert status_of(addresses[0])["pid"] == site.pid
         assert site.stop() == 0
         assert site.members() == []
         assert all(map(is_free, addresses))
-        assert not path.exists()
 
-    assert not (shop.root / "site.pid").exists()
+    assert [file for file in files if file.exists()] == []
     assert [note.pid for note in shop.notes("site start")] == [site.pid] * 2
     assert [note.pid for note in shop.notes("site stop")] == [site.pid] * 2
     started = [note.pid for note in shop.notes("worker start")]
     assert sorted(started) == sorted(note.pid for note in shop.notes("worker stop"))
-    if not in_process:
-        assert len(started) == len(set(started)) == 2 * KINDS[kind]["OPTIONS"]["workers"]
+    assert started.count(site.pid) == 2
+    assert len(started) == 2 + 2 * KINDS[kind]["OPTIONS"]["workers"]
+    assert len(set(started)) == len(started) - 1
     assert shop.notes("site graceful") == []
-
-
-def test_the_page_that_asks_for_it_is_answered_after_the_trial(shop: Shop) -> None:
-    configure(shop, BOTH)
-    with shop.serve("-v2") as site:
-        for count, alias in enumerate(BOTH, 1):
-            address = address_of(site, alias)
-            new = shop.deploy()
-            assert attempt(address, "restart")["result"] is None
-            site.wait_for_line(BANNER, count=count + 1)
-            for each in BOTH:
-                await_version(address_of(site, each), new)
-        assert site.stop() == 0
 
 
 def test_the_settings_are_read_again(shop: Shop) -> None:
     configure(shop, BOTH, PIDFILE="site.pid")
+    more = {"child": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 3}}, "thread": KINDS["threaded"]}
     with shop.serve("-v2") as site:
         address = address_of(site, "child")
-        configure(shop, BOTH, PIDFILE="other.pid", HEALTH="127.0.0.1:0", SIGNALS={"SIGHUP": "shop.hangup"})
+
+        def workers() -> int:
+            return len(status_of(address)["servers"]["child"]["workers"])
+
+        assert workers() == 1
+        configure(shop, more, PIDFILE="other.pid", HEALTH="127.0.0.1:0", SIGNALS={"SIGHUP": "shop.hangup"})
         shop.listeners("bus.subscribe('shop.hangup', lambda: note('hung up'), role='site')\n")
         restart(site)
+        assert workers() == 3
         assert "  probes " in site.output
         assert (shop.root / "other.pid").read_text() == f"{site.pid}\n"
         assert not (shop.root / "site.pid").exists()
         site.send(signal.SIGHUP)
         shop.expect_note("hung up")
-        assert ask(address)[0] == 200
-        configure(shop, BOTH)
-        restart(site, 3)
-        assert not (shop.root / "other.pid").exists()
+        await_value(lambda: len(pids(site)), 5)
         assert site.stop() == 0
 
 
@@ -172,20 +135,31 @@ def test_a_daemon_stays_the_process_that_it_is(shop: Shop) -> None:
     assert not (shop.root / "site.pid").exists()
 
 
-def test_what_the_old_code_is_answering_is_answered_over_several_restarts(shop: Shop, later: Later) -> None:
+def test_what_the_old_code_is_answering_is_answered_over_a_reload_and_a_restart(
+    shop: Shop, later: Later
+) -> None:
     configure(shop, {"default": KINDS["gthread"]})
     with shop.serve("-v2") as site:
         address = address_of(site)
-        page = later(ask, address, "/held/page")
-        shop.expect_note("page waits")
-        old = status_of(address)["servers"]["default"]["pid"]
-        for count in (2, 3):
-            restart(site, count)
-            assert old in status_of(address)["servers"]["default"]["leaving"]
-        release(shop, "page")
-        assert page.result() == (200, "page answered")
-        await_that(lambda: status_of(address)["servers"]["default"]["leaving"] == [])
-        assert old not in pids(site)
+
+        def leaving() -> list[int]:
+            pids: list[int] = status_of(address)["servers"]["default"]["leaving"]
+            return pids
+
+        first = status_of(address)["servers"]["default"]["pid"]
+        pages = []
+        for count, how in enumerate((signal.SIGUSR1, signal.SIGUSR2), 1):
+            pages.append(hold(shop, later, address, f"/held/page{count}"))
+            new = shop.deploy()
+            site.send(how)
+            await_version(address, new)
+            await_that(lambda: status_of(address)["condition"] == "ready")
+            assert first in leaving()
+        for count, page in reversed(list(enumerate(pages, 1))):
+            release(shop, f"page{count}")
+            assert page.result() == (200, f"page{count} answered")
+        await_value(leaving, [])
+        await_that(lambda: len(pids(site)) == 4, site.members)
         assert site.stop() == 0
 
 
@@ -206,72 +180,29 @@ def test_a_stopped_site_serves_the_new_code_after_it(shop: Shop) -> None:
 # Servers that come, go and change
 
 
-def test_servers_come_and_go_beside_one_that_stays(shop: Shop, short: Path) -> None:
-    stays = {"BACKEND": GUNICORN, "OPTIONS": {"threads": 4}}
-    bound = f"unix:{short / 'goes.sock'}"
-    configure(
-        shop, {"goes": {**stays, "BIND": ["127.0.0.1:0", bound]}, "stays": stays, "went": BOTH["thread"]}
-    )
+def test_servers_come_go_and_change_beside_one_that_stays(shop: Shop, short: Path) -> None:
+    child, thread = BOTH["child"], BOTH["thread"]
+    goes = {**child, "BIND": ["127.0.0.1:0", f"unix:{short}/goes.sock"]}
+    configure(shop, {"stays": child, "goes": goes, "went": thread, "turns": thread, "returns": child})
     with shop.serve("-v2") as site:
-        address, gone = (
-            address_of(site, "stays"),
-            [latest_address(site, "goes"), bound, address_of(site, "went")],
-        )
-        with Load(address, slow=0) as load:
+        stays, went = address_of(site, "stays"), address_of(site, "went")
+        turns, returns = address_of(site, "turns"), address_of(site, "returns")
+        gone = [*addresses_of(site, "goes"), went]
+        with Load([stays, turns, returns], keep_alive=1, one_shot=1, slow=0, think=0.05) as load:
             load.wait_for_all()
-            configure(shop, {"stays": stays, "comes": stays, "came": BOTH["thread"]})
+            new_servers = {"stays": child, "came": thread, "turns": child, "returns": thread}
+            configure(shop, new_servers)
             new = shop.deploy()
             restart(site)
-            for alias in ("comes", "came"):
-                assert version_of(latest_address(site, alias)) == new
-            assert all(map(is_free, gone))
-            assert not (short / "goes.sock").exists()
+            assert version_of(address_of(site, "came")) == new
             load.wait_for_all(lambda answer: answer.version == new)
             load.finish()
-        assert set(status_of(address)["servers"]) == {"stays", "comes", "came"}
+        await_that(lambda: all(map(is_free, gone)))
+        assert not (short / "goes.sock").exists()
+        assert set(status_of(stays)["servers"]) == set(new_servers)
+        assert attempt(turns, "status")["pid"] != site.pid
+        assert attempt(returns, "status")["pid"] == site.pid
         await_that(lambda: len(pids(site)) == 5, site.members)
-        assert site.stop() == 0
-
-
-def test_options_that_changed_take_effect(shop: Shop) -> None:
-    configure(shop, {"default": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1}}})
-    with shop.serve("-v2") as site:
-        address = address_of(site)
-        for count, workers in enumerate((3, 2), 2):
-            configure(shop, {"default": {"BACKEND": GUNICORN, "OPTIONS": {"workers": workers}}})
-            restart(site, count)
-            assert len(status_of(address)["servers"]["default"]["workers"]) == workers
-            await_value(lambda: len(pids(site)), 2 + workers)
-        assert site.stop() == 0
-
-
-def test_a_backend_may_take_the_place_of_the_other(shop: Shop) -> None:
-    kinds = {"gthread": KINDS["gthread"], "threaded": KINDS["threaded"]}
-    configure(shop, {"default": kinds["threaded"]})
-    with shop.serve("-v2") as site:
-        address = address_of(site)
-        with Load(address, keep_alive=0, slow=1) as load:
-            for count, kind in enumerate(("gthread", "threaded", "gthread"), 2):
-                load.wait_for(lambda answer: answer.version == shop.version, 5)
-                configure(shop, {"default": kinds[kind]})
-                new = shop.deploy()
-                restart(site, count)
-                await_version(address, new)
-                assert (json.loads(ask(address, "/version/")[1])["pid"] == site.pid) == (kind == "threaded")
-            load.finish()
-        await_that(lambda: len(pids(site)) == 4, site.members)
-        assert site.stop() == 0
-
-
-def test_an_option_of_the_command_line_is_for_the_one_server_whatever_its_name(shop: Shop) -> None:
-    server = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1}}
-    configure(shop, {"default": server})
-    with shop.serve("-v2", "--workers", "3") as site:
-        assert len(status_of(address_of(site))["servers"]["default"]["workers"]) == 3
-        configure(shop, {"renamed": server})
-        restart(site)
-        status = status_of(address_of(site, "renamed"))
-        assert len(status["servers"]["renamed"]["workers"]) == 3
         assert site.stop() == 0
 
 
@@ -282,39 +213,47 @@ from django_wspbus import bus
 
 from .wsgi import application
 
-bus.subscribe("start", lambda: time.sleep(3))
+bus.subscribe("start", lambda: time.sleep(6))
+"""
+SLOW_SETTINGS = """
+import time
+
+if "added" not in open("/proc/self/cmdline").read():
+    time.sleep(6)
 """
 
 
+@pytest.mark.extended
 def test_a_server_that_is_added_has_the_whole_time_to_become_ready(shop: Shop) -> None:
     stays = {"default": {"BACKEND": GUNICORN}}
-    configure(shop, stays, READY_TIMEOUT=6)
+    configure(shop, stays, READY_TIMEOUT=10)
     with shop.serve("-v2") as site:
         site.wait_for_line(BANNER)
         shop.write("shop/added.py", ADDED)
         added = {"BACKEND": GUNICORN, "APPLICATION": "shop.added.application"}
-        configure(shop, {**stays, "added": added}, READY_TIMEOUT=6)
-        with (shop.root / "settings.py").open(
-            "a"
-        ) as settings:  # which the others import before it is started
-            settings.write(
-                "import time\n\nif 'added' not in open('/proc/self/cmdline').read():\n    time.sleep(3.5)\n"
-            )
+        configure(shop, {**stays, "added": added}, READY_TIMEOUT=10)
+        with (shop.root / "settings.py").open("a") as settings:
+            # The site and the other child import them before the added child is started.
+            settings.write(SLOW_SETTINGS)
         site.send(signal.SIGUSR2)
-        told = site.wait_for_line("Restarting after|The restart failed").string
-        assert "The restart failed" not in told
+        line = site.wait_for_line("Restarting after|The restart failed").string
+        assert "The restart failed" not in line
 
 
 # What a project does besides
 
 
-def test_a_project_that_changes_the_directory_does_not_keep_it_from_the_command_line(shop: Shop) -> None:
-    configure(shop, BOTH)
+def test_the_command_line_is_kept_whatever_the_directory_and_the_name_of_the_server(shop: Shop) -> None:
+    server = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1}}
+    configure(shop, {"default": server})
     shop.listeners("import os\n\nos.chdir('/')\n")
-    with shop.start("manage.py", "runbus", "-v2") as site:
-        site.wait_for_line(BANNER)
-        for count in (2, 3):
-            restart(site, count)
+    with shop.start("manage.py", "runbus", "-v2", "--workers", "3", "--threads", "2") as site:
+        for alias in ("default", "renamed"):
+            if alias == "renamed":
+                configure(shop, {alias: server})
+                restart(site)
+            address = site.wait_for_line(rf"^  {alias} +http://(\S+)/")[1]
+            assert len(status_of(address)["servers"][alias]["workers"]) == 3
         assert site.stop() == 0
 
 
@@ -330,6 +269,7 @@ def test_a_thread_of_the_project_does_not_hold_up_the_trial(shop: Shop) -> None:
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_an_output_that_nobody_reads_any_more_does_not_end_it(shop: Shop) -> None:
     configure(shop, BOTH, PIDFILE="site.pid")
     with shop.start("sh", "-c", f"{sys.executable} manage.py runbus | head -n 4") as shell:
@@ -344,7 +284,8 @@ def test_an_output_that_nobody_reads_any_more_does_not_end_it(shop: Shop) -> Non
         await_that(lambda: not shell.members(), shell.members)
 
 
-@pytest.mark.parametrize("priority", [50, 90], ids=["before", "after"])
+@pytest.mark.extended
+@pytest.mark.parametrize("priority", [50, 90], ids=["before the servers", "after"])
 def test_a_child_that_dies_while_the_new_program_starts_is_started_again(shop: Shop, priority: int) -> None:
     configure(shop, {"default": KINDS["gthread"]})
     with shop.serve("-v2") as site:
@@ -352,9 +293,7 @@ def test_a_child_that_dies_while_the_new_program_starts_is_started_again(shop: S
         shop.listeners(held_start(priority))
         site.send(signal.SIGUSR2)
         shop.expect_note("held")
-        master = psutil.Process(status_of(address)["servers"]["default"]["pid"])
-        master.kill()
-        master.wait(DEADLINE)
+        kill(psutil.Process(status_of(address)["servers"]["default"]["pid"]))
         release(shop, "go")
         site.wait_for_line(BANNER, count=2)
         await_that(lambda: len(pids(site)) == 4, site.members)
@@ -362,6 +301,7 @@ def test_a_child_that_dies_while_the_new_program_starts_is_started_again(shop: S
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_an_exit_that_a_worker_asks_for_at_the_last_moment_is_not_lost(shop: Shop) -> None:
     configure(shop, {"default": {"BACKEND": GUNICORN}})
     shop.listeners(
@@ -376,13 +316,14 @@ def test_an_exit_that_a_worker_asks_for_at_the_last_moment_is_not_lost(shop: Sho
         assert attempt(address, "exit")["result"] is None
         release(shop, "go")
         await_that(lambda: site.process.poll() is not None or site.lines.count("Quit with CONTROL-C.") == 2)
-        assert site.wait(5) == 0
+        assert site.wait() == 0
         assert site.members() == []
 
 
 # After root has been given up
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
 @pytest.mark.parametrize("daemonize", [False, True])
 def test_what_root_has_bound_and_opened_stays_with_the_user(

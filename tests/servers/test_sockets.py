@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,9 @@ from django_wspbus.servers.address import parse
 from django_wspbus.servers.sockets import Bound, Sockets, _reason
 from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
 
-from .conftest import connect
+from .clients import connect
+
+Bind = Callable[..., list[Bound]]
 
 NOBODY = 65534
 
@@ -24,14 +25,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give fi
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a name that is short enough for Unix sockets."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def bind() -> Iterator[Callable[..., list[Bound]]]:
+def bind() -> Iterator[Bind]:
     """Start a bus with the sockets of one server, "shop"; at the end of the test it exits."""
     buses = []
 
@@ -49,7 +43,7 @@ def bind() -> Iterator[Callable[..., list[Bound]]]:
         bus.exit()
 
 
-def refusal(bind: Callable[..., list[Bound]], *binds: str) -> str:
+def refusal(bind: Bind, *binds: str) -> str:
     with pytest.raises(ChannelFailures) as caught:
         bind(*binds)
     (error,) = caught.value.get_instances()
@@ -58,7 +52,7 @@ def refusal(bind: Callable[..., list[Bound]], *binds: str) -> str:
     return str(error)
 
 
-def test_a_port_of_0_is_any_and_the_name_tells_which(bind: Callable[..., list[Bound]]) -> None:
+def test_a_port_of_0_is_any_and_the_name_tells_which(bind: Bind) -> None:
     one, other, wildcard = bind("127.0.0.1:0", "[::1]:0", ":0")
 
     ports = [bound.socket.getsockname()[1] for bound in (one, other, wildcard)]
@@ -72,16 +66,14 @@ def test_a_port_of_0_is_any_and_the_name_tells_which(bind: Callable[..., list[Bo
         connect(bound.name).close()
 
 
-def test_the_wildcard_of_ipv6_is_shown_as_an_address_for_a_browser(bind: Callable[..., list[Bound]]) -> None:
+def test_the_wildcard_of_ipv6_is_shown_as_an_address_for_a_browser(bind: Bind) -> None:
     (bound,) = bind("[::]:0")
 
     assert bound.url == f"http://[::1]:{bound.socket.getsockname()[1]}/"
 
 
 @pytest.mark.parametrize("name", ["localhost:0", "ip6-only.test:0"])
-def test_a_host_name_is_looked_up(
-    bind: Callable[..., list[Bound]], monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_host_name_is_looked_up(bind: Bind, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     look_up = socket.getaddrinfo
 
     def only_ipv6(host: str, port: int, family: int, kind: int) -> object:
@@ -98,15 +90,13 @@ def test_a_host_name_is_looked_up(
     assert bound.socket.family == expected
 
 
-def test_a_host_that_is_unknown_is_told(bind: Callable[..., list[Bound]]) -> None:
+def test_a_host_that_is_unknown_is_told(bind: Bind) -> None:
     assert refusal(bind, "nowhere.invalid:0").startswith(
         "The server 'shop' cannot listen on nowhere.invalid:0: "
     )
 
 
-def test_a_machine_without_ipv6_is_told(
-    bind: Callable[..., list[Bound]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_without_ipv6_is_told(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     def look_up(*args: object) -> object:
         raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
 
@@ -123,12 +113,12 @@ def test_what_only_root_may_bind_is_told(text: str, says: str) -> None:
     assert _reason(PermissionError(errno.EACCES, "Permission denied"), parse(text)) == says
 
 
-def test_an_address_of_another_machine_is_told(bind: Callable[..., list[Bound]]) -> None:
+def test_an_address_of_another_machine_is_told(bind: Bind) -> None:
     assert "cannot listen on 203.0.113.7:8000: cannot assign" in refusal(bind, "203.0.113.7:8000")
     assert "cannot listen on [2001:db8::7]:8000: cannot assign" in refusal(bind, "[2001:db8::7]:8000")
 
 
-def test_sockets_outlive_a_stop_and_are_closed_at_exit(bind: Callable[..., list[Bound]]) -> None:
+def test_sockets_outlive_a_stop_and_are_closed_at_exit(bind: Bind) -> None:
     (bound,) = bind("127.0.0.1:0")
     (bus,) = bind.buses  # type: ignore[attr-defined]
     bus.stop()
@@ -150,14 +140,14 @@ def port_of(bus: Bus) -> int:
 
 
 def test_a_busy_port_is_told_with_the_server_and_what_was_bound_before_is_closed(
-    bind: Callable[..., list[Bound]], folder: Path
+    bind: Bind, short: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        told = refusal(bind, f"unix:{folder}/first.sock", address)
+        told = refusal(bind, f"unix:{short}/first.sock", address)
 
     assert told == f"The server 'shop' cannot listen on {address}: the address is in use by another process."
-    assert list(folder.iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
 # Unix sockets
@@ -165,103 +155,99 @@ def test_a_busy_port_is_told_with_the_server_and_what_was_bound_before_is_closed
 
 @pytest.mark.parametrize(("umask", "mode"), [(None, 0o777), (0o007, 0o770), (0o077, 0o700)])
 def test_a_unix_socket_has_the_mode_that_the_umask_leaves(
-    bind: Callable[..., list[Bound]], folder: Path, umask: int | None, mode: int
+    bind: Bind, short: Path, umask: int | None, mode: int
 ) -> None:
     before = os.umask(0o022)
     try:
-        (bound,) = bind(f"unix:{folder}/s", umask=umask)
+        (bound,) = bind(f"unix:{short}/s", umask=umask)
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
 
-    assert stat.S_IMODE((folder / "s").stat().st_mode) == mode
-    assert bound.name == bound.url == f"unix:{folder}/s"
+    assert stat.S_IMODE((short / "s").stat().st_mode) == mode
+    assert bound.name == bound.url == f"unix:{short}/s"
     connect(bound.name).close()
 
 
 @needs_root
-def test_a_unix_socket_is_given_to_its_owner(bind: Callable[..., list[Bound]], folder: Path) -> None:
-    bind(f"unix:{folder}/s", owner=(NOBODY, NOBODY))
+def test_a_unix_socket_is_given_to_its_owner(bind: Bind, short: Path) -> None:
+    bind(f"unix:{short}/s", owner=(NOBODY, NOBODY))
 
-    status = (folder / "s").stat()
+    status = (short / "s").stat()
     assert (status.st_uid, status.st_gid) == (NOBODY, NOBODY)
 
 
 def test_a_unix_socket_that_cannot_be_given_away_leaves_no_file(
-    bind: Callable[..., list[Bound]], folder: Path, monkeypatch: pytest.MonkeyPatch
+    bind: Bind, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)  # which root may, and others may not
     with pytest.raises(ChannelFailures, match="operation not permitted"):
-        bind(f"unix:{folder}/s", owner=(NOBODY, -1))
+        bind(f"unix:{short}/s", owner=(NOBODY, -1))
 
-    assert list(folder.iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
-def test_the_socket_of_a_dead_process_is_replaced(bind: Callable[..., list[Bound]], folder: Path) -> None:
+def test_the_socket_of_a_dead_process_is_replaced(bind: Bind, short: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "s"))
+        dead.bind(str(short / "s"))
         dead.listen()
-    old = (folder / "s").stat().st_ctime_ns
-    (bound,) = bind(f"unix:{folder}/s")
+    old = (short / "s").stat().st_ctime_ns
+    (bound,) = bind(f"unix:{short}/s")
 
     connect(bound.name).close()
-    assert (folder / "s").stat().st_ctime_ns != old
+    assert (short / "s").stat().st_ctime_ns != old
 
 
 @pytest.mark.parametrize("backlog", [5, 0])
-def test_the_socket_of_a_live_process_is_refused(
-    bind: Callable[..., list[Bound]], folder: Path, backlog: int
-) -> None:
+def test_the_socket_of_a_live_process_is_refused(bind: Bind, short: Path, backlog: int) -> None:
     with socket.socket(socket.AF_UNIX) as live, socket.socket(socket.AF_UNIX) as first:
-        live.bind(str(folder / "s"))
+        live.bind(str(short / "s"))
         live.listen(backlog)
-        first.connect(str(folder / "s"))  # with which a backlog of 0 is full
-        told = refusal(bind, f"unix:{folder}/s")
+        first.connect(str(short / "s"))  # with which a backlog of 0 is full
+        told = refusal(bind, f"unix:{short}/s")
 
     assert told == (
-        f"The server 'shop' cannot listen on unix:{folder}/s: the address is in use by another process."
+        f"The server 'shop' cannot listen on unix:{short}/s: the address is in use by another process."
     )
-    assert (folder / "s").is_socket()
+    assert (short / "s").is_socket()
 
 
-def test_a_socket_of_another_kind_is_refused(bind: Callable[..., list[Bound]], folder: Path) -> None:
+def test_a_socket_of_another_kind_is_refused(bind: Bind, short: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-        datagrams.bind(str(folder / "s"))
+        datagrams.bind(str(short / "s"))
 
-        assert "protocol wrong type" in refusal(bind, f"unix:{folder}/s")
-    assert (folder / "s").is_socket()
+        assert "protocol wrong type" in refusal(bind, f"unix:{short}/s")
+    assert (short / "s").is_socket()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_a_file_that_is_no_socket_is_refused_and_stays(
-    bind: Callable[..., list[Bound]], folder: Path, kind: str
-) -> None:
-    path = folder / "s"
+def test_a_file_that_is_no_socket_is_refused_and_stays(bind: Bind, short: Path, kind: str) -> None:
+    path = short / "s"
     if kind == "file":
         path.write_text("precious")
     elif kind == "folder":
         path.mkdir()
     else:
-        path.symlink_to(folder / "elsewhere")
+        path.symlink_to(short / "elsewhere")
 
     assert "there is a file of that name which is no socket" in refusal(bind, f"unix:{path}")
-    assert [each.name for each in folder.iterdir()] == ["s"]
+    assert [each.name for each in short.iterdir()] == ["s"]
 
 
-def test_a_folder_that_is_missing_is_told(bind: Callable[..., list[Bound]], folder: Path) -> None:
-    assert refusal(bind, f"unix:{folder}/no/s").endswith("no such file or directory.")
+def test_a_folder_that_is_missing_is_told(bind: Bind, short: Path) -> None:
+    assert refusal(bind, f"unix:{short}/no/s").endswith("no such file or directory.")
 
 
-def test_a_folder_that_may_not_be_written_is_told(bind: Callable[..., list[Bound]], folder: Path) -> None:
-    folder.chmod(0o555)
+def test_a_folder_that_may_not_be_written_is_told(bind: Bind, short: Path) -> None:
+    short.chmod(0o555)
     own = os.geteuid()
     if own == 0:
         os.seteuid(65534)  # root would be refused nothing
     try:
-        told = refusal(bind, f"unix:{folder}/s")
+        told = refusal(bind, f"unix:{short}/s")
     finally:
         os.seteuid(own)
 
@@ -269,13 +255,11 @@ def test_a_folder_that_may_not_be_written_is_told(bind: Callable[..., list[Bound
 
 
 @pytest.mark.parametrize("channel", ["exit", "abort"])
-def test_the_file_is_removed_in_the_end_if_it_is_still_ours(
-    bind: Callable[..., list[Bound]], folder: Path, channel: str
-) -> None:
-    ours, *_ = bind(*(f"unix:{folder}/{name}" for name in ("a", "b", "c")), "[::1]:0")
-    (folder / "b").unlink()
-    (folder / "b").write_text("somebody else's")
-    (folder / "c").unlink()
+def test_the_file_is_removed_in_the_end_if_it_is_still_ours(bind: Bind, short: Path, channel: str) -> None:
+    ours, *_ = bind(*(f"unix:{short}/{name}" for name in ("a", "b", "c")), "[::1]:0")
+    (short / "b").unlink()
+    (short / "b").write_text("somebody else's")
+    (short / "c").unlink()
     (bus,) = bind.buses  # type: ignore[attr-defined]
     if channel == "exit":
         bus.exit()
@@ -283,6 +267,6 @@ def test_the_file_is_removed_in_the_end_if_it_is_still_ours(
         (start,) = bus.listeners["start"]
         start.__self__.abort()
 
-    assert [path.name for path in folder.iterdir()] == ["b"]
-    assert (folder / "b").read_text() == "somebody else's"
+    assert [path.name for path in short.iterdir()] == ["b"]
+    assert (short / "b").read_text() == "somebody else's"
     assert (ours.socket.fileno() == -1) is (channel == "exit")

@@ -1,15 +1,17 @@
 """The testproject as it is developed: `manage.py runbus` under DEBUG, and edits of a copy of it."""
 
-import json
 import re
 import shutil
-import time
-import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.processes import DEADLINE, ROOT, Running, RunningSite, fetch
+from tests.fork_server import INTERPRETER
+from tests.processes import ROOT, Running, RunningSite, fetch, fetch_json
+from tests.servers.load import await_that
+
+# What others have in tests/develop, with the applications and the settings of the testproject.
 
 
 @pytest.fixture
@@ -20,10 +22,8 @@ def copy(tmp_path):
     return path
 
 
-def fetch_until(url: str, told: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while told not in fetch(url):  # which is an error if it is refused, or fails, even once
-        assert time.monotonic() < deadline, f"{url} does not say {told!r}"
+def site_of(url: str) -> Any:
+    return fetch_json(f"{url}/processes.json")["site"]
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
@@ -32,8 +32,9 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
     path.write_text(text)
 
 
-def test_both_servers_serve_what_was_edited_and_nobody_is_refused_meanwhile(copy):
+def test_both_servers_serve_the_edited_code_and_refuse_no_request_meanwhile(copy):
     environment = {
+        **INTERPRETER,
         "CATALOGUE_DATABASE": str(copy / "db.sqlite3"),
         "CATALOGUE_BIND_GUNICORN": "127.0.0.1:0",
         "CATALOGUE_BIND_THREADED": "127.0.0.1:0",
@@ -44,38 +45,28 @@ def test_both_servers_serve_what_was_edited_and_nobody_is_refused_meanwhile(copy
     with RunningSite(manage=manage, env=environment, cwd=copy) as site:
         urls = site.wait_until_started()
         site.wait_for_line("Watching for file changes with")
-        before = json.loads(fetch(urls["threaded"] + "/processes.json"))["site"]["pid"]
+        before = site_of(urls["threaded"])["pid"]
         assert before != site.pid
 
         template = copy / "catalogue" / "templates" / "catalogue" / "base.html"
         edit(template, "<body", '<body data-edited="template"')
         for url in urls.values():
-            fetch_until(url + "/", 'data-edited="template"')
-        assert json.loads(fetch(urls["threaded"] + "/processes.json"))["site"]["pid"] == before
+            await_that(lambda url=url: 'data-edited="template"' in fetch(f"{url}/"))
+        assert site_of(urls["threaded"])["pid"] == before
 
-        edit(
-            copy / "catalogue" / "views.py",
-            r"\Z",
-            '\n\ndef edited(request):\n    return HttpResponse("it is")\n',
-        )
-        edit(
-            copy / "catalogue" / "views.py",
-            r"(from django.http import )",
-            r"from django.http import HttpResponse\n\1",
-        )
+        views = copy / "catalogue" / "views.py"
+        edit(views, r"\Z", '\n\ndef edited(request):\n    return HttpResponse("it is")\n')
+        edit(views, r"(from django.http import )", r"from django.http import HttpResponse\n\1")
         edit(
             copy / "testproject" / "urls.py",
             r"urlpatterns = \[",
             'from catalogue.views import edited\n\nurlpatterns = [\n    path("edited/", edited),',
         )
-        deadline = time.monotonic() + DEADLINE
-        while (told := json.loads(fetch(urls["threaded"] + "/processes.json")))["site"]["pid"] == before:
-            assert time.monotonic() < deadline, told
+        await_that(lambda: site_of(urls["threaded"])["pid"] != before)
         for url in urls.values():
-            assert fetch(url + "/edited/") == "it is"
-        assert [event["count"] for event in told["events"] if event["what"] == "start, role=site"] == [1]
-
-        with urllib.request.urlopen(urls["threaded"] + "/processes/", timeout=DEADLINE) as page:
-            assert page.status == 200
+            assert fetch(f"{url}/edited/") == "it is"
+        events = fetch_json(urls["threaded"] + "/processes.json")["events"]
+        assert [event["count"] for event in events if event["what"] == "start, role=site"] == [1]
+        assert fetch(urls["threaded"] + "/processes/")
         assert site.stop() == 0
         assert site.members() == []

@@ -2,11 +2,10 @@
 
 import contextlib
 import http.client
-import json
 import re
+import shutil
 import signal
 import sqlite3
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,23 +13,36 @@ from collections import Counter
 
 import pytest
 
-from tests.processes import DEADLINE, MANAGE, ROOT, Running, RunningSite, fetch
+from tests.fork_server import INTERPRETER
+from tests.processes import DEADLINE, MANAGE, ROOT, Running, RunningSite, fetch, fetch_json
+from tests.servers.load import await_that
 
-EVERY = 5  # seconds, in catalogue/listeners.py
 SERVERS = ["gunicorn", "threaded"]
+LAST_RUN = """
+INSERT INTO catalogue_processevent VALUES (1, 1, 'site', 'of the last run', 1, '2020-01-01', '2020-01-01')
+"""
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """A migrated database, for each test to leave as it wants: a site forgets the last run."""
+def migrated(tmp_path_factory):
+    """A migrated database that holds an event of an earlier run."""
     path = tmp_path_factory.mktemp("testproject") / "db.sqlite3"
-    with Running(MANAGE, "migrate", "-v0", env={"CATALOGUE_DATABASE": str(path)}) as migrate:
+    with Running(MANAGE, "migrate", "-v0", env=settings(path)) as migrate:
         assert migrate.wait() == 0
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(LAST_RUN)
+        connection.commit()
     return path
+
+
+@pytest.fixture
+def database(migrated, tmp_path):
+    return shutil.copy(migrated, tmp_path)
 
 
 def settings(database):
     return {
+        **INTERPRETER,
         "CATALOGUE_DATABASE": str(database),
         "CATALOGUE_DEBUG": "1",
         "CATALOGUE_BIND_GUNICORN": "127.0.0.1:0",
@@ -39,10 +51,11 @@ def settings(database):
 
 
 class Served:
-    """A site that has started, and where it is to be found."""
+    """A site that has started, and its URLs."""
 
-    def __init__(self, running):
+    def __init__(self, running, database):
         self.running = running
+        self.database = database
         self.urls = running.wait_until_started()
 
     def fetch(self, path, server="gunicorn"):
@@ -52,34 +65,20 @@ class Served:
             self.running.show()
 
     def processes(self, server="gunicorn"):
-        return json.loads(self.fetch("/processes.json", server))
+        return fetch_json(self.urls[server] + "/processes.json")
 
 
 @contextlib.contextmanager
 def serve(database):
     with RunningSite("--noreload", env=settings(database)) as running:
-        yield Served(running)
+        yield Served(running, database)
 
 
 @pytest.fixture(scope="module")
-def site(database):
-    with serve(database) as site:
+def site(migrated, tmp_path_factory):
+    """A site for tests that only look at it."""
+    with serve(shutil.copy(migrated, tmp_path_factory.mktemp("served"))) as site:
         yield site
-
-
-def rows(database):
-    """Return what the listeners have noted, in order, as dicts."""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute("SELECT * FROM catalogue_processevent ORDER BY last")]
-
-
-def wait_for(condition, timeout=DEADLINE):
-    deadline = time.monotonic() + timeout
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"{condition} has not come true within {timeout:g} seconds"
-        time.sleep(0.05)
-    return result
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -94,7 +93,7 @@ def test_both_servers_serve_static_files_under_debug(site, server, path):
     assert "{" in site.fetch(f"/static/{path}", server)
 
 
-def test_the_answers_tell_which_process_and_server_gave_them(site):
+def test_an_answer_shows_which_process_and_server_gave_it(site):
     by_gunicorn = site.processes("gunicorn")
     by_thread = site.processes("threaded")
 
@@ -104,13 +103,13 @@ def test_the_answers_tell_which_process_and_server_gave_them(site):
     assert by_thread["answered_by"]["server"].startswith("WSGIServer/")
 
 
-def test_both_servers_tell_the_same_of_the_site(site):
-    told = [site.processes(server)["site"] for server in SERVERS]
+def test_both_servers_show_the_same_of_the_site(site):
+    shown = [site.processes(server)["site"] for server in SERVERS]
 
-    assert told[0] == told[1]
-    assert told[0]["pid"] == site.running.pid
-    assert told[0]["state"] == "STARTED"
-    assert len(told[0]["servers"]["gunicorn"]["workers"]) == 2
+    assert shown[0] == shown[1]
+    assert shown[0]["pid"] == site.running.pid
+    assert shown[0]["state"] == "STARTED"
+    assert len(shown[0]["servers"]["gunicorn"]["workers"]) == 2
 
 
 def test_listeners_ran_where_and_as_often_as_they_say(site):
@@ -133,35 +132,34 @@ def test_listeners_ran_where_and_as_often_as_they_say(site):
 
 
 def after_a_tick(site):
-    """Return what the site tells of its processes once `every` has called, too."""
-
-    def tell():
-        answer = site.processes()
-        return answer if any(event["what"].startswith("every") for event in answer["events"]) else None
-
-    return wait_for(tell, EVERY + DEADLINE)
+    """Return what the site shows of its processes once `every` has called, too."""
+    await_that(lambda: any(event["what"].startswith("every") for event in site.processes()["events"]))
+    return site.processes()
 
 
-def test_the_readme_shows_what_the_site_shows(site):
-    answer = after_a_tick(site)
-    told = Counter((event["what"], event["role"]) for event in answer["events"])
+def test_a_site_forgets_the_last_run(site):
+    assert "of the last run" not in site.fetch("/processes.json")
+
+
+def test_the_readme_shows_the_events_that_the_site_shows(site):
+    events = Counter((event["what"], event["role"]) for event in after_a_tick(site)["events"])
     line = re.compile(r"(\S.*?) {2,}(\d+) {2,}(\S.*?) {2,}(\d+)")
     shown = [match for match in map(line.fullmatch, (ROOT / "README.md").read_text().splitlines()) if match]
 
-    assert Counter((match[1], match[3]) for match in shown) == told
+    assert Counter((match[1], match[3]) for match in shown) == events
 
 
-def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_nothing(database):
+@pytest.mark.extended
+def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_no_process(database):
     with serve(database) as site:
         serving = {site.running.pid, *site.processes()["site"]["servers"]["gunicorn"]["workers"]}
         assert len(site.running.members()) == 4  # with gunicorn's master
-
         assert site.running.stop(signal.SIGTERM) == 0
-
         assert site.running.members() == []
-    ended = [row for row in rows(database) if row["what"] == "lifespan, after yield"]
-    assert {row["pid"] for row in ended} == serving
-    assert [row["count"] for row in ended] == [1, 1, 1]
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        query = "SELECT pid, count FROM catalogue_processevent WHERE what = 'lifespan, after yield'"
+        ended = connection.execute(query).fetchall()
+    assert sorted(ended) == [(pid, 1) for pid in sorted(serving)]
 
 
 def press(site, what, server):
@@ -174,50 +172,37 @@ def press(site, what, server):
         return page.read().decode()
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_its_buttons_renew_the_workers_and_then_the_site(database, server):
+@pytest.mark.extended
+def test_its_buttons_renew_the_workers_and_then_the_site(database):
     with serve(database) as site:
         before = site.processes()["site"]["servers"]["gunicorn"]["workers"]
-        assert "The new code serves." in press(site, "graceful", server)
+        assert "The new code serves." in press(site, "graceful", "gunicorn")
         after = site.processes()["site"]["servers"]["gunicorn"]["workers"]
         assert len(after) == 2
         assert not set(before) & set(after)
 
-        with contextlib.suppress(http.client.HTTPException):  # an old worker tells it to connect anew
-            press(site, "restart", server)
+        with contextlib.suppress(http.client.HTTPException):  # the old process tells it to connect anew
+            press(site, "restart", "threaded")
         site.running.wait_for_line("^Quit with", count=2)
-        site.urls = dict(re.findall(r"^  (\w+) +(http://\S+)/ ", site.running.output, re.MULTILINE))
-        told = site.processes()["site"]
-        assert told["pid"] == site.running.pid
-        assert told["condition"] == "ready"
-        assert not set(after) & set(told["servers"]["gunicorn"]["workers"])
+        shown = site.processes()["site"]
+        assert shown["pid"] == site.running.pid
+        assert shown["condition"] == "ready"
+        assert not set(after) & set(shown["servers"]["gunicorn"]["workers"])
         assert site.running.stop() == 0
 
 
-def test_the_probes_make_the_check_of_the_database(database):
-    with serve(database) as site:
-        probe = site.running.wait_for_line(r"^  probes +\S+ (http://\S+/readyz)$")[1]
-        told = json.loads(fetch(f"{probe}?format=json"))
-        assert told["checks"] == {"catalogue.listeners.database_answers": "ok"}
-        with contextlib.closing(sqlite3.connect(database)) as connection:
-            connection.execute("ALTER TABLE catalogue_processevent RENAME TO gone")
-            try:
-                with pytest.raises(urllib.error.HTTPError, match="503") as refused:
-                    fetch(probe)
-                assert "database_answers: OperationalError: no such table" in refused.value.read().decode()
-            finally:
-                connection.execute("ALTER TABLE gone RENAME TO catalogue_processevent")
-        assert fetch(probe) == "ready\n"
-        assert site.running.stop() == 0
-
-
-def test_a_new_run_forgets_the_last(database):
-    for _ in range(2):
-        with serve(database) as site:
-            last = site.running.pid
-            assert site.running.stop(signal.SIGINT) == 0
-
-    assert [row["pid"] for row in rows(database) if row["what"] == "start, role=site"] == [last]
+def test_the_probes_make_the_check_of_the_database(site):
+    probe = site.running.wait_for_line(r"^  probes +\S+ (http://\S+/readyz)$")[1]
+    assert fetch_json(f"{probe}?format=json")["checks"] == {"catalogue.listeners.database_answers": "ok"}
+    with contextlib.closing(sqlite3.connect(site.database)) as connection:
+        connection.execute("ALTER TABLE catalogue_processevent RENAME TO gone")
+        try:
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                fetch(probe)
+            assert "database_answers: OperationalError: no such table" in refused.value.read().decode()
+        finally:
+            connection.execute("ALTER TABLE gone RENAME TO catalogue_processevent")
+    assert fetch(probe) == "ready\n"
 
 
 def test_on_a_database_without_tables_the_site_does_not_start_and_says_what_to_do(tmp_path):

@@ -4,8 +4,6 @@ import sys
 
 import pytest
 
-from django_wspbus.wspbus import ChannelFailures
-
 
 @pytest.fixture
 def lines(bus):
@@ -44,12 +42,6 @@ def test_a_listener_that_fails_is_told_on_stderr_with_the_message(bus, lines, ca
     told = capfd.readouterr().err
     assert told.startswith("still said\nA log listener failed:\nTraceback")
     assert told.endswith("ZeroDivisionError: division by zero\n")
-
-
-def test_a_published_log_message_raises_as_on_any_channel(bus):
-    bus.subscribe("log", lambda msg, level: 1 / 0)
-    with pytest.raises(ChannelFailures):
-        bus.publish("log", "message", 20)
 
 
 @pytest.mark.parametrize("broken", ["none", "closed"])

@@ -41,7 +41,8 @@ listen("stop", "first stop")
 @bus.subscribe("stop")
 def slow():
     say("slow begins")
-    assert not never.wait(0.6)
+    while len(signalled) < 2:
+        never.wait(0.01)
     say("slow ends")
 
 listen("stop", "last stop")
@@ -60,8 +61,6 @@ def test_two_sigterms_while_a_stop_listener_is_slow_call_each_listener_once(run,
     process.out.expect("ready")
     process.signal(signal.SIGTERM)
     process.out.expect("slow begins")
-    process.out.join(0.2)
-    assert process.out.is_alive()
     process.signal(signal.SIGTERM)
     expected = ["ready", "first stop", "slow begins", "slow ends", "last stop", "exit", "EXITING"]
     assert process.finish() == expected
@@ -195,12 +194,12 @@ def renew(number, frame):
 signal.signal(signal.SIGALRM, renew)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 rounds = 0
-while counts["alarms"] < 500:  # anything may be interrupted
+while counts["alarms"] < 200:  # anything may be interrupted
     bus.start()
     bus.stop()
     rounds += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert counts["graceful"] == counts["alarms"] >= 500, counts
+assert counts["graceful"] == counts["alarms"] >= 200, counts
 assert counts["stop"] == rounds > 0, counts
 bus.start()
 say("ready")

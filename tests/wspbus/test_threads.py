@@ -20,7 +20,7 @@ def switch_often():
     sys.setswitchinterval(interval)
 
 
-def test_30000_publishes_against_subscribing_threads_lose_no_listener_and_no_error_comes(bus, in_thread):
+def test_10000_publishes_against_subscribing_threads_lose_no_listener_and_no_error_comes(bus, in_thread):
     calls = itertools.count()
     changes = []
     over = threading.Event()
@@ -41,7 +41,7 @@ def test_30000_publishes_against_subscribing_threads_lose_no_listener_and_no_err
 
     threads = [in_thread(change, 20 * number) for number in range(1, 4)]
     try:
-        for number in range(30_000):
+        for number in range(10_000):
             results = bus.publish("own")
             assert results[0] == number
             assert results[-1] == "last"
@@ -52,7 +52,7 @@ def test_30000_publishes_against_subscribing_threads_lose_no_listener_and_no_err
         thread.join(DEADLINE)
     assert len(changes) == 3
     assert min(changes) > 0
-    assert bus.publish("own") == [30_000, "last"]
+    assert bus.publish("own") == [10_000, "last"]
 
 
 def test_threads_that_publish_while_roles_change_call_who_is_in_any_role(bus, in_thread):

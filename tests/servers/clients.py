@@ -1,0 +1,79 @@
+"""Clients of a server on any kind of socket, which hold on to single connections."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+from tests.processes import DEADLINE
+
+
+def connect(address: str) -> socket.socket:
+    """Return a connection to an address as BIND has it, with the deadline as its timeout."""
+    if address.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        target: Any = address.removeprefix("unix:")
+    else:
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        host = host.strip("[]")
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        target = (host, int(port))
+    sock.settimeout(DEADLINE)
+    try:
+        sock.connect(target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Client(HTTPConnection):
+    """One connection to an address as BIND has it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__("localhost", timeout=DEADLINE)
+        self.address = address
+
+    def connect(self) -> None:
+        self.sock = connect(self.address)
+
+    def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
+        """Return the status and the body of an answer; the connection stays open, if it may."""
+        self.request(method or ("GET" if body is None else "POST"), path, body)
+        response = self.getresponse()
+        return response.status, response.read().decode()
+
+
+def ask(address: str, path: str = "/", body: bytes | None = None) -> tuple[int, str]:
+    """Return the status and the body of an answer."""
+    with contextlib.closing(Client(address)) as client:
+        return client.ask(path, body)
+
+
+def is_free(address: str) -> bool:
+    """Whether nobody listens on an address."""
+    try:
+        connect(address).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    return False
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    """Return what comes until the other side closes; an error if it resets the connection."""
+    parts = []
+    while part := sock.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def hold_until_cut(address: str, path: str = "/held/never") -> None:
+    """Send a request that the application never answers; an error if the connection is not cut off."""
+    with contextlib.closing(Client(address)) as client:
+        try:
+            answer = client.ask(path)
+        except (OSError, EOFError, HTTPException):
+            return
+    raise AssertionError(f"It was answered: {answer}")
