@@ -36,6 +36,38 @@ DEADLINE = 30.0
 MARK = "TEST_PROGRAM"
 
 
+def start(
+    command: list[str], *, env: Mapping[str, str], cwd: str | Path | None, stdout: int, stderr: int
+) -> subprocess.Popen[bytes] | Forked:
+    """Start a program in a session of its own, without an input; from the fork server, if it can."""
+    interpreter, *arguments = command
+    if interpreter == sys.executable and arguments[0].endswith("manage.py") and can_fork(env):
+        return fork_server().start(arguments, env=env, cwd=cwd, stdout=stdout, stderr=stderr)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def run(command: list[str], *, env: Mapping[str, str], cwd: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; its output is text."""
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process = start(command, env=env, cwd=cwd, stdout=stdout.fileno(), stderr=stderr.fileno())
+        try:
+            status = process.wait(DEADLINE)
+        finally:
+            process.kill()
+            process.wait()
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())
+
+
 class Running:
     """A program, as a context manager; its output, stdout and stderr in one, is read as it comes.
 
@@ -58,7 +90,7 @@ class Running:
     def __enter__(self) -> Self:
         reader, writer = os.pipe()
         try:
-            self.process = self._start(writer)
+            self.process = start(self.command, env=self.env, cwd=self.cwd, stdout=writer, stderr=writer)
         finally:
             os.close(writer)
         self._output = open(reader, errors="replace")
@@ -70,20 +102,6 @@ class Running:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-
-    def _start(self, output: int) -> subprocess.Popen[bytes] | Forked:
-        interpreter, *command = self.command
-        if interpreter == sys.executable and command[0].endswith("manage.py") and can_fork(self.env):
-            return fork_server().start(command, env=self.env, cwd=self.cwd, stdout=output, stderr=output)
-        return subprocess.Popen(
-            self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=self.env,
-            cwd=self.cwd,
-            start_new_session=True,
-        )
 
     # What it says
 
@@ -173,39 +191,6 @@ class Running:
             time.sleep(0.01)  # not for each to be gone: a zombie is, but whose it is may not look yet
         self._reader.join(DEADLINE)
         self.show()
-
-
-def run(
-    command: list[str], *, env: Mapping[str, str], cwd: str | Path, warm: bool = True
-) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, by this interpreter or by one that is ``warm``; its output is text."""
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        process: Forked | subprocess.Popen[bytes]
-        if warm and can_fork(env):
-            process = fork_server().start(
-                command, env=env, cwd=cwd, stdout=stdout.fileno(), stderr=stderr.fileno()
-            )
-        else:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env=env,
-                cwd=cwd,
-                start_new_session=True,
-            )
-        try:
-            status = process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            stdout.seek(0)
-            stderr.seek(0)
-            out, err = stdout.read(), stderr.read()
-        return subprocess.CompletedProcess(command, status, out, err)
 
 
 class RunningSite(Running):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,8 @@ class Project:
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ``manage.py`` to its end."""
-        return run([self.manage, *arguments], env=os.environ | self.environment | variables, cwd=self.root)
+        command = [sys.executable, self.manage, *arguments]
+        return run(command, env=os.environ | self.environment | variables, cwd=self.root)
 
     def start(self, *command: str, **variables: str) -> Running:
         """Return a program to be run in the project's folder, as a context manager."""
