@@ -80,7 +80,7 @@ class WorkerProcess:
         bus.roles = {"worker"}
         bus.stop_timeout = settings.stop_timeout * LAST_SECONDS
         bus.logs_failed_start = False  # the site does, once for all workers
-        bus.subscribe("abort", self.tell_failed_stop)  # a hanging listener is ended before the site's own limit
+        bus.subscribe("abort", self.tell_failed_stop)  # the watchdog ends a listener that hangs
 
     def reload_on_change(self, **told: Any) -> None:
         """Have the site started again when a file changes; ``told``: see `Autoreloader`."""
