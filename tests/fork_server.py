@@ -2,8 +2,10 @@
 
 An interpreter spends most of a start on imports that all programs of the tests share. This module is both
 ends: `ForkServer` for the tests, and the program that forks, which is this file, run by its path. A forked
-program sees what it would in a new interpreter: arguments, environment, directory, streams, ``__main__``, and
-no other open files. Nothing of ``django_wspbus`` has been imported.
+program has the arguments, environment, directory, streams and ``__main__`` of a new one, and no other open
+files. What differs: the modules of `PRELOADED` and all that they import are there, but nothing of
+``django_wspbus``; the hash seed, the umask and the limits are those of this process; /proc shows its command
+line. With `WITHOUT` in the environment of the tests, every program is started by a new interpreter.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PRELOADED = (
     "concurrent.futures.thread",
@@ -46,6 +48,7 @@ PRELOADED = (
     "runpy",
     "urllib.request",
 )
+WITHOUT = "TESTS_WITHOUT_FORK_SERVER"
 INTERPRETER = {
     # gunicorn leaves its sockets to the end of its processes.
     "PYTHONWARNINGS": "error,ignore::ResourceWarning",
@@ -53,10 +56,14 @@ INTERPRETER = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""The variables of the interpreter with which it was started: a forked program has the same."""
+"""Variables of the interpreter that every program of a project has."""
 
-ROOM = {"ROOM_FOR_OTHER_VARIABLES": "." * 100_000}
-"""What the fork server itself is started with, to be written over: see `show_environment`."""
+SIZE_OF_ROOM = 100_000
+ROOM = {"ROOM_FOR_OTHER_VARIABLES": "." * SIZE_OF_ROOM}
+"""A variable of the fork server, whose place in its memory `show_environment` writes over."""
+
+TIME_TO_END = 10
+"""Seconds."""
 
 
 # In the tests
@@ -100,7 +107,7 @@ class ForkServer:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**INTERPRETER, **ROOM},
+                env={**of_interpreter(os.environ), **INTERPRETER, **ROOM},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -124,11 +131,15 @@ class ForkServer:
             self._ours.sendall(message)
         finally:
             os.close(write_status)
-        return Forked(int.from_bytes(self._ours.recv(8), "big"), status)
+        answer = self._ours.recv(8)
+        if not answer:
+            os.close(status)
+            raise RuntimeError("The fork server has ended.")
+        return Forked(int.from_bytes(answer, "big"), status)
 
     def close(self) -> None:
         self._ours.close()
-        self._process.wait()
+        self._process.wait(TIME_TO_END)
 
 
 @functools.cache
@@ -145,8 +156,14 @@ def close() -> None:
 
 def can_fork(env: Mapping[str, str]) -> bool:
     """Return whether a program with this environment would have the same interpreter."""
-    ours = {name: value for name, value in env.items() if name.startswith("PYTHON")}
-    return sys.platform == "linux" and ours == INTERPRETER and len(str(env)) < len(str(ROOM))
+    size = sum(len(os.fsencode(name + value)) + 2 for name, value in env.items())
+    is_the_same = of_interpreter(env) == {**of_interpreter(os.environ), **INTERPRETER}
+    return sys.platform == "linux" and WITHOUT not in os.environ and is_the_same and size < SIZE_OF_ROOM
+
+
+def of_interpreter(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that an interpreter reads as it starts."""
+    return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
 
 
 # In the program that forks
@@ -168,9 +185,9 @@ def main(control: socket.socket) -> None:
         if control in ready:
             head, descriptors, _, _ = socket.recv_fds(control, 8, 3)
             if not head:
-                os._exit(0)
+                end(children)
             stdout, stderr, status = descriptors
-            order = json.loads(receive(control, int.from_bytes(head, "big")))
+            order = json.loads(control.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
@@ -192,11 +209,12 @@ def preload() -> None:
     assert not any(name.startswith("django_wspbus") for name in sys.modules)
 
 
-def receive(control: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        data += control.recv(size - len(data))
-    return data
+def end(children: dict[int, int]) -> NoReturn:
+    """End with the tests: kill what they have left, each with the processes of its group."""
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    os._exit(0)
 
 
 def reap(children: dict[int, int]) -> None:

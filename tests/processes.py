@@ -39,7 +39,7 @@ MARK = "TEST_PROGRAM"
 def start(
     command: list[str], *, env: Mapping[str, str], cwd: str | Path | None, stdout: int, stderr: int
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start a program in a session of its own, without an input; from the fork server, if it can."""
+    """Start a program in a session of its own, without an input; from the fork server, if `can_fork`."""
     interpreter, *arguments = command
     if interpreter == sys.executable and arguments[0].endswith("manage.py") and can_fork(env):
         return fork_server().start(arguments, env=env, cwd=cwd, stdout=stdout, stderr=stderr)

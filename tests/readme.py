@@ -57,7 +57,7 @@ def serve(command: str, path: str, timeout: float, **variables: str) -> int:
             os.killpg(shell.pid, signal.SIGTERM)
         sys.stdout.writelines(shell.stdout)
         if status := shell.wait():
-            raise RuntimeError(f"The site left with status {status}.")
+            raise RuntimeError(f"The site exited with status {status}.")
     finally:
         timer.cancel()
         if shell.poll() is None:

@@ -11,6 +11,7 @@ import pytest
 from django.core.management.base import BaseCommand, CommandError
 from django.core.management.color import color_style
 from django.utils.log import ServerFormatter
+from django.utils.module_loading import import_string
 
 from django_wspbus import development
 from django_wspbus.development import parse_addrport
@@ -175,3 +176,13 @@ def test_colours_are_forgotten_by_the_formatters_of_request_lines_and_by_no_othe
     record = logging.makeLogRecord({"msg": "GET", "status_code": 404})
     assert formatter.format(record) == "GET"
     assert os.environ["DJANGO_COLORS"] == "nocolor"
+
+
+@pytest.mark.parametrize(
+    "kinds", [[THREADED], [GUNICORN, THREADED], [GUNICORN]], ids=["threaded", "both", "gunicorn"]
+)
+def test_only_with_djangos_server_there_is_a_warning(kinds):
+    servers = [import_string(kind).__new__(import_string(kind)) for kind in kinds]
+    lines = list(development.frame(["the banner"], BaseCommand(), servers))
+    assert lines[1] == "the banner"
+    assert any("WARNING" in line for line in lines) == (THREADED in kinds)

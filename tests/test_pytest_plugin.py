@@ -37,9 +37,8 @@ def run_tests(project, sources):
     for name, source in sources.items():
         project.write(f"test_{name}.py", f"import threading\nimport pytest\n{source}")
     project.write("pytest.ini", "[pytest]\n")  # none of a folder above
-    project.write("run_tests.py", "import sys\nimport pytest\nsys.exit(pytest.main(sys.argv[1:]))\n")
-    arguments = ["-p", "no:cacheprovider", "-rA", "--rootdir", "."]
-    result = run(["run_tests.py", *arguments], env=os.environ | project.environment, cwd=project.root)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "--rootdir", "."]
+    result = run(command, env=os.environ | project.environment, cwd=project.root)
     sys.stdout.write(result.stdout + result.stderr)
     return {name: Outcome(result.stdout, name) for name in sources}
 

@@ -17,7 +17,7 @@ from .projects import GUNICORN, THREADED, reason_of
     ],
     ids=["setting", "option"],
 )
-def test_a_mistake_is_one_line_and_leaves_with_1_before_anything_is_done(project, wspbus, arguments, told):
+def test_a_mistake_is_one_line_and_exits_with_1_before_anything_is_done(project, wspbus, arguments, told):
     project.configure(WSPBUS={"SERVERS": {"default": GUNICORN}, **wspbus})
     project.listeners("bus.subscribe('exit', lambda: note('exit'), role='any')\n")
     before = set(project.root.iterdir())

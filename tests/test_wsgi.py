@@ -232,7 +232,7 @@ if os.fork() == 0:
 os.wait()
 """,
     )
-    ended = run(["forks.py"], env=os.environ | project.environment, cwd=project.root)
+    ended = run([sys.executable, "forks.py"], env=os.environ | project.environment, cwd=project.root)
     status, pid = ended.stdout.splitlines()
     assert (status, ended.returncode) == ("200 OK", 0)
     assert_once_in_each(project, {int(pid)})

@@ -25,7 +25,7 @@ WSPBUS = {
 def main() -> int:
     print(django_wspbus.__version__, django_wspbus.__file__)
     if Path(__file__).resolve().parent.parent in Path(django_wspbus.__file__).resolve().parents:
-        raise SystemExit("This is the checkout, and not what is installed.")
+        raise SystemExit("django_wspbus was imported from the checkout, not from the installed wheel.")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", folder], check=True)
         with open(f"{folder}/mysite/settings.py", "a") as settings:

@@ -1,4 +1,4 @@
-"""A reload does not end a debugger that somebody uses."""
+"""A reload does not end a debugger that is in use."""
 
 from __future__ import annotations
 

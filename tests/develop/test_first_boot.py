@@ -144,7 +144,8 @@ def test_without_debug_clients_do_not_see_the_reason(shop, free_port, when):
             body = look(address, accept)[1]
             assert "the site is broken" not in body
             assert "Traceback" not in body
-        assert told(site, broken.said) == 1
+        await_that(lambda: told(site, broken.said) > 0)
+    assert told(site, broken.said) == 1
 
 
 # No launcher
@@ -161,7 +162,7 @@ def test_without_autoreload_the_process_itself_is_the_site(shop, how):
         assert site.stop() == 0
 
 
-def test_what_only_looks_starts_no_launcher(shop):
+def test_check_starts_no_launcher(shop):
     result = shop.run("runbus", "--check")
     assert (result.returncode, result.stderr) == (0, "")
 

@@ -15,7 +15,7 @@ import pytest
 from django_wspbus.launcher.program import LIFETIME_OF_WORTH
 from tests.processes import DEADLINE
 from tests.servers.conftest import address_of, is_free
-from tests.servers.load import Load, Shop, attempt, await_that
+from tests.servers.load import Load, Shop, attempt, await_that, await_value
 from tests.terminals import CONTROL_C, Terminal
 
 from .broken import (
@@ -102,12 +102,13 @@ def test_it_is_small_and_has_imported_nothing_installed(site):
 
 
 def test_without_a_spare_in_the_settings_it_has_only_the_site(site):
-    assert [each.pid for each in psutil.Process(site.pid).children()] == [serving(site)]
+    await_value(lambda: [each.pid for each in psutil.Process(site.pid).children()], [serving(site)])
 
 
 def test_a_graceful_reload_is_left_to_the_site(site, shared_shop):
+    before = shared_shop.notes("site graceful")
     site.send(signal.SIGUSR1)
-    shared_shop.expect_note("site graceful")
+    shared_shop.expect_note("site graceful", len(before) + 1)
 
 
 def test_a_view_may_restart_the_site(site):

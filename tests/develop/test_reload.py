@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 from functools import partial
 
@@ -61,7 +62,9 @@ def test_no_save_is_lost_at_any_moment(development, server, spare):
         "import time\n\n\n@bus.subscribe('stop', role='site')\ndef late():\n    time.sleep(0.05)\n\n\n"
         "bus.subscribe('start', lambda: note('site start'), role='site')\n"
     )
-    chance = random.Random()
+    seed = time.time_ns()
+    sys.stdout.write(f"The seed is {seed}.\n")
+    chance = random.Random(seed)
     development.version = 10  # the file has the same size each time, as bytecode would have it
     with development.served(PYTHONDONTWRITEBYTECODE="") as served:
         for _ in range(8):

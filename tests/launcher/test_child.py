@@ -6,7 +6,7 @@ from django_wspbus.launcher.child import Child
 from tests.processes import DEADLINE
 
 
-def test_a_site_is_as_old_as_it_is_whatever_the_wall_clock_says():
+def test_the_age_of_a_site_does_not_depend_on_the_wall_clock():
     child = Child("site", SimpleNamespace(), SimpleNamespace(), began=0)
     assert 0 <= child.age < DEADLINE
     child.born -= 2 * DEADLINE

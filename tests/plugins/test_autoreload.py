@@ -8,6 +8,7 @@ from django.utils import autoreload
 from django.utils.autoreload import BaseReloader
 
 from django_wspbus import Bus
+from django_wspbus.plugins import autoreload as autoreload_module
 from django_wspbus.plugins.autoreload import Autoreloader, holds_terminal, make_reloader, shown
 from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
 from django_wspbus.site import SiteUnreachable
@@ -75,6 +76,23 @@ def run():
         plugin.stop()
         thread.join(DEADLINE)
         assert not thread.is_alive()
+
+
+def test_files_that_are_saved_together_are_one_change(reloader, run, tmp_path, monkeypatch):
+    for name in ("QUIET", "QUIET_OF_MANY"):
+        monkeypatch.setattr(autoreload_module, name, 1.0)  # longer than a busy machine holds up the writer
+    monkeypatch.setattr(autoreload_module, "MOST_UNREST", DEADLINE)
+    reloader.files = [tmp_path / f"part{number}.py" for number in range(40)]
+    site = Site()
+    for path in reloader.files:
+        path.write_text("")
+    run(site)
+    for path in reloader.files:
+        path.write_text("PART = 1\n")
+        time.sleep(0.005)
+    assert site.published == []
+    assert site.changed.wait(DEADLINE)
+    assert len(site.published) == 1
 
 
 def test_a_change_is_published_with_its_name(reloader, run, tmp_path):

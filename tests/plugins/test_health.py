@@ -585,14 +585,14 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
 ) -> None:
     monkeypatch.undo()
     assert health_checks.TIME_TO_CHECK == 0.8
-    for _ in range(5):
+    for _ in range(20):
         site.bus.subscribe("health", partial(gate))
     begun = time.monotonic()
     answer = site.ask("/readyz")
     took = time.monotonic() - begun
 
     assert answer.status == 503
-    assert 0.8 <= took < 5 * 0.8  # one deadline for all of them
+    assert 0.8 <= took < 20 * 0.8  # one deadline for all of them
     gate.opened.set()
     await_that(lambda: site.ask("/readyz").status == 200)
 
@@ -600,7 +600,7 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
 def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", 10 * SOON)  # the other one needs some of it
+    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", 3)  # the other one needs some of it
     site.bus.subscribe("health", gate)
     site.bus.subscribe("health", passes)
     for _ in range(2):
@@ -984,7 +984,7 @@ except Exception as error:
 def test_the_database_connections_of_a_check_are_closed_after_it(project: Project) -> None:
     project.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}})
     project.write("probed.py", PROGRAM.replace("SETUP", DATABASE) + USE)
-    ended = run(["probed.py"], env=os.environ | project.environment, cwd=project.root)
+    ended = run([sys.executable, "probed.py"], env=os.environ | project.environment, cwd=project.root)
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["ready", "Cannot operate on a closed database."]

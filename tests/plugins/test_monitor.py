@@ -276,7 +276,7 @@ with bus.running():
     assert enough.wait(10)
 """,
     )
-    ended = run(["database.py"], env=os.environ | project.environment, cwd=project.root)
+    ended = run([sys.executable, "database.py"], env=os.environ | project.environment, cwd=project.root)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "Bus STOPPED" in ended.stdout
     assert "Error in" not in ended.stdout

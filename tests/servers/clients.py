@@ -53,7 +53,7 @@ def ask(address: str, path: str = "/", body: bytes | None = None) -> tuple[int, 
 
 
 def is_free(address: str) -> bool:
-    """Whether nobody listens on an address."""
+    """Return whether no process listens on an address."""
     try:
         connect(address).close()
     except (ConnectionRefusedError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Deploys that cannot serve: what is wrong with them, the reason that is given, and how a site takes them."""
+"""Faulty deploys, the error that each causes, and functions that put them on a running site."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ FAULTS = {
 }
 """Each is to be met by a site with ``WARMUP = ["/version/"]``."""
 
-HANG = Fault("shop/models.py", "\nimport time\n\ntime.sleep(60)\n", 'WSPBUS["READY_TIMEOUT"]', False)
+HANG = Fault(
+    "shop/models.py", "\nimport time\n\nwhile True:\n    time.sleep(0.01)\n", 'WSPBUS["READY_TIMEOUT"]', False
+)
 
 
 def rows(names: Iterable[str], first: int) -> list[Any]:

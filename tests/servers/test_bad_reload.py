@@ -20,7 +20,7 @@ from .faults import (
 )
 from .load import Shop, attempt, await_value, pids
 
-FIRST = ("start-exit", "warmup-503")
+FIRST = ("models-syntax", "views-exception", "start-exit", "warmup-503")
 WRONG = {
     "settings-wrong": Fault("settings.py", "\nWSPBUS['NO_SUCH'] = 1\n", "no valid server 'default'", False),
     **{name: FAULTS[name] for name in FIRST},
@@ -44,7 +44,7 @@ def lazy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield serving
 
 
-@pytest.mark.parametrize("name", rows(WRONG, 3))
+@pytest.mark.parametrize("name", rows(WRONG, 1 + len(FIRST)))
 def test_the_old_code_answers_on_and_the_next_good_reload_works(serving: Serving, name: str) -> None:
     fail_and_recover(serving, WRONG[name], method="graceful")
 
@@ -56,7 +56,7 @@ def test_what_each_worker_imports_by_itself_is_reported_once(lazy: Serving, name
 
 
 def test_a_boot_that_hangs_is_given_up_in_time(shop: Shop) -> None:
-    configure(shop, {"default": KINDS["gthread"]}, READY_TIMEOUT=5)
+    configure(shop, {"default": KINDS["gthread"]}, READY_TIMEOUT=10)
     with shop.serve("-v2") as site:
         give_up_what_hangs(site, shop, address_of(site), "graceful")
         assert site.stop() == 0

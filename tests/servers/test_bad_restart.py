@@ -85,7 +85,7 @@ def test_settings_that_this_process_cannot_take_on_are_refused(
 
 @pytest.mark.extended
 def test_a_boot_that_hangs_is_given_up_in_time(shop: Shop) -> None:
-    configure(shop, BOTH, READY_TIMEOUT=8)
+    configure(shop, BOTH, READY_TIMEOUT=15)
     with shop.serve("-v2") as site:
         give_up_what_hangs(site, shop, address_of(site, "child"), "restart")
         assert site.stop() == 0

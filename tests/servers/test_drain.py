@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.processes import DEADLINE, RunningSite
@@ -249,7 +250,8 @@ def test_each_connection_gets_an_answer_when_sigterm_comes_to(
         with Load(addresses_of(site), keep_alive=0, one_shot=6, slow=0, think=0.005) as load:
             load.wait_for(lambda answer: True, 40)
             for process in site.members() if receivers == "all" else [site.process]:
-                process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGTERM)
             assert site.wait() == 0
             load.finish_refused()
         assert site.members() == []

@@ -241,7 +241,6 @@ def test_no_probe_is_refused_while_a_site_restarts_badly_and_well(
         probed.put("fail-site")
         site.send(signal.SIGUSR2)
         probed.expect(503, "failed", "A start listener failed: RuntimeError('the shop is closed')")
-        assert site.output.count("Traceback (most recent call last)") == 1
         assert ask(address_of(site, "shop"))[0] == 200
         probed.remove("fail-site")
         site.send(signal.SIGUSR2)

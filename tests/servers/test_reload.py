@@ -223,6 +223,38 @@ def test_many_signals_at_once_cause_two_swaps_at_most(shop: Shop) -> None:
         assert site.stop() == 0
 
 
+# Side by side
+
+LOCK = """
+import os
+from pathlib import Path
+
+PATH = Path(__file__).parent.parent / "lock"
+
+
+@bus.lifespan
+def lock():
+    os.close(os.open(PATH, os.O_CREAT | os.O_EXCL))
+    yield
+    PATH.unlink()
+"""
+
+
+def test_a_start_listener_cannot_claim_what_the_old_workers_still_hold(shop: Shop) -> None:
+    configure(shop, {"default": {"BACKEND": GUNICORN}})
+    shop.listeners(LOCK)
+    with shop.serve("-v2") as site:
+        address = address_of(site)
+        assert "FileExistsError" in attempt(address, "graceful")["error"]
+        assert (shop.root / "lock").exists()
+        shop.listeners("")
+        version = shop.deploy()
+        assert "error" not in attempt(address, "graceful")
+        await_version(address, version)
+        await_that(lambda: not (shop.root / "lock").exists())
+        assert site.stop() == 0
+
+
 # An exit meanwhile
 
 HANG = """
@@ -234,7 +266,8 @@ from .journal import note
 
 def hang():
     note("hangs")
-    time.sleep(60)
+    while True:
+        time.sleep(0.01)
 """
 HANGS = {
     "boot that ignores SIGTERM": (
