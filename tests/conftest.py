@@ -24,10 +24,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)  # after the teardown of the last fixtures
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail if a test was skipped where none may be: on the machine of CI, which has all that they need."""
+    """End the fork server; fail if a test was skipped on a machine that has to run all of them."""
     fork_server.close()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if "TESTS_MAY_NOT_SKIP" in os.environ and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line(
+            "\nSkipped, although TESTS_MAY_NOT_SKIP is set: install what is missing.", red=True
+        )
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
