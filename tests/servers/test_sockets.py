@@ -169,6 +169,7 @@ def test_a_unix_socket_has_the_mode_that_the_umask_leaves(
     connect(bound.name).close()
 
 
+@pytest.mark.extended
 @needs_root
 def test_a_unix_socket_is_given_to_its_owner(bind: Bind, short: Path) -> None:
     bind(f"unix:{short}/s", owner=(NOBODY, NOBODY))
