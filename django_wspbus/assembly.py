@@ -361,9 +361,10 @@ class Handover(Plugin):
         if site.pidfile is not None and site.swap.pidfile != pidfile:  # the next program has another
             site.pidfile.remove()
             pidfile = None
-        Inheritance(
+        inheritance = Inheritance(
             sockets=site.sockets.hand_on(), children=children, signals=signals, pidfile=pidfile
-        ).leave()
+        )
+        os.environ.update(inheritance.leave())
 
     execv.priority = 100  # type: ignore[attr-defined]
 

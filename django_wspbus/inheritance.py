@@ -1,22 +1,22 @@
-"""What a site process leaves to its next program over a restart, in one environment variable."""
+"""What a site process hands over to its next program when it restarts."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .handover import descriptor_of, hand_over, take_over
+
 VARIABLE = "DJANGO_WSPBUS_INHERITED"
 LAUNCHED = "DJANGO_WSPBUS_LAUNCHED"
-"""What the launcher tells its child besides: see `plugins.relaunch.Launch`."""
+"""What the launcher hands over to its child besides: see `plugins.relaunch.Launch`."""
 
 
 @dataclass(slots=True)
 class Inheritance:
-    """Descriptors are those of the process itself, which stays the same one; it has a new program."""
+    """The sockets and children of a site. Descriptors keep their numbers, as the process stays the same."""
 
-    pid: int = field(default_factory=os.getpid)
     sockets: list[dict[str, Any]] = field(default_factory=list)
     """{"holder", "address", "descriptor", "inode"} of each listening socket."""
     children: list[dict[str, Any]] = field(default_factory=list)
@@ -33,25 +33,31 @@ class Inheritance:
 
     @classmethod
     def take(cls) -> Inheritance | None:
-        """Take what this process has left to itself, None if this is its first program."""
-        told = os.environ.pop(VARIABLE, None)
-        inheritance = cls(**json.loads(told)) if told else None
-        if inheritance is None or inheritance.pid != os.getpid():  # it was somebody else's environment
+        """Take what this process has handed over to itself, None if this is its first program.
+
+        `handover.UnknownVersion` if that was a program of another version.
+        """
+        values = take_over(VARIABLE)
+        if values is None:
             return None
+        inheritance = cls(**values)
         for descriptor in inheritance.descriptors():
             os.set_inheritable(descriptor, False)
         return inheritance
 
-    def leave(self) -> None:
-        """Leave it to the program that this process executes next, which must be at once."""
-        for descriptor in self.descriptors():
+    def leave(self) -> dict[str, str]:
+        """Return the environment by which the program finds it that this process executes next, at once."""
+        environment = self.as_environment()
+        for descriptor in (*self.descriptors(), descriptor_of(VARIABLE, environment)):
             os.set_inheritable(descriptor, True)
-        os.environ.update(self.as_environment())
+        return environment
 
     def as_environment(self) -> dict[str, str]:
-        return {VARIABLE: json.dumps(asdict(self))}
+        """Return the environment by which this very program finds it."""
+        return hand_over(VARIABLE, asdict(self))
 
     def descriptors(self) -> list[int]:
+        """Return the descriptors that the next program needs, without that of the values themselves."""
         found = [each["descriptor"] for each in self.sockets]
         for child in self.children:
             found += [child["pair"], *(link["descriptor"] for link in child["links"])]

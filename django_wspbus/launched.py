@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import gc
 import io
-import json
 import os
 import runpy
 import signal
@@ -21,6 +20,7 @@ import types
 from types import FrameType, TracebackType
 
 from . import libraries, spare
+from .handover import hand_over
 from .inheritance import LAUNCHED, Inheritance
 from .parcels import RELAUNCH, Message, Parcels
 
@@ -96,14 +96,12 @@ def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
     held = message["sockets"]
     for each, descriptor in zip(held, descriptors, strict=False):
         each["descriptor"] = descriptor
-    told = {
-        "pid": os.getpid(),
+    launch = {
         "descriptor": parcels.fileno(),
         "connections": descriptors[len(held) :],
         **message["told"],
     }
-    os.environ[LAUNCHED] = json.dumps(told)
-    os.environ.update(Inheritance(sockets=held).as_environment())
+    os.environ.update(hand_over(LAUNCHED, launch) | Inheritance(sockets=held).as_environment())
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:

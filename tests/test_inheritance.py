@@ -1,14 +1,14 @@
-"""What a process leaves to its next program."""
+"""What a process hands over to its next program."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from django_wspbus.handover import descriptor_of
 from django_wspbus.inheritance import VARIABLE, Inheritance
 
 
@@ -29,10 +29,10 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     sockets = [{"holder": "shop", "address": "127.0.0.1:80", "descriptor": listening, "inode": None}]
     children = [{"pair": link, "links": [{"descriptor": link}]}]
     left = Inheritance(sockets=sockets, children=children, pidfile="/run/shop.pid")
-    left.leave()
-    assert os.get_inheritable(listening)
-    assert os.get_inheritable(link)
+    environment = left.leave()
+    assert all(map(os.get_inheritable, (listening, link, descriptor_of(VARIABLE, environment))))
 
+    os.environ.update(environment)
     taken = Inheritance.take()
     assert taken == left
     assert taken.addresses == {"127.0.0.1:80"}
@@ -43,18 +43,8 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
 
 
 def test_the_pipe_of_the_signals_is_left_as_well(pair: tuple[int, int]) -> None:
-    Inheritance(signals=(pair[0], [15])).leave()
+    os.environ.update(Inheritance(signals=(pair[0], [15])).leave())
 
     taken = Inheritance.take()
     assert taken is not None
     assert taken.descriptors() == [pair[0]]
-
-
-def test_what_another_process_was_left_is_not_taken(pair: tuple[int, int]) -> None:
-    Inheritance(signals=(pair[0], [])).leave()
-    told = json.loads(os.environ[VARIABLE])
-    os.environ[VARIABLE] = json.dumps({**told, "pid": os.getppid()})
-
-    assert Inheritance.take() is None
-    assert os.get_inheritable(pair[0])
-    assert VARIABLE not in os.environ

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
+from ..handover import write_values
 from ..parcels import Message
 from .child import ROOT, START
 
@@ -32,14 +32,15 @@ def become(
     held = list(held)
     open_standard_streams(held)
     start = {"command": command, "options": options, "held": held, "debug": debug}
-    for each in held:
-        os.set_inheritable(each["descriptor"], True)
+    handed_over = write_values(start)
+    for descriptor in (handed_over, *(each["descriptor"] for each in held)):
+        os.set_inheritable(descriptor, True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed, or None
             stream.flush()
-    program = START.format(module="launcher", argument="sys.argv[2]")
+    program = START.format(module="launcher", argument="int(sys.argv[2])")
     os.chdir(directory)
-    arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, json.dumps(start)]
+    arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, str(handed_over)]
     os.execve(sys.executable, arguments, first_environment())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import signal
 import socket
@@ -13,6 +12,7 @@ import traceback
 from os.path import dirname, realpath
 from typing import Any, NoReturn
 
+from ..handover import read_values
 from ..parcels import RELAUNCH, Message
 from .boot import BootWatch
 from .child import Child, Kind, how_ended, spawn
@@ -29,9 +29,9 @@ PAUSE = 0.5
 """Seconds before what should not have failed is tried again."""
 
 
-def main(start: str) -> NoReturn:
-    """Run as `entry.become` says, and leave as the site does."""
-    launcher = Launcher(json.loads(start))
+def main(descriptor: int) -> NoReturn:
+    """Run as `entry.become` has written to a file, and leave as the site does."""
+    launcher = Launcher(read_values(descriptor))
     try:
         status = launcher.run()
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .. import doubts, libraries
+from ..handover import take_over
 from ..inheritance import LAUNCHED
 from ..link import Switchboard
 from ..parcels import RELAUNCH, Message, Parcels
@@ -47,8 +47,8 @@ class Launch:
     @classmethod
     def take(cls) -> Launch | None:
         """Take what the launcher has told, None if this process has been started by somebody else."""
-        told = json.loads(os.environ.pop(LAUNCHED, "null"))
-        if told is None or told.pop("pid") != os.getpid():
+        told = take_over(LAUNCHED)
+        if told is None:
             return None
         parcels = Parcels(socket.socket(fileno=told.pop("descriptor")))
         connections = [socket.socket(fileno=descriptor) for descriptor in told.pop("connections")]

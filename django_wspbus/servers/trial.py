@@ -11,11 +11,11 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
+from ..handover import scratch_file
 from ..inheritance import Inheritance
 from ..wspbus import Refusal
 from .spawn import own_environment, spawn_program
@@ -96,13 +96,6 @@ class Tried:
         with open(self._report, "w") as file:
             json.dump(report, file)
         os._exit(0)
-
-
-def scratch_file() -> IO[bytes]:
-    """Open a file without a name; in memory if possible, as the file system may be read-only."""
-    if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("django-wspbus"), "w+b")
-    return tempfile.TemporaryFile()
 
 
 def own_command() -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from types import SimpleNamespace
 
 import pytest
 
+from django_wspbus.handover import hand_over
 from django_wspbus.inheritance import LAUNCHED
 from django_wspbus.link import Switchboard
 from django_wspbus.parcels import Parcels
@@ -68,16 +68,16 @@ def hear(launcher, until):
 def test_what_was_told_to_another_process_is_not_taken(monkeypatch):
     monkeypatch.delenv(LAUNCHED, raising=False)
     assert Launch.take() is None
-    monkeypatch.setenv(LAUNCHED, json.dumps({"pid": os.getpid() + 1}))
+    monkeypatch.setenv(LAUNCHED, f"{os.getpid() + 1}:0")
     assert Launch.take() is None
     assert LAUNCHED not in os.environ
 
 
 def test_what_was_told_is_taken_once(monkeypatch):
     ours, theirs = socket.socketpair()
-    told = {"pid": os.getpid(), "descriptor": theirs.detach(), "connections": []}
+    told = {"descriptor": theirs.detach(), "connections": []}
     told |= {"since": 1, "seen": {"a": "b"}, "repeats": {}, "changed": ["c"], "launches": 1}
-    monkeypatch.setenv(LAUNCHED, json.dumps(told))
+    monkeypatch.setenv(LAUNCHED, hand_over(LAUNCHED, told)[LAUNCHED])
     launch = Launch.take()
     assert (launch.since, launch.seen, launch.changed) == (1, {"a": "b"}, ["c"])
     assert list(launch.news(["banner"])) == ["banner"]

@@ -21,6 +21,7 @@ from ...application import explain
 from ...assembly import HEALTH, SiteProcess
 from ...checks import check_all
 from ...conf import Settings
+from ...handover import UnknownVersion
 from ...inheritance import Inheritance
 from ...launcher import become
 from ...machine import check_applications, server_class
@@ -64,7 +65,10 @@ class Command(BaseCommand):
         development.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        inherited = Inheritance.take()
+        try:
+            inherited = Inheritance.take()
+        except UnknownVersion as error:
+            raise CommandError(str(error)) from None
         tried = Tried.take()
         if tried is None:
             self.serve(options, inherited)
