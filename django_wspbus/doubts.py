@@ -6,12 +6,15 @@ no sign of it.
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import sys
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
+from . import modules
 from .libraries import is_project_file
 
 EXPECTED_CHANGES = {
@@ -62,11 +65,9 @@ def describe() -> dict[str, Any]:
 
 def library_modules() -> Iterator[tuple[str, str]]:
     # The interpreter lists a module when its import is complete: after those that it has imported.
-    for name, module in reversed(list(sys.modules.items())):
-        spec = getattr(module, "__spec__", None)
-        origin = getattr(spec, "origin", None)
-        if spec is not None and spec.name == name and isinstance(origin, str) and not is_project_file(origin):
-            yield name, origin
+    for module in reversed(list(modules.loaded())):
+        if module.spec_name == module.name and module.file and not is_project_file(module.file):
+            yield module.name, module.file
 
 
 def changed_variables() -> list[str]:
@@ -81,16 +82,14 @@ def signs() -> dict[str, list[str]]:
     """
     logging: Any = sys.modules.get("logging")
     warnings: Any = sys.modules.get("warnings")
-    names = {
-        name: getattr(getattr(module, "__spec__", None), "name", name)
-        for name, module in list(sys.modules.items())
-        if name != "__main__"
-    }
+    names = {each.name: each.spec_name or each.name for each in modules.loaded() if each.name != "__main__"}
     return {
-        "a class of loggers": [] if logging is None else [repr(logging.getLoggerClass())],
-        "a filter of warnings": sorted({repr(each) for each in warnings.filters}),
-        "a module of another name": sorted(f"{name} is {own}" for name, own in names.items() if name != own),
-        "a finder of modules": sorted({type(each).__qualname__ for each in sys.meta_path}),
+        "replaces the logger class": [] if logging is None else [repr(logging.getLoggerClass())],
+        "adds a filter of warnings": sorted({repr(each) for each in warnings.filters}),
+        "loads a module under another name": sorted(
+            f"{name} is {own}" for name, own in names.items() if name != own
+        ),
+        "adds an import hook": sorted({type(each).__qualname__ for each in sys.meta_path}),
     }
 
 
@@ -102,18 +101,36 @@ def _doubt(changed: list[str]) -> str | None:
         ("gevent", "gevent.monkey", "saved"),
         ("eventlet", "eventlet.patcher", "already_patched"),
     ):
-        if getattr(sys.modules.get(attribute), what, None):
-            return f"{name} has changed other libraries"
+        if modules.attribute(attribute, what):
+            return f"{name} replaces parts of other libraries"
     return _patch()
 
 
 def _patch() -> str | None:
     """Return what the project has put in the place of something of a library, None if there is nothing."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or is_project_file(file):
+    is_of_project = functools.cache(is_project_file)
+    for module in modules.loaded():
+        if module.file is None or is_of_project(module.file):
             continue
-        for attribute, value in list(vars(module).items()):
-            if type(value) is FunctionType and is_project_file(value.__code__.co_filename):
-                return f"the project has changed {name}.{attribute}"
+        for attribute, value in list(module.namespace.items()):
+            if (
+                type(value) is FunctionType
+                and is_of_project(value.__code__.co_filename)
+                and not _imports(module.file, value)
+            ):
+                return f"the project replaces {module.name}.{attribute}"
     return None
+
+
+def _imports(file: str, function: FunctionType) -> bool:
+    """Whether the source of a library imports the package of a function itself.
+
+    Then it is a library, too, in a folder that does not tell.
+    """
+    package = str(function.__module__).partition(".")[0]
+    statement = re.compile(rf"^[ \t]*(?:from|import)[ \t]+{re.escape(package)}\b", re.MULTILINE)
+    try:
+        with open(file, encoding="utf-8", errors="replace") as source:
+            return statement.search(source.read()) is not None
+    except OSError:  # packed into an archive, or gone
+        return True

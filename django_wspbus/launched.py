@@ -230,4 +230,4 @@ def _is_of_project(error: BaseException) -> bool:
 
 def library_folders() -> list[tuple[str, str]]:
     """Return the folders that change when a package is installed, as (folder, glob)."""
-    return [(folder, "*") for folder in libraries.LIBRARIES if os.path.isdir(folder)]
+    return [(folder, "*") for folder in libraries.folders() if os.path.isdir(folder)]

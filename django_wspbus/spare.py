@@ -16,8 +16,9 @@ from importlib.machinery import ModuleSpec
 from types import FrameType
 from typing import Any
 
+from . import modules
 from .doubts import signs
-from .libraries import LIBRARIES, is_library_file
+from .libraries import folders, is_library_file
 
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 TRAP = "django_wspbus_settings_are_not_to_be_read"
@@ -76,7 +77,7 @@ class Spare:
         here = signs()
         for what, there in self.signs.items():
             if more := [value for value in there if value not in here[what]]:
-                self.why = f"the project has made, or chosen, {what}: {more[0]}"
+                self.why = f"the project {what}: {more[0]}"
 
     def _find_shadows(self) -> set[str]:
         """Return what in the project has the name of something imported from elsewhere."""
@@ -115,17 +116,16 @@ class Spare:
             self.unfit.append(name)
 
     def _is_the_same(self, name: str, origin: str) -> bool:
-        spec = getattr(sys.modules.get(name), "__spec__", None)
-        return getattr(spec, "origin", None) == origin
+        module = modules.find(name)
+        return module is not None and module.file == origin
 
     def _find_readers_of_environment(self) -> None:
         """Find the modules that may have read what the project sets in the environment first."""
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if isinstance(file, str) and is_library_file(file) and self._reads(file):
-                if name in self._known:  # it was there before all others
-                    self.why = f"{name} may read what the project sets in the environment"
-                self._note_unfit(name)
+        for module in modules.loaded():
+            if module.file and is_library_file(module.file) and self._reads(module.file):
+                if module.name in self._known:  # it was there before all others
+                    self.why = f"{module.name} may read what the project sets in the environment"
+                self._note_unfit(module.name)
 
     def _reads(self, file: str) -> bool:
         """Whether a file has the name of a variable that the project sets, and may look for it."""
@@ -140,8 +140,7 @@ class Spare:
         return (b"environ" in text or b"getenv" in text) and any(each in text for each in quoted)
 
     def _files(self) -> set[str]:
-        files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-        return {file for file in files if isinstance(file, str)} | {*LIBRARIES, sys.executable}
+        return modules.files() | {*folders(), sys.executable}
 
 
 class _Trap:
@@ -171,7 +170,7 @@ def _forget(name: str) -> None:
     """Have a module imported anew by the next who wants it."""
     sys.modules.pop(name, None)
     parent, _, child = name.rpartition(".")
-    if parent in sys.modules and hasattr(sys.modules[parent], child):
+    with contextlib.suppress(Exception):  # the package is not there, does not have it, or is no module
         delattr(sys.modules[parent], child)
 
 

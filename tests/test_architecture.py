@@ -16,7 +16,8 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "handover", "parcels", "libraries"],
+    ["wspbus", "servers.address", "problems", "handover", "parcels", "modules"],
+    ["libraries"],
     ["plugin", "link", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
     ["conf", "site", "spare", "launcher", "error_page"],
     ["process", "launched"],

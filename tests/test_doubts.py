@@ -40,8 +40,8 @@ def described(source):
 @pytest.mark.parametrize(
     ("module", "attribute", "told"),
     [
-        ("gevent.monkey", "saved", "gevent has changed other libraries"),
-        ("eventlet.patcher", "already_patched", "eventlet has changed other libraries"),
+        ("gevent.monkey", "saved", "gevent replaces parts of other libraries"),
+        ("eventlet.patcher", "already_patched", "eventlet replaces parts of other libraries"),
     ],
 )
 def test_a_library_that_has_patched_others_leaves_no_spare(module, attribute, told, monkeypatch):
@@ -56,7 +56,46 @@ def test_a_function_of_the_project_in_a_library_leaves_no_spare(tmp_path):
     source = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport patches\n"
     assert described(source)["doubt"] is None
     source += "import textwrap\ntextwrap.dedent = patches.dumps"
-    assert described(source)["doubt"] == "the project has changed textwrap.dedent"
+    assert described(source)["doubt"] == "the project replaces textwrap.dedent"
+
+
+def test_a_library_that_imports_from_a_folder_without_metadata_is_not_called_patched(tmp_path):
+    (tmp_path / "vendored.py").write_text("def get():\n    pass\n")
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "client.py").write_text("from vendored import get\n")
+    source = f"import sys\nsys.path[:0] = [{str(tmp_path)!r}, {str(folder)!r}]\nimport client\n"
+    assert described(source)["doubt"] is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_library"),
+    [
+        ("lib/requests-1.dist-info/METADATA", True),  # pip install --target
+        ("lib/shop.egg-info/PKG-INFO", False),  # a checkout, installed in place
+        ("lib/python3.9/site-packages/x.py", True),  # of another environment
+        ("lib/python3/dist-packages/x.py", True),  # Debian's
+        ("lib/shop/x.py", False),
+    ],
+)
+def test_a_folder_on_the_path_is_of_libraries_if_pip_has_installed_into_it(
+    tmp_path, monkeypatch, folder, is_library
+):
+    file = tmp_path / folder
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    path = file.with_name("x.py") if "site" in folder or "dist-p" in folder else tmp_path / "lib" / "x.py"
+    assert libraries.is_library_file(str(path)) is is_library
+
+
+def test_the_folder_of_the_project_is_not_of_libraries_whatever_is_installed_into_it(tmp_path, monkeypatch):
+    (tmp_path / "requests-1.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert libraries.is_library_file(str(tmp_path / "x.py"))
+    monkeypatch.chdir(tmp_path)
+    assert not libraries.is_library_file(str(tmp_path / "x.py"))
+    assert libraries.is_library_file(str(tmp_path / "wheels" / "requests.whl" / "requests.py"))
 
 
 def test_a_variable_that_native_code_may_read_leaves_no_spare():
@@ -67,12 +106,15 @@ def test_a_variable_that_native_code_may_read_leaves_no_spare():
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("import logging\nlogging.setLoggerClass(type('L', (logging.Logger,), {}))", "a class of loggers"),
-        ("import warnings\nwarnings.simplefilter('error')", "a filter of warnings"),
-        ("import sys, json\nsys.modules['simplejson'] = json", "a module of another name"),
+        (
+            "import logging\nlogging.setLoggerClass(type('L', (logging.Logger,), {}))",
+            "replaces the logger class",
+        ),
+        ("import warnings\nwarnings.simplefilter('error')", "adds a filter of warnings"),
+        ("import sys, json\nsys.modules['simplejson'] = json", "loads a module under another name"),
         (
             "import sys\nsys.meta_path.append(type('Finder', (), {'find_spec': None})())",
-            "a finder of modules",
+            "adds an import hook",
         ),
     ],
 )

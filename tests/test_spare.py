@@ -10,7 +10,7 @@ PREPARE = """
 import json, sys
 sys.path[:0] = {folder!r}
 from django_wspbus import doubts, libraries, spare
-spare.LIBRARIES = libraries.LIBRARIES = ({folder!r}[0],)
+libraries.LIBRARIES = ({folder!r}[0],)
 {before}
 warm = spare.Spare({order!r})
 is_good = warm.prepare()
@@ -94,10 +94,10 @@ def test_who_imports_what_reads_a_variable_is_unfit_and_if_it_was_there_before_t
 
 
 def test_a_sign_that_is_not_found_here_leaves_no_spare(prepare):
-    signs = {"a class of loggers": ["<class 'shop.Logger'>"]}
+    signs = {"replaces the logger class": ["<class 'shop.Logger'>"]}
     assert prepare({"one": ""}, before="import logging", signs=signs)[::3] == [
         False,
-        "the project has made, or chosen, a class of loggers: <class 'shop.Logger'>",
+        "the project replaces the logger class: <class 'shop.Logger'>",
     ]
 
 

@@ -33,7 +33,7 @@ class Spares:
         before, self._library = self._library, library
         doubt = None if library is None else library["doubt"]
         if doubt is not None and (before is None or before["doubt"] != doubt):
-            self._say(f"There is no spare interpreter: {doubt}.")
+            self._say(f"Warm spare disabled: {doubt}.")
         if library != before:
             self._unfit = []
             self._tries = 0
@@ -56,7 +56,7 @@ class Spares:
         has_news = set(told["unfit"]) != set(self._unfit)
         self._unfit = told["unfit"]
         if told["why"] is not None:
-            self._say(f"There is no spare interpreter: {told['why']}.")
+            self._say(f"Warm spare disabled: {told['why']}.")
         self._has_given_up = told["why"] is not None or not has_news or self._tries >= MOST_TRIES
         if not self._has_given_up:
             self._start()

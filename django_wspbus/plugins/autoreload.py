@@ -15,6 +15,7 @@ from typing import Any
 from django.utils import autoreload
 from django.utils.translation import get_language
 
+from .. import modules
 from ..conf import Autoreload
 from ..plugin import Plugin
 from ..site import SiteUnreachable
@@ -236,7 +237,7 @@ def shown(path: Path) -> str:
 
 def holds_terminal() -> bool:
     """Whether a thread of this process is in a debugger."""
-    files = {getattr(sys.modules.get(name), "__file__", None) for name in DEBUGGERS} - {None}
+    files = {modules.attribute(name, "__file__") for name in DEBUGGERS} - {None}
     if not files:
         return False
     for frame in sys._current_frames().values():

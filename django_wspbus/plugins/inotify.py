@@ -1,4 +1,4 @@
-"""A reloader to which the kernel tells what has changed: the extra ``django-wspbus[reload]``."""
+"""A reloader that sleeps until the kernel reports a change: for Linux."""
 
 from __future__ import annotations
 

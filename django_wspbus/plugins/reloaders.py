@@ -14,7 +14,7 @@ from pathlib import Path
 
 from django.utils.autoreload import BaseReloader, StatReloader
 
-from .. import libraries
+from .. import libraries, modules
 from ..error_page.watch import compile_glob
 
 Signature = tuple[int, int, int]
@@ -57,12 +57,10 @@ class Snapshot:
 
     def additions(self) -> Iterator[Path]:
         """Yield the files that are new in the folders that are watched with a glob, from now on known."""
-        for folder, patterns in list(self.reloader.directory_globs.items()):
-            for pattern in patterns:
-                for path in folder.glob(pattern):
-                    if path not in self.files and not path.is_dir():
-                        self.files[path] = signature(path)
-                        yield path
+        for path in matches(self.reloader):
+            if path not in self.files:
+                self.files[path] = signature(path)
+                yield path
 
     def passers(self, paths: Iterable[Path]) -> Iterator[Path]:
         """Yield those of some paths, unknown so far, that a glob matches, although they may be gone again.
@@ -82,10 +80,23 @@ def watched(reloader: BaseReloader, include_globs: bool = True) -> set[Path]:
     """Return the files that a reloader is to watch.
 
     Django keeps the list of modules' files, and for good without one that was not there at the moment:
-    many an editor moves a file away before it writes another.
+    many an editor moves a file away before it writes another. Its list also fails as a whole if one
+    entry of ``sys.modules`` cannot be read.
     """
-    modules = {Path(os.path.realpath(file)) for file in libraries.project_files()}
-    return modules.union(reloader.watched_files(include_globs=include_globs))
+    files = {Path(os.path.realpath(file)) for file in libraries.project_files()}
+    try:
+        return files.union(reloader.watched_files(include_globs=include_globs))
+    except Exception:
+        files.update(Path(os.path.realpath(file)) for file in modules.files())
+        return files.union(reloader.extra_files, matches(reloader) if include_globs else ())
+
+
+def matches(reloader: BaseReloader) -> Iterator[Path]:
+    """Yield the files in the folders that are watched with a glob."""
+    for folder, patterns in list(reloader.directory_globs.items()):
+        for pattern in list(patterns):
+            with contextlib.suppress(OSError, ValueError, NotImplementedError):  # not readable; no pattern
+                yield from (path for path in folder.glob(pattern) if not path.is_dir())
 
 
 def signature(path: Path) -> Signature | None:

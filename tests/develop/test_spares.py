@@ -107,7 +107,7 @@ def test_there_is_no_spare_where_a_library_has_patched_others(development, tmp_p
     development.set_up(spare=True)
     libraries = Libraries(development, tmp_path, lib_gevent=PATCHED)
     with development.served(**libraries.environment) as served:
-        served.site.wait_for_line("^There is no spare interpreter: gevent has changed other libraries")
+        served.site.wait_for_line("^Warm spare disabled: gevent replaces parts of other libraries")
         served.await_calm()
         assert served.spares() == []
         served.expect_version(development.edit())

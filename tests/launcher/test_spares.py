@@ -58,12 +58,12 @@ def test_one_that_is_fit_becomes_the_next_site_and_another_follows_it(spares):
     assert len(spares.spawned) == 2
 
 
-@pytest.mark.parametrize("library", [None, {**LIBRARY, "doubt": "gevent has changed other libraries"}])
+@pytest.mark.parametrize("library", [None, {**LIBRARY, "doubt": "gevent replaces parts of other libraries"}])
 def test_where_there_is_to_be_none_there_is_none(spares, library):
     spares.learn(library)
     spares.learn(library)
     assert spares.spawned == []
-    assert spares.said == ([] if library is None else [f"There is no spare interpreter: {library['doubt']}."])
+    assert spares.said == ([] if library is None else [f"Warm spare disabled: {library['doubt']}."])
     spares.learn(LIBRARY)
     assert len(spares.spawned) == 1
     spares.learn(library)
@@ -87,7 +87,7 @@ def test_no_other_is_tried_if_that_would_be_as_unfit(spares, told):
     spares.learn(LIBRARY)
     spares.hear({"prepared": False, **told})
     assert len(spares.spawned) == 1
-    assert spares.said == ([f"There is no spare interpreter: {told['why']}."] if told["why"] else [])
+    assert spares.said == ([f"Warm spare disabled: {told['why']}."] if told["why"] else [])
 
 
 def test_one_that_was_fit_and_is_killed_is_replaced_and_one_that_was_not_is_not(spares):
