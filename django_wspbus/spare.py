@@ -49,11 +49,14 @@ class Spare:
         sys.meta_path.insert(0, trap)
         settings = os.environ.get(SETTINGS)
         os.environ[SETTINGS] = TRAP
+        # Libraries in Rust (pydantic) report here that they cannot read the settings; the trap knows it.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
         try:
             for name, origin in self.modules:
                 if name not in self._known and name not in sys.modules:
                     self._import(name, origin, trap)
         finally:
+            sys.unraisablehook = hook
             sys.meta_path.remove(trap)
             if settings is None:
                 del os.environ[SETTINGS]
@@ -112,8 +115,9 @@ class Spare:
                 self._note_unfit(name)
 
     def _note_unfit(self, name: str) -> None:
-        if name not in self.unfit:
-            self.unfit.append(name)
+        """Note a module, and all below it if it is a package: Python imports the package first."""
+        below = (other for other, _ in self.modules if other.startswith(f"{name}."))
+        self.unfit += [each for each in (name, *below) if each not in self.unfit]
 
     def _is_the_same(self, name: str, origin: str) -> bool:
         module = modules.find(name)

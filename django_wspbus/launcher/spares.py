@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..parcels import Message
 from .child import Child
 
-MOST_TRIES = 4
+MOST_TRIES = 8
 """How many are tried until one is fit, each without what the ones before were not fit for."""
 
 
@@ -34,8 +34,10 @@ class Spares:
         doubt = None if library is None else library["doubt"]
         if doubt is not None and (before is None or before["doubt"] != doubt):
             self._say(f"Warm spare disabled: {doubt}.")
+        is_another = before is not None and library is not None and _is_another(before, library)
         if library != before:
-            self._unfit = []
+            if is_another:  # and not only the modules, whose order is another after each boot of a spare
+                self._unfit = []
             self._tries = 0
             self._has_given_up = False
             self.end()
@@ -43,7 +45,7 @@ class Spares:
             self._has_given_up = True
         if self.current is None and not self._has_given_up:
             self._start()
-        return before is not None and library is not None and _is_another(before, library)
+        return is_another
 
     def hear(self, told: Message) -> None:
         """Take note of what one has told: whether it is "prepared", what is "unfit", "why" none can be."""
@@ -57,6 +59,8 @@ class Spares:
         self._unfit = told["unfit"]
         if told["why"] is not None:
             self._say(f"Warm spare disabled: {told['why']}.")
+        elif self._tries >= MOST_TRIES:
+            self._say(f"Warm spare disabled: none of {MOST_TRIES} attempts was as good as new.")
         self._has_given_up = told["why"] is not None or not has_news or self._tries >= MOST_TRIES
         if not self._has_given_up:
             self._start()

@@ -76,10 +76,24 @@ def test_each_does_without_what_the_one_before_was_not_fit_for(spares):
     for number in range(MOST_TRIES):
         spares.hear({"prepared": False, "unfit": [str(number)], "why": None})
     assert len(spares.spawned) == MOST_TRIES
-    assert [each.orders[0]["prepare"]["unfit"] for each in spares.spawned] == [[], ["0"], ["1"], ["2"]]
+    unfit = [each.orders[0]["prepare"]["unfit"] for each in spares.spawned]
+    assert unfit == [[], *([str(number)] for number in range(MOST_TRIES - 1))]
     assert spares.current is None
+    assert spares.said == [f"Warm spare disabled: none of {MOST_TRIES} attempts was as good as new."]
     spares.learn(LIBRARY)
     assert len(spares.spawned) == MOST_TRIES
+
+
+@pytest.mark.parametrize(
+    ("more", "unfit"), [({"modules": [("a", "a.py")]}, ["b"]), ({"changed": ["MODE"]}, [])]
+)
+def test_what_it_is_not_fit_for_is_tried_anew_only_for_another_project(spares, more, unfit):
+    spares.learn(LIBRARY)
+    spares.hear({"prepared": False, "unfit": ["b"], "why": None})
+    spares.hear(FIT)
+    spares.take()
+    spares.learn({**LIBRARY, **more})
+    assert spares.spawned[-1].orders[0]["prepare"]["unfit"] == unfit
 
 
 @pytest.mark.parametrize("told", [{"unfit": [], "why": None}, {"unfit": ["a"], "why": "it is so"}])
