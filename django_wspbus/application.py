@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -15,6 +13,7 @@ from django.utils.module_loading import import_string
 
 from . import conf
 from .problems import Problem
+from .tracebacks import explain
 from .wspbus import Refusal
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def load(settings: ServerSettings, static_files: bool | None = None) -> Applicat
     except Refusal:
         raise
     except Exception as error:  # the project's own code: anything may come
-        raise Refusal(f"its application does not load.\n{explain(error)}") from error
+        raise Refusal(f"its application does not load: {explain(error)}") from error
     if conf.serves_static_files(static_files):
         application = with_static_files(application)
     return Mounts(application, mounts) if mounts else application
@@ -94,18 +93,6 @@ def _problems_of(path: str, dotted: str) -> list[Problem]:
 
 def not_imported(path: str, dotted: str, error: ImportError) -> Problem:
     return Problem("E005", path, f"{dotted!r} does not import: {error}.")
-
-
-def explain(error: BaseException) -> str:
-    """Return the traceback of an error in the project's code, from where it leaves ours."""
-    last = trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        last = trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, last)
-    return "".join(lines).rstrip()
-
-
-_PACKAGE = str(Path(__file__).parent)
 
 
 def load_application(path: str | None) -> Application:

@@ -18,7 +18,7 @@ from django.utils.log import ServerFormatter
 from django.utils.version import get_docs_version
 
 from . import conf
-from .application import explain
+from .tracebacks import explain
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -147,7 +147,7 @@ def check_project(command: BaseCommand, *, silent: bool = False) -> None:
     except CommandError:  # what the checks found
         raise
     except Exception as error:  # the project's own code: anything may come
-        raise CommandError(f"The system checks failed.\n{explain(error)}") from error
+        raise CommandError(explain(error)) from error
     finally:
         close_connections()
 

@@ -15,14 +15,14 @@ import runpy
 import signal
 import socket
 import sys
-import traceback
 import types
-from types import FrameType, TracebackType
+from types import FrameType
 
 from . import libraries, spare
 from .handover import hand_over
 from .inheritance import LAUNCHED, Inheritance
 from .parcels import RELAUNCH, Message, Parcels
+from .reports import report_of
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -175,57 +175,6 @@ def debug() -> bool | None:
     if settings is None or not settings.configured:
         return None
     return bool(settings.DEBUG)
-
-
-TRACEBACK = "Traceback (most recent call last)"
-
-
-def report_of(error: BaseException) -> Message:
-    """Return {"title", "text"}: what has failed in a line, and all there is to say of it.
-
-    A command that refuses to go on has said why in its own words; beneath may be what it has in mind.
-    """
-    origin = error
-    while (below := origin.__cause__ or origin.__context__) is not None:
-        origin = below
-    if hasattr(origin, "get_instances") and origin.get_instances():
-        origin = origin.get_instances()[0]
-    is_of_project = _is_of_project(origin)
-    is_said = isinstance(error, SystemExit) or type(error).__name__ in ("CommandError", "SystemCheckError")
-    text = str(error) if is_said else formatted(error)
-    has_more = origin is not error or isinstance(error, SystemExit)  # than where the command says it
-    if is_said and has_more and is_of_project and TRACEBACK not in text:
-        text = f"{text}\n\n{formatted(origin)}"
-    if is_said and TRACEBACK not in text:
-        title = text.strip().partition("\n")[0]
-    elif not is_of_project and TRACEBACK in text:  # of another process
-        title = text.rstrip().splitlines()[-1]
-    else:
-        title = traceback.format_exception_only(origin if is_of_project else error)[-1]
-    return {"title": title.strip().partition("\n")[0] or repr(error), "text": text.strip()}
-
-
-def formatted(error: BaseException) -> str:
-    """Return the traceback of an error, from where it leaves what has started the project."""
-    trace = error.__traceback__
-    while trace is not None and _is_ours(trace):
-        trace = trace.tb_next
-    if trace is None and not isinstance(error, SyntaxError):  # it is ours
-        trace = error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
-
-
-def _is_ours(trace: TracebackType) -> bool:
-    file = trace.tb_frame.f_code.co_filename
-    return file.startswith(("<frozen runpy>", os.path.dirname(__file__)))
-
-
-def _is_of_project(error: BaseException) -> bool:
-    """Whether an error has come from code below the project's own, and not from what reports it."""
-    traces = [each for each, _ in traceback.walk_tb(error.__traceback__)]
-    return any(libraries.is_project_file(frame.f_code.co_filename) for frame in traces) or isinstance(
-        error, SyntaxError
-    )
 
 
 def library_folders() -> list[tuple[str, str]]:

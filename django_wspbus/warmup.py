@@ -15,7 +15,8 @@ from django.db import connections
 from django.utils.encoding import iri_to_uri
 
 from . import __version__, conf
-from .application import Application, Environ, explain
+from .application import Application, Environ
+from .tracebacks import explain
 from .wspbus import Refusal
 
 MARK = "django_wspbus.warmup"

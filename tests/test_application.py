@@ -128,7 +128,7 @@ def test_an_error_in_the_projects_code_is_shown_with_its_place_and_without_ours(
     with pytest.raises(Refusal) as caught:
         application.load(server(APPLICATION=f"{name}.app"))
     reason = str(caught.value)
-    assert reason.startswith("its application does not load.\nTraceback")
+    assert reason.startswith(f"its application does not load: {tmp_path / name}.py, line 2: {error}")
     assert f'File "{tmp_path / name}.py", line 2' in reason
     assert reason.splitlines()[-1].startswith(error)
     assert "django_wspbus/" not in reason

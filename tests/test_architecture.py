@@ -18,6 +18,8 @@ NAME = PACKAGE.name
 LAYERS = [
     ["wspbus", "servers.address", "problems", "handover", "parcels", "modules"],
     ["libraries"],
+    ["tracebacks"],
+    ["reports"],
     ["plugin", "link", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
     ["conf", "site", "spare", "launcher", "error_page"],
     ["process", "launched"],

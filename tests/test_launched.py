@@ -11,8 +11,9 @@ import pytest
 from django.core.management.base import CommandError, SystemCheckError
 
 from django_wspbus import launched
-from django_wspbus.launched import report_of, tell
+from django_wspbus.launched import tell
 from django_wspbus.parcels import Parcels
+from django_wspbus.reports import report_of
 
 from .processes import DEADLINE, ROOT
 
@@ -51,8 +52,9 @@ def test_an_error_is_its_traceback_from_the_projects_code_on(project_file):
     report = report_of(project_file("def f():\n    raise ValueError('no\\nsuch thing')\n\nf()\n"))
     assert report["title"] == "ValueError: no"
     lines = report["text"].splitlines()
-    assert lines[0] == "Traceback (most recent call last):"
-    assert lines[1].endswith('views.py", line 4, in <module>')
+    assert lines[0].endswith("views.py, line 2: ValueError: no")
+    assert lines[2] == "Traceback (most recent call last):"
+    assert lines[3].endswith('views.py", line 4, in <module>')
     assert lines[-2:] == ["ValueError: no", "such thing"]
 
 
@@ -69,7 +71,9 @@ def test_a_refusal_is_in_its_own_words_with_the_error_of_the_project_beneath(pro
     refusal.__cause__ = cause
     report = report_of(refusal)
     assert report["title"] == "ZeroDivisionError: division by zero"
-    assert report["text"].startswith("It does not start.\n\nTraceback")
+    first, _, second = report["text"].splitlines()[:3]
+    assert first == "It does not start."
+    assert second.endswith("views.py, line 1: ZeroDivisionError: division by zero")
     assert report["text"].endswith("ZeroDivisionError: division by zero")
 
 
@@ -84,6 +88,33 @@ def test_a_refusal_with_a_traceback_in_it_is_left_as_it_is(project_file):
 def test_a_refusal_without_a_cause_is_a_line():
     title = "bad"
     assert report_of(SystemCheckError("bad")) == {"title": title, "text": "bad"}
+
+
+def test_the_first_failing_check_is_the_title_and_colours_are_left_out():
+    text = (
+        "SystemCheckError: System check identified some issues:\n\n"
+        "\x1b[31;1mERRORS:\n\x1b[0m\x1b[31;1mshop.Book: (models.E015) 'ordering' refers to nothing.\x1b[0m\n"
+        "\x1b[31;1m?: (shop.E001) the shop is empty\n\tHINT: Fill it.\x1b[0m\n\n"
+        "WARNINGS:\n\x1b[33;1m?: (shop.W001) it is dark\x1b[0m\n\n"
+        "System check identified 3 issues (0 silenced).\x1b]0;title\x07"
+    )
+    report = report_of(SystemCheckError(text))
+    assert report["title"] == "shop.Book: (models.E015) 'ordering' refers to nothing."
+    assert "\x1b" not in report["text"]
+    assert report["text"].endswith("System check identified 3 issues (0 silenced).")
+    critical = SystemCheckError(f"{text}".replace("\n\n", "\n\nCRITICALS:\n?: (shop.C001) on fire\n\n", 1))
+    assert report_of(critical)["title"] == "(shop.C001) on fire"
+
+
+def test_an_error_of_another_process_may_say_more_than_a_line():
+    text = 'No.\nTraceback (most recent call last):\n  File "x", line 1, in f\n    g()\nE: one\n two\nthree'
+    assert report_of(CommandError(text))["title"] == "E: one"
+
+
+def test_an_error_among_its_own_causes_is_reported(project_file):
+    error = project_file("1 / 0\n")
+    error.__cause__ = error
+    assert report_of(error)["title"] == "ZeroDivisionError: division by zero"
 
 
 def test_of_many_errors_the_first_is_the_title(project_file):

@@ -200,10 +200,13 @@ def test_code_that_fails_while_it_is_checked_is_shown_with_its_place(shop):
     shop.write("shop/urls.py", "\n1 / 0\n")
     result = shop.run("runbus")
     assert result.returncode == 1
-    assert result.stderr.startswith("CommandError: The system checks failed.\nTraceback")
+    assert result.stderr.startswith(
+        "CommandError: shop/urls.py, line 2: ZeroDivisionError: division by zero\n\nTraceback"
+    )
     assert 'shop/urls.py", line 2' in result.stderr
     assert result.stderr.endswith("ZeroDivisionError: division by zero\n")
     assert "django_wspbus/" not in result.stderr
+    assert "/django/" not in result.stderr
 
 
 def test_without_debug_it_checks_nothing_serves_no_static_files_and_writes_no_request_lines(project):

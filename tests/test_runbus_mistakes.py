@@ -49,7 +49,7 @@ def test_an_application_that_fails_is_shown_with_its_place_and_leaves_with_1(pro
     project.write("shop/urls.py", "\n1 / 0\n")
     result = project.run("runbus", "--pidfile", "site.pid")
     assert result.returncode == 1
-    assert "CommandError: The server 'default' did not start: its application does not load." in result.stderr
+    assert "The server 'default' did not start: its application does not load: " in result.stderr
     assert result.stderr.count("Traceback") == 1
     assert 'shop/urls.py", line 2' in result.stderr
     assert result.stderr.endswith("ZeroDivisionError: division by zero\n")

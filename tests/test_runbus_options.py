@@ -272,6 +272,7 @@ def test_check_shows_an_error_in_the_projects_code_with_its_place(settings, tmp_
     monkeypatch.syspath_prepend(tmp_path)
     settings.WSPBUS = {"SERVERS": {"default": {"APPLICATION": "broken_for_runbus.app"}}}
     reason = refused()
-    assert reason.startswith("The application does not load.\nTraceback")
+    assert reason.startswith("The application does not load: ")
+    assert "broken_for_runbus.py, line 2: ZeroDivisionError" in reason.partition("\n")[0]
     assert 'broken_for_runbus.py", line 2' in reason
     assert reason.endswith("ZeroDivisionError: division by zero")

@@ -155,7 +155,8 @@ def renewal(wait: str, header: str, is_of_get: bool) -> str:
 
 def _split(title: str) -> tuple[str, str]:
     """Return the exception of a title, if it has one, and what it says."""
-    match = re.fullmatch(r"((?:\w+\.)*\w+): (.+)", title.strip(), re.DOTALL)
+    # Of a system check, what comes before its id belongs to it.
+    match = re.fullmatch(r"((?:\w+\.)*\w+): (?!\([\w.]+\) )(.+)", title.strip(), re.DOTALL)
     return (match[1], match[2]) if match else ("", title.strip())
 
 

@@ -212,7 +212,11 @@ class Launcher:
     def status_to_leave(self, child: Child, status: int) -> int:
         if child.exiting:
             return status
-        if self.times_told == 1 and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED):
+        if (
+            child.kind == "site"
+            and self.times_told == 1
+            and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED)
+        ):
             self.terminal.say("The site was told to exit while it was starting.")
             return 0
         return 0 if child.kind == "page" or child.relaunching or child.report is not None else status

@@ -19,6 +19,7 @@ from .. import modules
 from ..conf import Autoreload
 from ..plugin import Plugin
 from ..site import SiteUnreachable
+from ..tracebacks import shown
 from ..wspbus import Bus
 from .reloaders import PollingReloader, TooManyWatches, changed_since, digest, forget_bytecode, newest_change
 
@@ -164,11 +165,11 @@ class Autoreloader(Plugin):
                 logger.warning(
                     "Autoreload: %s changes during each start, as if the project wrote it. "
                     "That is no reason to start again any more.",
-                    shown(path),
+                    shown(str(path)),
                 )
 
     def _reload(self, reloader: autoreload.BaseReloader) -> None:
-        changed = [shown(self._changed)] if self._changed is not None else []
+        changed = [shown(str(self._changed))] if self._changed is not None else []
         self._settle(reloader)
         self._wait_for_debugger(changed)
         if self._stopping.is_set():
@@ -226,13 +227,6 @@ def make_reloader(polls: bool = False) -> autoreload.BaseReloader:
         if not polls:
             return InotifyReloader()
     return PollingReloader()
-
-
-def shown(path: Path) -> str:
-    """Return a path as one would say it here."""
-    with contextlib.suppress(ValueError, OSError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
 
 
 def holds_terminal() -> bool:

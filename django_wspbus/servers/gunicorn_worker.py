@@ -17,10 +17,10 @@ from django.core.signals import request_finished
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.sync import SyncWorker
 
-from ..application import explain
 from ..plugins.autoreload import Autoreloader
 from ..process import bus
 from ..site import RemoteSite
+from ..tracebacks import explain
 from ..warmup import warm_up
 from ..wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
 from .generation import DRAIN, SERVE, read_orders
@@ -59,7 +59,7 @@ def give_up(
     another. Without a ``reason`` it is the traceback of the exception that is being handled.
     """
     error = sys.exception()
-    reason = reason or (f"its boot failed.\n{explain(error)}" if error else "its boot failed.")
+    reason = reason or (f"its boot failed: {explain(error)}" if error else "its boot failed.")
     site.tell(failed=reason[-MOST_OF_A_REASON:], status=status)
     others_serve = pair is not None and SERVE in read_orders(pair)
     raise SystemExit(FAILED if others_serve else Arbiter.WORKER_BOOT_ERROR) from None

@@ -187,3 +187,8 @@ def test_words_of_any_kind_make_a_page():
         for _ in range(500)
     }
     assert len(pages) == 500
+
+
+def test_the_heading_of_a_system_check_names_the_object_and_the_id():
+    title = "shop.Book: (models.E015) 'ordering' refers to nothing."
+    assert shown(title, title)["h1"] == [title]

@@ -9,7 +9,7 @@ from django.utils.autoreload import BaseReloader
 
 from django_wspbus import Bus
 from django_wspbus.plugins import autoreload as autoreload_module
-from django_wspbus.plugins.autoreload import Autoreloader, holds_terminal, make_reloader, shown
+from django_wspbus.plugins.autoreload import Autoreloader, holds_terminal, make_reloader
 from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
 from django_wspbus.site import SiteUnreachable
 from tests.processes import DEADLINE
@@ -169,12 +169,6 @@ def test_where_the_kernel_does_not_tell_it_is_looked_in_turns(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "inotify_simple", None)
     monkeypatch.delitem(__import__("sys").modules, "django_wspbus.plugins.inotify", raising=False)
     assert type(make_reloader()) is PollingReloader
-
-
-def test_a_path_is_shown_as_one_says_it_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "shop" / "views.py") == "shop/views.py"
-    assert shown(tmp_path.parent / "views.py") == str(tmp_path.parent / "views.py")
 
 
 def test_a_debugger_that_is_only_imported_holds_nothing(monkeypatch):

@@ -129,7 +129,7 @@ def test_settings_without_a_module_are_refused(shop: Project) -> None:
 
 # Failures before it is ready
 
-APPLICATION_THAT_RAISES = ["'shop' did not start: its application does not load.", "ZeroDivisionError"]
+APPLICATION_THAT_RAISES = ["'shop' did not start: its application does not load: ", "ZeroDivisionError"]
 FAILURES: dict[str, tuple[str, str, dict[str, Any], int, list[str]]] = {
     "an application that raises": ("broken.py", "1 / 0", {}, 1, APPLICATION_THAT_RAISES),
     "a start listener that raises": (

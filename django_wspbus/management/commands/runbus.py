@@ -17,7 +17,6 @@ import django
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import __version__, conf, development
-from ...application import explain
 from ...assembly import HEALTH, SiteProcess
 from ...checks import check_all
 from ...conf import Settings
@@ -30,6 +29,7 @@ from ...problems import Problem
 from ...process import bus
 from ...servers.spawn import interpreter_options
 from ...servers.trial import Tried
+from ...tracebacks import explain
 from ...wspbus import STARTUP_DIRECTORY, Refusal
 
 PROBES = ("livez", "readyz")
@@ -151,7 +151,7 @@ class Command(BaseCommand):
         except CommandError:
             raise
         except Exception as error:  # the project's own code: anything may come
-            raise CommandError(f"The application does not load.\n{explain(error)}") from error
+            raise CommandError(f"The application does not load: {explain(error)}") from error
         self.stdout.write(
             f"The settings are valid, and the applications of {', '.join(settings.servers)} load."
         )
