@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.core import wsgi
 
+from .plugins.health_checks import name_of
+from .plugins.monitor import Monitor
 from .process import ProcessBus, bus
+from .wspbus import Lifespan, Listener
 
 Environ = dict[str, Any]
 
@@ -36,10 +42,12 @@ class WorkerApplication:
         self.bus = bus
         self._lock = threading.Lock()
         self._pid: int | None = None
+        self._serving: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         if self._pid != os.getpid():
             self._start()
+        self._serving.add(threading.current_thread())
         return self.application(environ, start_response)
 
     def _start(self) -> None:
@@ -53,9 +61,51 @@ class WorkerApplication:
                 except BaseException:
                     self.bus.roles = frozenset()
                     raise
-                atexit.register(self._leave, os.getpid())
+                self._exit_with_the_process(os.getpid())
+                self._warn_of_role("site")
             self._pid = os.getpid()
 
-    def _leave(self, pid: int) -> None:
+    def _warn_of_role(self, role: str) -> None:
+        """Name the listeners of a role that no process plays where another program serves."""
+        names = dict.fromkeys(_name(callback) for _, callback in self.bus.of_role(role))
+        if names:
+            self.bus.log(
+                f"Under this server no process plays the role {role!r}, so these listeners never run: "
+                f"{', '.join(names)}. Serve with `manage.py runbus`, or subscribe them for another role.",
+                level=30,
+            )
+
+    def _exit_with_the_process(self, pid: int) -> None:
+        """Have the bus exit when this process is about to end, whichever program it belongs to."""
+        # `atexit` is too late where a listener has started a thread that only a stop listener ends: the
+        # interpreter first waits for all threads but daemons. The end of the main thread comes before.
+        # A child of multiprocessing calls no atexit handlers, and so waits for a thread that is no daemon;
+        # other programs, as CherryPy, may wait for such threads in their main thread.
+        is_child = multiprocessing.parent_process() is not None
+        thread = threading.Thread(target=self._await_end, args=(pid,), name="Bus exit", daemon=not is_child)
+        thread.start()
+        atexit.register(self._exit, pid)
+        # Apache ends the interpreter of a site without either, unless it is the main one.
+        subscribe = getattr(sys.modules.get("mod_wsgi"), "subscribe_shutdown", None)
+        if subscribe is not None:
+            subscribe(lambda *args, **kwargs: self._exit(pid))
+
+    def _await_end(self, pid: int) -> None:
+        threading.main_thread().join()
+        for thread in set(self._serving):  # the interpreter waits for them as well
+            if not thread.daemon:
+                thread.join()
+        self._exit(pid)
+
+    def _exit(self, pid: int) -> None:
+        """Exit the bus, or wait until another thread has done so."""
         if pid == os.getpid():
             self.bus.exit()
+
+
+def _name(listener: Listener) -> str:
+    """Return where the project defines what a listener calls."""
+    owner = getattr(listener, "__self__", None)
+    if isinstance(owner, Lifespan):
+        return name_of(owner)
+    return name_of(owner.callback if isinstance(owner, Monitor) else listener)

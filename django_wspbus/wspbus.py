@@ -451,6 +451,14 @@ class Bus:
         lifespan.subscribe()
         return lifespan
 
+    def of_role(self, role: str) -> list[tuple[str, Listener]]:
+        """Return the channel and the callback of each listener that was subscribed for a role."""
+        return [
+            (channel, callback)
+            for (channel, callback), (_, _, subscribed_for) in list(self._order.items())
+            if subscribed_for == role and callback in self.listeners.get(channel, ())
+        ]
+
     def _forget_plans(self) -> None:
         self._plans = {}
         self._wake()  # whoever waits may have a channel to poll now, or none

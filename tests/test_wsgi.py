@@ -3,8 +3,10 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 
@@ -13,8 +15,8 @@ import pytest
 from django_wspbus.process import ProcessBus
 from django_wspbus.wsgi import WorkerApplication
 
-from .processes import fetch, run
-from .projects import GUNICORN, THREADED
+from .processes import DEADLINE, fetch, run
+from .projects import GUNICORN, LISTENERS, THREADED
 
 # Besides the roles of the journal: whether the start was over when the first request came.
 URLS = """
@@ -34,9 +36,26 @@ urlpatterns = [path("", answer)]
 """
 
 
+# A thread that the interpreter would wait for: only the rest of the lifespan ends it.
+THREAD = """
+import threading
+
+
+@bus.lifespan
+def consumer():
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+"""
+
+
 @pytest.fixture
 def project(project):
     project.configure(WSGI_APPLICATION="shop.wsgi.application")
+    project.write("shop/listeners.py", LISTENERS + THREAD)
     project.write("shop/urls.py", URLS)
     project.write(
         "gunicorn.conf.py", "def post_worker_init(worker):\n    worker.log.info('Worker is ready')\n"
@@ -162,6 +181,69 @@ def test_a_failure_is_logged_whichever_loggers_the_project_disables(project):
     assert program.output.count("RuntimeError: on purpose") == 1
 
 
+# Other servers
+
+OTHERS = {
+    "granian": (["granian", "--interface", "wsgi", "--workers", "2", "--port"], signal.SIGTERM),
+    "waitress": (["waitress", "--port"], signal.SIGINT),
+}
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", OTHERS)
+def test_under_other_servers_the_bus_stops_after_the_last_request(project, name):
+    pytest.importorskip(name)
+    options, number = OTHERS[name]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free_port = listener.getsockname()[1]
+    project.write("shop/urls.py", URLS + SLOW)
+    command = [sys.executable, "-m", *options, str(free_port), "shop.wsgi:application"]
+    url = f"http://127.0.0.1:{free_port}"
+    with project.start(*command) as program, ThreadPoolExecutor() as pool:
+        until_it_answers(url)
+        pids = pids_of(answers(url, 10))
+        slow = pool.submit(fetch, f"{url}/slow")
+        project.expect_note("slow")
+        assert program.stop(number) == 0
+        pids |= pids_of({slow.result()})
+    for pid in pids:
+        events = [note.event for note in project.notes() if note.pid == pid]
+        assert [event for event in events if "slow" not in event] == [
+            "worker start",
+            "worker stop",
+            "worker exit",
+        ]
+    events = [note.event for note in project.notes() if note.pid == project.notes("slow")[0].pid]
+    assert events == ["worker start", "slow", "slow answered", "worker stop", "worker exit"]
+
+
+SLOW = """
+import time
+
+from shop.journal import note
+
+
+def slow(request):
+    note("slow")
+    time.sleep(0.5)
+    note("slow answered")
+    return answer(request)
+
+
+urlpatterns += [path("slow", slow)]
+"""
+
+
+def until_it_answers(url):
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            return fetch(url)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 # runserver
 
 
@@ -213,29 +295,78 @@ def test_under_runbus_it_adds_nothing(project):
 
 # Any other server
 
-
-def test_a_process_that_the_serving_one_forks_stops_nothing(project):
-    project.write(
-        "forks.py",
-        """
+REQUEST = """
+import multiprocessing
 import os
 import sys
 from wsgiref.util import setup_testing_defaults
 
-from shop.wsgi import application
 
-environ = {}
-setup_testing_defaults(environ)
-application(environ, lambda status, headers: print(status, os.getpid(), sep="\\n", flush=True))
-if os.fork() == 0:
-    sys.exit(0)
-os.wait()
+def request():
+    from shop.wsgi import application
+
+    environ = {}
+    setup_testing_defaults(environ)
+    application(environ, lambda status, headers: print(status, os.getpid(), sep="\\n", flush=True))
+
+
+if __name__ == "__main__":
+"""
+
+ENDS = {
+    "whose child ends": """
+    request()
+    if os.fork() == 0:
+        sys.exit(0)
+    os.wait()
 """,
-    )
-    ended = run([sys.executable, "forks.py"], env=os.environ | project.environment, cwd=project.root)
+    "that multiprocessing started": """
+    process = multiprocessing.get_context("spawn").Process(target=request)
+    process.start()
+    process.join()
+""",
+    # The module that Apache has in its processes. It ends the interpreter of a site in this way.
+    "of Apache": """
+    import types
+
+    callbacks = []
+    sys.modules["mod_wsgi"] = types.SimpleNamespace(subscribe_shutdown=callbacks.append)
+    request()
+    for callback in callbacks:
+        callback("process_stopping", shutdown_reason="")
+    os._exit(0)
+""",
+}
+
+
+@pytest.mark.parametrize("program", ENDS)
+def test_the_bus_stops_once_in_a_process(project, program):
+    project.write("program.py", REQUEST + ENDS[program])
+    ended = run([sys.executable, "program.py"], env=os.environ | project.environment, cwd=project.root)
     status, pid = ended.stdout.splitlines()
     assert (status, ended.returncode) == ("200 OK", 0)
     assert_once_in_each(project, {int(pid)})
+
+
+def test_listeners_of_the_role_site_are_named_once_in_each_process_as_they_never_run(project):
+    project.listeners(
+        """
+every(60, role="site")(note)
+bus.subscribe("paid", print, role="site")
+bus.subscribe("start", lambda: None)
+
+
+@bus.lifespan(role="site")
+def scheduler():
+    yield
+"""
+    )
+    project.write("program.py", REQUEST + "    request()\n    request()\n")
+    ended = run([sys.executable, "program.py"], env=os.environ | project.environment, cwd=project.root)
+    told = "Under this server no process plays the role 'site', so these listeners never run: "
+    names = "shop.journal.note, builtins.print, shop.listeners.scheduler"
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{told}{names}. ")
 
 
 def test_many_first_requests_at_once_start_it_once():
@@ -253,4 +384,4 @@ def test_many_first_requests_at_once_start_it_once():
     assert len(started) == 1
     assert bus.roles == {"worker"}
     bus.exit()
-    atexit.unregister(app._leave)
+    atexit.unregister(app._exit)

@@ -106,18 +106,19 @@ def _named(checks: Iterable[Check]) -> Iterator[tuple[str, Check]]:
     """Yield checks, each with a name that no other has."""
     names: Counter[str] = Counter()
     for check in checks:
-        name = _name(check)
+        name = name_of(check)
         names[name] += 1
         yield (name if names[name] == 1 else f"{name} ({names[name]})"), check
 
 
-def _name(check: Any) -> str:
-    while isinstance(check, partial):
-        check = check.func
-    if not hasattr(check, "__qualname__"):
-        check = type(check)
-    module = getattr(check, "__module__", None)  # methods of built-in types have none
-    return f"{module}.{check.__qualname__}" if module else str(check.__qualname__)
+def name_of(function: Any) -> str:
+    """Return the dotted name of a function, or of the class of another callable."""
+    while isinstance(function, partial):
+        function = function.func
+    if not hasattr(function, "__qualname__"):
+        function = type(function)
+    module = getattr(function, "__module__", None)  # methods of built-in types have none
+    return f"{module}.{function.__qualname__}" if module else str(function.__qualname__)
 
 
 def told(error: BaseException) -> str:
