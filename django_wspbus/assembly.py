@@ -16,9 +16,10 @@ from . import conf, machine
 from .conf import ServerSettings, Settings, setting_path
 from .inheritance import Inheritance
 from .link import Switchboard
+from .ownership import Owner
 from .plugin import Plugin
 from .plugins.autoreload import Autoreloader
-from .plugins.daemon import Foreground, daemonize
+from .plugins.daemon import Foreground, Output, daemonize
 from .plugins.health import Condition, Probes
 from .plugins.pidfile import PIDFile
 from .plugins.privileges import DropPrivileges, identity
@@ -80,7 +81,8 @@ class SiteProcess:
         foreground = None
         if self.settings.daemonize is not None and self.inherited is None:  # else it has its place already
             connections.close_all()
-            foreground = daemonize(self.settings.daemonize.stdout, self.settings.daemonize.stderr)
+            files = self.settings.daemonize.stdout, self.settings.daemonize.stderr
+            foreground = daemonize(*files, self.owner())
             if foreground is None:
                 return
         try:
@@ -141,7 +143,7 @@ class SiteProcess:
         self.signals = SignalHandler(
             bus, settings.signals, daemonized=daemonized, inherited=inherited.signals
         )
-        self.pidfile = PIDFile(bus, settings.pidfile) if settings.pidfile is not None else None
+        self.pidfile = self.make_pidfile(inherited)
         self.handover = Handover(bus, self)
         self.plugins = [
             self.signals,
@@ -162,6 +164,8 @@ class SiteProcess:
                     self.condition,
                 )
             )
+        if settings.daemonize is not None:
+            self.plugins.append(Output(bus, settings.daemonize.stdout, settings.daemonize.stderr))
         if self.pidfile is not None:
             self.plugins.append(self.pidfile)
         if (settings.user, settings.group, settings.umask) != (None, None, None):
@@ -174,14 +178,23 @@ class SiteProcess:
         ]
 
     def make_sockets(self, inherited: Inheritance) -> Sockets:
-        uid, gid, _ = identity(self.settings.user, self.settings.group)
         return Sockets(
             self.bus,
             self.binds(),
             umask=self.settings.umask,
-            owner=(uid, gid),
+            owner=self.owner(),
             inherited=inherited.sockets,
         )
+
+    def make_pidfile(self, inherited: Inheritance) -> PIDFile | None:
+        path = self.settings.pidfile
+        if path is None:
+            return None
+        lock = inherited.lock if str(path) == inherited.pidfile else None
+        return PIDFile(self.bus, path, owner=self.owner(), descriptor=lock)
+
+    def owner(self) -> Owner:
+        return identity(self.settings.user, self.settings.group)
 
     def listen(self) -> list[dict[str, Any]]:
         """Bind all sockets for the next program of this process; a `Refusal` if one cannot be had."""
@@ -362,7 +375,11 @@ class Handover(Plugin):
             site.pidfile.remove()
             pidfile = None
         inheritance = Inheritance(
-            sockets=site.sockets.hand_on(), children=children, signals=signals, pidfile=pidfile
+            sockets=site.sockets.hand_on(),
+            children=children,
+            signals=signals,
+            pidfile=pidfile,
+            lock=None if site.pidfile is None else site.pidfile.descriptor,
         )
         os.environ.update(inheritance.leave())
 

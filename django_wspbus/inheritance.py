@@ -25,6 +25,8 @@ class Inheritance:
     """The end of a pipe that holds the numbers of the signals that came meanwhile; those that are blocked."""
     pidfile: str | None = None
     """The PID file, which stays where it is."""
+    lock: int | None = None
+    """The open PID file, by which this process has it locked."""
 
     @property
     def addresses(self) -> set[str]:
@@ -61,4 +63,5 @@ class Inheritance:
         found = [each["descriptor"] for each in self.sockets]
         for child in self.children:
             found += [child["pair"], *(link["descriptor"] for link in child["links"])]
+        found += [] if self.lock is None else [self.lock]
         return found if self.signals is None else [*found, self.signals[0]]

@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "handover", "parcels", "modules"],
+    ["wspbus", "servers.address", "problems", "handover", "ownership", "parcels", "modules"],
     ["libraries"],
     ["tracebacks"],
     ["reports"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from ..ownership import unlink_same
 from ..parcels import Message
 
 SYSTEMD_FIRST = 3
@@ -61,6 +62,4 @@ def unlink(held: Message) -> None:
     if held["inode"] is not None:
         path = held["address"].removeprefix("unix:")
         with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            if [status.st_dev, status.st_ino] == list(held["inode"]):
-                os.unlink(path)
+            unlink_same(path, held["inode"])

@@ -9,7 +9,9 @@ import select
 import sys
 from pathlib import Path
 
-from ..wspbus import Refusal
+from ..ownership import NO_OWNER, Owner
+from ..plugin import Plugin
+from ..wspbus import Bus, Refusal
 
 PATIENCE = 5
 """Seconds that a daemon which did not start has to be gone before the shell has its prompt again."""
@@ -35,13 +37,53 @@ class Foreground:
             pipe.write("\n")
 
 
-def daemonize(stdout: Path | None = None, stderr: Path | None = None) -> Foreground | None:
+class Output(Plugin):
+    """The files that a daemon writes its output to: a restart opens them again, by their names.
+
+    So a file that was moved away gets no more of it. The children that boot for the restart have the new
+    files from the beginning. A file that cannot be opened keeps the output that it has.
+    """
+
+    role = "site"
+
+    def __init__(self, bus: Bus, stdout: Path | None, stderr: Path | None) -> None:
+        super().__init__(bus)
+        self.paths = {1: stdout, 2: stderr}
+
+    def before_restart(self) -> None:
+        failures = {}
+        for number, path in self.paths.items():
+            if path is not None:
+                try:
+                    self._open_again(number, path)
+                except OSError as error:
+                    failures[str(path)] = error.strerror
+        if failures:
+            which = ", ".join(f"{path} ({reason})" for path, reason in failures.items())
+            self.bus.log(f"Output goes on to the files opened before; not opened again: {which}.", level=30)
+
+    before_restart.priority = 10  # type: ignore[attr-defined]  # before children boot
+
+    def _open_again(self, number: int, path: Path) -> None:
+        descriptor = NO_OWNER.open(path)  # the site has its user already
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def daemonize(
+    stdout: Path | None = None, stderr: Path | None = None, owner: Owner = NO_OWNER
+) -> Foreground | None:
     """Fork into the background, with a session of its own and no terminal; to be called without threads.
+
+    ``owner``: the user that the daemon becomes, who may open the output files again.
 
     Returns `Foreground` in the daemon. In the process that called it returns None once the daemon
     has said that all is well, and raises `Refusal` with what it said otherwise.
     """
-    output = _open(stdout), _open(stderr)
+    output = _open(stdout, owner), _open(stderr, owner)
     reader, writer = os.pipe()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -61,9 +103,11 @@ def daemonize(stdout: Path | None = None, stderr: Path | None = None) -> Foregro
     return Foreground(writer)
 
 
-def _open(path: Path | None) -> int:
+def _open(path: Path | None, owner: Owner) -> int:
+    if path is None:
+        return os.open(os.devnull, os.O_WRONLY)
     try:
-        return os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        return owner.open(path)
     except OSError as error:
         raise Refusal(f"The output file {path} cannot be written: {error.strerror}.") from error
 

@@ -4,124 +4,194 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..ownership import NO_OWNER, Folder, Owner
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
 
+ATTEMPTS = 20
+PAUSE = 0.02
+"""Seconds between two attempts to take a file that another process may be about to replace."""
+
+# A child that Python forks shares the lock with its parent, and would keep it after the parent's death.
+_held: set[int] = set()
+
 
 class PIDFile(Plugin):
-    """Holds the PID of the site process in a file, which at the same time keeps a second one from starting.
+    """Holds the PID of the site process in a file, whose lock keeps a second site from starting.
 
-    The file appears whole or not at all. One that a dead process left is replaced; that of a live
-    one is a `Refusal`, and so is a symbolic link or a file that holds no PID.
+    The file appears whole or not at all. The site holds its lock (flock) while it lives, over restarts as
+    well: no child has it, and no PID decides anything. A file without a lock is stale, and replaced. A
+    locked one is a `Refusal`, and so is a link, or a file that holds no PID.
+
+    ``owner``: the user that the site becomes. ``descriptor``: the open file, if an earlier program of
+    this process has handed it over.
     """
 
     role = "site"
 
-    def __init__(self, bus: Bus, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        path: str | os.PathLike[str],
+        *,
+        owner: Owner = NO_OWNER,
+        descriptor: int | None = None,
+    ) -> None:
         super().__init__(bus)
         self.path = Path(os.path.abspath(path))
-        self._inode: tuple[int, int] | None = None
-
-    def subscribe(self) -> None:
-        super().subscribe()
-        self._adopt()
+        self.owner = owner
+        self.descriptor = descriptor
+        """The open and locked file; None: the site has none."""
+        if descriptor is not None:
+            _held.add(descriptor)
 
     def start(self) -> None:
-        if self._inode is not None:
-            return
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            self._write(temporary)
-            try:
-                self._claim(temporary)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with self.owner.at(self.path) as folder:
+                if self.descriptor is not None:
+                    if folder.has(self.descriptor):
+                        return
+                    _close(self.descriptor)  # its file has been removed
+                    self.descriptor = None
+                self.descriptor = self._claim(folder)
         except OSError as error:
             raise Refusal(f"The PID file {self.path} cannot be written: {error.strerror}.") from error
         self.bus.log(f"PID {os.getpid()} written to {self.path}.")
 
     start.priority = 10  # type: ignore[attr-defined]
 
-    def _adopt(self) -> None:
-        """Take the file for ours if an earlier program of this very process has left it."""
-        with contextlib.suppress(OSError, ValueError):
-            status = self.path.lstat()
-            if stat.S_ISREG(status.st_mode) and read_pid(self.path) == os.getpid():
-                self._inode = (status.st_dev, status.st_ino)
+    def _claim(self, folder: Folder) -> int:
+        """Return a new file in this place, open and locked."""
+        temporary = f".{folder.name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):  # of a process that had this PID, and was killed
+            os.unlink(temporary, dir_fd=folder.descriptor)
+        descriptor = _open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            self._put(temporary, folder)
+        except BaseException:
+            _close(descriptor)
+            raise
+        finally:
+            os.unlink(temporary, dir_fd=folder.descriptor)
+        return descriptor
 
-    def _write(self, temporary: Path) -> None:
-        temporary.unlink(missing_ok=True)  # of a process that had this PID, and was killed
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "w") as file:
-            file.write(f"{os.getpid()}\n")
-
-    def _claim(self, temporary: Path) -> None:
-        for _ in range(10):  # each time, somebody else may be as quick
+    def _put(self, temporary: str, folder: Folder) -> None:
+        """Give a file its name; unlike a rename, a link never replaces another file."""
+        ends = {"src_dir_fd": folder.descriptor, "dst_dir_fd": folder.descriptor}
+        for attempt in range(ATTEMPTS):
             try:
-                os.link(temporary, self.path)  # unlike a rename, it never replaces a file
+                os.link(temporary, folder.name, **ends, follow_symlinks=False)
             except FileExistsError:
-                self._remove_stale()
-                continue
-            status = self.path.lstat()
-            self._inode = (status.st_dev, status.st_ino)
-            return
+                self._remove_stale(folder, is_last=attempt == ATTEMPTS - 1)
+            else:
+                return
         raise OSError(errno.EBUSY, "other processes keep claiming it")
 
-    def _remove_stale(self) -> None:
+    def _remove_stale(self, folder: Folder, is_last: bool) -> None:
+        """Remove the file of a site that has ended; a `Refusal` if it is of a live one, or of no site."""
+        with contextlib.suppress(FileNotFoundError), self._opened(folder) as descriptor:
+            pid = self._read(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # A process that is replacing a stale file has it locked for a moment.
+                if is_last or (pid and is_alive(pid)):
+                    raise Refusal(
+                        f"The site is running already: PID {pid}{_called(pid)}, says {self.path}."
+                    ) from None
+                time.sleep(PAUSE)
+                return
+            if folder.has(descriptor):
+                os.unlink(folder.name, dir_fd=folder.descriptor)
+
+    @contextlib.contextmanager
+    def _opened(self, folder: Folder) -> Iterator[int]:
         try:
-            status = self.path.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.")
-            pid = read_pid(self.path)
-        except FileNotFoundError:
-            return
+            try:
+                descriptor = _open(folder.name, os.O_RDWR | os.O_NONBLOCK, folder)
+            except PermissionError:  # of another user; NFS wants it open for writing to lock it
+                descriptor = _open(folder.name, os.O_RDONLY | os.O_NONBLOCK, folder)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+            raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.") from None
+        try:
+            yield descriptor
+        finally:
+            _close(descriptor)
+
+    def _read(self, descriptor: int) -> int:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.")
+        try:
+            return read_pid(descriptor)
         except ValueError:
             raise Refusal(f"The PID file {self.path} is in the way: it holds no PID.") from None
-        if pid is not None and pid != os.getpid() and is_alive(pid):
-            raise Refusal(f"The site is running already: PID {pid}{_called(pid)}, says {self.path}.")
-        with contextlib.suppress(FileNotFoundError):
-            if self.path.lstat().st_ino == status.st_ino:
-                self.path.unlink()
 
     def exit(self) -> None:
-        """Remove the file, if it is still ours; a restart keeps it."""
+        """Remove the file, if it is still the site's; a restart keeps it."""
         if not self.bus.execv:
             self.remove()
 
     exit.priority = 95  # type: ignore[attr-defined]
 
     def remove(self) -> None:
-        inode, self._inode = self._inode, None
+        descriptor, self.descriptor = self.descriptor, None
+        if descriptor is None or descriptor not in _held:  # the latter in a process that was forked off
+            return
         try:
-            status = self.path.lstat()
-            if inode == (status.st_dev, status.st_ino) and read_pid(self.path) == os.getpid():
-                self.path.unlink()
-                self.bus.log(f"PID file {self.path} removed.")
+            with self.owner.at(self.path) as folder:
+                if folder.has(descriptor) and read_pid(descriptor) == os.getpid():
+                    os.unlink(folder.name, dir_fd=folder.descriptor)
+                    self.bus.log(f"PID file {self.path} removed.")
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:  # its directory may be root's, and we no longer are
+        except (OSError, ValueError) as error:  # its directory may be root's, and this process no longer is
             self.bus.log(f"The PID file {self.path} stays: {error}", level=30)
+        finally:
+            _close(descriptor)
 
     def abort(self) -> None:
         """Leave no file behind where the process is ended at once."""
-        if self._inode is not None:
-            self.remove()
+        self.remove()
 
 
-def read_pid(path: Path) -> int | None:
-    """Return the PID that a file holds, None if it is empty; ValueError if it holds something else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with open(descriptor, "rb") as file:
-        text = file.read(64).strip()
-    if not text:
-        return None
-    pid = int(text)
-    if pid <= 0:
-        raise ValueError(pid)
+def _open(name: str, flags: int, folder: Folder) -> int:
+    descriptor = os.open(name, flags | os.O_NOFOLLOW, 0o644, dir_fd=folder.descriptor)
+    _held.add(descriptor)
+    return descriptor
+
+
+def _close(descriptor: int) -> None:
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+def _close_copies() -> None:
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_copies)
+
+
+def read_pid(descriptor: int) -> int:
+    """Return the PID that a file holds, 0 if it is empty; ValueError if it holds something else."""
+    text = os.pread(descriptor, 64, 0).strip()
+    pid = int(text) if text else 0
+    if text and pid <= 0:
+        raise ValueError(f"it holds {pid}")
     return pid
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import logging
 import os
 import pwd
+import shutil
+import stat
+import tempfile
 
+from ..ownership import Owner, is_of_root
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
 
@@ -15,8 +18,8 @@ from ..wspbus import Bus, Refusal
 class DropPrivileges(Plugin):
     """Becomes another user and group: supplementary groups, gid, uid, umask, in that order.
 
-    ``user``, ``group``: names or numbers; the group is the user's own if left out. Log files that
-    are open are given to the user, who may then reopen them. What cannot be given up is a `Refusal`.
+    ``user``, ``group``: names or numbers; the group is the user's own if left out. The user may reopen
+    the log files that are open. Privileges that cannot be given up are a `Refusal`.
     """
 
     role = "site"
@@ -29,7 +32,8 @@ class DropPrivileges(Plugin):
         umask: int | None = None,
     ) -> None:
         super().__init__(bus)
-        self.uid, self.gid, self.groups = identity(user, group)
+        self.owner = identity(user, group)
+        self.uid, self.gid = self.owner.uid, self.owner.gid
         self.umask = umask
         self._done = False
 
@@ -52,7 +56,7 @@ class DropPrivileges(Plugin):
             self._give_log_files()
         try:
             if was_root:
-                os.setgroups(self.groups)
+                os.setgroups(self.owner.groups)
             if self.gid != -1:
                 os.setresgid(self.gid, self.gid, self.gid)
             if self.uid != -1:
@@ -80,15 +84,54 @@ class DropPrivileges(Plugin):
             raise Refusal(f"The process did not become gid {self.gid}.")
 
     def _give_log_files(self) -> None:
-        for path in log_files():
-            with contextlib.suppress(OSError):
-                os.chown(path, self.uid, self.gid, follow_symlinks=False)
+        for path, stream in log_files():
+            try:
+                with self.owner.at(path):
+                    if os.geteuid() != 0:
+                        _open_again(path, stream)
+                    elif is_of_root(os.path.dirname(path)):
+                        os.chown(path, self.uid, self.gid, follow_symlinks=False)
+            except FileNotFoundError:
+                pass  # the user makes it
+            except OSError as error:
+                reason = f"uid {self.uid} may not write it ({error.strerror})"
+                self.bus.log(f"The log file {path} stays as it is: {reason}.", level=30)
 
 
-def identity(user: str | int | None, group: str | int | None) -> tuple[int, int, list[int]]:
-    """Return (uid, gid, supplementary groups), -1 for what stays; KeyError if there is no such name."""
+def _open_again(path: str, stream: int | None) -> None:
+    """Open a log file as this user, in the place of the descriptor that root has of it.
+
+    If it is not the user's to write, a copy takes its place: root gives nothing away in a directory of the
+    user, where its name may be that of any other file by now.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except PermissionError:
+        _replace_by_copy(path)
+        descriptor = os.open(path, flags)
+    os.set_blocking(descriptor, True)
+    if stream is not None:
+        os.dup2(descriptor, stream, inheritable=False)
+    os.close(descriptor)
+
+
+def _replace_by_copy(path: str) -> None:
+    descriptor, copy = tempfile.mkstemp(dir=os.path.dirname(path))
+    try:
+        with open(descriptor, "wb") as new, open(path, "rb") as old:
+            shutil.copyfileobj(old, new)
+            os.fchmod(new.fileno(), stat.S_IMODE(os.fstat(old.fileno()).st_mode))
+        os.rename(copy, path)
+    except BaseException:
+        os.unlink(copy)
+        raise
+
+
+def identity(user: str | int | None, group: str | int | None) -> Owner:
+    """Return whom a site becomes, with the supplementary groups; KeyError if there is no such name."""
     uid = gid = -1
-    groups = []
+    groups: list[int] = []
     if user is not None:
         try:
             entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
@@ -102,12 +145,16 @@ def identity(user: str | int | None, group: str | int | None) -> tuple[int, int,
     if group is not None:
         gid = group if isinstance(group, int) else grp.getgrnam(group).gr_gid
         groups = [gid, *(each for each in groups if each != gid)]
-    return uid, gid, groups
+    return Owner(uid, gid, tuple(groups))
 
 
-def log_files() -> set[str]:
-    """Return the files that handlers of Python logging have open."""
+def log_files() -> list[tuple[str, int | None]]:
+    """Return the file of each handler of Python logging, with its descriptor, None if it is not open."""
     names = list(logging.root.manager.loggerDict)
     loggers = [logging.root, *(logging.getLogger(name) for name in names)]
-    handlers = [handler for each in loggers for handler in each.handlers]
-    return {handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)}
+    handlers = {handler for each in loggers for handler in each.handlers}
+    return [
+        (handler.baseFilename, handler.stream.fileno() if handler.stream else None)
+        for handler in handlers
+        if isinstance(handler, logging.FileHandler)
+    ]

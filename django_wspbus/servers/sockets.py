@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..ownership import NO_OWNER, Folder, Owner, unlink_same
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
 from .address import Address, parse
@@ -19,6 +20,8 @@ BACKLOG = 2048
 LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 SYSTEMD_FIRST = 3
 """The first descriptor that systemd hands over (sd_listen_fds(3))."""
+
+WILDCARDS = {"0.0.0.0", "::"}
 
 
 @dataclass(slots=True)
@@ -57,9 +60,7 @@ class Bound:
         if self.inode is None:
             return
         with contextlib.suppress(OSError):
-            status = os.lstat(self.address.path)
-            if (status.st_dev, status.st_ino) == self.inode:
-                os.unlink(self.address.path)
+            unlink_same(self.address.path, self.inode)
 
 
 class Sockets(Plugin):
@@ -67,8 +68,8 @@ class Sockets(Plugin):
 
     ``binds``: holder -> (addresses, backlog), the holder being a server's alias, or the path of the
     setting that wants them. ``umask``: that of Unix sockets; None is 0, so that a proxy of another
-    user may connect, as it is in gunicorn. ``owner``: (uid, gid) that Unix sockets are given to, -1
-    for neither. ``inherited``: what `held` told the program that this process executed before.
+    user may connect, as it is in gunicorn. ``owner``: the user that Unix sockets are for.
+    ``inherited``: what `held` told the program that this process executed before.
     """
 
     role = "site"
@@ -79,7 +80,7 @@ class Sockets(Plugin):
         binds: Mapping[str, tuple[Iterable[Address], int]],
         *,
         umask: int | None = None,
-        owner: tuple[int, int] = (-1, -1),
+        owner: Owner = NO_OWNER,
         inherited: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(bus)
@@ -92,6 +93,7 @@ class Sockets(Plugin):
         """Whether somebody else holds them too, and keeps them whatever becomes of this process."""
         self._kept: set[tuple[str, str]] | None = None  # holder and address; None: all of them
         self._is_complete = False
+        self._wanted: list[Address] = []  # by the next program
         self._inherited = {(each["holder"], each["address"]): each for each in inherited}
 
     def adopt(self) -> None:
@@ -130,14 +132,38 @@ class Sockets(Plugin):
                 return [Bound(address, sock) for sock in self.passed.named(address.name, self._claimed())]
             if address.kind == "unix":
                 return [_bind_unix(address, backlog, self.umask, self.owner)]
-            return [_bind_inet(address, backlog)]
+            return [_bind_inet(address, backlog, self._is_ipv6_only(address))]
         except OSError as error:
-            who = holder if _is_setting(holder) else f"The server {holder!r}"
-            raise Refusal(f"{who} cannot listen on {address}: {_reason(error, address)}.") from error
+            subject = holder if _is_setting(holder) else f"The server {holder!r}"
+            reason = self._own_use(address) if error.errno == errno.EADDRINUSE else None
+            reason = reason or _reason(error, address, self.owner)
+            raise Refusal(f"{subject} cannot listen on {address}: {reason}.") from error
+
+    def _is_ipv6_only(self, address: Address) -> bool:
+        """Return whether the site has other sockets for IPv4 on the port of this wildcard of IPv6."""
+        if address.host != "::" or not address.port:
+            return False
+        return any(each.kind == "inet" and each.port == address.port for each in self._addresses())
+
+    def _own_use(self, address: Address) -> str | None:
+        """Return why a socket of this very site is in the way, if one is."""
+        if address.kind not in ("inet", "inet6"):
+            return None
+        host, port = _resolve(address)[1][:2]
+        for bound in (each for bounds in self.bound.values() for each in bounds):
+            if bound.socket.family == socket.AF_UNIX:
+                continue
+            own_host, own_port = bound.socket.getsockname()[:2]
+            if own_port == port and (own_host == host or {own_host, host} & WILDCARDS):
+                return f"this site listens on {bound.address} already"
+        return None
+
+    def _addresses(self) -> list[Address]:
+        named = [address for addresses, _ in self.binds.values() for address in addresses]
+        return [*named, *self._wanted]
 
     def _claimed(self) -> set[str]:
-        addresses = (address for addresses, _ in self.binds.values() for address in addresses)
-        return {address.name for address in addresses if address.name is not None}
+        return {address.name for address in self._addresses() if address.name is not None}
 
     def of(self, holder: str) -> list[Bound]:
         return self.bound.get(holder, [])
@@ -226,6 +252,8 @@ class Sockets(Plugin):
     def add(self, wanted: Iterable[Mapping[str, Any]]) -> list[tuple[str, Bound]]:
         """Bind what the next program wants besides; ``wanted``: all that it wants, as `keep` has it."""
         added: list[tuple[str, Bound]] = []
+        wanted = list(wanted)
+        self._wanted = [parse(each["address"]) for each in wanted]
         try:
             for each in wanted:
                 holder, address = each["holder"], parse(each["address"])
@@ -327,19 +355,14 @@ def _adopt(address: Address, inherited: Mapping[str, Any], backlog: int) -> Boun
     return Bound(address, sock, inode and tuple(inode))
 
 
-def _bind_inet(address: Address, backlog: int) -> Bound:
-    family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
-    try:
-        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
-    except socket.gaierror:
-        if family == socket.AF_INET6:
-            raise
-        family = socket.AF_INET6  # a host that has only an IPv6 address
-        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
+def _bind_inet(address: Address, backlog: int, is_ipv6_only: bool) -> Bound:
+    family, resolved = _resolve(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(found[0][4])
+        if is_ipv6_only:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(resolved)
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -347,35 +370,49 @@ def _bind_inet(address: Address, backlog: int) -> Bound:
     return Bound(address, sock)
 
 
-def _bind_unix(address: Address, backlog: int, umask: int, owner: tuple[int, int]) -> Bound:
-    path = address.path
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _resolve(address: Address) -> tuple[int, Any]:
+    """Return the family and the numeric form of an address; a host name may have only an IPv6 address."""
+    family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
     try:
-        before = os.umask(umask)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-        status = os.stat(path)
-        bound = Bound(address, sock, (status.st_dev, status.st_ino))
-        try:
-            if owner != (-1, -1):
-                os.chown(path, *owner)
-            sock.listen(backlog)
-        except BaseException:
-            bound.unlink()
+        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
+    except socket.gaierror:
+        if family == socket.AF_INET6:
             raise
+        family = socket.AF_INET6
+        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
+    return family, found[0][4]
+
+
+def _bind_unix(address: Address, backlog: int, umask: int, owner: Owner) -> Bound:
+    path = address.path
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(umask)
+    try:
+        with owner.at(path) as folder:
+            _remove_stale(path, folder)
+            sock.bind(path)
+            status = folder.status()
+            inode = status.st_dev, status.st_ino
+            try:
+                if folder.is_safe:
+                    ids = owner.uid, owner.gid
+                    os.chown(folder.name, *ids, dir_fd=folder.descriptor, follow_symlinks=False)
+                sock.listen(backlog)
+            except BaseException:
+                folder.unlink_same(inode)
+                raise
     except BaseException:
         sock.close()
         raise
-    return bound
+    finally:
+        os.umask(before)
+    return Bound(address, sock, inode)
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, folder: Folder) -> None:
     """Remove the socket that a dead process left; refuse any other file."""
     try:
-        status = os.lstat(path)
+        status = folder.status()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
@@ -385,7 +422,7 @@ def _remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
+            folder.unlink_same((status.st_dev, status.st_ino))
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT):  # a full backlog is a live one
@@ -393,9 +430,11 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
-def _reason(error: OSError, address: Address) -> str:
+def _reason(error: OSError, address: Address, owner: Owner) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the address is in use by another process"
     if error.errno == errno.EACCES and address.port:
         return "permission denied (ports below 1024 need root)"
+    if error.errno == errno.EACCES and os.geteuid() == 0 and owner.uid > 0:
+        return f"permission denied to uid {owner.uid}, as which root binds where others may change files"
     return (error.strerror or str(error)).lower()

@@ -174,3 +174,87 @@ def test_only_the_first_word_counts(pipe: tuple[int, int]) -> None:
 
     assert os.read(reader, 100) == b'[0, ""]\n'
     assert os.read(reader, 100) == b""
+
+
+# Rotation of its output
+
+
+SAY = """\
+import os
+import sys
+
+
+def say(who):
+    sys.stdout.write(f"{who} {os.getpid()} out\\n")
+    sys.stdout.flush()
+    sys.stderr.write(f"{who} {os.getpid()} err\\n")
+
+
+bus.subscribe("graceful", lambda: say("site"), role="site")
+bus.subscribe("start", lambda: say("worker"), role="worker")
+"""
+
+
+def restart(daemon: psutil.Process, out: Path, count: int) -> None:
+    """Restart a daemon; ``count``: how many workers its output then holds."""
+    daemon.send_signal(signal.SIGUSR2)
+    await_that(lambda: out.exists() and out.read_text().count("Quit with") == count, out.parent.iterdir)
+
+
+@pytest.fixture
+def rotated(shop: Project) -> Iterator[tuple[RunningSite, psutil.Process, Path]]:
+    """A daemon whose output is in a folder of its own."""
+    shop.listeners(SAY)
+    logs = shop.root / "logs"
+    logs.mkdir()
+    files = {"STDOUT": str(logs / "out.log"), "STDERR": str(logs / "err.log")}
+    configure(shop, {"shop": KINDS["gthread"]}, DAEMONIZE=files, PIDFILE="site.pid")
+    with shop.serve() as site:
+        assert site.wait() == 0
+        daemon = daemon_of(shop)
+        yield site, daemon, logs
+        end(site, daemon)
+
+
+def test_after_a_restart_a_daemon_and_its_workers_write_to_files_of_the_old_names(
+    rotated: tuple[RunningSite, psutil.Process, Path],
+) -> None:
+    _, daemon, logs = rotated
+    for name in ("out", "err"):
+        (logs / f"{name}.log").rename(logs / f"{name}.log.1")
+    before = {name: (logs / f"{name}.log.1").read_text() for name in ("out", "err")}
+    restart(daemon, logs / "out.log", 1)
+    daemon.send_signal(signal.SIGUSR1)
+    await_that(lambda: (logs / "out.log").read_text().count("site") == 1)
+    await_that(lambda: (logs / "out.log").read_text().count("worker") >= 2)
+
+    assert (logs / "err.log").read_text().count("worker") >= 2
+    assert {name: (logs / f"{name}.log.1").read_text() for name in ("out", "err")} == before
+
+
+@pytest.mark.extended
+def test_a_file_that_is_truncated_is_written_from_its_beginning(
+    rotated: tuple[RunningSite, psutil.Process, Path],
+) -> None:
+    _, daemon, logs = rotated
+    os.truncate(logs / "out.log", 0)
+    restart(daemon, logs / "out.log", 1)
+
+    assert b"\0" not in (logs / "out.log").read_bytes()
+    assert sorted(path.name for path in logs.iterdir()) == ["err.log", "out.log"]
+
+
+@pytest.mark.extended
+def test_without_its_folder_the_output_goes_on_to_the_old_files_after_one_warning(
+    rotated: tuple[RunningSite, psutil.Process, Path],
+) -> None:
+    _, daemon, logs = rotated
+    moved = logs.with_name("moved")
+    logs.rename(moved)
+    restart(daemon, moved / "out.log", 2)
+
+    written = (moved / "err.log").read_text()
+    assert written.count("Output goes on to the files opened before; not opened again: ") == 1
+    assert f"{logs / 'out.log'} (No such file or directory), {logs / 'err.log'} (No such" in written
+    logs.mkdir()
+    restart(daemon, logs / "out.log", 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,11 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from django_wspbus.plugins.pidfile import PIDFile, is_alive, read_pid
+from django_wspbus.plugins.pidfile import PIDFile, is_alive
 from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
-from tests.processes import DEADLINE, ROOT
+from tests.processes import DEADLINE, ROOT, fetch
+from tests.projects import GUNICORN, THREADED, Project, reason_of
+from tests.servers.load import await_that
 
 
 @pytest.fixture
@@ -24,15 +30,16 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(path: Path) -> Iterator[Callable[[], Bus]]:
-    """Start a bus with a PID file."""
+    """Start a bus with a PID file; ``descriptor``: that of the bus before, over a restart."""
     buses = []
 
-    def start() -> Bus:
+    def start(descriptor: int | None = None) -> Bus:
         bus = Bus()
         buses.append(bus)
         bus.lines = []  # type: ignore[attr-defined]
         bus.subscribe("log", lambda message, level: bus.lines.append((level, message)))  # type: ignore[attr-defined]
-        PIDFile(bus, path).subscribe()
+        bus.pidfile = PIDFile(bus, path, descriptor=descriptor)  # type: ignore[attr-defined]
+        bus.pidfile.subscribe()  # type: ignore[attr-defined]
         bus.start()
         return bus
 
@@ -49,13 +56,29 @@ def dead() -> int:
     return process.pid
 
 
+HOLDER = """
+import fcntl, os, sys
+
+file = open(sys.argv[1], "w+")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(os.getpid(), file=file, flush=True)
+input()
+"""
+
+
 @pytest.fixture
-def live() -> Iterator[int]:
-    """The PID of a process that is not this one."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+def live(path: Path) -> Iterator[int]:
+    """The PID of another process, which has the file with its PID locked."""
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        await_that(lambda: path.exists() and path.read_text().endswith("\n"))
         yield process.pid
         assert process.stdin is not None
         process.stdin.close()
+
+
+def pid_in(path: Path) -> int:
+    return int(path.read_text())
 
 
 def refusal(write: Callable[[], Bus]) -> str:
@@ -88,8 +111,8 @@ def test_over_a_restart_it_stays_and_the_next_program_takes_it_as_its_own(
     bus.wait_for(lambda: bus.state is bus.states.EXITING, DEADLINE)
     assert bus.execv
     assert path.stat().st_ino == inode
-    assert read_pid(path) == os.getpid()
-    after = write()  # which is another program, but the same process
+    assert pid_in(path) == os.getpid()
+    after = write(bus.pidfile.descriptor)  # which is another program, but the same process
     assert path.stat().st_ino == inode
     assert not any("written" in message for _, message in after.lines)  # type: ignore[attr-defined]
     after.exit()
@@ -109,24 +132,22 @@ def test_others_may_read_it_and_not_write_it(path: Path, write: Callable[[], Bus
 
 @pytest.mark.parametrize(
     "text",
-    ["{dead}\n", "  {dead}  ", "", f"{os.getpid()}\n", "9" * 20],
-    ids=["dead", "dead, in spaces", "empty", "own", "too large"],
+    ["{dead}\n", "  {dead}  ", "", f"{os.getpid()}\n", "1\n", "9" * 20],
+    ids=["dead", "dead, in spaces", "empty", "own", "used again by a live process", "too large"],
 )
-def test_what_a_dead_process_left_is_replaced(
+def test_a_file_without_a_lock_is_replaced(
     path: Path, write: Callable[[], Bus], dead: int, text: str
 ) -> None:
     path.write_text(text.format(dead=dead))
     write()
 
-    assert read_pid(path) == os.getpid()
+    assert pid_in(path) == os.getpid()
     assert [each.name for each in path.parent.iterdir()] == ["site.pid"]
 
 
 def test_that_of_a_live_process_is_refused_by_its_name(
     path: Path, write: Callable[[], Bus], live: int
 ) -> None:
-    path.write_text(f"{live}\n")
-
     told = refusal(write)
     assert told.startswith(f"The site is running already: PID {live} (python")
     assert told.endswith(f"says {path}.")
@@ -170,7 +191,7 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
     path.with_name(f".site.pid.{os.getpid()}").symlink_to(target)
     write()
 
-    assert read_pid(path) == os.getpid()
+    assert pid_in(path) == os.getpid()
     assert target.read_text() == "precious"
 
 
@@ -243,7 +264,7 @@ def test_of_many_processes_that_start_at_once_over_a_stale_file_one_gets_it(path
         said = [process.stdout.readline() for process in processes]
         assert said.count("started\n") == 1
         assert sum(line.startswith("refused: The site is running already") for line in said) == 5
-        assert read_pid(path) == processes[said.index("started\n")].pid
+        assert pid_in(path) == processes[said.index("started\n")].pid
     finally:
         for process in processes:
             process.communicate("\n", timeout=DEADLINE)
@@ -292,7 +313,6 @@ def test_the_process_of_another_user_is_alive() -> None:
 def test_where_there_is_no_proc_a_live_process_has_no_name(
     path: Path, write: Callable[[], Bus], live: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path.write_text(f"{live}\n")
     read_text = Path.read_text
 
     def refuse(self: Path, *args: object) -> str:
@@ -307,8 +327,205 @@ def test_where_there_is_no_proc_a_live_process_has_no_name(
 def test_a_place_that_others_keep_claiming_is_given_up(
     path: Path, write: Callable[[], Bus], dead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def claim(*args: object) -> None:
+    def claim(*args: object, **options: object) -> None:
         raise FileExistsError
 
-    monkeypatch.setattr(os, "link", claim)  # no race can be relied on to be lost ten times
+    monkeypatch.setattr(os, "link", claim)  # no race can be relied on to be lost so often
     assert refusal(write) == f"The PID file {path} cannot be written: other processes keep claiming it."
+
+
+# Its lock
+
+
+FORK = """
+import os, signal, sys
+from django_wspbus.plugins.pidfile import PIDFile
+from django_wspbus.wspbus import Bus
+
+plugin = PIDFile(Bus(), sys.argv[1])
+plugin.start()
+reader, writer = os.pipe()
+child = os.fork()
+if not child:
+    plugin.abort()  # which is not its file
+    os.write(writer, b".")
+    signal.pause()
+os.read(reader, 1)
+print(child, flush=True)
+signal.pause()
+"""
+
+
+def test_a_forked_child_neither_keeps_the_lock_of_a_killed_site_nor_releases_that_of_a_live_one(
+    path: Path, write: Callable[[], Bus]
+) -> None:
+    command = [sys.executable, "-c", FORK, str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            assert refusal(write).startswith(f"The site is running already: PID {process.pid} ")
+            process.kill()
+            process.wait()
+            write()
+            assert pid_in(path) == os.getpid()
+            os.kill(child, 0)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_who_reads_or_closes_the_file_does_not_release_the_lock(path: Path, write: Callable[[], Bus]) -> None:
+    write()
+    assert path.read_text()
+    os.close(os.open(path, os.O_RDWR))
+
+    assert refusal(write).startswith(f"The site is running already: PID {os.getpid()} ")
+
+
+def test_after_a_restart_that_finds_its_file_removed_there_is_a_new_one(
+    path: Path, write: Callable[..., Bus]
+) -> None:
+    bus = write()
+    path.unlink()
+    write(os.dup(bus.pidfile.descriptor))  # type: ignore[attr-defined]
+
+    assert pid_in(path) == os.getpid()
+
+
+def test_a_lock_that_is_let_go_meanwhile_is_waited_for(
+    path: Path, write: Callable[[], Bus], dead: int
+) -> None:
+    path.write_text(f"{dead}\n")
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(0.1, lambda: fcntl.flock(other, fcntl.LOCK_UN))
+        timer.start()
+        write()
+        timer.join()
+
+    assert pid_in(path) == os.getpid()
+
+
+def test_a_lock_of_a_process_in_another_namespace_counts_though_its_pid_is_unknown(
+    path: Path, write: Callable[[], Bus], dead: int
+) -> None:
+    path.write_text(f"{dead}\n")
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert refusal(write) == f"The site is running already: PID {dead}, says {path}."
+
+
+@pytest.mark.parametrize("name", ["write", "link"])
+def test_a_full_disk_leaves_no_file_and_is_told_in_a_sentence(
+    path: Path, write: Callable[[], Bus], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, refuse)  # see below for a disk that is really full
+        assert refusal(write) == f"The PID file {path} cannot be written: No space left on device."
+
+    assert list(path.parent.iterdir()) == []
+    write()
+
+
+@pytest.mark.extended
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_on_a_disk_that_is_really_full_likewise(tmp_path: Path, left: int) -> None:
+    """``left``: how many files more it takes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=4k,nr_inodes={2 + left}", "tmpfs", str(folder)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        if left:
+            (folder / "filling").write_bytes(b"x" * 4096)
+        bus = Bus()
+        PIDFile(bus, folder / "site.pid").subscribe()
+        with pytest.raises(ChannelFailures, match="cannot be written: No space left on device"):
+            bus.start()
+        assert [each.name for each in folder.iterdir()] == (["filling"] if left else [])
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# Whole sites
+
+
+@pytest.fixture
+def shop(project: Project) -> Project:
+    project.serves(GUNICORN, PIDFILE="site.pid")
+    return project
+
+
+VIEW = """
+import os
+import signal
+import time
+
+from django.http import HttpResponse
+from django.urls import path
+
+
+def fork(request):
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(600)
+        os._exit(0)
+    return HttpResponse(str(pid))
+
+
+urlpatterns = [path("", fork)]
+"""
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", [GUNICORN, THREADED], ids=["gunicorn", "threaded"])
+def test_a_site_is_refused_a_second_time_over_restarts_and_not_once_it_was_killed(
+    shop: Project, kind: dict[str, str]
+) -> None:
+    shop.serves(kind, PIDFILE="site.pid")
+    shop.write("shop/urls.py", VIEW)
+    path = shop.root / "site.pid"
+    with shop.serve("-v2") as site:
+        url = site.wait_until_started()["default"]
+        inode = path.stat().st_ino
+        for count in (2, 3):
+            site.send(signal.SIGUSR2)
+            site.wait_for_line("^Quit with", count=count)
+            assert reason_of(shop.run("runbus")).startswith(
+                f"CommandError: The site is running already: PID {site.pid} "
+            )
+            assert (pid_in(path), path.stat().st_ino) == (site.pid, inode)
+        forked = int(fetch(url))
+        site.send(signal.SIGUSR1)
+        site.wait_for_line("Reloaded|Reloading, but")
+        site.send(signal.SIGKILL)
+        site.wait()
+        assert psutil.pid_exists(forked)
+        with shop.serve() as other:
+            other.wait_until_started()
+            assert pid_in(path) == other.pid
+            assert other.stop() == 0
+        assert not path.exists()
+
+
+@pytest.mark.extended
+def test_a_restart_to_another_path_or_to_none_moves_the_file(shop: Project) -> None:
+    with shop.serve() as site:
+        site.wait_until_started()
+        for count, name in enumerate(("other.pid", None, "site.pid"), 2):
+            shop.serves(GUNICORN, PIDFILE=name)
+            site.send(signal.SIGUSR2)
+            site.wait_for_line("^Quit with", count=count)
+            assert [each.name for each in shop.root.glob("*.pid")] == ([name] if name else [])
+            if name:
+                assert "running already" in reason_of(shop.run("runbus"))
+        assert site.stop() == 0
+    assert list(shop.root.glob("*.pid")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from django_wspbus.ownership import Owner
 from django_wspbus.servers.address import parse
 from django_wspbus.servers.sockets import Bound, Sockets, _reason
 from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
+from tests.processes import DEADLINE
 
 from .clients import connect
 
@@ -110,7 +113,7 @@ def test_a_machine_without_ipv6_is_told(bind: Bind, monkeypatch: pytest.MonkeyPa
     [("127.0.0.1:80", "permission denied (ports below 1024 need root)"), ("unix:/s", "permission denied")],
 )
 def test_what_only_root_may_bind_is_told(text: str, says: str) -> None:
-    assert _reason(PermissionError(errno.EACCES, "Permission denied"), parse(text)) == says
+    assert _reason(PermissionError(errno.EACCES, "Permission denied"), parse(text), Owner()) == says
 
 
 def test_an_address_of_another_machine_is_told(bind: Bind) -> None:
@@ -172,7 +175,7 @@ def test_a_unix_socket_has_the_mode_that_the_umask_leaves(
 @pytest.mark.extended
 @needs_root
 def test_a_unix_socket_is_given_to_its_owner(bind: Bind, short: Path) -> None:
-    bind(f"unix:{short}/s", owner=(NOBODY, NOBODY))
+    bind(f"unix:{short}/s", owner=Owner(NOBODY, NOBODY, (NOBODY,)))
 
     status = (short / "s").stat()
     assert (status.st_uid, status.st_gid) == (NOBODY, NOBODY)
@@ -181,12 +184,12 @@ def test_a_unix_socket_is_given_to_its_owner(bind: Bind, short: Path) -> None:
 def test_a_unix_socket_that_cannot_be_given_away_leaves_no_file(
     bind: Bind, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **options: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)  # which root may, and others may not
     with pytest.raises(ChannelFailures, match="operation not permitted"):
-        bind(f"unix:{short}/s", owner=(NOBODY, -1))
+        bind(f"unix:{short}/s", owner=Owner(NOBODY))
 
     assert list(short.iterdir()) == []
 
@@ -271,3 +274,67 @@ def test_the_file_is_removed_in_the_end_if_it_is_still_ours(bind: Bind, short: P
     assert [path.name for path in short.iterdir()] == ["b"]
     assert (short / "b").read_text() == "somebody else's"
     assert (ours.socket.fileno() == -1) is (channel == "exit")
+
+
+# IPv4 and IPv6
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        number: int = server.getsockname()[1]
+        return number
+
+
+def families(port: int) -> list[str]:
+    """Return at which addresses of this machine something listens."""
+    found = []
+    for host in ("127.0.0.1", "::1"):
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection((host, port), DEADLINE).close()
+            found.append(host)
+    return found
+
+
+@pytest.mark.parametrize("ipv4", ["0.0.0.0", "127.0.0.1", "localhost", ""])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_wildcard_of_ipv6_leaves_ipv4_to_a_socket_that_is_named_for_it(
+    bind: Bind, port: int, ipv4: str, is_first: bool
+) -> None:
+    binds = [f"{ipv4}:{port}", f"[::]:{port}"]
+    bounds = bind(*(binds if is_first else reversed(binds)))
+
+    assert len(bounds) == 2
+    assert families(port) == ["127.0.0.1", "::1"]
+
+
+def test_the_wildcard_of_ipv6_alone_takes_ipv4_as_well(bind: Bind, port: int) -> None:
+    bind(f"[::]:{port}", "127.0.0.1:0", f"127.0.0.1:{port + 1 if port < 65535 else 1025}")
+
+    assert families(port) == ["127.0.0.1", "::1"]
+
+
+def test_both_wildcards_may_be_of_two_holders_and_of_a_program_to_come(port: int) -> None:
+    binds = {"shop": ((parse(f"0.0.0.0:{port}"),), 5), 'WSPBUS["HEALTH"]': ((parse(f"[::]:{port}"),), 5)}
+    sockets = Sockets(Bus(), binds)
+    sockets.start()
+    assert families(port) == ["127.0.0.1", "::1"]
+    sockets.close()
+
+    sockets = Sockets(Bus(), {"shop": ((parse("127.0.0.1:0"),), 5)})
+    sockets.start()
+    wanted = [{"holder": "new", "address": address, "backlog": 5} for address in (f"[::]:{port}", f":{port}")]
+    sockets.add([{**each, "address": str(parse(each["address"]))} for each in wanted])  # type: ignore[arg-type]
+    assert families(port) == ["127.0.0.1", "::1"]
+    sockets.close()
+
+
+def test_a_socket_of_the_same_site_that_is_in_the_way_is_named(bind: Bind, port: int) -> None:
+    told = refusal(bind, f"127.0.0.1:{port}", f"localhost:{port}")
+    assert told.endswith(f"cannot listen on localhost:{port}: this site listens on 127.0.0.1:{port} already.")
+
+    sockets = Sockets(Bus(), {"shop": ((parse(f"[::]:{port}"),), 5)})
+    sockets.start()
+    with pytest.raises(Refusal, match=r"this site listens on \[::\]:\d+ already"):
+        sockets.add([{"holder": "new", "address": f"0.0.0.0:{port}", "backlog": 5}])
+    sockets.close()
