@@ -10,12 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from wsgiref.headers import Headers
 
 import django
-from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer, WSGIRequestHandler
+from django.core.servers.basehttp import ThreadedWSGIServer
 
 from ..application import Application
 from ..problems import Problem
@@ -23,26 +21,14 @@ from ..validation import check_boolean, check_option_names, check_positive
 from ..wspbus import EX_SOFTWARE, Refusal
 from .base import Server
 from .queue import queue_length
+from .request_handler import KEEP_ALIVE, LAST_CHANCE, UNREAD, RequestHandler
 from .turns import Turns
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
     from .sockets import Bound
 
-UNREAD = "a request that has not come in full"
 IN_TURN = "a request whose turn has not come"
-
-TLS = b"\x16\x03"
-"""The first bytes of who speaks HTTPS: a handshake, of SSL 3 or any TLS."""
-
-LONGEST_LINE = 65536
-"""Bytes that the first line of a request may have."""
-
-# Who has connected is about to send: seconds to do so when the server stops.
-LAST_CHANCE = 0.1
-
-KEEP_ALIVE = 2.0
-"""Seconds after an answer within which its client may be sending the next request, whether we stop or not."""
 
 
 class ThreadedServer(Server):
@@ -294,120 +280,3 @@ class HTTPServer(ThreadedWSGIServer):
         assert self.leave is not None
         self.leave(connection)
         self._exchanges[connection].is_left = True
-
-
-class RequestHandler(WSGIRequestHandler):
-    """Django's handler, which between two requests also waits for its server to stop."""
-
-    server: HTTPServer
-    connection: socket.socket  # type: ignore[assignment]  # Django's stubs say a request
-
-    _answered: float | None = None
-    """When the last answer of this connection was given; None on a new one."""
-
-    def address_string(self) -> str:
-        return self.client_address[0] or "unix"
-
-    def handle(self) -> None:
-        # Django's ends with a shutdown, as the server does after it, unless it is handed on.
-        self.close_connection = True
-        self.handle_one_request()
-        while not self.close_connection:
-            self.handle_one_request()
-
-    def handle_one_request(self) -> None:
-        if not self._await_request():
-            self.close_connection = True
-            return
-        self.server.note_request(self.connection, UNREAD)
-        if self.rfile.peek(1).startswith(TLS):  # type: ignore[attr-defined]
-            self._refuse_tls()
-            return
-        self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
-        if len(self.raw_requestline) > LONGEST_LINE:
-            self.requestline = self.request_version = self.command = ""
-            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
-        elif self.parse_request():  # else it has told the client what is wrong
-            self.server.note_request(self.connection, f"{self.command} {self.path}")
-            self._respond()
-            self._answered = time.monotonic()
-
-    def _respond(self) -> None:
-        response = ResponseHandler(
-            self.rfile,
-            self.wfile,
-            self.get_stderr(),
-            self.get_environ(),
-            multithread=self.server.turns is None,
-        )
-        response.request_handler = self
-        response.run(self.server.wsgi)
-
-    def _refuse_tls(self) -> None:
-        """Answer who speaks HTTPS at once: what such a client sends has no end that a line would have."""
-        self.requestline = self.rfile.read1(LONGEST_LINE).decode("latin-1")
-        self.request_version, self.command = "HTTP/1.0", ""
-        self.close_connection = True
-        self.log_request(HTTPStatus.BAD_REQUEST)  # Django says there what is wrong
-        self.send_response_only(HTTPStatus.BAD_REQUEST)
-        self.end_headers()
-
-    def _await_request(self) -> bool:
-        """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
-        if self.has_received():
-            return True
-        is_readable = _is_readable(self.connection, self.server.stop)
-        if self.server.leave is not None:  # unread as it is, the next process can answer what comes
-            self.server.pass_on(self.connection)
-            return False
-        if not is_readable:
-            chance = LAST_CHANCE
-            if self._answered is not None:
-                chance = max(chance, self._answered + self.server.linger - time.monotonic())
-            if not _is_readable(self.connection, timeout=chance):
-                return False
-        try:
-            return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
-        except OSError:  # reset by the client
-            return False
-
-    def has_received(self) -> bool:
-        """Whether more is here than was read: the next request, if the client does not wait for answers."""
-        self.connection.setblocking(False)
-        try:
-            return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        finally:
-            self.connection.setblocking(True)
-
-    def is_last(self) -> bool:
-        """Whether no further request of this connection will be answered."""
-        if self.server.turns is not None:  # others wait for theirs
-            return True
-        return _is_readable(self.server.stop, timeout=0) and not self.has_received()
-
-
-class ResponseHandler(ServerHandler):
-    """Django's, which tells clients of a server that stops to close the connection."""
-
-    request_handler: RequestHandler
-    headers: Headers
-
-    def cleanup_headers(self) -> None:
-        super().cleanup_headers()
-        if self.request_handler.is_last() and self.request_handler.server.leave is None:
-            self.headers["Connection"] = "close"
-            self.request_handler.close_connection = True
-
-
-def _is_readable(
-    sock: socket.socket, or_else: socket.socket | None = None, timeout: float | None = None
-) -> bool:
-    """Wait until a socket is readable, or the other is; return whether the first is."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    if or_else is not None:
-        poll.register(or_else, select.POLLIN)
-    found = poll.poll(None if timeout is None else timeout * 1000)
-    return sock.fileno() in dict(found)

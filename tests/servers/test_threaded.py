@@ -65,7 +65,13 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 class Served:
     """A bus with the threaded server on it."""
 
-    def __init__(self, *binds: str, stop_timeout: float = 20, threading: bool = True) -> None:
+    def __init__(
+        self,
+        *binds: str,
+        stop_timeout: float = 20,
+        threading: bool = True,
+        application: str = f"{__name__}.application",
+    ) -> None:
         self.bus = Bus()
         buses.append(self.bus)
         addresses = tuple(map(address.parse, binds))
@@ -73,7 +79,7 @@ class Served:
             alias="default",
             backend=THREADED,
             bind=addresses,
-            application=f"{__name__}.application",
+            application=application,
             mounts={},
             options={} if threading else {"threading": False},
         )
@@ -209,7 +215,8 @@ def test_requests_sent_together_are_answered_when_it_stops_and_the_last_says_so(
 def test_a_client_that_has_just_connected_may_still_ask_when_it_stops(
     serve: Serve, later: Later, monkeypatch: pytest.MonkeyPatch, threading: bool
 ) -> None:
-    monkeypatch.setattr("django_wspbus.servers.threaded.LAST_CHANCE", DEADLINE)
+    for module in ("threaded", "request_handler"):
+        monkeypatch.setattr(f"django_wspbus.servers.{module}.LAST_CHANCE", DEADLINE)
     served = serve(threading=threading)
     with connect(served.address) as sock:
         exited = later(served.bus.exit)
