@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 import threading
-from collections.abc import Iterator
+import traceback
+import weakref
+from collections.abc import Generator, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,14 +21,19 @@ if TYPE_CHECKING:
 GRACE = 5.0
 """Seconds that threads have to end once the bus has stopped."""
 
+KEPT = ("django.db.", "asgiref.", "asyncio.")
+"""Modules whose threads belong to the whole process: pools of database connections, executors of loops."""
+
+IN_TEST = pytest.StashKey[bool]()
+
 
 @pytest.fixture
 def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     """The process's bus, STARTED with both roles, so that every listener of the project's apps has run.
 
-    ``bus.site`` is this process. After the test the bus is stopped. A thread or a subscription that
-    the test, or what it called, left behind is an error; the subscriptions are put back as they were,
-    so that no test sees another's.
+    ``bus.site`` is this process. After the test the bus is stopped. A thread that the test or a listener
+    has started, and a subscription that the test, or what it called, left behind is an error; the
+    subscriptions are put back as they were, so that no test sees another's.
     """
     if {"db", "transactional_db"} & set(request.fixturenames):
         # Listeners may use the database, from the start to the stop.
@@ -38,22 +48,32 @@ def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     if apps.ready:  # as a server does: else what views subscribe at import would seem to be the test's
         import_urlconf()
     before, site = Snapshot(bus), bus.site
+    threads = Threads(request.node.stash)
     bus.site = LocalSite(bus, lambda: {"pid": os.getpid(), "state": bus.state.name, "servers": {}})
     try:
-        with bus.running("site", "worker"):
+        with threads.watched(), bus.running("site", "worker"):
             yield bus
     finally:
         bus.site = site
-        left = before.restore(bus)
+        left = before.restore(bus) + threads.left()
     if left:
         pytest.fail("The test left behind:\n" + "\n".join(f"- {each}" for each in left), pytrace=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Note when a test itself runs, and none of its fixtures."""
+    item.stash[IN_TEST] = True
+    try:
+        return (yield)
+    finally:
+        item.stash[IN_TEST] = False
+
+
 class Snapshot:
-    """What a bus and its process have before a test: subscriptions and threads."""
+    """The subscriptions that a bus has before a test."""
 
     def __init__(self, bus: Any) -> None:
-        self.threads = set(threading.enumerate())
         self.order = dict(bus._order)
         self.listeners: dict[str, set[Listener]] = {
             channel: set(callbacks) for channel, callbacks in bus.listeners.items()
@@ -69,12 +89,71 @@ class Snapshot:
         bus.listeners.update(self.listeners)
         bus._order.clear()
         bus._order.update(self.order)
-        return left + self._threads_left()
+        return left
 
-    def _threads_left(self) -> list[str]:
-        new = set(threading.enumerate()) - self.threads
-        for thread in new:
-            thread.join(GRACE / len(new))
+
+class Threads:
+    """The threads that a test and the listeners start, and those that these threads start.
+
+    Others start threads meanwhile: other fixtures, as the live server for each connection, and libraries.
+    """
+
+    def __init__(self, stash: pytest.Stash) -> None:
+        self._stash = stash
+        self._home = threading.current_thread()
+        self._started: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    @contextlib.contextmanager
+    def watched(self) -> Generator[None]:
+        """Note each thread that is started meanwhile."""
+        start = threading.Thread.start
+
+        def note(thread: threading.Thread) -> None:
+            if self._is_ours():
+                self._started.add(thread)
+            start(thread)
+
+        threading.Thread.start = note  # type: ignore[assignment,method-assign]
+        try:
+            yield
+        finally:
+            threading.Thread.start = start  # type: ignore[method-assign]
+
+    def left(self) -> list[str]:
+        """Wait for the threads to end; return a sentence for each that does not."""
+        alive = [thread for thread in self._started if thread.is_alive()]
+        for thread in alive:
+            thread.join(GRACE / len(alive))
         return [
-            f"the thread {thread.name!r}: end it in a stop listener" for thread in new if thread.is_alive()
+            f"the thread {thread.name!r}: end it in a stop listener" for thread in alive if thread.is_alive()
         ]
+
+    def _is_ours(self) -> bool:
+        """Whether the thread that is about to be started here is the test's or a listener's."""
+        stack = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())][2:]
+        if _is_kept(stack):
+            return False
+        here = threading.current_thread()
+        in_test = here is self._home and self._stash.get(IN_TEST, False)
+        return in_test or here in self._started or any(map(_publishes, stack))
+
+
+def _publishes(frame: FrameType) -> bool:
+    from .wspbus import Bus
+
+    return frame.f_code in {Bus.publish.__code__, Bus._call_rest.__code__, Bus._call_each.__code__}
+
+
+def _is_kept(stack: list[FrameType]) -> bool:
+    """Whether a library, and no code of the project, starts a thread for the whole process."""
+    from .libraries import is_project_file
+
+    is_pooled = False
+    for frame in stack:
+        module = str(frame.f_globals.get("__name__"))
+        if _publishes(frame) or is_project_file(frame.f_code.co_filename):
+            return False
+        if module.startswith(KEPT) or (is_pooled and not module.startswith("concurrent.futures.")):
+            return True
+        is_pooled = is_pooled or module.startswith("concurrent.futures.")
+    return False

@@ -50,6 +50,7 @@ SOURCES = {}
 def outcomes(tmp_path_factory):
     """One run of all `SOURCES`, as most tests need no other project."""
     project = Project(tmp_path_factory.mktemp("tested"))
+    project.configure(DATABASES=DATABASES, STATIC_URL="/static/")
     project.write("shop/listeners.py", (project.root / "shop/listeners.py").read_text() + MORE_LISTENERS)
     project.write("shop/urls.py", URLS)
     return run_tests(project, SOURCES)
@@ -62,6 +63,34 @@ every(3600)(print)
 every(3600, role="site")(print)
 
 failing = set()
+executors = []
+
+
+@bus.subscribe("async")
+def use_a_library():
+    import asyncio
+
+    from asgiref.sync import async_to_sync, sync_to_async
+
+    async_to_sync(sync_to_async(print))()
+
+
+@bus.subscribe("daemon")
+def start_daemon():
+    import threading
+
+    threading.Thread(target=threading.Event().wait, name="daemon", daemon=True).start()
+
+
+@bus.subscribe("nested")
+def start_nested():
+    import threading
+
+    outer = threading.Thread(
+        target=lambda: threading.Thread(target=threading.Event().wait, name="nested", daemon=True).start()
+    )
+    outer.start()
+    outer.join()
 
 
 @bus.subscribe("start", role="any")
@@ -78,7 +107,14 @@ from django.urls import path
 from django_wspbus import bus
 
 bus.subscribe("viewed", lambda order: order)
-urlpatterns = [path("", lambda request: HttpResponse(str(bus.publish("viewed", 7))))]
+
+
+def view(request):
+    body = str(bus.publish("viewed", 7))
+    return HttpResponse(body, headers={"Content-Length": len(body)})
+
+
+urlpatterns = [path("", view)]
 """
 
 SOURCES["events"] = """
@@ -204,6 +240,93 @@ def test_one(bus):
 
 def test_a_thread_that_ends_with_the_bus_is_not_left(outcomes):
     assert outcomes["threads"].of == {"test_one": ["passed"]}
+
+
+SOURCES["others"] = """
+import asyncio
+import http.client
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from shop.listeners import executors
+
+@pytest.fixture
+def connection(live_server):
+    connection = http.client.HTTPConnection(live_server.url.removeprefix("http://"))
+    yield connection
+    connection.close()
+
+@pytest.fixture
+def helper():
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+def ask(connection):
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    assert response.read() == b"[7]"
+    assert not response.will_close
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr("django_wspbus.pytest_plugin.GRACE", 0.1)
+
+def test_live_server_before(connection, bus):
+    ask(connection)
+
+def test_live_server_after(bus, connection):
+    ask(connection)
+
+def test_helper(bus, helper):
+    pass
+
+def test_kept_by_a_library(bus):
+    async_to_sync(sync_to_async(print))()
+    loop = asyncio.new_event_loop()
+    executors.append(loop)
+    loop.run_until_complete(asyncio.wait_for(loop.run_in_executor(None, print), 5))
+
+def test_kept_by_a_library_that_a_listener_uses(bus):
+    bus.publish("async")
+
+def test_close():
+    for loop in executors:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+def test_executor(bus):
+    executor = ThreadPoolExecutor(thread_name_prefix="own")
+    executors.append(executor)
+    executor.submit(print)
+
+def test_daemon_of_a_listener(bus):
+    bus.publish("daemon")
+
+def test_thread_of_a_thread(bus):
+    thread = threading.Thread(target=lambda: bus.publish("nested"))
+    thread.start()
+    thread.join()
+"""
+
+
+def test_threads_of_other_fixtures_and_of_libraries_are_not_left_by_the_test(outcomes):
+    outcome = outcomes["others"]
+    ours = {
+        "test_executor": "own_0",
+        "test_daemon_of_a_listener": "daemon",
+        "test_thread_of_a_thread": "nested",
+    }
+    assert len(outcome.of) == 9
+    for test, results in outcome.of.items():
+        assert results == (["passed", "error"] if test in ours else ["passed"]), test
+    for test, thread in ours.items():
+        assert f"- the thread '{thread}': end it in a stop listener" in outcome.errors_of(test)
 
 
 SOURCES["failures"] = """
