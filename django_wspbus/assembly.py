@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.db import connections
@@ -160,8 +161,7 @@ class SiteProcess:
                 Probes(
                     bus,
                     lambda: [each.socket for each in self.sockets.of(HEALTH)],
-                    self.switchboard,
-                    self.condition,
+                    self.probed,
                 )
             )
         if settings.daemonize is not None:
@@ -332,8 +332,21 @@ class SiteProcess:
             **condition.details,
         }
 
+    def probed(self) -> Condition:
+        """Return how the site is, for anybody: the messages of exceptions are for the log and `status`."""
+        condition, failed = self.condition(), self.swap.failed
+        last_failure = f"The {failed} failed: see the log." if failed else None
+        reason = self._failure() if condition.state == "failed" else condition.reason
+        return replace(condition, reason=reason, details={**condition.details, "last_failure": last_failure})
+
+    def _failure(self) -> str:
+        if self.bus.failed_start:
+            return "a start listener of the site failed: see the log"
+        failing = [server.settings.alias for server in self.servers if server.failure is not None]
+        return "; ".join(f"the server {alias!r} does not serve: see the log" for alias in failing)
+
     def condition(self) -> Condition:
-        """Return how the site is, for its probes."""
+        """Return how the site is, with all that is known of a failure."""
         bus = self.bus
         details = {
             "servers": {server.settings.alias: server.status() for server in self.servers},

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from ..link import Switchboard
 from ..plugin import Plugin
 from ..wspbus import Bus
-from .health_checks import Checks, told
-from .health_http import ProbeHandler
+from .health_checks import Checks, Outcome, Round, failure
+from .health_server import ProbeServer
 
 CHANNEL = "health"
 """On which apps subscribe their checks."""
 
-LAST_CHANCE = 0.2
-"""Seconds in which a client that has connected may still send its request when the probes end."""
-
 TIME_TO_END = 1
 """Seconds that the exit of the bus waits for answers and checks under way."""
-
-MOST_CONNECTIONS = 32
-"""At once; further ones wait in the queue of the socket."""
 
 SERVING = ("ready", "reloading")
 
@@ -39,8 +30,8 @@ SERVING = ("ready", "reloading")
 class Condition:
     """How a site is.
 
-    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: for people.
-    ``details``: what the JSON has besides, in values that it knows.
+    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: for anybody, and so
+    without the message of an exception. ``details``: the JSON has them besides, in values that it knows.
     """
 
     state: str
@@ -50,7 +41,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer to a probe. ``checks``: name -> what is wrong, "" if nothing is."""
+    """The answer to a probe. ``checks``: name -> what fails, "" if nothing does."""
 
     is_good: bool
     condition: Condition
@@ -70,133 +61,113 @@ class Report:
         return json.dumps({**told, **self.condition.details}, default=str)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A report that is there at once."""
+
+    made: Report
+    deadline: float = 0
+
+    def report(self) -> Report:
+        return self.made
+
+
+class Readiness:
+    """A report that waits for a round of checks."""
+
+    def __init__(self, probes: Probes, round_: Round) -> None:
+        self.deadline = round_.deadline
+        self._probes = probes
+        self._round = round_
+
+    def report(self) -> Report | None:
+        outcomes = self._round.outcomes()
+        return None if outcomes is None else self._probes.conclude(outcomes)
+
+
 class Probes(Plugin):
-    """Answers ``/livez`` and ``/readyz`` from threads of the site process, one for each connection.
+    """Answers ``/livez`` and ``/readyz`` from a thread of the site process, and makes checks in others.
 
     ``sockets()``: those to answer on, bound and listening; the site closes them, after this plugin's
-    ``exit``. Until then it goes on answering, also while the site drains. The ``switchboard`` tells
-    of connections, so that there is no thread, and nothing wakes, while nobody asks.
+    ``exit``. Until then it goes on answering, also while the site drains. The thread sleeps while no
+    client is connected, and waits neither for a client nor for a check.
     """
 
     role = "site"
 
     def __init__(
-        self,
-        bus: Bus,
-        sockets: Callable[[], list[socket.socket]],
-        switchboard: Switchboard,
-        condition: Callable[[], Condition],
+        self, bus: Bus, sockets: Callable[[], list[socket.socket]], condition: Callable[[], Condition]
     ) -> None:
         super().__init__(bus)
         self._sockets = sockets
-        self._switchboard = switchboard
         self._condition = condition
-        self._lock = threading.RLock()
-        self._listening: list[socket.socket] = []
-        self._connections: set[socket.socket] = set()
+        self._server: ProbeServer | None = None
         self._threads: WeakSet[threading.Thread] = WeakSet()
-        self._checks = Checks(lambda: bus.plan(CHANNEL), self._call_in_thread)
+        self._checks = Checks(lambda: bus.plan(CHANNEL), self._call_in_thread, self._wake)
         self._failing: set[str] = set()
         self._is_blind = False
 
     # What it tells
 
-    def _report_life(self) -> Report:
-        """Report that this process answers, whatever its state."""
-        return Report(True, self._look())
-
-    def _report_readiness(self) -> Report:
-        """Report whether the site serves, and the checks of its apps find nothing wrong."""
+    def _answer(self, path: str) -> Made | Readiness:
         condition = self._look()
+        if path == "/livez":  # this process answers, whatever its state
+            return Made(Report(True, condition))
         if condition.state not in SERVING:
-            return Report(False, condition)
-        checks = self._checks.run()
-        self._note(checks)
+            return Made(Report(False, condition))
+        return Readiness(self, self._checks.begin())
+
+    def conclude(self, outcomes: Mapping[str, Outcome]) -> Report:
+        """Report whether the site serves, and the checks of its apps find nothing wrong."""
+        self._note(outcomes)
+        checks = {name: outcome.reason for name, outcome in outcomes.items()}
         condition = self._look()  # again, as it may drain by now
         if condition.state not in SERVING:
             return Report(False, condition, checks)
         failures = [f"{name}: {reason}" for name, reason in checks.items() if reason]
         if failures:
             condition = replace(condition, state="failed", reason="; ".join(failures))
-            return Report(False, condition, checks)
-        return Report(True, condition, checks)
+        return Report(not failures, condition, checks)
 
     def _look(self) -> Condition:
         try:
             condition = self._condition()
         except Exception as error:  # whatever it is, a probe wants an answer
-            with self._lock:
-                was_blind, self._is_blind = self._is_blind, True
-            if not was_blind:
+            if not self._is_blind:
+                self._is_blind = True
                 self.bus.log("The condition of the site cannot be told", level=40, traceback=True)
-            return Condition("failed", told(error))
+            return Condition("failed", failure(error).reason)
         self._is_blind = False
         return condition
 
-    def _note(self, checks: Mapping[str, str]) -> None:
+    def _note(self, outcomes: Mapping[str, Outcome]) -> None:
         """Log which checks have begun to fail, and which no longer do: few who probe show the answer."""
-        failing = {name for name, reason in checks.items() if reason}
-        with self._lock:
-            before, self._failing = self._failing, failing
+        failing = {name for name, outcome in outcomes.items() if outcome.reason}
+        before, self._failing = self._failing, failing
         for name in sorted(failing - before):
-            self.bus.log(f"The check {name} fails: {checks[name]}", level=30)
+            self.bus.log(f"The check {name} fails: {outcomes[name].detail}", level=30)
         for name in sorted(before - failing):
             self.bus.log(f"The check {name} no longer fails.")
 
-    # How it answers
+    # Its threads
 
     def start(self) -> None:
-        with self._lock:
-            if self._listening:  # it outlives a stop
-                return
-            for sock in self._sockets():
-                listener = sock.dup()
-                listener.setblocking(False)  # a client may be gone before it is accepted
-                self._listening.append(listener)
-            self._watch()
+        if self._server is not None:  # it outlives a stop
+            return
+        with contextlib.ExitStack() as undone:
+            listeners = [undone.enter_context(sock.dup()) for sock in self._sockets()]
+            self._server = ProbeServer(listeners, self._answer, self._failed)
+            undone.pop_all()
+        self._call_in_thread("Probes", self._server.run)
 
     start.priority = 21  # type: ignore[attr-defined]  # so that "starting" is seen
 
-    def _watch(self) -> None:
-        for listener in self._listening:
-            self._switchboard.watch(listener.fileno(), partial(self._accept, listener))
+    def _failed(self) -> None:
+        self.bus.log("A probe was not answered", level=40, traceback=True)
 
-    def _forget(self) -> None:
-        for listener in self._listening:
-            self._switchboard.forget(listener.fileno())
-
-    def _accept(self, listener: socket.socket) -> None:
-        """Take one connection and hand it to a thread of its own."""
-        try:
-            with self._lock:
-                connection, _ = listener.accept()
-                self._connections.add(connection)
-                if len(self._connections) == MOST_CONNECTIONS:
-                    self._forget()
-                try:
-                    self._call_in_thread("Probe", partial(self._answer, connection))
-                except RuntimeError:  # no thread to be had
-                    self._close(connection)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                time.sleep(0.1)  # until a descriptor is free; it is readable all the while
-
-    def _answer(self, connection: socket.socket) -> None:
-        try:
-            ProbeHandler(connection, {"/livez": self._report_life, "/readyz": self._report_readiness})
-        except OSError:
-            pass  # the client is gone, or has taken too long
-        except Exception:
-            self.bus.log("A probe was not answered", level=40, traceback=True)
-        finally:
-            self._close(connection)
-
-    def _close(self, connection: socket.socket) -> None:
-        with self._lock:
-            connection.close()
-            self._connections.discard(connection)
-            if len(self._connections) == MOST_CONNECTIONS - 1:
-                self._watch()
+    def _wake(self) -> None:
+        if (server := self._server) is not None:
+            server.wake()
 
     def _call_in_thread(self, name: str, function: Callable[[], None]) -> None:
         # A daemon, as a check that hangs must not keep the process alive.
@@ -206,19 +177,13 @@ class Probes(Plugin):
 
     def exit(self) -> None:
         """Answer who has asked; what takes too long, or hangs, is named and left behind."""
-        with self._lock:
-            self._forget()
-            for listener in self._listening:
-                listener.close()
-            self._listening = []
-        self._join(LAST_CHANCE)
-        with self._lock:
-            for connection in self._connections:
-                with contextlib.suppress(OSError):  # the client is gone
-                    connection.shutdown(socket.SHUT_RD)  # no request is to come any more
+        if self._server is None:
+            return
+        self._server.end(TIME_TO_END)
         if threads := self._join(TIME_TO_END):
             names = ", ".join(sorted(thread.name for thread in threads))
             self.bus.log(f"Not waited for any longer: {names}", level=30)
+        self._server = None
 
     exit.priority = 89  # type: ignore[attr-defined]  # before the sockets are closed
 

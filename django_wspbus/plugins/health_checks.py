@@ -19,42 +19,68 @@ TIME_TO_CHECK = 0.8
 Check = Callable[[], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a check. ``reason``: for every client, "" if nothing fails; ``detail``: for the log.
+
+    A check that returns a reason has chosen its words. The message of an exception is for the log alone, as
+    it may hold the password of a database.
+    """
+
+    reason: str = ""
+    detail: str = ""
+
+
 @dataclass(eq=False, slots=True)
 class Run:
-    """A check under way. ``reason``: what is wrong, "" if nothing is, None as long as it runs."""
+    """A check under way. ``outcome``: None while it runs."""
 
     begun: float
-    reason: str | None = None
+    outcome: Outcome | None = None
     again: bool = False
+
+
+class Round:
+    """What one probe waits for: a run of each check, for `TIME_TO_CHECK` seconds at most."""
+
+    def __init__(self, runs: dict[str, Run], deadline: float) -> None:
+        self.deadline = deadline
+        self._runs = runs
+
+    def outcomes(self) -> dict[str, Outcome] | None:
+        """Return what each check has found, by name; None if one still runs and the time is not over."""
+        now = time.monotonic()
+        if now < self.deadline and any(run.outcome is None for run in self._runs.values()):
+            return None
+        return {name: run.outcome or _hanging(now - run.begun) for name, run in self._runs.items()}
 
 
 class Checks:
     """Makes all checks at once, each in a thread of its own, of which a check never has two.
 
-    ``listeners()`` are the checks. Who asks while one is being made waits for the same run. One
-    that hangs fails until it comes back, and is made anew for those who wait for it then.
+    ``listeners()`` are the checks; ``ended()`` is called when one has ended. Who asks while one is being
+    made waits for the same run. One that hangs fails until it comes back, and is made anew for those who
+    wait for it then.
     """
 
     def __init__(
         self,
         listeners: Callable[[], Iterable[Check]],
         call_in_thread: Callable[[str, Callable[[], None]], None],
+        ended: Callable[[], None],
     ) -> None:
         self._listeners = listeners
         self._call_in_thread = call_in_thread
-        self._changed = threading.Condition()
+        self._ended = ended
+        self._lock = threading.Lock()
         self._runs: dict[Check, Run] = {}
 
-    def run(self) -> dict[str, str]:
-        """Return what is wrong with each, by name, "" if nothing is, within `TIME_TO_CHECK` seconds."""
+    def begin(self) -> Round:
+        """Begin what is not being made."""
         deadline = time.monotonic() + TIME_TO_CHECK
-        with self._changed:
+        with self._lock:
             runs = {name: self._join(name, check) for name, check in _named(self._listeners())}
-            self._changed.wait_for(
-                lambda: all(run.reason is not None for run in runs.values()),
-                max(deadline - time.monotonic(), 0),
-            )
-            return {name: _outcome(run) for name, run in runs.items()}
+        return Round(runs, deadline)
 
     def _join(self, name: str, check: Check) -> Run:
         run = self._runs.get(check)
@@ -65,24 +91,24 @@ class Checks:
         try:
             self._call_in_thread(f"Check {name}", partial(self._make, check, run))
         except RuntimeError as error:  # no thread to be had
-            run.reason = told(error)
+            run.outcome = failure(error)
         else:
             self._runs[check] = run
         return run
 
     def _make(self, check: Check, run: Run) -> None:
         while True:
-            reason = _reason(check)
-            with self._changed:
+            outcome = _outcome(check)
+            with self._lock:
                 if not run.again:
-                    run.reason = reason
+                    run.outcome = outcome
                     del self._runs[check]
-                    self._changed.notify_all()
-                    return
+                    break
                 run.again, run.begun = False, time.monotonic()
+        self._ended()
 
 
-def _reason(check: Check) -> str:
+def _outcome(check: Check) -> Outcome:
     try:
         try:
             result = check()
@@ -90,16 +116,23 @@ def _reason(check: Check) -> str:
             if apps.ready:  # on a bare bus there may be no Django that could have any
                 connections.close_all()
     except BaseException as error:  # SystemExit, too, is for its thread and not for the process
-        return told(error)
-    if result is False:
-        return "returned False"
-    return result if isinstance(result, str) else ""
+        return failure(error)
+    reason = "returned False" if result is False else result if isinstance(result, str) else ""
+    return Outcome(reason, reason)
 
 
-def _outcome(run: Run) -> str:
-    if run.reason is None:
-        return f"hangs: no answer for {time.monotonic() - run.begun:.1f} s"
-    return run.reason
+def _hanging(seconds: float) -> Outcome:
+    reason = f"hangs: no answer for {seconds:.1f} s"
+    return Outcome(reason, reason)
+
+
+def failure(error: BaseException) -> Outcome:
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return Outcome(name, f"{name}: {text}" if text else name)
 
 
 def _named(checks: Iterable[Check]) -> Iterator[tuple[str, Check]]:
@@ -119,11 +152,3 @@ def name_of(function: Any) -> str:
         function = type(function)
     module = getattr(function, "__module__", None)  # methods of built-in types have none
     return f"{module}.{function.__qualname__}" if module else str(function.__qualname__)
-
-
-def told(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,58 +1,75 @@
-"""What answers one probe: HTTP, as little of it as a probe needs."""
+"""The HTTP of the probes: as little of it as a probe needs."""
 
 from __future__ import annotations
 
 import io
 import re
-import socket
-import time
-from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from .health import Report
 
-TIME_TO_ASK = 2
-"""Seconds that a client has to send its request."""
+PATHS = ("/livez", "/readyz")
+
+LONGEST_HEAD = 100_000
+"""Bytes after which a request is answered as it is: http.server takes no line of more than 65,536."""
+
+# A blank first line is all that there is to wait for.
+HEAD_END = re.compile(rb"\A\r?\n|\r?\n\r?\n")
 
 
-class ProbeHandler(BaseHTTPRequestHandler):
-    """One request on a connection, and its answer. ``reports``: path -> what makes the report."""
+def is_complete(head: bytes | bytearray) -> bool:
+    """Whether the head of a request has come."""
+    return len(head) > LONGEST_HEAD or HEAD_END.search(head) is not None
+
+
+class Request(BaseHTTPRequestHandler):
+    """The head of a request, and its answer: ``output``, once ``asked`` is answered.
+
+    ``asked``: the path of the report that the client wants; None if there is none to wait for.
+    """
 
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.1"  # of what is no request at all, too: it is told so
+    default_request_version = "HTTP/1.1"  # also of bytes that are no request: they get an answer
 
-    def __init__(self, connection: socket.socket, reports: Mapping[str, Callable[[], Report]]) -> None:
-        self.reports = reports
-        super().__init__(connection, None, None)  # type: ignore[arg-type]  # which it only keeps
+    def __init__(self, head: bytes) -> None:
+        self.asked: str | None = None
+        self._head = head
+        super().__init__(head, None, None)  # type: ignore[arg-type]  # which it only keeps
 
     def setup(self) -> None:
-        super().setup()
-        self.rfile.close()
-        self.rfile = io.BufferedReader(Request(self.connection))
+        self.rfile = io.BytesIO(self._head)
+        self.wfile = io.BytesIO()
+
+    def finish(self) -> None:
+        self.output = self.wfile.getvalue()  # type: ignore[attr-defined]
 
     def handle(self) -> None:
         self.raw_requestline = self.rfile.readline(65537)
-        if self.parse_request():  # else it has told the client what is wrong
+        if self.parse_request():  # else the client has its answer
             self._respond()
 
     def _respond(self) -> None:
-        path, _, query = self.path.partition("?")
-        if path not in self.reports:
-            self._send(HTTPStatus.NOT_FOUND, f"Here are {' and '.join(self.reports)}.")
+        path, _, self._query = self.path.partition("?")
+        if path not in PATHS:
+            self._send(HTTPStatus.NOT_FOUND, f"Here are {' and '.join(PATHS)}.")
         elif self.command not in ("GET", "HEAD"):
             self._send(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD are allowed.", Allow="GET, HEAD")
         else:
-            report = self.reports[path]()
-            status = HTTPStatus.OK if report.is_good else HTTPStatus.SERVICE_UNAVAILABLE
-            accept = ",".join(self.headers.get_all("Accept", []))
-            if ("format", "json") in parse_qsl(query) or prefers_json(accept):
-                self._send(status, report.json(), "application/json")
-            else:
-                self._send(status, report.text())
+            self.asked = path
+
+    def answer(self, report: Report) -> None:
+        """Make the answer of a report."""
+        status = HTTPStatus.OK if report.is_good else HTTPStatus.SERVICE_UNAVAILABLE
+        accept = ",".join(self.headers.get_all("Accept", []))
+        if ("format", "json") in parse_qsl(self._query) or prefers_json(accept):
+            self._send(status, report.json(), "application/json")
+        else:
+            self._send(status, report.text())
+        self.finish()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         status = HTTPStatus(code)
@@ -62,7 +79,6 @@ class ProbeHandler(BaseHTTPRequestHandler):
         self, status: HTTPStatus, text: str, kind: str = "text/plain; charset=utf-8", **headers: str
     ) -> None:
         body = f"{text}\n".encode(errors="backslashreplace")
-        self.connection.settimeout(TIME_TO_ASK)
         self.send_response_only(status)
         self.send_header("Date", self.date_time_string())
         self.send_header("Content-Type", kind)
@@ -74,21 +90,6 @@ class ProbeHandler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-
-class Request(io.RawIOBase):
-    """What a client sends, until `TIME_TO_ASK` is over: a socket's own timeout begins anew with each byte."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._deadline = time.monotonic() + TIME_TO_ASK
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(max(self._deadline - time.monotonic(), 0))
-        return self._connection.recv_into(buffer)
 
 
 def prefers_json(accept: str) -> bool:

@@ -54,6 +54,8 @@ class Swap(Plugin):
         """What is going on: "reload" or "restart"."""
         self.last_failure: str | None = None
         """Why the last reload or restart failed; None if it did not."""
+        self.failed: str | None = None
+        """Which it was, "reload" or "restart"; None if it did not fail."""
         self.pidfile: str | None = None
         """The PID file of the next program, once that has been tried."""
 
@@ -182,6 +184,7 @@ class Swap(Plugin):
         try:
             yield
         except Exception as error:
+            self.failed = what
             self.last_failure = f"The {what} failed, and the old code serves on: {error or repr(error)}"
             if self.bus.exit_asked:
                 self.last_failure = f"The {what} was given up: the site exits."
@@ -189,7 +192,7 @@ class Swap(Plugin):
                 raise Refusal(self.last_failure, status=error.status) from None
             raise
         else:
-            self.last_failure = None
+            self.last_failure = self.failed = None
         finally:
             self.under_way = None
             self.children.swapping = False

@@ -170,25 +170,80 @@ def test_a_site_is_starting_then_ready_then_reloading_then_draining(
         assert is_free(probed.address)
 
 
-def test_a_site_whose_child_keeps_dying_has_failed_and_tells_of_what_until_it_is_up_again(
-    probed: ProbedShop,
-) -> None:
+def test_a_site_whose_child_keeps_dying_has_failed_until_it_is_up_again(probed: ProbedShop) -> None:
     with probed.serve(CHILD) as site:
         site.wait_for_line(BANNER)
         assert ask(address_of(site, "shop"))[0] == 200
         probed.put("fail-worker")
         os.kill(probed.tell()["servers"]["shop"]["pid"], signal.SIGKILL)
-        text = probed.await_probe(503, "the shelves are empty")
+        site.wait_for_line("the shelves are empty")
+        probed.await_probe(503, "failed: the server 'shop' does not serve: see the log")
         told = probed.tell()
         probed.remove("fail-worker")
         probed.expect(200, "ready")
         assert ask(address_of(site, "shop"))[0] == 200
         assert site.stop() == 0
 
-    assert text.startswith("failed: the server 'shop' has no process: ")
     assert (told["status"], told["state"]) == ("unavailable", "failed")
-    assert "the server 'shop' has no process" in told["reason"]
-    assert "the shelves are empty" in told["reason"]
+    assert told["reason"] == "the server 'shop' does not serve: see the log"
+
+
+SECRET = "postgres://shop:hunter2@db/shop"
+
+STATUS = """
+from django_wspbus import bus
+from django.http import JsonResponse
+from django.urls import path
+
+
+def answer(request):
+    return JsonResponse(bus.site.status())
+
+
+urlpatterns = [path("", answer)]
+"""
+
+
+@pytest.mark.parametrize("kind", ["graceful", pytest.param("restart", marks=pytest.mark.extended)])
+def test_probes_say_what_failed_and_neither_traceback_nor_message(
+    shop: Project, probed: ProbedShop, kind: str
+) -> None:
+    source = (
+        LISTENERS
+        + f"""
+
+@bus.subscribe("health")
+def database():
+    if (ROOT / "no-database").exists():
+        raise OSError({SECRET!r})
+"""
+    )
+    shop.listeners(source)
+    shop.write("shop/urls.py", STATUS)
+    number, word = {"graceful": (signal.SIGUSR1, "reload"), "restart": (signal.SIGUSR2, "restart")}[kind]
+    with probed.serve(CHILD) as site:
+        site.wait_for_line(BANNER)
+        shop.write("shop/urls.py", f"raise OSError({SECRET!r})\n")
+        site.send(number)
+        site.wait_for_line(f"The {word} failed, and the old code serves on")
+        probed.expect(200, "ready")
+        probed.put("no-database")
+        probed.await_probe(503, "failed: shop.listeners.database: OSError")
+        answers = [probed.ask(f"/{path}{query}")[1] for path in ("livez", "readyz") for query in ("", JSON)]
+        told = probed.tell()
+        status = json.loads(ask(address_of(site, "shop"))[1])
+        assert site.stop() == 0
+
+    assert told["last_failure"] == f"The {word} failed: see the log."
+    assert told["checks"]["shop.listeners.database"] == "OSError"
+    for answer in answers:
+        assert SECRET not in answer
+        assert "Traceback" not in answer
+    assert SECRET in status["last_failure"]
+    assert f"The check shop.listeners.database fails: OSError: {SECRET}" in site.output
+
+
+JSON = "?format=json"
 
 
 def test_a_site_is_not_ready_while_it_is_stopped_or_a_check_of_an_app_hangs(probed: ProbedShop) -> None:
@@ -240,7 +295,7 @@ def test_no_probe_is_refused_while_a_site_restarts_badly_and_well(
         probes = [later(probe_all_the_while) for _ in range(2)]
         probed.put("fail-site")
         site.send(signal.SIGUSR2)
-        probed.expect(503, "failed", "A start listener failed: RuntimeError('the shop is closed')")
+        probed.expect(503, "failed", "a start listener of the site failed: see the log")
         assert ask(address_of(site, "shop"))[0] == 200
         probed.remove("fail-site")
         site.send(signal.SIGUSR2)
@@ -255,7 +310,8 @@ def test_no_probe_is_refused_while_a_site_restarts_badly_and_well(
     assert {(probe.status, probe.text.partition(":")[0]) for probe in seen} <= {
         *((200, "ready"), (200, "reloading"), (503, "starting"), (503, "failed"))
     }
-    assert any(probe.status == 503 and "the shop is closed" in probe.text for probe in seen)
+    assert any(probe.status == 503 and "a start listener" in probe.text for probe in seen)
+    assert "the shop is closed" in site.output
 
 
 @pytest.mark.parametrize(
