@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from . import conf, machine
+from . import conf, debuggers, machine
 from .conf import ServerSettings, Settings, setting_path
 from .inheritance import Inheritance
 from .link import Switchboard
@@ -235,7 +235,7 @@ class SiteProcess:
                     "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
                 },
                 resuming={server.settings.alias for server in self.servers if server.in_process},
-                has_spare=autoreload.spare,
+                has_spare=autoreload.spare and not debuggers.follows_children(),
                 debug=conf.debug(),
             )
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
+from .. import debuggers
 from ..handover import write_values
 from ..parcels import Message
 from .child import ROOT, START
@@ -33,7 +34,8 @@ def become(
     open_standard_streams(held)
     start = {"command": command, "options": options, "held": held, "debug": debug}
     handed_over = write_values(start)
-    for descriptor in (handed_over, *(each["descriptor"] for each in held)):
+    descriptors = [handed_over, *(each["descriptor"] for each in held)]
+    for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed, or None
@@ -41,6 +43,8 @@ def become(
     program = START.format(module="launcher", argument="int(sys.argv[2])")
     os.chdir(directory)
     arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, str(handed_over)]
+    if debuggers.follows_children():
+        debuggers.run_below(arguments, first_environment(), descriptors)
     os.execve(sys.executable, arguments, first_environment())
 
 

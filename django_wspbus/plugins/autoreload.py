@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +14,8 @@ from typing import Any
 from django.utils import autoreload
 from django.utils.translation import get_language
 
-from .. import modules
 from ..conf import Autoreload
+from ..debuggers import holds_terminal
 from ..plugin import Plugin
 from ..site import SiteUnreachable
 from ..tracebacks import shown
@@ -34,8 +33,6 @@ MOST_REPEATS = 8
 """Boots in a row during which a file may change: more are not made by somebody who saves it."""
 HELD = 0.2
 """Seconds between two looks whether a debugger still holds the terminal."""
-
-DEBUGGERS = ("bdb", "pdb", "code")
 
 
 class Autoreloader(Plugin):
@@ -227,17 +224,3 @@ def make_reloader(polls: bool = False) -> autoreload.BaseReloader:
         if not polls:
             return InotifyReloader()
     return PollingReloader()
-
-
-def holds_terminal() -> bool:
-    """Whether a thread of this process is in a debugger."""
-    files = {modules.attribute(name, "__file__") for name in DEBUGGERS} - {None}
-    if not files:
-        return False
-    for frame in sys._current_frames().values():
-        each: Any = frame
-        while each is not None:
-            if each.f_code.co_filename in files:
-                return True
-            each = each.f_back
-    return False

@@ -199,7 +199,8 @@ class Relaunch(Plugin):
         here = (threading.main_thread(), threading.current_thread())
         names = [each.name for each in threading.enumerate() if each not in here and not each.daemon]
         with contextlib.suppress(Exception):  # closed
-            sys.stderr.write(f"Not waited for, threads that do not end: {', '.join(names)}.\n")
+            if names:  # else a debugger or an atexit function takes its time
+                sys.stderr.write(f"Not waited for, threads that do not end: {', '.join(names)}.\n")
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(RELAUNCH)

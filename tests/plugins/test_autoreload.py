@@ -9,7 +9,7 @@ from django.utils.autoreload import BaseReloader
 
 from django_wspbus import Bus
 from django_wspbus.plugins import autoreload as autoreload_module
-from django_wspbus.plugins.autoreload import Autoreloader, holds_terminal, make_reloader
+from django_wspbus.plugins.autoreload import Autoreloader, make_reloader
 from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
 from django_wspbus.site import SiteUnreachable
 from tests.processes import DEADLINE
@@ -169,12 +169,3 @@ def test_where_the_kernel_does_not_tell_it_is_looked_in_turns(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "inotify_simple", None)
     monkeypatch.delitem(__import__("sys").modules, "django_wspbus.plugins.inotify", raising=False)
     assert type(make_reloader()) is PollingReloader
-
-
-def test_a_debugger_that_is_only_imported_holds_nothing(monkeypatch):
-    import code  # noqa: F401
-
-    assert not holds_terminal()
-    for name in ("bdb", "pdb", "code"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
-    assert not holds_terminal()

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import django
 from django.core.management.base import BaseCommand, CommandError
 
-from ... import __version__, conf, development
+from ... import __version__, conf, debuggers, development
 from ...assembly import HEALTH, SiteProcess
 from ...checks import check_all
 from ...conf import Settings
@@ -98,6 +98,10 @@ class Command(BaseCommand):
             level = logging.DEBUG if options["verbosity"] > 2 else logging.INFO
             bus.subscribe("log", functools.partial(show, level), role="any")
         launch = Launch.take()
+        if launch is None and settings.autoreload and (name := debuggers.find_observer()):
+            line = f"Autoreload is off: {name} observes this process, and would not observe the next one."
+            self.stderr.write(self.style.WARNING(line))
+            settings = dataclasses.replace(settings, autoreload=None)
         site = SiteProcess(bus, settings, overrides.values, inherited, launch)
         if launch is None and settings.autoreload:
             self.become_launcher(site)

@@ -1,0 +1,116 @@
+"""Debuggers, profilers and the like: whether one is at work in this process, and what it needs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, NoReturn
+
+from . import modules
+
+CONSOLES = ("bdb", "pdb", "code")
+"""The modules of the standard library that hold a terminal; ipdb and pudb are built on them."""
+
+FOLLOWING = ("pydevd", "_pydevd_bundle")
+"""What debugpy (VS Code) and PyCharm load: they attach to children, and lose a process over an exec."""
+
+COVERAGE_FOLLOWS = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PR_SET_PDEATHSIG = 1
+
+
+def follows_children() -> bool:
+    """Whether a debugger attaches to the child processes of this one."""
+    return any(name in sys.modules for name in FOLLOWING)
+
+
+def find_observer() -> str | None:
+    """Return what observes this process and would not observe the next one: pdb, a profiler, coverage.
+
+    None if there is nothing of the kind, or it follows to other processes.
+    """
+    if follows_children():
+        return None
+    if holds_terminal():
+        return "pdb"
+    for hook in (sys.gettrace(), sys.getprofile()):
+        if hook is not None and (name := _name_of(hook)) is not None:
+            return name
+    return _monitoring_tool()
+
+
+def _name_of(hook: Any) -> str | None:
+    owner = getattr(hook, "__self__", hook)
+    name = getattr(owner, "__module__", None) or type(owner).__module__
+    return _unless_following(str(name).partition(".")[0])
+
+
+def _monitoring_tool() -> str | None:
+    monitoring = getattr(sys, "monitoring", None)  # since Python 3.12
+    if monitoring is None:
+        return None
+    names = (monitoring.get_tool(number) for number in range(6))
+    return next((name for name in names if name and _unless_following(name)), None)
+
+
+def _unless_following(name: str) -> str | None:
+    is_coverage = name.startswith("coverage")
+    return None if is_coverage and any(each in os.environ for each in COVERAGE_FOLLOWS) else name
+
+
+def holds_terminal() -> bool:
+    """Whether a thread of this process is in a debugger of the standard library."""
+    files = {modules.attribute(name, "__file__") for name in CONSOLES} - {None}
+    return bool(files) and any(_passes(frame, files) for frame in sys._current_frames().values())
+
+
+def _passes(frame: FrameType | None, files: set[str]) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename in files:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list[int]) -> NoReturn:
+    """Run a program as a child, and leave as it does: for a debugger that an exec would lose.
+
+    Signals go on to the program, which ends with this process and gets the descriptors ``passed``.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def end_with_parent() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT or not is_in_foreground():  # else the terminal tells both
+            process.send_signal(number)
+
+    # To be called in the main thread: the kernel takes its end for that of the process.
+    process = subprocess.Popen(
+        arguments,
+        env=environment,
+        pass_fds=passed,
+        preexec_fn=end_with_parent,  # noqa: PLW1509  # it takes no lock
+    )
+    for descriptor in passed:
+        os.close(descriptor)
+    for number in FORWARDED:
+        signal.signal(number, forward)
+    status = process.wait()
+    sys.exit(128 - status if status < 0 else status)
+
+
+def is_in_foreground() -> bool:
+    """Whether the keys of a terminal send this process signals."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # there is no terminal
+        return False
