@@ -8,15 +8,16 @@ import pytest
 from django_wspbus.debuggers import holds_terminal
 
 
-def observer(source, *options, **variables):
+def observer(source, folder, variables):
     """Return what a process finds to observe it."""
     program = f"{source}\nfrom django_wspbus.debuggers import find_observer\nprint(find_observer())"
     result = subprocess.run(
-        [sys.executable, *options, "-c", program],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         timeout=30,
         check=True,
+        cwd=folder,  # where no configuration has coverage follow
         env={**variables, "PYTHONPATH": ":".join(sys.path)},
     )
     return result.stdout.strip()
@@ -37,8 +38,8 @@ COVERAGE = "import coverage\ncoverage.Coverage(data_file=None).start()"
     ],
     ids=["nothing", "profiler", "coverage", "coverage everywhere", "pydevd"],
 )
-def test_what_observes_a_process_and_would_not_observe_the_next_is_named(source, variables, found):
-    assert observer(source, **variables).split(".")[0] in (found, found.lstrip("c"))
+def test_what_observes_a_process_and_would_not_observe_the_next_is_named(tmp_path, source, variables, found):
+    assert observer(source, tmp_path, variables).split(".")[0] in (found, found.lstrip("c"))
 
 
 def test_a_debugger_that_is_only_imported_holds_nothing(monkeypatch):
