@@ -36,6 +36,7 @@ from .servers.drain import Drain
 from .servers.sockets import BACKLOG, Sockets
 from .servers.swap import Swap
 from .site import LocalSite, NoSite
+from .terminal import Terminal
 from .wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
 HEALTH = setting_path("HEALTH")
@@ -98,6 +99,7 @@ class SiteProcess:
                 foreground.tell(EX_SOFTWARE, "The daemon ended during its start.")
 
     def _run(self, foreground: Foreground | None, started: Callable[[], None]) -> None:
+        terminal = Terminal()
         self.build()
         try:
             self.subscribe()
@@ -120,6 +122,8 @@ class SiteProcess:
             self.bus.block()
         finally:
             self.dismantle()
+            if conf.is_debug():  # a worker may have been ended in a debugger
+                terminal.restore()
 
     def build(self) -> None:
         """Make the plugins."""

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import modules
+from .terminal import is_in_foreground
 
 CONSOLES = ("bdb", "pdb", "code")
 """The modules of the standard library that hold a terminal; ipdb and pudb are built on them."""
@@ -106,11 +107,3 @@ def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list
         signal.signal(number, forward)
     status = process.wait()
     sys.exit(128 - status if status < 0 else status)
-
-
-def is_in_foreground() -> bool:
-    """Whether the keys of a terminal send this process signals."""
-    try:
-        return os.tcgetpgrp(0) == os.getpgrp()
-    except OSError:  # there is no terminal
-        return False

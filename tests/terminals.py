@@ -6,13 +6,15 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import threading
-from typing import Self
+from typing import Any, Self
 
 from .processes import RunningSite
 from .projects import Project
 
 CONTROL_C = "\x03"
+LOCAL_MODES = 3
 
 # The leader of a session takes the terminal, whose keys send it signals from then on.
 TAKE = """\
@@ -23,14 +25,24 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal(RunningSite):
-    """``manage.py runbus`` of a project, in the foreground of a terminal of its own."""
+    """``manage.py runbus`` of a project, in the foreground of a terminal of its own.
 
-    def __init__(self, project: Project, *arguments: str, **variables: str) -> None:
+    ``stops_output``: whether what is in the background is stopped when it writes (``stty tostop``).
+    """
+
+    def __init__(
+        self, project: Project, *arguments: str, stops_output: bool = False, **variables: str
+    ) -> None:
+        self.stops_output = stops_output
         env = {"TERM": "xterm", **project.environment, **variables}
         super().__init__(*arguments, manage=project.manage, env=env, cwd=project.root)
 
     def __enter__(self) -> Self:
         self._keyboard, terminal = pty.openpty()
+        if self.stops_output:
+            settings = self.settings()
+            settings[LOCAL_MODES] |= termios.TOSTOP
+            termios.tcsetattr(self._keyboard, termios.TCSANOW, settings)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", TAKE, *self.command],
@@ -53,6 +65,10 @@ class Terminal(RunningSite):
 
     def press(self, key: str) -> None:
         os.write(self._keyboard, key.encode())
+
+    def settings(self) -> list[Any]:
+        """Return the settings of the terminal, as `termios.tcgetattr` has them."""
+        return termios.tcgetattr(self._keyboard)
 
     def _read(self) -> None:
         with open(os.dup(self._keyboard), errors="replace", newline="\n") as screen:

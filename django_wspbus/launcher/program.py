@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 from ..handover import read_values
 from ..parcels import RELAUNCH, Message
+from ..terminal import Terminal
 from .boot import BootWatch
 from .child import Child, Kind, how_ended, spawn
 from .held import Held
 from .spares import Spares
-from .terminal import Terminal
 
 INTERRUPTED = 128 + signal.SIGINT
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from pathlib import Path
 from typing import Protocol
 
 
@@ -44,3 +46,17 @@ class AdoptedProcess:
                 else:
                     self.returncode = os.waitstatus_to_exitcode(status) if pid else None
             return self.returncode
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below a process; none where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            # The name of the program, in parentheses, may hold anything.
+            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = list(children.get(pid, ()))
+    for each in found:
+        found += children.get(each, ())
+    return found

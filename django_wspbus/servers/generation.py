@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..link import Link, Message, Switchboard, take_in
-from .adopted import AdoptedProcess, Process
+from .adopted import AdoptedProcess, Process, descendants
 from .spawn import how_ended
 
 SERVE = b"s"
@@ -247,9 +247,18 @@ class Generation:
 
     def kill(self) -> None:
         """Kill it and all that it has started; also from a signal handler or a watchdog."""
-        # Its process group outlives it as long as there is anybody in it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(PermissionError):
+            try:
+                # Its process group outlives it as long as there is a process in it.
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:  # there is none, or the child shares the group of the site
+                self._kill_sharing()
+
+    def _kill_sharing(self) -> None:
+        if not self.ended:  # else its PID may be that of another process
+            for pid in (self.pid, *descendants(self.pid)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill what is left of it, hear its last words, and leave nothing behind."""

@@ -20,6 +20,7 @@ from django.db import connections
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
+from .. import conf
 from ..site import RemoteSite
 from ..wspbus import Refusal
 from .backoff import Backoff
@@ -45,8 +46,6 @@ def run(start: dict[str, Any], pair: socket.socket) -> None:
     site = RemoteSite(pair, "master")
     try:
         django.setup()
-        from .. import conf
-
         settings, _ = conf.read(start["overrides"])
         if settings is None or start["alias"] not in settings.servers:
             raise Refusal(
@@ -125,6 +124,8 @@ class Child:
             cfg.set(name, value)
         cfg.set("graceful_timeout", max(1, round(self.settings.stop_timeout)))
         cfg.set("control_socket_disable", True)
+        if conf.is_debug():  # a worker that a debugger holds must not be taken for one that hangs
+            cfg.set("timeout", 0)
         if "logger_class" not in options:
             from .gunicorn_logging import project_logger
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .. import conf
+from ..terminal import options_of_child
 from ..wspbus import STARTUP_DIRECTORY, Refusal
 from . import boot
 from .sockets import LISTEN_VARIABLES
@@ -54,7 +55,7 @@ def spawn_server(
         **told,
     }
     try:
-        with theirs:
+        with theirs, options_of_child(reads=conf.is_debug()) as options:
             ours.sendall(json.dumps(start).encode() + b"\n")
             process = subprocess.Popen(
                 # -P: the folder of boot.py has a gunicorn.py that is not gunicorn.
@@ -62,10 +63,9 @@ def spawn_server(
                     *(sys.executable, *interpreter_options(), "-P", boot.__file__),
                     *("serve", alias, str(theirs.fileno())),
                 ],
-                stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *descriptors],
                 env=environment,
-                process_group=0,  # Ctrl-C is for the site, which knows what to do
+                **options,
             )
     except BaseException:
         ours.close()

@@ -8,10 +8,13 @@ import threading
 import pytest
 
 from tests.processes import DEADLINE
+from tests.projects import GUNICORN, THREADED
 from tests.servers.conftest import Client
-from tests.terminals import Terminal
+from tests.terminals import CONTROL_C, Terminal
 
-from .reloading import Served
+from .reloading import GTHREAD, Served
+
+SYNC = {**GUNICORN, "OPTIONS": {"timeout": 1}}
 
 BREAKING = """
 
@@ -28,27 +31,41 @@ POST_MORTEM = """try:
         pdb.post_mortem(error.__traceback__)"""
 
 
+def visit(served):
+    """Ask for the page in which the debugger is; return the list of answers to come, and the thread."""
+    answers = []
+
+    def ask():
+        with contextlib.closing(Client(served.address)) as client, contextlib.suppress(OSError):
+            answers.append(client.ask("/broken/"))
+
+    visitor = threading.Thread(target=ask)
+    visitor.start()
+    return answers, visitor
+
+
 @pytest.mark.parametrize(
-    ("statement", "goes_on", "spare"),
-    [("breakpoint()", "c", True), pytest.param(POST_MORTEM, "q", False, marks=pytest.mark.extended)],
-    ids=["breakpoint-warm", "post mortem-cold"],
+    ("server", "statement", "goes_on", "spare"),
+    [
+        pytest.param(THREADED, "breakpoint()", "c", True, id="threaded-breakpoint-warm"),
+        pytest.param(
+            THREADED, POST_MORTEM, "q", False, id="threaded-post mortem-cold", marks=pytest.mark.extended
+        ),
+        pytest.param(SYNC, "breakpoint()", "c", False, id="sync-breakpoint-cold"),
+        pytest.param(
+            GTHREAD, POST_MORTEM, "q", True, id="gthread-post mortem-warm", marks=pytest.mark.extended
+        ),
+    ],
 )
-def test_a_reload_waits_until_the_debugger_lets_go(development, statement, goes_on, spare):
-    development.set_up(spare=spare)
+def test_a_reload_waits_until_the_debugger_lets_go(development, server, statement, goes_on, spare):
+    development.set_up(server, spare=spare)
     development.append("shop/views.py", BREAKING.format(statement=statement))
     development.append("shop/urls.py", "\nurlpatterns.append(path('broken/', views.broken))\n")
     with Terminal(development) as site:
         served = Served(development, site)
         served.await_calm()
         (started,) = development.notes("site start")
-        answers = []
-
-        def visit():
-            with contextlib.closing(Client(served.address)) as client, contextlib.suppress(OSError):
-                answers.append(client.ask("/broken/"))
-
-        visitor = threading.Thread(target=visit)
-        visitor.start()
+        answers, visitor = visit(served)
         site.press("p where\n")
         site.wait_for_line("in the view")
         version = development.edit()
@@ -63,3 +80,22 @@ def test_a_reload_waits_until_the_debugger_lets_go(development, statement, goes_
         served.expect_version(version)
         assert answers[0][0] == 200  # the request that was in the debugger
         assert site.stop() == 0
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("server", [THREADED, SYNC, GTHREAD], ids=["threaded", "sync", "gthread"])
+def test_control_c_ends_a_site_in_a_debugger_and_leaves_the_terminal_as_it_was(development, server):
+    development.set_up(server)
+    development.append("shop/views.py", BREAKING.format(statement="breakpoint()"))
+    development.append("shop/urls.py", "\nurlpatterns.append(path('broken/', views.broken))\n")
+    with Terminal(development) as site:
+        served = Served(development, site)
+        before = site.settings()
+        _, visitor = visit(served)
+        site.press("p where\n")
+        site.wait_for_line("in the view")
+        site.press(CONTROL_C)
+        assert site.wait() == 0
+        assert site.settings() == before
+        visitor.join(DEADLINE)
+    assert site.members() == []

@@ -13,8 +13,8 @@ import pytest
 
 from django_wspbus.launcher import boot, child, program
 from django_wspbus.launcher.program import Launcher
-from django_wspbus.launcher.terminal import Terminal
 from django_wspbus.parcels import Parcels
+from django_wspbus.terminal import Terminal
 from tests.processes import DEADLINE, ROOT, has_signal
 from tests.servers.load import await_that
 
