@@ -12,6 +12,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.utils.module_loading import import_string
 
 from . import conf
+from .interfaces import find_fault, unwrap
 from .problems import Problem
 from .tracebacks import explain
 from .wspbus import Refusal
@@ -63,14 +64,33 @@ def problems(settings: ServerSettings) -> list[Problem]:
     An error that the project's own code raises meanwhile is not caught.
     """
     found = []
-    named = settings.application or conf.default_application()
-    if named is not None:
-        found += _problems_of(
-            settings.path("APPLICATION") if settings.application else "WSGI_APPLICATION", named
-        )
-    for prefix, mounted in settings.mounts.items():
-        found += _problems_of(settings.path("MOUNTS", prefix), mounted)
+    named = {settings.path("MOUNTS", prefix): dotted for prefix, dotted in settings.mounts.items()}
+    main = settings.application or conf.default_application()
+    if main is not None:
+        path = settings.path("APPLICATION") if settings.application else "WSGI_APPLICATION"
+        named = {path: main, **named}
+    for path, dotted in named.items():
+        found += _problems_of(path, dotted)
+    # What WSGI_APPLICATION names is Django's own, however it is wrapped.
+    if not found and (settings.application is None or any(map(_is_djangos, named.values()))):
+        found += allowed_hosts_problems()
     return found
+
+
+def allowed_hosts_problems() -> list[Problem]:
+    """Return what is wrong with ALLOWED_HOSTS once the middleware, which may set it, is loaded."""
+    if conf.is_debug() or conf.allows_hosts():
+        return []
+    hosts = conf.allowed_hosts()
+    what = f"no entry of {hosts!r} is the name of a host" if hosts else "it is empty, and DEBUG is False"
+    message = f"{what}: Django would answer every request with 400."
+    return [
+        Problem("E019", "ALLOWED_HOSTS", message, 'It takes names of hosts, as "example.org", without ports.')
+    ]
+
+
+def _is_djangos(dotted: str) -> bool:
+    return isinstance(unwrap(load_dotted(dotted)), WSGIHandler)
 
 
 def _problems_of(path: str, dotted: str) -> list[Problem]:
@@ -85,10 +105,11 @@ def _problems_of(path: str, dotted: str) -> list[Problem]:
         if not is_ours:
             raise
         return [not_imported(path, dotted, error)]
-    if callable(application):
+    fault = find_fault(application)
+    if fault is None:
         return []
-    message = f"{dotted} is no WSGI application: {application!r} is not callable."
-    return [Problem("E006", path, message, "It takes a WSGI application.")]
+    message = f"{dotted} is no WSGI application: {fault}."
+    return [Problem("E006", path, message, 'It takes a WSGI application, as "shop.wsgi.application".')]
 
 
 def not_imported(path: str, dotted: str, error: ImportError) -> Problem:

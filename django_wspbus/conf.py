@@ -228,17 +228,29 @@ def logging_names(logger: str) -> bool:
     return logger in config.get("loggers", {})
 
 
+def allowed_hosts() -> list[Any]:
+    return list(django_settings.ALLOWED_HOSTS)
+
+
+def allows_hosts() -> bool:
+    """Whether ALLOWED_HOSTS allows any host."""
+    return "*" in allowed_hosts() or bool(_named_hosts())
+
+
+def _named_hosts() -> list[str]:
+    """Return the hosts that ALLOWED_HOSTS names: no patterns, and none that Django never matches."""
+    from django.http.request import split_domain_port
+
+    names = [entry.removeprefix(".") for entry in allowed_hosts() if isinstance(entry, str)]
+    return [name for name in names if name and split_domain_port(name) == (name.lower(), "")]
+
+
 def own_host() -> tuple[str, str, dict[str, str]]:
     """Return the host and the scheme of a request that the project answers, and the header that claims it.
 
     The header is one of a proxy, as a WSGI variable, and is there only if the project goes by it.
     """
-    from django.http.request import split_domain_port
-
-    names = [entry.removeprefix(".") for entry in django_settings.ALLOWED_HOSTS]
-    # A pattern is not the name of a host, and Django never matches an entry with a port.
-    usable = (name for name in names if name and split_domain_port(name) == (name.lower(), ""))
-    host = next(usable, "localhost")
+    host = next(iter(_named_hosts()), "localhost")
     if not django_settings.SECURE_SSL_REDIRECT:
         return host, "http", {}
     header: Any = django_settings.SECURE_PROXY_SSL_HEADER or ()

@@ -12,7 +12,7 @@ IDS = {
     "E003": "An address that cannot be bound: no address, or a port out of range.",
     "E004": "An address that two servers, one server twice, or the probes too, would bind.",
     "E005": "A dotted path that does not import.",
-    "E006": "An application that is not callable.",
+    "E006": "An application that is no WSGI application: ASGI, or not callable as one.",
     "E007": "An unknown signal.",
     "E008": "A signal that cannot be caught.",
     "E009": "An unknown user or group, or one that this process may not become.",
@@ -25,6 +25,7 @@ IDS = {
     "E016": "A file that an option names and that cannot be read.",
     "E017": "Static files that are to be served without django.contrib.staticfiles.",
     "E018": "Settings that exclude each other.",
+    "E019": "ALLOWED_HOSTS that let Django answer no request.",
 }
 
 

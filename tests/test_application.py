@@ -65,13 +65,13 @@ def test_it_is_djangos_where_the_project_names_none(server):
 
 
 def test_it_is_the_projects_own_where_it_names_one(server, settings, module):
-    settings.WSGI_APPLICATION = module("def app(): ...") + ".app"
+    settings.WSGI_APPLICATION = module("def app(environ, start_response): ...") + ".app"
     assert application.load(server()).__module__ == settings.WSGI_APPLICATION.partition(".")[0]
 
 
 def test_that_of_the_server_goes_before_the_projects(server, settings, module):
     settings.WSGI_APPLICATION = "nowhere.app"
-    name = module("def app(): ...")
+    name = module("def app(environ, start_response): ...")
     assert application.load(server(APPLICATION=f"{name}.app")).__module__ == name
 
 
@@ -110,6 +110,146 @@ def test_what_is_not_callable_is_no_application(server, module):
     name = module("app = 7")
     with pytest.raises(Refusal, match=rf"{name}.app is no WSGI application: 7 is not callable.*E006"):
         application.load(server(APPLICATION=f"{name}.app"))
+
+
+KINDS = """
+import functools
+
+from asgiref.wsgi import WsgiToAsgi
+from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.wsgi import get_wsgi_application
+
+from django_wspbus.process import ProcessBus
+from django_wspbus.wsgi import WorkerApplication
+
+
+def app(environ, start_response): ...
+
+
+async def asgi(scope, receive, send): ...
+
+
+def returns_a_coroutine(scope, receive, send):
+    return asgi(scope, receive, send)
+
+
+class Takes:
+    def __call__(self, environ, start_response): ...
+
+
+class IsOne:
+    def __init__(self, environ, start_response): ...
+
+    def __iter__(self): ...
+
+
+class MakesOne:
+    def __new__(cls, environ, start_response): ...
+
+
+class Asgi2:
+    def __init__(self, scope): ...
+
+    async def __call__(self, receive, send): ...
+
+
+def takes_any(*args, **kwargs): ...
+
+
+def takes_more(environ, start_response, exc_info=None): ...
+
+
+def factory(): ...
+
+
+@functools.wraps(factory)
+def made(environ, start_response): ...
+
+
+taker, part = Takes(), functools.partial(lambda this, *both: ..., 1)
+partial_asgi, handler = functools.partial(asgi), ASGIHandler()
+to_asgi, of_worker = WsgiToAsgi(app), WorkerApplication(asgi, ProcessBus())
+in_c = print
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["app", "taker", "IsOne", "MakesOne", "takes_any", "takes_more", "part", "made", "in_c"]
+)
+def test_a_wsgi_application_may_be_any_kind_of_callable(server, module, name):
+    application.load(server(APPLICATION=f"{module(KINDS)}.{name}"))
+
+
+ASGI = "it is an ASGI application"
+CALL = r"it is not to be called with \(environ, start_response\): too many positional arguments"
+CLASS = "it is a class, whose instances cannot be iterated over"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *((name, ASGI) for name in ("asgi", "handler", "ASGIHandler", "partial_asgi", "Asgi2", "to_asgi")),
+        *((name, ASGI) for name in ("returns_a_coroutine", "of_worker")),
+        *((name, CALL) for name in ("factory", "get_asgi_application", "get_wsgi_application")),
+        *((name, CLASS) for name in ("Takes", "WSGIHandler")),
+    ],
+)
+@pytest.mark.parametrize("key", ["APPLICATION", "MOUNTS", "WSGI_APPLICATION"])
+def test_what_is_no_wsgi_application_is_refused_with_the_reason(server, settings, module, key, name, fault):
+    dotted = f"{module(KINDS)}.{name}"
+    keys = {key: {"/x": dotted} if key == "MOUNTS" else dotted}
+    if key == "WSGI_APPLICATION":
+        settings.WSGI_APPLICATION, keys = dotted, {}
+    with pytest.raises(Refusal, match=rf"{key}.*: {dotted} is no WSGI application: {fault}\..*E006"):
+        application.load(server(**keys))
+
+
+@pytest.mark.parametrize("hosts", [[], [""], ["http://example.org"], ["example.org:8000", "."], [None]])
+def test_hosts_that_let_django_answer_nothing_are_refused(server, settings, module, hosts):
+    settings.ALLOWED_HOSTS = hosts
+    name = module(f"{KINDS}\ndjangos = WorkerApplication(WSGIHandler(), ProcessBus())")
+    for keys in (
+        {},
+        {"APPLICATION": f"{name}.djangos"},
+        {"APPLICATION": f"{name}.app", "MOUNTS": {"/x": f"{name}.djangos"}},
+    ):
+        with pytest.raises(
+            Refusal, match=r"^ALLOWED_HOSTS: .* Django would answer every request with 400.*E019"
+        ):
+            application.load(server(**keys))
+    application.load(server(APPLICATION=f"{name}.app"))
+    settings.DEBUG = True
+    application.load(server())
+
+
+@pytest.mark.parametrize("host", ["*", "Example.org", ".example.org", "127.0.0.1", "[::1]"])
+def test_one_host_that_django_answers_will_do(server, settings, host):
+    settings.ALLOWED_HOSTS = ["", host]
+    application.load(server())
+
+
+def test_middleware_may_set_the_hosts(server, settings, module):
+    settings.ALLOWED_HOSTS = []
+    name = module(
+        """
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+
+
+def middleware(get_response):
+    settings.ALLOWED_HOSTS = ["*"]
+    return get_response
+
+
+settings.MIDDLEWARE = [f"{__name__}.middleware"]
+app = get_wsgi_application()
+"""
+    )
+    settings.MIDDLEWARE = []
+    settings.WSGI_APPLICATION = f"{name}.app"
+    application.load(server())
 
 
 @pytest.mark.parametrize(

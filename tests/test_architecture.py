@@ -17,7 +17,7 @@ NAME = PACKAGE.name
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
     ["wspbus", "servers.address", "problems", "handover", "ownership", "parcels", "modules", "terminal"],
-    ["libraries", "debuggers"],
+    ["libraries", "debuggers", "interfaces"],
     ["tracebacks"],
     ["reports"],
     ["plugin", "link", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],

@@ -62,8 +62,8 @@ def check(settings):
 
 
 def test_every_id_is_produced_here():
-    by_installed_apps = {"E017"}  # what test_conf.py has
-    assert set(SHAPES) | set(MACHINE) | by_installed_apps == set(IDS)
+    of_other_settings = {"E017", "E019"}  # what test_conf.py and test_application.py have
+    assert set(SHAPES) | set(MACHINE) | of_other_settings == set(IDS)
 
 
 @pytest.mark.parametrize(("id", "wspbus", "path", "deploy_only"), PARAMETERS)

@@ -55,6 +55,13 @@ class Fault(NamedTuple):
 FAULTS = {
     "settings-syntax": Fault("settings.py", SYNTAX, "SyntaxError: invalid syntax"),
     "settings-exception": Fault("settings.py", EXCEPTION, "RuntimeError: broken on purpose"),
+    "settings-hosts": Fault("settings.py", "\nALLOWED_HOSTS = []\n", "ALLOWED_HOSTS: it is empty", False),
+    "settings-asgi": Fault(
+        "settings.py",
+        "\nWSGI_APPLICATION = 'django.core.handlers.asgi.ASGIHandler'\n",
+        "WSGI_APPLICATION: django.core.handlers.asgi.ASGIHandler is no WSGI application",
+        False,
+    ),
     "models-syntax": Fault("shop/models.py", SYNTAX, "SyntaxError: invalid syntax"),
     "models-exception": Fault("shop/models.py", EXCEPTION, "RuntimeError: broken on purpose"),
     "models-exit": Fault("shop/models.py", "\nraise SystemExit(5)\n", "status 5", False),
