@@ -70,7 +70,7 @@ class Reader:
         self.problems.append(Problem(id, path, message, hint))
 
     def wrong(self, path: str, got: Any, takes: str) -> None:
-        self.add("E002", path, f"got {_show(got)}.", f"It takes {takes}.")
+        self.add("E002", path, f"got {shown(got)}.", f"It takes {takes}.")
 
     def check_keys(self, path: str, mapping: Mapping[Any, Any], known: Iterable[str]) -> None:
         known = list(known)
@@ -355,7 +355,8 @@ class _Missing:
 MISSING = _Missing()
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, cut to the length that a message can bear."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -390,14 +391,14 @@ def check_boolean(path: str, options: Mapping[str, Any], name: str) -> Iterable[
     """Find an option that is neither True nor False."""
     value = options.get(name, True)
     if not isinstance(value, bool):
-        yield Problem("E012", f'{path}["{name}"]', f"got {_show(value)}.", "It takes True or False.")
+        yield Problem("E012", f'{path}["{name}"]', f"got {shown(value)}.", "It takes True or False.")
 
 
 def check_positive(path: str, options: Mapping[str, Any], name: str) -> Iterable[Problem]:
     """Find an option that is not a whole number above 0."""
     value = options.get(name, 1)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        yield Problem("E012", f'{path}["{name}"]', f"got {_show(value)}.", "It takes a whole number above 0.")
+        yield Problem("E012", f'{path}["{name}"]', f"got {shown(value)}.", "It takes a whole number above 0.")
 
 
 def check_writable(id: str, path: str, file: Path, *, replaces: bool = False) -> Iterable[Problem]:  # noqa: A002

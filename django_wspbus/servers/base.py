@@ -74,8 +74,8 @@ class Server(Plugin):
         return ()
 
     @classmethod
-    def effective_options(cls, settings: ServerSettings) -> dict[str, Any]:
-        """Return the options in force that a reader of ``--print-settings`` wants to see."""
+    def effective_options(cls, settings: ServerSettings, site: Settings) -> dict[str, Any]:
+        """Return the options in force, for ``--print-settings``; a `Refusal` if that cannot be told."""
         return dict(settings.options)
 
     def load(self) -> Application:

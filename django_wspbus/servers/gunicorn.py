@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gunicorn
 
 from ..problems import Problem
-from ..validation import check_option_names, check_writable
+from ..validation import check_option_names, check_writable, shown
+from ..wspbus import Refusal
 from .child import ChildServer
+from .gunicorn_numbers import AT_LEAST_ONE, check_environment, check_number, default_workers
 
 if TYPE_CHECKING:
-    from ..conf import ServerSettings
+    from ..conf import ServerSettings, Settings
 
 # What the site decides, and which key to set instead.
 OWNED = {
@@ -52,28 +57,58 @@ class GunicornServer(ChildServer):
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
-        yield from check_options(settings.path("OPTIONS"), settings.alias, settings.options)
+        found = list(check_environment(settings))
+        yield from found or check_options(settings.path("OPTIONS"), settings.alias, settings.options)
 
     @classmethod
     def check_machine(cls, settings: ServerSettings) -> Iterable[Problem]:
         path = settings.path("OPTIONS", "config")
         location = settings.options.get("config")
-        if isinstance(location, str) and not location.startswith("python:"):
-            file = Path(location.removeprefix("file:"))
+        if location and not str(location).startswith("python:"):
+            file = Path(str(location).removeprefix("file:"))
             if not file.is_file():
                 yield Problem(
                     "E016", path, f"there is no file {str(file)!r}.", "It takes gunicorn's own file."
                 )
         for name in ("accesslog", "errorlog"):
             log = settings.options.get(name)
-            if isinstance(log, str) and log != "-":
+            if log is not None and log != "-":
                 yield from check_writable("E011", settings.path("OPTIONS", name), Path(log))
 
     @classmethod
-    def effective_options(cls, settings: ServerSettings) -> dict[str, Any]:
-        from gunicorn.config import Config
+    def effective_options(cls, settings: ServerSettings, site: Settings) -> dict[str, Any]:
+        options = read_config_file(settings) | as_texts(settings.options)
+        # Under AUTORELOAD one developer is the only client, whatever the environment says.
+        options.setdefault("workers", 1 if site.autoreload else default_workers())
+        for problem in check_number(settings.path("OPTIONS", "workers"), "workers", options["workers"]):
+            raise Refusal(problem.line)
+        return {"preload_app": True, **options}
 
-        return {"workers": Config().workers, "preload_app": True, **settings.options}
+
+def read_config_file(settings: ServerSettings) -> dict[str, Any]:
+    """Return the settings in gunicorn's configuration file; a `Refusal` says what is wrong with them."""
+    from gunicorn.config import Config
+
+    location = str(settings.options.get("config") or "")
+    if not location:
+        return {}
+    if location.startswith("python:"):
+        values = vars(import_module(location.removeprefix("python:")))
+    else:
+        values = runpy.run_path(location.removeprefix("file:"), run_name="__config__")
+    known = Config().settings
+    options = {name: value for name, value in values.items() if name in known}
+    wrong = [problem.line for problem in check_options(location, settings.alias, options)]
+    if wrong:
+        raise Refusal("\n".join(wrong))
+    return options
+
+
+def as_texts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their paths as text, which is all that gunicorn takes."""
+    return {
+        name: os.fspath(each) if isinstance(each, os.PathLike) else each for name, each in options.items()
+    }
 
 
 def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable[Problem]:
@@ -82,18 +117,21 @@ def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable
 
     known = Config().settings
     yield from check_option_names(path, options, [*known, "threading"], "gunicorn")
-    for name, value in options.items():
+    for name, value in as_texts(options).items():
         here = f'{path}["{name}"]'
         if name == "threading":
             yield Problem("E012", here, "this option is of Django's own server.", ONE_AT_A_TIME)
         elif name in OWNED:
             owner = OWNED[name].replace("alias", f'"{alias}"')
             yield Problem("E013", here, "the site owns this option.", f"Set {owner} instead.")
-        elif name in known and name != "config":
+        elif name in AT_LEAST_ONE:
+            yield from check_number(here, name, value)
+        elif name == "config":
+            if value is not None and not isinstance(value, str):
+                hint = 'It takes the path of gunicorn\'s own file, or "python:module".'
+                yield Problem("E012", here, f"got {shown(value)}.", hint)
+        elif name in known:
             try:
                 Config().set(name, value)
             except Exception as error:  # what its validators raise is up to gunicorn
-                yield Problem("E012", here, f"gunicorn does not take {value!r}: {error}")
-            else:
-                if name == "workers" and int(value) < 1:
-                    yield Problem("E012", here, "a site without workers serves nothing.")
+                yield Problem("E012", here, f"gunicorn does not take {shown(value)}: {error}")

@@ -6,13 +6,11 @@ import gc
 import logging
 import mmap
 import os
-import runpy
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -25,7 +23,7 @@ from ..site import RemoteSite
 from ..wspbus import Refusal
 from .backoff import Backoff
 from .boot import die_with
-from .gunicorn import check_options
+from .gunicorn import GunicornServer
 from .gunicorn_worker import BOOTING, PROVEN, SERVING, WorkerProcess, accept_term, give_up
 
 if TYPE_CHECKING:
@@ -114,11 +112,8 @@ class Child:
 
     def configure(self, cfg: Any) -> None:
         """Set gunicorn's settings: its configuration file, OPTIONS over it, what is the site's over both."""
-        options = self.read_config_file(cfg) | dict(self.server.options)
+        options = GunicornServer.effective_options(self.server, self.settings)
         options.pop("config", None)
-        options.setdefault("preload_app", True)
-        if self.settings.autoreload:  # whatever WEB_CONCURRENCY says: a developer is one client
-            options.setdefault("workers", 1)
         options.setdefault("default_proc_name", self.server.alias)
         for name, value in options.items():
             cfg.set(name, value)
@@ -132,20 +127,6 @@ class Child:
             cfg.set("logger_class", project_logger(cfg, options))
         for name in HOOKS_OF_OURS:
             cfg.set(name, _chain(getattr(self, name), getattr(cfg, name)))
-
-    def read_config_file(self, cfg: Any) -> dict[str, Any]:
-        location = self.server.options.get("config")
-        if not location:
-            return {}
-        if location.startswith("python:"):
-            values = vars(import_module(location.removeprefix("python:")))
-        else:
-            values = runpy.run_path(location.removeprefix("file:"), run_name="__config__")
-        options = {name: value for name, value in values.items() if name in cfg.settings}
-        wrong = [problem.line for problem in check_options(location, self.server.alias, options)]
-        if wrong:
-            raise Refusal("\n".join(wrong))
-        return options
 
     # Hooks, in the order in which gunicorn calls them
 

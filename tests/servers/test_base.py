@@ -67,7 +67,7 @@ def test_what_it_does_not_say_is_what_goes_without_saying() -> None:
 
     assert list(server.check_options(server.settings)) == []
     assert list(server.check_machine(server.settings)) == []
-    assert server.effective_options(server.settings) == {"any": 1}
+    assert server.effective_options(server.settings, server.site) == {"any": 1}
     assert server.status()["bind"] == []
     assert repr(server) == "<Server own>"
     assert server.time_to_stop() == 18

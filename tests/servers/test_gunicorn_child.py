@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gunicorn.config import Config
 
-from django_wspbus import bus
-from django_wspbus.conf import ServerSettings, Settings
+from django_wspbus import Refusal, bus
+from django_wspbus.conf import Autoreload, ServerSettings, Settings
 from django_wspbus.servers.gunicorn import GunicornServer
 from django_wspbus.servers.gunicorn_child import Child
 from django_wspbus.servers.gunicorn_logging import project_logger
@@ -194,7 +196,14 @@ def settings(**options: object) -> ServerSettings:
     [
         ({"workers": 2, "worker_class": "gthread", "threads": 4, "config": "x.py", "timeout": 5}, {}),
         ({"worker": 2}, {"worker": "Did you mean 'workers'?"}),
-        ({"workers": "many"}, {"workers": "gunicorn does not take 'many'"}),
+        ({"workers": "many"}, {"workers": "got 'many'. It takes a whole number from 1 to 1000."}),
+        ({"workers": 100_000}, {"workers": "got 100000. It takes a whole number from 1 to 1000."}),
+        ({"workers": "2", "threads": True}, {"threads": "got True. It takes a whole number above 0."}),
+        ({"threads": 0, "worker_connections": 0}, {"threads": "got 0", "worker_connections": "got 0"}),
+        ({"workers": 0, "backlog": None}, {"workers": "got 0", "backlog": "got None"}),
+        ({"timeout": -1}, {"timeout": "gunicorn does not take -1"}),
+        ({"config": b"x.py"}, {"config": "got b'x.py'. It takes the path of gunicorn's own file"}),
+        ({"config": Path("x.py"), "accesslog": Path("x.log")}, {}),
         ({"bind": ":80"}, {"bind": 'Set WSPBUS["SERVERS"]["shop"]["BIND"] instead.'}),
         (
             {"graceful_timeout": 5, "reload": True},
@@ -222,9 +231,52 @@ def test_a_configuration_file_must_be_there(config: str | None, is_missing: bool
     assert [each.id for each in problems] == (["E016"] if is_missing else [])
 
 
-def test_the_options_in_force_show_what_is_not_gunicorns_default() -> None:
-    assert GunicornServer.effective_options(settings(threads=3)) == {
-        "workers": Config().workers,
-        "preload_app": True,
-        "threads": 3,
-    }
+def in_force(**options: object) -> dict[str, Any]:
+    site = Settings(servers={}, autoreload=None)
+    return GunicornServer.effective_options(settings(**options), site)
+
+
+def test_the_options_in_force_show_what_is_not_gunicorns_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    assert in_force(threads=3) == {"workers": 1, "preload_app": True, "threads": 3}
+    monkeypatch.setenv("WEB_CONCURRENCY", "5")
+    assert in_force()["workers"] == 5
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text("workers = 3\npreload_app = False\nother = 1\n")
+    assert in_force(config=config) == {"config": str(config), "workers": 3, "preload_app": False}
+    assert in_force(config=str(config), workers=4)["workers"] == 4
+    reloading = Settings(servers={}, autoreload=Autoreload())
+    assert GunicornServer.effective_options(settings(), reloading)["workers"] == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "", "2.5", "100000"])
+def test_a_wrong_number_of_workers_in_the_environment_is_one_finding(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", value)
+    (problem,) = GunicornServer.check_options(settings(worker_class="sync"))
+
+    assert problem.line == (
+        'WSPBUS["SERVERS"]["shop"]["OPTIONS"]["workers"]: the environment variable WEB_CONCURRENCY is '
+        f"{value!r}. It takes a whole number from 1 to 1000. (django_wspbus.E012)"
+    )
+
+
+def test_none_in_the_environment_do_no_harm_where_the_options_say_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "0")
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text("workers = 2\n")
+
+    assert list(GunicornServer.check_options(settings(workers=2))) == []
+    assert list(GunicornServer.check_options(settings(config=config))) == []
+    assert in_force(config=config)["workers"] == 2
+    config.write_text("threads = 2\n")
+    with pytest.raises(Refusal, match=r'"workers"\]: got 0\.'):
+        in_force(config=config)
+    config.write_text("workers = 0\n")
+    with pytest.raises(Refusal, match=r'gunicorn.conf.py\["workers"\]: got 0\.'):
+        in_force(config=config)

@@ -86,8 +86,12 @@ class Command(BaseCommand):
         overrides = Overrides(options)
         settings = self.settings(overrides, inherited)
         if options["print_settings"]:
-            for line in describe(settings):
-                self.stdout.write(line)
+            try:
+                self.stdout.write("\n".join(describe(settings)))
+            except Refusal as refusal:
+                raise CommandError(str(refusal)) from None
+            except Exception as error:  # of the project's own code, as gunicorn's configuration file
+                raise CommandError(f"The options cannot be read: {explain(error)}") from error
             return
         if options["check"]:
             self.check_and_leave(settings)
@@ -290,7 +294,7 @@ def describe(settings: Settings) -> Iterator[str]:
             "BIND": [str(address) for address in server.bind],
             "APPLICATION": server.application or conf.default_application(),
             "MOUNTS": dict(server.mounts),
-            "OPTIONS": server_class(server).effective_options(server),
+            "OPTIONS": server_class(server).effective_options(server, settings),
         }
         for key, value in values.items():
             yield f"{conf.setting_path('SERVERS', alias, key)} = {value!r}"
