@@ -237,6 +237,7 @@ class SiteProcess:
                 watched={
                     "files": list(map(str, autoreload.extra_files)),
                     "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
+                    "poll": autoreload.poll,
                 },
                 resuming={server.settings.alias for server in self.servers if server.in_process},
                 has_spare=autoreload.spare and not debuggers.follows_children(),

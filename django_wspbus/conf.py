@@ -61,6 +61,7 @@ class Autoreload:
     extra_files: tuple[Path, ...] = ()
     extra_dirs: Mapping[Path, str] = field(default_factory=lambda: MappingProxyType({}))
     spare: bool = True
+    poll: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +165,7 @@ def _autoreload(values: Mapping[str, Any]) -> Autoreload:
             {Path(folder): glob for folder, glob in values.get("EXTRA_DIRS", {}).items()}
         ),
         spare=values.get("SPARE", True),
+        poll=values.get("POLL"),
     )
 
 

@@ -18,7 +18,7 @@ DEFAULT_BACKEND = "django_wspbus.servers.gunicorn.GunicornServer"
 DEFAULT_BIND = "127.0.0.1:8000"
 DEFAULT_STOP_TIMEOUT = 25
 SERVER_KEYS = ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS")
-AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE")
+AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE", "POLL")
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 
 
@@ -180,6 +180,8 @@ class Reader:
             )
         if not isinstance(raw.get("SPARE", True), bool):
             self.wrong(f'{path}["SPARE"]', raw["SPARE"], "True or False")
+        if not isinstance(raw.get("POLL"), bool | None):
+            self.wrong(f'{path}["POLL"]', raw["POLL"], "None, True or False")
         return dict(raw)
 
     def check_autoreload(self, values: dict[str, Any]) -> None:

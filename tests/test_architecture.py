@@ -16,7 +16,8 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "handover", "ownership", "parcels", "modules", "terminal"],
+    ["wspbus", "servers.address", "problems", "handover", "ownership", "parcels"],
+    ["modules", "mounts", "terminal"],
     ["libraries", "debuggers", "interfaces"],
     ["tracebacks"],
     ["reports"],

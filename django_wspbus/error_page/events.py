@@ -1,4 +1,4 @@
-"""What wakes those who watch files: inotify if there is ``inotify_simple``, or else the clock."""
+"""What wakes a watch of files: inotify if there is ``inotify_simple``, or else the clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
+
+from ..mounts import Mounts
 
 try:
     import inotify_simple
@@ -51,12 +53,14 @@ class Polling:
 class Inotify:
     """Sleeps until the kernel tells of a name in one of the folders that ``is_of_interest(name, is_folder)``.
 
-    Raises OSError or AttributeError where there is no inotify, or no more of it to be had.
+    It also polls if one of them raises no events, where that ``is_suspected``. Raises OSError or
+    AttributeError where there is no inotify, or no more of it to be had.
     """
 
-    def __init__(self, is_of_interest: Callable[[str, bool], bool]) -> None:
+    def __init__(self, is_of_interest: Callable[[str, bool], bool], is_suspected: bool = True) -> None:
         self._inotify = inotify_simple.INotify()
         self._is_of_interest = is_of_interest
+        self._is_suspected = is_suspected
         self._armed: dict[tuple[str, int], int] = {}
         self._polling: Polling | None = None
         flags = inotify_simple.flags
@@ -70,6 +74,9 @@ class Inotify:
         for number in set(self._armed.values()).difference(armed.values()):
             self._unwatch(number)
         self._armed, kept = armed, len(armed)
+        mounts = Mounts()
+        if self._is_suspected and any(mounts.silent(path) for path, _ in wanted):
+            self._polling = self._polling or Polling()
         for path, inode in sorted(wanted.difference(armed)):
             try:
                 self._armed[path, inode] = self._inotify.add_watch(path, self._mask)
@@ -105,11 +112,11 @@ class Inotify:
             pass  # the kernel has done so itself, as the folder is gone
 
 
-def events(is_of_interest: Callable[[str, bool], bool]) -> Events:
-    """Return the best source of hints there is here."""
-    if inotify_simple is not None:
+def events(is_of_interest: Callable[[str, bool], bool], poll: bool | None = None) -> Events:
+    """Return the best source of hints there is here; ``poll``: as POLL of AUTORELOAD."""
+    if inotify_simple is not None and not poll:
         try:
-            return Inotify(is_of_interest)
+            return Inotify(is_of_interest, is_suspected=poll is None)
         except (OSError, AttributeError):  # the limits of this user, or a system that has no inotify
             pass
     return Polling()

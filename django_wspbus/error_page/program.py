@@ -115,7 +115,7 @@ class Program:
         report = Report(title, text, message["debug"], root or "/")
         answers = Answers(report, lambda: signal.raise_signal(RETRY))
         paths = [os.path.join(root or "/", path) for path in (*watch["files"], *mentioned(text))]
-        files = FileWatch(paths, watch["dirs"], root)
+        files = FileWatch(paths, watch["dirs"], root, watch.get("poll"))
         changed, self._seen = files.since(message["since"], message["seen"])
         threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
         self._answers = answers

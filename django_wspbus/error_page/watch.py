@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from .events import events
 
-QUIET, QUIET_FOR_MANY = 0.05, 0.15
+QUIET, QUIET_FOR_MANY = 0.02, 0.15
 """Seconds without a change after which one file, or several, are taken to be complete."""
 
 LONGEST = 2.0
@@ -30,11 +30,16 @@ class FileWatch:
     """Watches files, what matches globs in folders, and each ``*.py`` in the folder ``tree``.
 
     Files need not exist. ``globs`` are pairs of a folder and a pattern, where ``**/`` stands for any folders
-    in between; those that are hidden, or hold what others have written, are left out. It is armed when made.
+    in between; those that are hidden, or hold what others have written, are left out. ``poll``: as POLL of
+    AUTORELOAD. It is armed when made.
     """
 
     def __init__(
-        self, files: Iterable[str], globs: Iterable[Iterable[str]] = (), tree: str | None = None
+        self,
+        files: Iterable[str],
+        globs: Iterable[Iterable[str]] = (),
+        tree: str | None = None,
+        poll: bool | None = None,
     ) -> None:
         self._files = {os.path.abspath(path) for path in files}
         real = {os.path.realpath(path) for path in self._files if os.path.islink(path)}
@@ -47,7 +52,7 @@ class FileWatch:
             self._globs.setdefault(folder, []).append(compile_glob(pattern))
         self._deep = {folder for folder, pattern in pairs if "/" in pattern or "**" in pattern}
         self._last_parts = [compile_glob(part) for part in {p.rpartition("/")[2] for _, p in pairs}]
-        self._events = events(self._is_of_interest)
+        self._events = events(self._is_of_interest, poll)
         self._snapshot = self._look()
 
     def close(self) -> None:
@@ -192,7 +197,7 @@ def state_of(path: str) -> tuple[int, ...]:
     return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
-def digest(path: str) -> str:
+def digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file in hexadecimal, nothing if it cannot be read."""
     try:
         with open(path, "rb") as file:

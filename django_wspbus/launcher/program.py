@@ -287,4 +287,4 @@ class Launcher:
 def _union(before: Message, more: Message) -> Message:
     """Return what is to be watched where a boot has not come far: what the one before knew may mend it."""
     dirs = {(folder, glob) for folder, glob in (*before["dirs"], *more["dirs"])}
-    return {"files": sorted({*before["files"], *more["files"]}), "dirs": sorted(dirs)}
+    return {**before, "files": sorted({*before["files"], *more["files"]}), "dirs": sorted(dirs)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,21 +15,20 @@ from typing import Any
 from django.utils import autoreload
 from django.utils.translation import get_language
 
+from .. import libraries
 from ..conf import Autoreload
 from ..debuggers import holds_terminal
+from ..error_page.watch import LONGEST, QUIET, QUIET_FOR_MANY, digest
+from ..mounts import Mounts
 from ..plugin import Plugin
 from ..site import SiteUnreachable
 from ..tracebacks import shown
 from ..wspbus import Bus
-from .reloaders import PollingReloader, TooManyWatches, changed_since, digest, forget_bytecode, newest_change
+from .reloaders import PollingReloader, TooManyWatches, changed_since, forget_bytecode, newest_change
 
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
 
-QUIET, QUIET_OF_MANY = 0.02, 0.15
-"""Seconds without a change after which an editor has written its file; a formatter, or git, all of them."""
-
-MOST_UNREST = 2.0
 MOST_REPEATS = 8
 """Boots in a row during which a file may change: more are not made by somebody who saves it."""
 HELD = 0.2
@@ -42,7 +42,7 @@ class Autoreloader(Plugin):
     that were found changed during the boot before, as they are written by the boot itself; ``repeats``:
     {path: number of boots in a row, up to that one, during which it was changed}. A receiver of Django's
     ``file_changed`` that returns True takes care of a file itself. ``announces``: whether to say which
-    reloader it is.
+    reloader it is; ``poll``: as POLL of AUTORELOAD.
     """
 
     role = "worker"
@@ -57,6 +57,7 @@ class Autoreloader(Plugin):
         seen: Mapping[str, str] = MappingProxyType({}),
         repeats: Mapping[str, int] = MappingProxyType({}),
         announces: bool = True,
+        poll: bool | None = None,
     ) -> None:
         super().__init__(bus)
         self.extra_files = extra_files
@@ -68,7 +69,12 @@ class Autoreloader(Plugin):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._booted = 0
-        self._polls = False
+        self._poll = poll
+        self._has_failed = False
+        self._is_own = False
+        """Whether to do without what a package has put in the place of Django's reloader."""
+        self._reason = ""
+        self._noticed = 0.0
         self._reloader: autoreload.BaseReloader | None = None
         self._changed: Path | None = None
         self._found: dict[Path, str] = {}
@@ -77,7 +83,8 @@ class Autoreloader(Plugin):
     def of(cls, bus: Bus, settings: Autoreload | None, **told: Any) -> Autoreloader:
         """Make one of the setting AUTORELOAD; None: an edit has turned it off while the site reloads."""
         settings = settings or Autoreload()
-        return cls(bus, extra_files=settings.extra_files, extra_dirs=settings.extra_dirs, **told)
+        files, folders = settings.extra_files, settings.extra_dirs
+        return cls(bus, extra_files=files, extra_dirs=folders, poll=settings.poll, **told)
 
     def start(self) -> None:
         if self._thread is None:
@@ -99,10 +106,7 @@ class Autoreloader(Plugin):
     def _run(self) -> None:
         get_language()  # Django watches the files of translations once it has had to do with any
         while not self._stopping.is_set():
-            reloader = self._reloader = make_reloader(polls=self._polls)
-            if self.announces:
-                self.announces = False
-                django_logger.info("Watching for file changes with %s", type(reloader).__name__)
+            reloader = self._reloader = self._make_reloader()
             self._prepare(reloader)
             autoreload.autoreload_started.connect(self._extend)
             try:
@@ -110,14 +114,40 @@ class Autoreloader(Plugin):
             except SystemExit:
                 self._reload(reloader)
             except TooManyWatches:
-                self._polls = True
+                self._poll = True
+                self._reason = ", as the limit fs.inotify.max_user_watches is reached"
             except Exception:
                 if self._stopping.is_set():
                     return
-                logger.exception("Autoreload does not work at present.")
-                self._stopping.wait(1)
+                self._replace(reloader)
             finally:
                 autoreload.autoreload_started.disconnect(self._extend)
+
+    def _make_reloader(self) -> autoreload.BaseReloader:
+        reloader = make_reloader(self._poll, is_own=self._is_own)
+        if self.announces:
+            name = type(reloader).__name__
+            reason = self._reason or why(reloader, self._poll, self._folders())
+            django_logger.info("Watching for file changes with %s%s", name, reason)
+        return reloader
+
+    def _folders(self) -> set[str]:
+        files = [*libraries.project_files(), *(str(file.absolute()) for file in self.extra_files)]
+        return {os.path.dirname(file) for file in files} | {str(path.absolute()) for path in self.extra_dirs}
+
+    def _replace(self, reloader: autoreload.BaseReloader) -> None:
+        """Do without a reloader that has failed: with our own, which polls if that fails, too."""
+        name = type(reloader).__name__
+        self._reason = f", as {name} has failed"
+        if type(reloader) is PollingReloader:
+            if not self._has_failed:
+                logger.exception("Autoreload: %s has failed; it is tried again every second.", name)
+            self._has_failed = True
+            self._stopping.wait(1)
+        else:
+            logger.exception("Autoreload: %s has failed; another one takes its place.", name)
+            self._poll = True if self._is_own else self._poll
+            self._is_own = True
 
     def _prepare(self, reloader: Any) -> None:
         """Have the reloader look at what has changed before it began to watch."""
@@ -125,6 +155,7 @@ class Autoreloader(Plugin):
 
         def notify_file_changed(path: Path) -> None:
             self._changed = path
+            self._noticed = time.monotonic()
             notify(path)
 
         reloader.notify_file_changed = notify_file_changed
@@ -192,12 +223,12 @@ class Autoreloader(Plugin):
         return False
 
     def _settle(self, reloader: autoreload.BaseReloader) -> None:
-        """Wait until whoever writes has finished: a formatter or git writes more than one file."""
-        deadline = time.monotonic() + MOST_UNREST
+        """Wait until all is written: a formatter or git writes more than one file."""
+        deadline = time.monotonic() + LONGEST
         while time.monotonic() < deadline:
             count, last = newest_change(reloader)
-            quiet = QUIET if count < 2 else QUIET_OF_MANY
-            left = quiet - (time.time_ns() - last) / 1e9
+            passed = min((time.time_ns() - last) / 1e9, time.monotonic() - self._noticed)
+            left = (QUIET if count < 2 else QUIET_FOR_MANY) - passed
             if left <= 0 or self._stopping.wait(left):
                 return
 
@@ -209,18 +240,34 @@ class Autoreloader(Plugin):
                 pass
 
 
-def make_reloader(polls: bool = False) -> autoreload.BaseReloader:
+def make_reloader(poll: bool | None = None, *, is_own: bool = False) -> autoreload.BaseReloader:
     """Return the reloader that Django, or a package that has replaced it, has for this machine.
 
-    But where Django's only polls, it is one to which the kernel tells what has changed, if it can be had,
-    and if it is not said that it ``polls``.
+    Where Django's only polls, the kernel reports changes to ours, if it can. ``poll``: True has ours poll
+    everywhere, None where changes raise no events, False nowhere. ``is_own``: not that of a package.
     """
+    if poll:
+        return PollingReloader()
     reloader: autoreload.BaseReloader = autoreload.get_reloader()
-    if type(reloader) is not autoreload.StatReloader:
+    if type(reloader) is not autoreload.StatReloader and not is_own:
         return reloader
-    with contextlib.suppress(ImportError, OSError):  # no such extra; no such system; too many instances
+    with contextlib.suppress(ImportError, OSError):  # not installed; no such system; too many instances
         from .inotify import InotifyReloader
 
-        if not polls:
-            return InotifyReloader()
+        return InotifyReloader(is_suspected=poll is None)
     return PollingReloader()
+
+
+def why(reloader: autoreload.BaseReloader, poll: bool | None, folders: Iterable[str]) -> str:
+    """Return why it is this reloader, as the end of a sentence; nothing where that is no question."""
+    if poll:
+        return ', as WSPBUS["AUTORELOAD"]["POLL"] is True'
+    if type(reloader) is PollingReloader:
+        return ", as inotify cannot be had"
+    mounts = Mounts()
+    silent = ", ".join(sorted({str(mount) for folder in folders if (mount := mounts.silent(folder))}))
+    if poll is False or not silent:
+        return ""
+    if hasattr(reloader, "armed"):
+        return f", and by polling of {silent}, where changes raise no events"
+    return f'. It may miss changes of {silent}: then set WSPBUS["AUTORELOAD"]["POLL"] to True'

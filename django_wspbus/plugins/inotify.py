@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from django.core.signals import request_finished
 from django.utils.autoreload import BaseReloader
 from inotify_simple import INotify, flags
 
+from ..mounts import Mounts
 from .reloaders import Snapshot, TooManyWatches
 
 MASK = (
@@ -30,20 +32,28 @@ MASK = (
     | flags.ONLYDIR
     | flags.EXCL_UNLINK
 )
+POLLED = 1.0
+"""Seconds between two looks at files of file systems that raise no events."""
+
 GONE = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED
 
 
 class InotifyReloader(BaseReloader):
     """Watches the folders of the files, and sleeps until something happens there, or a request has ended.
 
-    A request may have imported a module. What the kernel tells is a hint; what counts are the files.
+    A request may have imported a module. What the kernel tells is a hint; what counts are the files. Those
+    of file systems that raise no events are looked at in turns, where that ``is_suspected``.
     """
 
     armed: Callable[[], None] = staticmethod(lambda: None)
     """Called once it watches."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_suspected: bool = True) -> None:
         super().__init__()
+        self._is_suspected = is_suspected
+        self._silent: set[Path] = set()
+        """Folders that raise no events."""
+        self._next_look = 0.0
         self._inotify = INotify()
         self._ear, self._voice = socket.socketpair()
         for sock in (self._ear, self._voice):
@@ -86,12 +96,26 @@ class InotifyReloader(BaseReloader):
         poll = select.poll()
         for source in (self._inotify, self._ear):
             poll.register(source, select.POLLIN)
-        ready = dict(poll.poll())
+        left = max(0.0, self._next_look - time.monotonic())
+        ready = dict(poll.poll(left * 1000 + 1 if self._silent else None))
         if self._ear.fileno() in ready:
             with contextlib.suppress(OSError):
                 self._ear.recv(4096)
             self._watch()
-        return self._changes() if self._inotify.fileno() in ready else set()
+        changed = self._changes() if self._inotify.fileno() in ready else set()
+        if self._silent and time.monotonic() >= self._next_look:
+            changed |= self._look()
+        return changed
+
+    def _look(self) -> set[Path]:
+        """Return what has changed where there are no events; looking takes a fifth of the time at most."""
+        began = time.monotonic()
+        known = [path for path in self._snapshot.files if path.parent in self._silent]
+        changed = {*self._snapshot.changes(known), *self._snapshot.additions()}
+        self._snapshot.take()
+        now = time.monotonic()
+        self._next_look = now + max(POLLED, 4 * (now - began))
+        return changed
 
     # What is watched
 
@@ -105,6 +129,9 @@ class InotifyReloader(BaseReloader):
                 folders.update(Path(root) for root, _, _ in os.walk(folder))
         for folder in folders.difference(*self._folders.values()):
             self._watch_folder(folder)
+        if self._is_suspected:
+            mounts = Mounts()
+            self._silent = {folder for folder in folders if mounts.silent(str(folder))}
 
     def _watch_folder(self, folder: Path) -> None:
         for each in (folder, *folder.parents):

@@ -87,7 +87,7 @@ class Relaunch(Plugin):
     """Lends the site the launcher's sockets, and has a restart end this process, to be started again.
 
     ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
-    is called when they are the launcher's no more. ``watched``: {"files", "dirs"} besides modules.
+    is called when they are the launcher's no more. ``watched``: {"files", "dirs", "poll"} besides modules.
     ``resuming``: the servers that take up idle connections of the process before.
     """
 
@@ -157,7 +157,7 @@ class Relaunch(Plugin):
         self._serves = True
         self.launch.tell({"started": self.debug})
         files = {*libraries.project_files(), *self.watched["files"]}
-        watch = {"files": sorted(files), "dirs": self.watched["dirs"]}
+        watch = {**self.watched, "files": sorted(files)}
         self.launch.tell({"watch": watch})
         self.launch.tell({"library": doubts.describe() if self.has_spare else None})
 

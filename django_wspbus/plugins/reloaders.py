@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from django.utils.autoreload import BaseReloader, StatReloader
 
 from .. import libraries, modules
-from ..error_page.watch import compile_glob
+from ..error_page.watch import compile_glob, digest
 
 Signature = tuple[int, int, int]
 
@@ -153,14 +152,6 @@ def changed_since(reloader: BaseReloader, moment: int) -> dict[Path, str]:
     return changed
 
 
-def digest(path: Path) -> str:
-    """Return what tells the contents of a file from others; nothing, if there is no such file."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
 def forget_bytecode(reloader: BaseReloader) -> None:
     """Remove the bytecode of what has changed of late.
 
@@ -174,9 +165,13 @@ def forget_bytecode(reloader: BaseReloader) -> None:
 
 
 def newest_change(reloader: BaseReloader) -> tuple[int, int]:
-    """Return how many of the watched files have changed within a second, and when the last has (time_ns)."""
+    """Return how many of the watched files have changed within a second, and when the last has (time_ns).
+
+    A module's file that is gone counts as two, as something else is about to take its place.
+    """
     now = time.time_ns()
     times = []
+    gone = sum(not os.path.exists(file) for file in libraries.project_files())
     for path in watched(reloader):
         try:
             status = path.stat()
@@ -185,4 +180,4 @@ def newest_change(reloader: BaseReloader) -> tuple[int, int]:
         recent = [each for each in (status.st_mtime_ns, status.st_ctime_ns) if now - SECOND < each <= now]
         if recent:
             times.append(max(recent))
-    return len(times), max(times, default=0)
+    return len(times) + 2 * gone, max(times, default=0)

@@ -7,9 +7,10 @@ import pytest
 from django.utils import autoreload
 from django.utils.autoreload import BaseReloader
 
-from django_wspbus import Bus
+from django_wspbus import Bus, mounts
 from django_wspbus.plugins import autoreload as autoreload_module
-from django_wspbus.plugins.autoreload import Autoreloader, make_reloader
+from django_wspbus.plugins.autoreload import Autoreloader, make_reloader, why
+from django_wspbus.plugins.inotify import InotifyReloader
 from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
 from django_wspbus.site import SiteUnreachable
 from tests.processes import DEADLINE
@@ -79,9 +80,9 @@ def run():
 
 
 def test_files_that_are_saved_together_are_one_change(reloader, run, tmp_path, monkeypatch):
-    for name in ("QUIET", "QUIET_OF_MANY"):
+    for name in ("QUIET", "QUIET_FOR_MANY"):
         monkeypatch.setattr(autoreload_module, name, 1.0)  # longer than a busy machine holds up the writer
-    monkeypatch.setattr(autoreload_module, "MOST_UNREST", DEADLINE)
+    monkeypatch.setattr(autoreload_module, "LONGEST", DEADLINE)
     reloader.files = [tmp_path / f"part{number}.py" for number in range(40)]
     site = Site()
     for path in reloader.files:
@@ -150,22 +151,61 @@ def test_what_was_seen_is_no_change_and_what_repeats_is_one_no_more(
     assert repeats == {str(files[0]): 1, str(files[2]): 10}
 
 
-@pytest.mark.parametrize("error", [OSError("the disk"), TooManyWatches()])
+@pytest.mark.parametrize("error", [OSError("the disk"), ReferenceError("a module"), TooManyWatches()])
 def test_a_reloader_that_fails_is_followed_by_another(error, reloader, run, tmp_path, caplog):
     path = tmp_path / "views.py"
     path.touch()
-    reloader.files = [path]
     reloader.error = error
     site = Site()
-    plugin = run(site)
-    assert site.changed.wait(DEADLINE)
-    assert plugin._polls is isinstance(error, TooManyWatches)
-    assert ("does not work at present" in caplog.text) is not plugin._polls
+    plugin = run(site, extra_files=[path])
+    is_limit = isinstance(error, TooManyWatches)
+    deadline = time.monotonic() + DEADLINE
+    while not isinstance(plugin._reloader, PollingReloader if is_limit else InotifyReloader):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    while not site.changed.wait(0.1):
+        path.write_text("")
+        assert time.monotonic() < deadline
+    assert ("Fake has failed" in caplog.text) is not is_limit
 
 
 def test_where_the_kernel_does_not_tell_it_is_looked_in_turns(monkeypatch):
     monkeypatch.setattr(autoreload, "get_reloader", autoreload.StatReloader)
-    assert type(make_reloader(polls=True)) is PollingReloader
+    assert type(make_reloader(poll=True)) is PollingReloader
     monkeypatch.setitem(__import__("sys").modules, "inotify_simple", None)
     monkeypatch.delitem(__import__("sys").modules, "django_wspbus.plugins.inotify", raising=False)
     assert type(make_reloader()) is PollingReloader
+
+
+@pytest.mark.parametrize(
+    ("poll", "kind", "expected"),
+    [
+        (None, InotifyReloader, ", and by polling of {folder} (9p), where changes raise no events"),
+        (False, InotifyReloader, ""),
+        (True, PollingReloader, ', as WSPBUS["AUTORELOAD"]["POLL"] is True'),
+    ],
+)
+def test_the_start_tells_why_it_is_this_reloader(poll, kind, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(autoreload, "get_reloader", autoreload.StatReloader)
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "mountinfo").write_text(f"36 35 0:41 / {tmp_path} rw - 9p host rw\n")
+    made = make_reloader(poll)
+    assert type(made) is kind
+    assert why(made, poll, [str(tmp_path)]) == expected.format(folder=tmp_path)
+    if kind is InotifyReloader:
+        close(made)
+
+
+def close(reloader):
+    """Close a reloader that has not run."""
+    ticker = reloader.tick()
+    reloader.stop()
+    assert next(ticker, "ended") == "ended"
+
+
+def test_the_reloader_of_a_package_is_kept_with_a_word_where_it_may_be_deaf(reloader, tmp_path, monkeypatch):
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "mountinfo").write_text(f"36 35 0:41 / {tmp_path} rw - nfs4 host:/ rw\n")
+    made = make_reloader()
+    assert type(made) is reloader
+    assert "may miss changes" in why(made, None, [str(tmp_path)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ from tests.processes import DEADLINE
 
 pytest.importorskip("inotify_simple")
 
+from django_wspbus import mounts
 from django_wspbus.plugins import inotify
 from django_wspbus.plugins.inotify import InotifyReloader
 
@@ -134,3 +136,31 @@ def test_without_watches_to_be_had_it_says_so_and_a_folder_that_may_not_be_read_
     else:
         assert next(ticker, "ended") == "ended"
         assert reloader.is_armed.is_set()
+
+
+def write_silently(path, text):
+    """Change a file, and raise no event: the kernel reports nothing of memory that is mapped."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[: len(text)] = text
+        memory.flush()
+
+
+def test_what_raises_no_events_is_looked_at_in_turns_and_the_rest_is_not(tmp_path, watching, monkeypatch):
+    for name in ("silent", "loud"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "views.py").write_text("one")
+    table = tmp_path / "mountinfo"
+    table.write_text(f"36 35 0:41 / {tmp_path}/silent rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(inotify, "POLLED", 0.02)
+    silent, loud = (tmp_path / name / "views.py" for name in ("silent", "loud"))
+    reloader = watching(Watching(silent, loud))
+    reloader.watch_dir(silent.parent, "*.html")
+    write_silently(loud, b"two")
+    write_silently(silent, b"two")
+    reloader.expect(silent)
+    assert loud not in reloader.told
+    (silent.parent / "new.html").write_text("")
+    reloader.expect(silent.parent / "new.html")
+    loud.write_text("three")
+    reloader.expect(loud)

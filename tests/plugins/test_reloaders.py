@@ -95,6 +95,18 @@ def test_unrest_is_counted_and_what_lies_ahead_is_none(file):
     assert reloaders.newest_change(Few()) == (0, 0)
 
 
+def test_a_module_that_is_gone_is_unrest(tmp_path, monkeypatch):
+    file = tmp_path / "becomes_a_package.py"
+    file.write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("becomes_a_package")
+    try:
+        file.unlink()
+        assert reloaders.newest_change(Few())[0] == 2
+    finally:
+        del sys.modules["becomes_a_package"]
+
+
 def test_a_polling_reloader_stops_at_once(file):
     reloader = PollingReloader()
     reloader.SLEEP_TIME = 2 * DEADLINE

@@ -305,6 +305,7 @@ def describe(settings: Settings) -> Iterator[str]:
             "EXTRA_FILES": list(map(str, autoreload.extra_files)),
             "EXTRA_DIRS": {str(folder): glob for folder, glob in autoreload.extra_dirs.items()},
             "SPARE": autoreload.spare,
+            "POLL": autoreload.poll,
         },
         "SIGNALS": dict(settings.signals),
         "DAEMONIZE": bool(daemonize)
