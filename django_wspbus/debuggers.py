@@ -105,5 +105,7 @@ def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list
         os.close(descriptor)
     for number in FORWARDED:
         signal.signal(number, forward)
-    status = process.wait()
+    while (ended := os.wait())[0] != process.pid:  # as PID 1 of a container it gets others, too
+        pass
+    status = process.returncode = os.waitstatus_to_exitcode(ended[1])
     sys.exit(128 - status if status < 0 else status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -117,6 +118,20 @@ def spawn(kind: Kind, options: list[str], passed: Iterable[int]) -> Child:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return Child(kind, process, Parcels(ours), time.time_ns())
+
+
+def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Reap what has ended besides our own processes, which keep their status.
+
+    As PID 1 of a container the launcher gets every orphan there, whoever has started it.
+    """
+    processes = {process.pid: process for process in own}
+    with contextlib.suppress(ChildProcessError, AttributeError):  # no children; no waitid, on macOS
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid in processes:
+                processes[found.si_pid].poll()
+            else:
+                os.waitpid(found.si_pid, 0)
 
 
 def how_ended(status: int) -> str:

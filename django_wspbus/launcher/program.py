@@ -16,7 +16,7 @@ from ..handover import read_values
 from ..parcels import RELAUNCH, Message
 from ..terminal import Terminal
 from .boot import BootWatch
-from .child import Child, Kind, how_ended, spawn
+from .child import Child, Kind, how_ended, reap_orphans, spawn
 from .held import Held
 from .spares import Spares
 
@@ -92,6 +92,7 @@ class Launcher:
         self.wait()
         self.spares.look()
         self.heed(self.boot.watcher, self.boot.attend(self.child))
+        reap_orphans([each.process for each in self.children()])
         child = self.child
         if child is None or child.process.poll() is None:
             return None
@@ -104,8 +105,7 @@ class Launcher:
     def wait(self) -> None:
         poll = select.poll()
         poll.register(self._awake, select.POLLIN)
-        children = (self.child, self.spares.current, self.boot.watcher)
-        speakers = {each.parcels.fileno(): each for each in children if each and each.hears}
+        speakers = {each.parcels.fileno(): each for each in self.children() if each.hears}
         for descriptor in speakers:
             poll.register(descriptor, select.POLLIN)
         for descriptor, _ in poll.poll(self.boot.patience(self.child)):
@@ -113,6 +113,9 @@ class Launcher:
                 self.heed(speakers[descriptor], speakers[descriptor].receive())
             else:
                 self.forward(self._awake.recv(4096))
+
+    def children(self) -> list[Child]:
+        return [each for each in (self.child, self.spares.current, self.boot.watcher) if each is not None]
 
     # Signals
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.processes import DEADLINE
+from tests.projects import THREADED
 
 from .clients import ask
 from .conftest import KINDS, configure, release
@@ -80,6 +81,24 @@ def test_pid_1_serves_reloads_restarts_reaps_what_ends_and_exits_with_0(
         assert program.wait() == 0
         assert psutil.wait_procs(members, DEADLINE)[1] == []
         assert "Traceback" not in program.output
+
+
+def test_a_launcher_that_is_pid_1_reaps_what_ends(shop: Shop, unshare: list[str]) -> None:
+    shop.write("shop/urls.py", ORPHAN)
+    shop.configure(DEBUG=True, WSPBUS={"SERVERS": {"default": THREADED}, "AUTORELOAD": {"SPARE": False}})
+    with shop.start(*unshare, sys.executable, shop.manage, "runbus") as program:
+        address = program.wait_for_line(r"^  default +http://(\S+)/ ")[1]
+        program.wait_for_line("^Quit with")
+        (launcher,) = psutil.Process(program.pid).children()
+        assert ask(address, "/leave/orphan") == (200, "left")
+        shop.expect_note("orphan waits")
+        assert len(launcher.children()) == 2
+        release(shop, "orphan")
+        await_that(lambda: len(launcher.children()) == 1, launcher.children)
+        version = shop.deploy()  # a child of its own keeps its status
+        await_version(address, version)
+        launcher.terminate()
+        assert program.wait() == 0
 
 
 def zombies(site: psutil.Process) -> list[psutil.Process]:
