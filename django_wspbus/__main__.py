@@ -1,7 +1,7 @@
 """``python -m django_wspbus runbus``: what ``manage.py runbus`` is, also while the project's code is broken.
 
 ``manage.py`` sets up the project before any command of it runs: if that fails, there is nothing to show the
-error in a browser, and to start again. This does.
+error in a browser, and to start again. This does, if it is certain that the settings say DEBUG.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ def main() -> None:
     sys.argv[:] = [command[1] if command[0] == "-m" else command[0], *sys.argv[1:]]
     try:
         execute(command)
-    except Exception:
+    except Exception as error:
         if sys.argv[1:2] != ["runbus"] or any(option in sys.argv for option in WITHOUT_RELOAD):
+            raise
+        if debug(error) is not True:  # else it may be in production
             raise
         from .servers.spawn import interpreter_options
         from .wspbus import STARTUP_DIRECTORY
@@ -33,7 +35,7 @@ def main() -> None:
             options=interpreter_options(),
             directory=STARTUP_DIRECTORY,
             held=first_socket(),
-            debug=debug() is not False,
+            debug=True,
         )
 
 
@@ -50,11 +52,11 @@ def first_socket() -> list[dict[str, Any]]:
     from .servers.sockets import BACKLOG, Sockets
     from .wspbus import Bus, Refusal
 
-    sockets = Sockets(Bus(), {})
     try:
         options = Command().create_parser(sys.argv[0], "runbus").parse_args(sys.argv[2:])
-        for text in options.bind or [parse_addrport(options.addrport, options.use_ipv6)]:
-            sockets.bound.setdefault("default", []).extend(sockets.bind("default", parse(text), BACKLOG))
+        binds = options.bind or [parse_addrport(options.addrport, options.use_ipv6)]
+        sockets = Sockets(Bus(), {"default": (tuple(map(parse, binds)), BACKLOG)})
+        sockets.start()
     except (CommandError, ValueError, Refusal) as error:
         raise SystemExit(f"CommandError: {error}") from None
     return sockets.give_away()

@@ -242,6 +242,7 @@ class SiteProcess:
                 resuming={server.settings.alias for server in self.servers if server.in_process},
                 has_spare=autoreload.spare and not debuggers.follows_children(),
                 debug=conf.debug(),
+                hosts=conf.allowed_hosts(),
             )
         )
         if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again

@@ -23,6 +23,7 @@ from .handover import hand_over
 from .inheritance import LAUNCHED, Inheritance
 from .parcels import RELAUNCH, Message, Parcels
 from .reports import report_of
+from .unfinished import debug_of
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -155,11 +156,10 @@ def tell(parcels: Parcels, error: BaseException) -> int:
         if status != INTERRUPTED:
             write(report["text"])
     # Whether somebody has pressed Ctrl-C before the handlers stood, the launcher knows.
-    report |= {"debug": debug(), "is_told": status != INTERRUPTED}
+    report |= {"debug": debug(error), "is_told": status != INTERRUPTED}
+    watch = {"files": libraries.project_files(), "dirs": library_folders()}
     with contextlib.suppress(OSError):
-        parcels.send(
-            {"failed": report, "watch": {"files": libraries.project_files(), "dirs": library_folders()}}
-        )
+        parcels.send({"failed": report, "watch": watch, **hosts()})
     return status
 
 
@@ -169,12 +169,20 @@ def write(text: str) -> None:
         sys.stderr.flush()
 
 
-def debug() -> bool | None:
-    """Whether clients may see what is wrong; None if the settings are not known."""
+def debug(error: BaseException | None = None) -> bool | None:
+    """Whether clients may see what is wrong; None if the settings failed before that was known."""
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     if settings is None or not settings.configured:
-        return None
+        return debug_of(error)
     return bool(settings.DEBUG)
+
+
+def hosts() -> Message:
+    """Return {"hosts": those that clients may ask for}, nothing if the settings are not complete."""
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    if settings is None or not settings.configured:
+        return {}
+    return {"hosts": [str(host) for host in settings.ALLOWED_HOSTS]}
 
 
 def library_folders() -> list[tuple[str, str]]:

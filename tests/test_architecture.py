@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 LAYERS = [
     ["wspbus", "servers.address", "problems", "handover", "ownership", "parcels"],
     ["modules", "mounts", "terminal"],
-    ["libraries", "debuggers", "interfaces"],
+    ["libraries", "debuggers", "unfinished", "interfaces"],
     ["tracebacks"],
     ["reports"],
     ["plugin", "link", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],

@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from ..parcels import RELAUNCH, Parcels
 from .answer import AGAIN, Answers, Report
 from .connection import Connection, States
+from .hosts import own_hosts
 from .place import mentioned
 from .watch import FileWatch
 
@@ -112,7 +114,7 @@ class Program:
             root = message["root"] or os.getcwd()
         except FileNotFoundError:
             root = None
-        report = Report(title, text, message["debug"], root or "/")
+        report = Report(title, text, message["debug"], root or "/", message["hosts"])
         answers = Answers(report, lambda: signal.raise_signal(RETRY))
         paths = [os.path.join(root or "/", path) for path in (*watch["files"], *mentioned(text))]
         files = FileWatch(paths, watch["dirs"], root, watch.get("poll"))
@@ -164,7 +166,9 @@ class Program:
         self._forget(next(iter(self._connections)))
 
     def _add(self, sock: socket.socket) -> None:
-        connection = Connection(sock, self._answers.answer, self._answers.holds)
+        own = own_hosts(sock)
+        answers = partial(self._answers.answer, own=own), partial(self._answers.holds, own=own)
+        connection = Connection(sock, *answers)
         self._connections[connection] = connection.events
         self._selector.register(sock, connection.events, connection)
 

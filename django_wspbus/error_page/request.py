@@ -9,7 +9,7 @@ LONGEST_HEAD = 65536
 """Bytes that the first line and the headers may have."""
 
 REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP/1\.\d", re.ASCII)
-ORIGIN = re.compile(r"https?://[^/]+(/[!-~]*)", re.ASCII)
+URL = re.compile(r"https?://([^/?#]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 # What no first line has: a TLS client sends such bytes, and no line's end that could be waited for.
 CONTROL = re.compile(rb"[^\r\n]*?[\0-\x08\x0b\x0c\x0e-\x1f]")
@@ -35,10 +35,24 @@ class Request:
             return body.endswith(b"\r\n0\r\n\r\n") or body == b"0\r\n\r\n"
         return len(body) >= int(self.headers.get("content-length", "0"))
 
-    def origin(self) -> str:
-        """Return the path of the page that has led to this request, ``/`` if it is not told."""
-        match = ORIGIN.fullmatch(self.headers.get("referer", ""))
-        return match[1] if match else "/"
+    @property
+    def netloc(self) -> str:
+        """The host that is asked, and its port; of several Host headers nothing that would be one."""
+        return self.headers.get("host", "").lower()
+
+    def is_of_own_page(self) -> bool:
+        """Whether a page of this very site sends it, or no browser does."""
+        origin = self.headers.get("origin")
+        match = URL.fullmatch(origin or "")
+        is_own = origin is None or (match is not None and match[1].lower() == self.netloc and not match[2])
+        return is_own and self.headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+
+    def page(self) -> str:
+        """Return the path of the page of this site that has led to this request, ``/`` if none has."""
+        match = URL.fullmatch(self.headers.get("referer", ""))
+        path = match[2] if match and match[1].lower() == self.netloc else None
+        # To a browser two slashes, and backslashes likewise, begin the name of another host.
+        return path if path and not path.startswith("//") and "\\" not in path else "/"
 
     def preferred(self) -> str:
         """Return which of ``html``, ``json`` and ``text`` the client gets.

@@ -31,6 +31,12 @@ class Held:
     def descriptors(self) -> list[int]:
         return [each["descriptor"] for each in self.sockets]
 
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts of the addresses that are bound, as BIND names them."""
+        addresses = [each["address"] for each in self.sockets]
+        return [address.rpartition(":")[0] for address in addresses if not address.startswith("unix:")]
+
     def replace(self, sockets: list[Message], descriptors: list[int]) -> None:
         """Hold these instead: what the site listens on from now on."""
         if len(descriptors) != len(sockets):  # there were none free: better those of before than none

@@ -59,6 +59,8 @@ class Launcher:
         self.told: Message = {"since": 0, "seen": {}, "repeats": {}, "changed": [], "launches": 0}
         """What `plugins.relaunch.Launch` has of it."""
         self.shows_reasons: bool = start["debug"]
+        self.hosts: list[str] = []
+        """ALLOWED_HOSTS, as the last site that knew it has told."""
         self.times_told = 0
         """How often it has been told to leave."""
         self._awake, self._wake = socket.socketpair()
@@ -156,6 +158,8 @@ class Launcher:
         match name:
             case "running" | "exiting":
                 setattr(child, name, value)
+            case "hosts":
+                self.hosts = value
             case "stale":  # it was a spare that is not fit any more: a new interpreter does it
                 child.relaunching = True
             case "sockets":
@@ -267,6 +271,7 @@ class Launcher:
         message = {
             "report": report or {"title": "", "text": ""},
             "debug": self.shows_reasons,
+            "hosts": [*self.hosts, *self.held.hosts],
             "root": self.root,
             "listening": len(sockets),
             "resumed": resumed,

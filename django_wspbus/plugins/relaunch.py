@@ -88,7 +88,8 @@ class Relaunch(Plugin):
 
     ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
     is called when they are the launcher's no more. ``watched``: {"files", "dirs", "poll"} besides modules.
-    ``resuming``: the servers that take up idle connections of the process before.
+    ``resuming``: the servers that take up idle connections of the process before. ``debug``, ``hosts``: DEBUG
+    and ALLOWED_HOSTS, by which the error page goes.
     """
 
     role = "site"
@@ -105,6 +106,7 @@ class Relaunch(Plugin):
         resuming: Container[str],
         has_spare: bool,
         debug: bool,
+        hosts: Sequence[str] = (),
     ) -> None:
         super().__init__(bus)
         self.launch = launch
@@ -115,6 +117,7 @@ class Relaunch(Plugin):
         self.resuming = resuming
         self.has_spare = has_spare
         self.debug = debug
+        self.hosts = list(map(str, hosts))
         self._serves = False
 
     def lend(self) -> None:
@@ -155,6 +158,7 @@ class Relaunch(Plugin):
         if self.bus.state is not self.bus.states.STARTED:
             return
         self._serves = True
+        self.launch.tell({"hosts": self.hosts})
         self.launch.tell({"started": self.debug})
         files = {*libraries.project_files(), *self.watched["files"]}
         watch = {**self.watched, "files": sorted(files)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tests.processes import DEADLINE
 from tests.projects import THREADED, reason_of
-from tests.servers.conftest import address_of
+from tests.servers.conftest import Client, address_of
 from tests.servers.load import await_that
 
 from .broken import BREAKS, Mending, await_fixed, develop, ends_well, look, mend, told
@@ -68,8 +69,8 @@ def test_broken_settings_are_shown_at_the_first_boot_and_mended_by_a_save(
         assert told(site, BREAKS["settings"].said) == 1
 
 
-def test_broken_settings_are_shown_on_an_ipv6_address(shop, free_port):
-    BREAKS["syntax of settings"].does(shop)
+def test_broken_code_is_shown_on_an_ipv6_address(shop, free_port):
+    BREAKS["syntax of models"].does(shop)
     with shop.start(sys.executable, *MODULE, "-6", str(free_port)) as site:
         await_page(f"[::1]:{free_port}", "SyntaxError")
         assert site.stop(signal.SIGINT) == 0
@@ -126,6 +127,83 @@ def test_an_address_in_use_is_named_in_a_line_while_the_settings_are_broken(shop
 
 
 # Without DEBUG
+
+
+UNKNOWN = {
+    "DEBUG is False": ("DEBUG = False\nSECRET = {}['missing']\n", "KeyError: 'missing'"),
+    "DEBUG is set later": ("DEBUG = True\nSECRET = {}['missing']\nDEBUG = False\n", "KeyError: 'missing'"),
+    "DEBUG fails": ("DEBUG = {}['missing']\n", "KeyError: 'missing'"),
+    "a syntax error": ("DEBUG = True\nA = [[\n", "SyntaxError: '[' was never closed"),
+    "a library": (
+        "DEBUG = True\nimport no_such_library\nfrom local import *\n",
+        "No module named 'no_such_lib",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "DEBUG is False",
+        "DEBUG is set later",
+        *(pytest.param(how, marks=pytest.mark.extended) for how in list(UNKNOWN)[2:]),
+    ],
+)
+def test_while_it_is_not_certain_that_settings_say_debug_there_is_no_page(shop, how):
+    text, reason = UNKNOWN[how]
+    shop.write("settings.py", text)
+    result = run(shop, "runbus")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert reason in result.stderr
+    assert "Traceback (most recent call last)" in result.stderr
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("broken", ["no settings module", "manage.py"])
+def test_without_settings_there_is_no_page(shop, broken):
+    if broken == "manage.py":
+        shop.write("manage.py", "1 / 0\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "django_wspbus", "runbus"],
+        cwd=shop.root,
+        env={**os.environ, **shop.environment, "DJANGO_SETTINGS_MODULE": "no_such_settings"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert ("ZeroDivisionError" if broken == "manage.py" else "No module named 'no_such_set") in result.stderr
+
+
+@pytest.mark.extended
+def test_an_edit_that_breaks_the_settings_before_debug_is_shown_to_this_machine_alone(shop):
+    with ends_well(shop.serve()) as site:
+        address = address_of(site)
+        shop.write("settings.py", "SECRET = {}['missing']\n")
+        await_page(address, "KeyError: 'missing'")
+        port = address.rpartition(":")[2]
+        for host, status in (("evil.example", 500), (f"localhost:{port}", 500)):
+            # The project allows all hosts: what it allowed last still counts.
+            assert status_for(address, host)[0] == status
+    shop.configure(DEBUG=True, ALLOWED_HOSTS=[], WSPBUS={"SERVERS": {"default": THREADED}})
+    with ends_well(shop.serve()) as site:
+        address = address_of(site)
+        BREAKS["import of urls"].does(shop)
+        await_page(address, "urls are broken")
+        status, body = status_for(address, "evil.example")
+        assert status == 400
+        assert "urls" not in body
+        assert status_for(address, f"localhost:{address.rpartition(':')[2]}")[0] == 500
+
+
+def status_for(address, host):
+    """Return the status and the body of an answer to a client that asks for a host."""
+    with contextlib.closing(Client(address)) as client:
+        client.request("GET", "/", headers={"Host": host})
+        response = client.getresponse()
+        return response.status, response.read().decode()
 
 
 @pytest.mark.parametrize("when", ["first", pytest.param("later", marks=pytest.mark.extended)])

@@ -68,7 +68,16 @@ class ErrorPage:
         self.messages = []
 
     def serve(
-        self, *more, since=None, seen=None, debug=True, listeners=None, report=None, resumed=True, **watch
+        self,
+        *more,
+        since=None,
+        seen=None,
+        debug=True,
+        hosts=(),
+        listeners=None,
+        report=None,
+        resumed=True,
+        **watch,
     ):
         path = self.folder / "views.py"
         text = f'Traceback (most recent call last):\n  File "{path}", line 2\n    two = <2>\n'
@@ -76,6 +85,7 @@ class ErrorPage:
         message = {
             "report": report or {"title": "SyntaxError: invalid syntax (views.py, line 2)", "text": text},
             "debug": debug,
+            "hosts": list(hosts),
             "root": None,
             "listening": len(listeners or [self.listener]),
             "resumed": [0] if resumed else [],
@@ -179,7 +189,7 @@ def test_each_request_is_answered_with_the_error(page, method):
 
 def test_head_is_answered_without_a_body(page):
     page.serve()
-    answer = ask(page, b"HEAD / HTTP/1.1\r\nAccept: text/html\r\n\r\n")
+    answer = ask(page, b"HEAD / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert body == b""
     assert int(re.search(rb"Content-Length: (\d+)", head)[1]) > 1000
@@ -227,7 +237,7 @@ def test_it_answers_on_every_kind_of_socket_and_on_connections_of_an_earlier_pro
         for client in clients:
             stack.enter_context(client)
             client.settimeout(DEADLINE)
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_all(client).startswith(b"HTTP/1.1 500 ")
 
 
@@ -240,7 +250,7 @@ def test_a_body_is_read_before_the_connection_is_closed(page):
 def test_a_body_that_is_too_long_is_not_waited_for(page):
     page.serve()
     with page.connect() as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (1 << 20))
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (1 << 20))
         assert sock.recv(100).startswith(b"HTTP/1.1 500 ")
         with pytest.raises(OSError, match=r"reset|[Bb]roken"):  # noqa: PT012
             while True:
@@ -250,16 +260,20 @@ def test_a_body_that_is_too_long_is_not_waited_for(page):
 def test_a_body_that_does_not_come_is_not_waited_for(page):
     page.serve()
     begin = time.monotonic()
-    assert ask(page, b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nx").startswith(b"HTTP/1.1 500 ")
+    assert ask(page, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nx").startswith(
+        b"HTTP/1.1 500 "
+    )
     assert time.monotonic() - begin >= 0.9
-    answer = ask(page, b"POST / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    answer = ask(
+        page, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    )
     assert answer.startswith(b"HTTP/1.1 500 ")
 
 
 def test_a_client_that_has_sent_all_it_will_is_answered(page):
     page.serve()
     with page.connect() as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nx")
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nx")
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).startswith(b"HTTP/1.1 500 ")
 
@@ -278,7 +292,7 @@ def test_resets_and_halves_of_requests_do_no_harm(page):
     with contextlib.ExitStack() as stack:
         for number in range(60):
             sock = stack.enter_context(page.connect())
-            sock.sendall(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n"[: number % 45])
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n"[: number % 64])
             if number % 3 == 0:  # a reset
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if number % 3 < 2:
@@ -293,7 +307,7 @@ def test_with_too_many_connections_the_oldest_makes_room(folder):
         clients = [stack.enter_context(page.connect()) for _ in range(60)]
         assert page.fetch()[0].status == 500
         assert read_all(clients[0]) == b""
-        clients[-1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        clients[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_all(clients[-1]).startswith(b"HTTP/1.1 500 ")
 
 
@@ -302,17 +316,212 @@ def test_of_very_many_connections_the_oldest_is_given_up(page):
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(page.connect()) for _ in range(MOST_CONNECTIONS + 1)]
         assert read_all(clients[0]) == b""
-        clients[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        clients[1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_all(clients[1]).startswith(b"HTTP/1.1 500 ")
 
 
 def test_a_client_that_does_not_read_holds_up_no_other(page):
     page.serve(report={"title": "E: long", "text": "long " * 1_600_000})
     with page.connect() as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(9) == b"HTTP/1.1 "
         assert page.fetch("HEAD")[0].status == 500
         assert len(read_all(sock)) > 8_000_000
+
+
+# Whom it answers
+
+
+def status_of(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+LOCALS = [
+    "localhost",
+    "LOCALHOST:1234",
+    "shop.localhost",
+    "127.0.0.1",
+    "[::1]:8000",
+    "localhost.",
+    "127.0.0.1:80",
+]
+
+
+@pytest.mark.parametrize("host", [*LOCALS, "shop.example", "a.b.example.org", "example.org"])
+def test_it_answers_for_this_machine_and_for_allowed_hosts(page, host):
+    page.serve(hosts=["shop.example", ".example.org"])
+    assert status_of(ask(page, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())) == 500
+
+
+REFUSED = [
+    "Host: evil.example",
+    "Host: localhost.evil.example",
+    "Host: notlocalhost",
+    "Host: 10.0.0.1",
+    "Host: localhost, evil.example",
+    "Host: localhost\r\nHost: evil.example",
+    "Host: localhost\r\nHost: localhost",
+    "Host: evil.example\\@localhost",
+    "Host: user@localhost",
+    "Host: localhost:80:80",
+    "Host: local host",
+    "Host: [::1",
+    "Host: [evil]",
+    "Host:",
+    "X-Forwarded-Host: localhost",
+    "X: y",
+]
+
+
+@pytest.mark.parametrize("header", REFUSED)
+@pytest.mark.parametrize("target", ["/", "/__wspbus_wait__", "/__wspbus_retry__"])
+def test_it_says_nothing_to_another_host_to_none_or_to_several(page, header, target):
+    page.serve(hosts=["shop.example"])
+    answer = ask(page, f"GET {target} HTTP/1.1\r\n{header}\r\nAccept: text/html\r\n\r\n".encode())
+    assert status_of(answer) == 400
+    for secret in ("views.py", "SyntaxError", "two", "shop.example", str(page.folder)):
+        assert secret.encode() not in answer
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://localhost/", 500),
+        ("http://localhost:80", 500),
+        ("*", 500),
+        ("//evil.example/", 500),
+        ("http://evil.example/", 400),
+        ("HTTP://evil.example", 400),
+        ("http://localhost@evil.example/", 400),
+        ("http://localhost:80@evil.example", 400),
+        ("http:///", 400),
+        ("ftp://localhost/", 400),
+        ("evil.example:443", 400),
+    ],
+)
+def test_a_target_that_names_a_host_names_an_allowed_one(page, target, status):
+    page.serve()
+    assert status_of(ask(page, f"OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())) == status
+
+
+def test_it_answers_for_the_address_that_a_client_has_connected_to(page):
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        page.serve(listeners=[page.listener, other])
+        head = b"GET / HTTP/1.1\r\nHost: 127.0.0.2\r\n\r\n"
+        assert status_of(ask(page, head)) == 400
+        with socket.create_connection(other.getsockname(), DEADLINE) as sock:
+            sock.sendall(head)
+            assert status_of(read_all(sock)) == 500
+
+
+def test_over_both_families_an_address_of_ipv4_is_known_by_its_own_form(page):
+    dual = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    with dual:
+        page.serve(listeners=[dual])
+        with socket.create_connection(("127.0.0.3", dual.getsockname()[1]), DEADLINE) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.3\r\n\r\n")
+            assert status_of(read_all(sock)) == 500
+
+
+def test_with_a_star_in_allowed_hosts_it_answers_for_all(page):
+    page.serve(hosts=["*"])
+    assert status_of(ask(page, b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")) == 500
+
+
+def retry_of(page):
+    """Return the path of the button."""
+    return re.search(r'action="([^"]+)"', page.fetch(**BROWSER)[1])[1]
+
+
+def press(page, target, *headers, host="localhost:8000"):
+    lines = [f"POST {target} HTTP/1.1", f"Host: {host}", "Content-Length: 0", *headers, "", ""]
+    return ask(page, "\r\n".join(lines).encode())
+
+
+OWN = [
+    [],
+    ["Origin: http://localhost:8000", "Sec-Fetch-Site: same-origin"],
+    ["Origin: https://localhost:8000"],
+    ["Sec-Fetch-Site: none"],
+]
+FOREIGN = [
+    ["Origin: http://evil.example"],
+    ["Origin: http://localhost"],
+    ["Origin: http://localhost:8001"],
+    ["Origin: http://localhost:8000.evil.example"],
+    ["Origin: http://localhost:8000/"],
+    ["Origin: null"],
+    ["Origin:"],
+    ["Origin: http://localhost:8000", "Origin: http://evil.example"],
+    ["Sec-Fetch-Site: cross-site"],
+    ["Sec-Fetch-Site: same-site"],
+    ["Origin: http://localhost:8000", "Sec-Fetch-Site: cross-site"],
+]
+
+
+@pytest.mark.parametrize("headers", OWN)
+def test_the_button_of_the_page_has_the_site_started_again(page, headers):
+    page.serve()
+    answer = press(page, retry_of(page), *headers)
+    assert status_of(answer) == 303
+    assert b"Location: /\r\n" in answer
+    assert page.message()[0] == {"changed": [], "seen": {}}
+    assert page.wait() == RELAUNCH
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_a_page_of_another_site_can_neither_press_the_button_nor_wait(page, headers):
+    page.serve()
+    assert status_of(press(page, retry_of(page), *headers)) == 403
+    head = "\r\n".join(["GET /__wspbus_wait__ HTTP/1.1", "Host: localhost:8000", *headers, "", ""])
+    assert status_of(ask(page, head.encode())) == 403
+    assert page.fetch()[0].status == 500  # it is there still
+
+
+@pytest.mark.parametrize("token", ["", "?", "?guess", "?%C3%A9", "?\u00e9"])
+def test_without_the_token_of_the_page_nobody_presses_the_button(page, token):
+    page.serve()
+    retry = retry_of(page)
+    assert len(retry) > len("/__wspbus_retry__?") + 40
+    assert status_of(press(page, f"/__wspbus_retry__{token}", "Sec-Fetch-Site: same-origin")) == 403
+    assert status_of(press(page, f"{retry}x")) == 403
+    assert page.fetch()[0].status == 500
+    assert retry_of(page) == retry
+
+
+@pytest.mark.parametrize(
+    ("referer", "location"),
+    [
+        ("http://localhost:8000/shop?a=b", "/shop?a=b"),
+        ("https://LOCALHOST:8000/shop", "/shop"),
+        ("http://localhost:8000", "/"),
+        ("http://evil.example/shop", "/"),
+        ("http://localhost:8000//evil.example/x", "/"),
+        ("http://x//evil.example/x", "/"),
+        ("http://localhost:8000/\\evil.example", "/"),
+        ("http://localhost:8000/a\\b", "/"),
+        ("http://localhost:8000/\t/evil.example", "/"),
+        ("http://localhost:8000/a\x7f", "/"),
+        ("http://localhost:8000/__wspbus_retry__", "/"),
+        ("javascript:alert(1)", "/"),
+        ("//evil.example", "/"),
+        ("", "/"),
+    ],
+)
+def test_after_the_button_comes_a_page_of_this_site(page, referer, location):
+    page.serve()
+    head = "GET /__wspbus_retry__ HTTP/1.1\r\nHost: localhost:8000\r\n"
+    answer = ask(page, f"{head}Referer: {referer}\r\n\r\n".encode("latin-1"))
+    assert status_of(answer) == 303
+    assert f"\r\nLocation: {location}\r\n".encode() in answer
+
+
+def test_no_other_page_may_frame_it_or_take_it_in(page):
+    page.serve()
+    headers = page.fetch(**BROWSER)[0].headers
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    for rule in ("frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"):
+        assert rule in headers["Content-Security-Policy"]
 
 
 # Its end
@@ -324,7 +533,7 @@ def test_a_change_ends_it_and_the_wait_of_the_pages(folder, prelude):
         page.serve()
         _, body = page.fetch(**BROWSER)
         wait = json.loads(re.search(r"wait = (\".*?\")", body)[1])
-        waiting.sendall(f"GET {wait} HTTP/1.1\r\n\r\n".encode())
+        waiting.sendall(f"GET {wait} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
         (folder / "views.py").write_text("two = 2\n")
         message, descriptors = page.message()
@@ -341,7 +550,7 @@ def test_a_change_ends_it_and_the_wait_of_the_pages(folder, prelude):
         with descriptors[0] as sock:
             assert sock.recv(100) == b"for the next"
         with page.connect() as late:  # it waits in the queue for the next program
-            late.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            late.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with page.listener.accept()[0] as accepted:
                 assert accepted.recv(3) == b"GET"
 
@@ -371,11 +580,11 @@ def test_a_request_that_has_begun_is_answered_before_the_end(folder):
         page.serve()
         half.sendall(b"GET / HT")
         late.sendall(b"GET / HT")
-        upload.sendall(b"POST / HTTP/1.1\r\nContent-Length: 500000\r\n\r\n")
+        upload.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
         page.fetch()
         (folder / "new.py").write_text("")
         assert page.message()[0]["changed"]
-        late.sendall(b"TP/1.1\r\n\r\n")
+        late.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
         upload.sendall(b"x" * 500_000)
         assert read_all(late).startswith(b"HTTP/1.1 500 ")
         assert read_all(upload).startswith(b"HTTP/1.1 500 ")
@@ -432,7 +641,7 @@ def test_a_request_made_while_files_are_still_written_is_left_to_the_next_progra
             (accepted,) = map(stack.enter_context, descriptors)
             late = stack.enter_context(page.connect())
             for client in (early, late):
-                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert page.process.poll() is None
         finally:
             stop.set()
@@ -449,7 +658,7 @@ def test_an_idle_connection_that_no_other_program_can_take_is_answered_to_the_en
         page.fetch()
         (folder / "new.py").write_text("")
         assert page.message()[0]["changed"] == [str(folder / "new.py")]
-        late.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        late.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_all(late).startswith(b"HTTP/1.1 500 ")
         assert read_all(idle) == b""
         assert page.wait() == 3
@@ -489,7 +698,7 @@ def test_a_signal_ends_it(page, number, serves):
         if serves:
             page.serve()
             page.fetch()
-            sock.sendall(b"GET /__wspbus_wait__ HTTP/1.1\r\n\r\n")
+            sock.sendall(b"GET /__wspbus_wait__ HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
         else:
             await_that(page.is_waiting)
@@ -514,7 +723,7 @@ def test_a_wait_for_another_program_ends_at_once(page):
     assert (response.status, body) == (200, "again\n")
     assert page.fetch("HEAD", "/__wspbus_wait__")[0].status == 200
     with page.connect() as sock:  # and one whose client leaves is no trouble
-        sock.sendall(b"GET /__wspbus_wait__ HTTP/1.1\r\n\r\n")
+        sock.sendall(b"GET /__wspbus_wait__ HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(65536)
         sock.sendall(b"more")
     assert page.fetch()[0].status == 500
