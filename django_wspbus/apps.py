@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import sys
+
 from django.apps import AppConfig
 from django.core import checks as django_checks
+
+if sys.platform == "win32":  # one sentence, before an import of this package fails there
+    sys.exit("django-wspbus does not run on Windows: use Linux, as in WSL 2, or macOS for development.")
 
 
 class WSPBusConfig(AppConfig):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from django.utils.functional import Promise
+
 from .problems import Problem
 from .servers import address
 from .servers.address import Address
@@ -345,7 +347,10 @@ class Reader:
     def dotted(self, path: str, raw: Any) -> str:
         if isinstance(raw, str) and raw.count(".") and all(part.isidentifier() for part in raw.split(".")):
             return raw
-        self.wrong(path, raw, 'a dotted path to a name in a module, like "package.module.name"')
+        takes = 'a dotted path to a name in a module, like "package.module.name"'
+        if isinstance(raw, str) and raw.count(":") == 1:
+            takes += f", so {raw.replace(':', '.')!r} here"
+        self.wrong(path, raw, takes)
         return ""
 
 
@@ -360,6 +365,8 @@ MISSING = _Missing()
 def shown(value: Any) -> str:
     """Return a value as Python writes it, cut to the length that a message can bear."""
     text = repr(value)
+    if isinstance(value, Promise):  # which looks like what it will be
+        text = f"a lazy string, {text}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.utils.translation import gettext_lazy
 
 from django_wspbus.validation import DEFAULT_STOP_TIMEOUT, Reader
 
@@ -54,6 +55,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(raw, path, hint):
 # Types and shapes
 
 
+def test_a_lazy_string_is_called_one_as_it_looks_like_any_other():
+    assert only_problem({"USER": gettext_lazy("shop")}).message == "got a lazy string, 'shop'."
+
+
 @pytest.mark.parametrize("raw", [None, [], "gunicorn", 8000])
 def test_a_setting_that_is_no_dict_is_one_finding(raw):
     values, problems = read(raw)
@@ -76,6 +81,11 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
         (of_server(BIND=[]), 'WSPBUS["SERVERS"]["default"]["BIND"]', "an address or a list"),
         (of_server(BIND=[8000]), 'WSPBUS["SERVERS"]["default"]["BIND"]', "addresses as strings"),
         (of_server(APPLICATION="a-b.c"), 'WSPBUS["SERVERS"]["default"]["APPLICATION"]', "a dotted path"),
+        (
+            of_server(APPLICATION="shop.wsgi:app"),
+            'WSPBUS["SERVERS"]["default"]["APPLICATION"]',
+            "like \"package.module.name\", so 'shop.wsgi.app' here",
+        ),
         (of_server(MOUNTS=["/x"]), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]', "a dict of prefix"),
         (of_server(MOUNTS={"x": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["x"]', "a slash"),
         (of_server(MOUNTS={"/x/": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x/"]', "a slash"),
