@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -281,9 +282,14 @@ def test_the_file_is_removed_in_the_end_if_it_is_still_ours(bind: Bind, short: P
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        number: int = server.getsockname()[1]
-        return number
+    """A port that is free in both families, below those that Linux gives to sockets by itself."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True),
+        ):
+            return port
 
 
 def families(port: int) -> list[str]:
@@ -309,7 +315,7 @@ def test_the_wildcard_of_ipv6_leaves_ipv4_to_a_socket_that_is_named_for_it(
 
 
 def test_the_wildcard_of_ipv6_alone_takes_ipv4_as_well(bind: Bind, port: int) -> None:
-    bind(f"[::]:{port}", "127.0.0.1:0", f"127.0.0.1:{port + 1 if port < 65535 else 1025}")
+    bind(f"[::]:{port}", "127.0.0.1:0")
 
     assert families(port) == ["127.0.0.1", "::1"]
 
