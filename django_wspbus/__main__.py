@@ -12,12 +12,14 @@ from typing import Any
 
 from .launched import debug, execute
 from .launcher import become
+from .streams import open_missing
 
 MANAGE = "manage.py"
 WITHOUT_RELOAD = ("--noreload", "--daemonize", "--check", "--print-settings")
 
 
 def main() -> None:
+    open_missing()
     command = [MANAGE, *sys.argv[1:]] if os.path.isfile(MANAGE) else ["-m", "django", *sys.argv[1:]]
     sys.argv[:] = [command[1] if command[0] == "-m" else command[0], *sys.argv[1:]]
     try:

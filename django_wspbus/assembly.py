@@ -14,9 +14,10 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from . import conf, debuggers, machine
+from .answering import Answers
 from .conf import ServerSettings, Settings, setting_path
 from .inheritance import Inheritance
-from .link import Switchboard
+from .launch import Launch
 from .ownership import Owner
 from .plugin import Plugin
 from .plugins.autoreload import Autoreloader
@@ -25,7 +26,7 @@ from .plugins.health import Condition, Probes
 from .plugins.pidfile import PIDFile
 from .plugins.privileges import DropPrivileges, identity
 from .plugins.reaper import Reaper
-from .plugins.relaunch import Launch, Relaunch
+from .plugins.relaunch import Relaunch
 from .plugins.signals import SignalHandler
 from .process import ProcessBus
 from .servers.address import Address
@@ -36,7 +37,9 @@ from .servers.drain import Drain
 from .servers.sockets import BACKLOG, Sockets
 from .servers.swap import Swap
 from .site import LocalSite, NoSite
+from .switchboard import Switchboard
 from .terminal import Terminal
+from .threads import ADVICE, foreign_threads
 from .wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
 HEALTH = setting_path("HEALTH")
@@ -65,12 +68,14 @@ class SiteProcess:
         overrides: Mapping[str, Any] | None = None,
         inherited: Inheritance | None = None,
         launch: Launch | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.bus = bus
         self.settings = settings
         self.overrides = overrides or {}
         self.inherited = inherited
         self.launch = launch
+        self.say = say
         self.servers: list[Server] = []
         self.plugins: list[Any] = []
 
@@ -81,6 +86,7 @@ class SiteProcess:
         SystemExit(70) if a listener failed while it stopped. A daemon's foreground returns.
         """
         foreground = None
+        self._warn_of_threads()
         if self.settings.daemonize is not None and self.inherited is None:  # else it has its place already
             connections.close_all()
             files = self.settings.daemonize.stdout, self.settings.daemonize.stderr
@@ -125,6 +131,15 @@ class SiteProcess:
             if conf.is_debug():  # a worker may have been ended in a debugger
                 terminal.restore()
 
+    def _warn_of_threads(self) -> None:
+        """Name the threads of the project that this process does not need, or that end as it forks."""
+        names = ", ".join(foreign_threads())
+        is_worker = any(machine.server_class(each).in_process for each in self.settings.servers.values())
+        if names and self.settings.daemonize is not None and self.inherited is None:
+            self.bus.log(f"Threads end as the site becomes a daemon: {names}. {ADVICE}", level=30)
+        elif names and not is_worker:
+            self.bus.log(f"Threads in the site process, which serves nothing: {names}. {ADVICE}", level=30)
+
     def build(self) -> None:
         """Make the plugins."""
         settings = self.settings
@@ -133,10 +148,11 @@ class SiteProcess:
         bus.stop_timeout = settings.stop_timeout
         self.site = LocalSite(bus, self.status)
         self.switchboard = Switchboard()
+        self.answers = Answers(bus, self.site, self.switchboard.post)
         self.sockets = self.make_sockets(inherited)
-        self.children = Children(bus, settings, self.switchboard, self.site.answer, self.overrides)
+        self.children = Children(bus, settings, self.switchboard, self.answers.answer, self.overrides)
         self.servers = [self._server(server) for server in settings.servers.values()]
-        self.swap = Swap(bus, settings, self.children, self.sockets, self.servers)
+        self.swap = Swap(bus, settings, self.children, self.sockets, self.servers, self.say)
         self.drain = Drain(
             bus,
             self.sockets,
@@ -221,30 +237,29 @@ class SiteProcess:
         self.children.told = {"patience": PATIENCE}
         # Each worker has a reloader; that it is there is said once.
         self.children.told_at_start = {**told, "announces": is_first and not is_worker}
-        for server in self.servers:
-            server.patience = PATIENCE
-            server.heir = launch
         self.plugins.remove(self.handover)
         self.swap.restarts = False
         autoreload = settings.autoreload or conf.Autoreload(spare=False)
-        self.plugins.append(
-            Relaunch(
-                self.bus,
-                launch,
-                self.switchboard,
-                held=self.sockets.held,
-                part=self._part_with_launcher,
-                watched={
-                    "files": list(map(str, autoreload.extra_files)),
-                    "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
-                    "poll": autoreload.poll,
-                },
-                resuming={server.settings.alias for server in self.servers if server.in_process},
-                has_spare=autoreload.spare and not debuggers.follows_children(),
-                debug=conf.debug(),
-                hosts=conf.allowed_hosts(),
-            )
+        relaunch = Relaunch(
+            self.bus,
+            launch,
+            self.switchboard,
+            held=self.sockets.held,
+            part=self._part_with_launcher,
+            watched={
+                "files": list(map(str, autoreload.extra_files)),
+                "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
+                "poll": autoreload.poll,
+            },
+            resuming={server.settings.alias for server in self.servers if server.in_process},
+            has_spare=autoreload.spare and not debuggers.follows_children(),
+            debug=conf.debug(),
+            hosts=conf.allowed_hosts(),
         )
+        self.plugins.append(relaunch)
+        for server in self.servers:
+            server.patience = PATIENCE
+            server.heir = relaunch
         if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
             self.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
         if is_worker:
@@ -388,7 +403,7 @@ class Handover(Plugin):
     def execv(self) -> None:
         site = self.site
         signals = site.signals.leave()
-        children = site.children.hand_on(site.site.unanswered)
+        children = site.children.hand_over(site.answers.unanswered)
         pidfile = None if site.settings.pidfile is None else str(site.settings.pidfile)
         if site.pidfile is not None and site.swap.pidfile != pidfile:  # the next program has another
             site.pidfile.remove()
@@ -399,6 +414,7 @@ class Handover(Plugin):
             signals=signals,
             pidfile=pidfile,
             lock=None if site.pidfile is None else site.pidfile.descriptor,
+            restart_began=site.swap.restart_began,
         )
         os.environ.update(inheritance.leave())
 

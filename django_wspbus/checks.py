@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
+import socket
 import sys
 import threading
 import traceback
@@ -17,6 +17,7 @@ from django.core import checks
 from . import conf, machine
 from .conf import Settings
 from .inheritance import Inheritance
+from .messages import Link, Received
 from .problems import Problem
 
 
@@ -65,25 +66,25 @@ def check_backends_apart(settings: Settings) -> list[Problem]:
 
     gunicorn's settings weigh 1.6 MB, of which the site process needs nothing after the check.
     """
-    said = ""
+    messages: list[Received] | None = None
     # Else a fork might find locks held for ever, or a loop of events that is another process's.
     if threading.active_count() == 1 and "gevent" not in sys.modules:
-        reader, writer = os.pipe()
+        ours, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
-            _tell_and_leave(settings, writer)
-        os.close(writer)
-        with open(reader) as pipe:
-            said = pipe.read()
+            _send_and_exit(settings, Link(theirs))
+        theirs.close()
+        with contextlib.closing(Link(ours)) as link:
+            messages = []
+            while messages == []:
+                messages = link.receive(None)
         os.waitpid(pid, 0)
-    if not said:  # it failed: here it will fail where it can be seen
+    if not messages:  # it failed: here it will fail where it can be seen
         return list(machine.check_backends(settings))
-    return [Problem(*values) for values in json.loads(said)]
+    return [Problem(*values) for values in messages[0].message["problems"]]
 
 
-def _tell_and_leave(settings: Settings, writer: int) -> NoReturn:
+def _send_and_exit(settings: Settings, link: Link) -> NoReturn:
     with contextlib.suppress(BaseException):
-        said = json.dumps([dataclasses.astuple(problem) for problem in machine.check_backends(settings)])
-        with open(writer, "w") as pipe:
-            pipe.write(said)
+        link.send({"problems": [dataclasses.astuple(each) for each in machine.check_backends(settings)]})
     os._exit(0)

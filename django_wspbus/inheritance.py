@@ -9,8 +9,42 @@ from typing import Any
 from .handover import descriptor_of, hand_over, take_over
 
 VARIABLE = "DJANGO_WSPBUS_INHERITED"
-LAUNCHED = "DJANGO_WSPBUS_LAUNCHED"
-"""What the launcher hands over to its child besides: see `plugins.relaunch.Launch`."""
+
+
+@dataclass(slots=True)
+class LinkState:
+    """A link to a process of a child. ``received`` and ``unsent`` are bytes of messages, in base64."""
+
+    descriptor: int
+    name: str
+    received: str
+    unsent: str
+    worker: int | None
+    """The PID of the worker at its other end, None if another process is there."""
+    is_ready: bool
+
+
+@dataclass(slots=True)
+class ChildState:
+    """A child process and the site's links to its processes."""
+
+    alias: str
+    pid: int
+    pair: int
+    """The descriptor over which its processes hand in links."""
+    links: list[LinkState]
+    expected: int | None
+    """How many workers it has, once it has said so."""
+    is_serving: bool
+    has_answered: bool
+    left: float | None
+    """Seconds that it has left to drain, None if it serves."""
+    allowed: float
+    """Seconds that it had for that."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.pair, *(link.descriptor for link in self.links)]
 
 
 @dataclass(slots=True)
@@ -19,14 +53,15 @@ class Inheritance:
 
     sockets: list[dict[str, Any]] = field(default_factory=list)
     """{"holder", "address", "descriptor", "inode"} of each listening socket."""
-    children: list[dict[str, Any]] = field(default_factory=list)
-    """What `servers.generation.Generation.hand_on` says of each child process."""
+    children: list[ChildState] = field(default_factory=list)
     signals: tuple[int, list[int]] | None = None
     """The end of a pipe that holds the numbers of the signals that came meanwhile; those that are blocked."""
     pidfile: str | None = None
     """The PID file, which stays where it is."""
     lock: int | None = None
     """The open PID file, by which this process has it locked."""
+    restart_began: float | None = None
+    """When the restart began, as `time.monotonic`."""
 
     @property
     def addresses(self) -> set[str]:
@@ -42,7 +77,9 @@ class Inheritance:
         values = take_over(VARIABLE)
         if values is None:
             return None
-        inheritance = cls(**values)
+        for child in values["children"]:
+            child["links"] = [LinkState(**link) for link in child["links"]]
+        inheritance = cls(**{**values, "children": [ChildState(**child) for child in values["children"]]})
         for descriptor in inheritance.descriptors():
             os.set_inheritable(descriptor, False)
         return inheritance
@@ -62,6 +99,6 @@ class Inheritance:
         """Return the descriptors that the next program needs, without that of the values themselves."""
         found = [each["descriptor"] for each in self.sockets]
         for child in self.children:
-            found += [child["pair"], *(link["descriptor"] for link in child["links"])]
+            found += child.descriptors
         found += [] if self.lock is None else [self.lock]
         return found if self.signals is None else [*found, self.signals[0]]

@@ -19,13 +19,19 @@ import types
 from types import FrameType
 
 from . import libraries, spare
-from .handover import hand_over
-from .inheritance import LAUNCHED, Inheritance
-from .parcels import RELAUNCH, Message, Parcels
+from .inheritance import Inheritance
+from .launch import Launch, current
+from .messages import RELAUNCH, Link, Message
 from .reports import report_of
 from .unfinished import debug_of
 
 INTERRUPTED = 128 + signal.SIGINT
+TIME_TO_TELL = 60.0
+"""Seconds that a launcher which does not read, as it is stopped, keeps this process from its end."""
+
+MOST_OF_A_TITLE = 1000
+MOST_OF_A_REPORT = 200_000
+"""Characters of the error that are shown; an error may hold a text of any length."""
 
 leave_at_once: list[int] = []
 """The status to leave with before the interpreter takes itself to pieces, which takes longer than a start."""
@@ -46,9 +52,9 @@ def main(descriptor: int) -> None:
     atexit.register(leave)  # before anybody else does, and so run after them
     del sys.path[-1]  # by which the launcher has this package found
     os.set_inheritable(descriptor, False)
-    parcels = Parcels(socket.socket(fileno=descriptor))
+    link = Link(socket.socket(fileno=descriptor), "The launcher")
     warm: spare.Spare | None = None
-    while (messages := parcels.receive()) is not None:
+    while (messages := link.receive(None)) is not None:
         for message, descriptors in messages:
             set_up(message["command"])
             if "prepare" in message:
@@ -56,24 +62,24 @@ def main(descriptor: int) -> None:
                 warm = spare.Spare(message["prepare"])
                 told = {"prepared": warm.prepare(), "unfit": warm.unfit, "why": warm.why}
                 with contextlib.suppress(OSError):  # the launcher has ended meanwhile
-                    parcels.send(told)
+                    link.send(told)
                 continue
             if warm is not None:
                 signal.signal(signal.SIGINT, interrupt)
             if warm is not None and not warm.is_fit():
-                parcels.send({"stale": True})
+                link.send({"stale": True})
                 return
             with contextlib.suppress(OSError):
-                parcels.send({"running": True})
-            end_with(parcels)
-            run(parcels, message, descriptors)
+                link.send({"running": True})
+            end_with(link)
+            run(link, message, descriptors)
             return
 
 
-def end_with(parcels: Parcels) -> None:
+def end_with(link: Link) -> None:
     """Have the kernel, where it can, end this process with the launcher: until `plugins.relaunch` does."""
     if hasattr(fcntl, "F_SETSIG"):
-        descriptor = parcels.fileno()
+        descriptor = link.fileno()
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGTERM)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | fcntl.FASYNC)
@@ -92,17 +98,14 @@ def set_up(command: list[str]) -> None:
             sys.path.insert(0, folder)
 
 
-def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
+def run(link: Link, message: Message, descriptors: list[int]) -> None:
     """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
     held = message["sockets"]
     for each, descriptor in zip(held, descriptors, strict=False):
         each["descriptor"] = descriptor
-    launch = {
-        "descriptor": parcels.fileno(),
-        "connections": descriptors[len(held) :],
-        **message["told"],
-    }
-    os.environ.update(hand_over(LAUNCHED, launch) | Inheritance(sockets=held).as_environment())
+    connections = [socket.socket(fileno=descriptor) for descriptor in descriptors[len(held) :]]
+    current.append(Launch(link=link, connections=connections, **message["start"]))
+    os.environ.update(Inheritance(sockets=held).as_environment())
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:
@@ -111,11 +114,11 @@ def run(parcels: Parcels, message: Message, descriptors: list[int]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         execute(message["command"])
     except BaseException as error:
-        status = tell(parcels, error)
+        status = tell(link, error)
     else:
         status = 0
     with contextlib.suppress(OSError):
-        parcels.send({"ended": status})
+        link.send({"ended": status}, timeout=TIME_TO_TELL)
     if status == RELAUNCH:
         leave_at_once.append(status)
     raise SystemExit(status)
@@ -141,7 +144,7 @@ def execute(command: list[str]) -> None:
         exec(code, main.__dict__)
 
 
-def tell(parcels: Parcels, error: BaseException) -> int:
+def tell(link: Link, error: BaseException) -> int:
     """Tell the launcher why the command failed, and print it if nobody has; return the status."""
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -156,10 +159,15 @@ def tell(parcels: Parcels, error: BaseException) -> int:
         if status != INTERRUPTED:
             write(report["text"])
     # Whether somebody has pressed Ctrl-C before the handlers stood, the launcher knows.
-    report |= {"debug": debug(error), "is_told": status != INTERRUPTED}
+    report = {
+        "title": report["title"][:MOST_OF_A_TITLE],
+        "text": report["text"][-MOST_OF_A_REPORT:],
+        "debug": debug(error),
+        "is_told": status != INTERRUPTED,
+    }
     watch = {"files": libraries.project_files(), "dirs": library_folders()}
     with contextlib.suppress(OSError):
-        parcels.send({"failed": report, "watch": watch, **hosts()})
+        link.send({"failed": report, "watch": watch, **hosts()}, timeout=TIME_TO_TELL)
     return status
 
 

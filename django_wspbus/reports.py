@@ -6,7 +6,7 @@ import re
 import traceback
 
 from . import libraries
-from .parcels import Message
+from .messages import Message
 from .tracebacks import explain, formatted, place_of, summary
 
 TRACEBACK = "Traceback (most recent call last)"

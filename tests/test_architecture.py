@@ -16,14 +16,14 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "handover", "ownership", "parcels"],
-    ["modules", "mounts", "terminal"],
-    ["libraries", "debuggers", "unfinished", "interfaces"],
+    ["wspbus", "servers.address", "problems", "handover", "ownership", "messages"],
+    ["modules", "mounts", "terminal", "streams", "threads"],
+    ["libraries", "debuggers", "unfinished", "interfaces", "launch"],
     ["tracebacks"],
     ["reports"],
-    ["plugin", "link", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
+    ["plugin", "switchboard", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
     ["conf", "site", "spare", "launcher", "error_page"],
-    ["process", "launched"],
+    ["process", "launched", "asking", "answering"],
     ["plugins.*"],
     ["application"],
     ["warmup"],

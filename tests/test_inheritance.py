@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from django_wspbus.handover import descriptor_of
-from django_wspbus.inheritance import VARIABLE, Inheritance
+from django_wspbus.inheritance import VARIABLE, ChildState, Inheritance, LinkState
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,25 @@ def pair() -> Iterator[tuple[int, int]]:
         yield one.fileno(), other.fileno()
 
 
+def child_state(pair: int, links: list[LinkState]) -> ChildState:
+    return ChildState(
+        alias="shop",
+        pid=4711,
+        pair=pair,
+        links=links,
+        expected=1,
+        is_serving=True,
+        has_answered=False,
+        left=None,
+        allowed=0.0,
+    )
+
+
 def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int, int]) -> None:
     listening, link = pair
     sockets = [{"holder": "shop", "address": "127.0.0.1:80", "descriptor": listening, "inode": None}]
-    children = [{"pair": link, "links": [{"descriptor": link}]}]
-    left = Inheritance(sockets=sockets, children=children, pidfile="/run/shop.pid")
+    state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
+    left = Inheritance(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
     environment = left.leave()
     assert all(map(os.get_inheritable, (listening, link, descriptor_of(VARIABLE, environment))))
 

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, SystemCheckError
 
 from django_wspbus import launched
 from django_wspbus.launched import tell
-from django_wspbus.parcels import Parcels
+from django_wspbus.messages import Link
 from django_wspbus.reports import report_of
 
 from .processes import DEADLINE, ROOT
@@ -36,12 +36,12 @@ def project_file(tmp_path):
 @pytest.fixture
 def told():
     """Return what has `tell` tell an error, and returns the status and the messages."""
-    ours, theirs = map(Parcels, socket.socketpair())
+    ours, theirs = map(Link, socket.socketpair())
 
     def tell_of(error):
         status = tell(theirs, error)
         theirs.send({})
-        return status, [message for message, _ in ours.receive()][:-1]
+        return status, [message for message, _ in ours.receive(DEADLINE)][:-1]
 
     yield tell_of
     ours.close()

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from django_wspbus import SiteUnreachable, bus
-from django_wspbus.link import take_in
-from django_wspbus.site import LocalSite, RemoteSite
+from django_wspbus.site import LocalSite
 from django_wspbus.wspbus import Bus
 
 from .processes import DEADLINE
 from .projects import Project
 from .servers.conftest import GUNICORN, THREADED, address_of, ask, configure
-from .test_link import pair as pair
 
 URLS = """\
 import json
@@ -169,56 +164,6 @@ def test_a_process_without_a_site_has_none_to_ask() -> None:
 
 
 # Without processes
-
-
-def answer_with(pair: socket.socket, *replies: bytes) -> Callable[[], list[Any]]:
-    """Take in one link, send on it, and close it; return what it had said, once all is done."""
-    said: list[Any] = []
-
-    def run() -> None:
-        link = take_in(pair)
-        assert link is not None
-        while not any("ask" in message for message in said):
-            said.extend(link.receive() or [])
-        for reply in replies:
-            link._socket.sendall(reply)
-        link.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-
-    def finish() -> list[Any]:
-        thread.join(DEADLINE)
-        return said
-
-    return finish
-
-
-def test_an_answer_may_come_in_parts(pair: tuple[socket.socket, socket.socket]) -> None:
-    finish = answer_with(pair[0], b'{"resu', b'lt": 7}', b"\n")
-    site = RemoteSite(pair[1], "worker")
-    assert site.ask("anything", 1) == 7
-    site._connect().link.close()
-
-    assert finish() == [{"hello": "worker", "pid": os.getpid()}, {"ask": "anything", "args": [1]}]
-
-
-def test_a_site_that_ends_without_an_answer_is_unreachable(pair: tuple[socket.socket, socket.socket]) -> None:
-    finish = answer_with(pair[0])
-    site = RemoteSite(pair[1], "worker")
-    with pytest.raises(SiteUnreachable, match="it ended the connection"):
-        site.status()
-    site._connect().link.close()
-    finish()
-
-
-def test_news_are_lost_without_a_site(pair: tuple[socket.socket, socket.socket]) -> None:
-    pair[0].close()
-    site = RemoteSite(pair[1], "worker")
-    site.tell(ready=1)
-
-    with pytest.raises(SiteUnreachable):
-        site.status()
 
 
 def test_in_the_main_thread_of_the_site_process_it_exits_at_once() -> None:

@@ -15,11 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from typing import Any
 
-from ..parcels import RELAUNCH, Parcels
+from ..messages import RELAUNCH, Link, Message
 from .answer import AGAIN, Answers, Report
 from .connection import Connection, States
 from .hosts import own_hosts
@@ -31,6 +30,9 @@ RETRY = signal.SIGUSR2
 
 MOST_CONNECTIONS = 200
 """So many that some systems have descriptors left for looking into folders."""
+
+TIME_TO_TELL = 60.0
+"""Seconds that a launcher which does not read, as it is stopped, keeps this process from its end."""
 
 TIME_TO_END = 0.2
 """Seconds in which what has begun to ask is answered, once a file has changed."""
@@ -46,9 +48,9 @@ def main(descriptor: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, RETRY):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    parcels = Parcels(socket.socket(fileno=descriptor))
-    with selectors.DefaultSelector() as selector, closing(parcels), waker, wakened:
-        status = Program(parcels, selector, waker).run(wakened)
+    launcher = Link(socket.socket(fileno=descriptor), "The launcher")
+    with selectors.DefaultSelector() as selector, closing(launcher), waker, wakened:
+        status = Program(launcher, selector, waker).run(wakened)
         signal.set_wakeup_fd(-1)
     sys.exit(status)
 
@@ -56,8 +58,8 @@ def main(descriptor: int) -> None:
 class Program:
     """The loop: the launcher, the listening sockets, and the connections."""
 
-    def __init__(self, parcels: Parcels, selector: selectors.BaseSelector, waker: socket.socket) -> None:
-        self._parcels = parcels
+    def __init__(self, launcher: Link, selector: selectors.BaseSelector, waker: socket.socket) -> None:
+        self._launcher = launcher
         self._selector = selector
         self._waker = waker
         self._connections: dict[Connection, int] = {}
@@ -72,7 +74,7 @@ class Program:
 
     def run(self, wakened: socket.socket) -> int:
         self._selector.register(wakened, selectors.EVENT_READ, self._wake)
-        self._selector.register(self._parcels, selectors.EVENT_READ, self._receive)
+        self._selector.register(self._launcher, selectors.EVENT_READ, self._receive)
         while self._status is None:
             for key, _ in self._selector.select(self._timeout()):
                 if isinstance(key.data, Connection):
@@ -85,6 +87,8 @@ class Program:
             self._forget(connection)
         for listener in self._listeners:
             listener.close()
+        with suppress(OSError):  # it is gone
+            self._launcher.finish(TIME_TO_TELL)
         return self._status
 
     def _wake(self, wakened: socket.socket) -> None:
@@ -99,15 +103,15 @@ class Program:
         if self._changed is not None and self._end is None:
             self._begin_to_end(self._changed)
 
-    def _receive(self, parcels: Parcels) -> None:
-        messages = parcels.receive()
+    def _receive(self, launcher: Link) -> None:
+        messages = launcher.receive()
         if messages is None:
             self._status = 0
             return
         for message, descriptors in messages:
             self._open(message, [socket.socket(fileno=descriptor) for descriptor in descriptors])
 
-    def _open(self, message: dict[str, Any], sockets: list[socket.socket]) -> None:
+    def _open(self, message: Message, sockets: list[socket.socket]) -> None:
         title, text = message["report"]["title"], message["report"]["text"]
         watch = message["watch"]
         try:
@@ -226,15 +230,13 @@ class Program:
     def _begin_to_end(self, changed: list[str]) -> None:
         """Have what has begun to ask be answered."""
         self._end = time.monotonic() + TIME_TO_END
-        self._selector.unregister(self._parcels)
+        self._selector.unregister(self._launcher)
         self._tell({"changed": changed, "seen": self._seen})
         for connection in list(self._connections):
             if connection.state is States.HELD:
                 connection.end(AGAIN)
                 self._follow(connection)
 
-    def _tell(self, message: dict[str, Any], descriptors: Iterable[int] = ()) -> None:
-        try:
-            self._parcels.send(message, descriptors)
-        except OSError:  # the launcher is gone
-            pass
+    def _tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
+        with suppress(OSError, ValueError):  # the launcher is gone; more files than a message may have
+            self._launcher.post(message, descriptors)

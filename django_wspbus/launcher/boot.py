@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..parcels import RELAUNCH, Message
+from ..messages import RELAUNCH, Received
 from .child import TIME_TO_BOOT, Child
 
 TIME_TO_END = 1.0
@@ -30,7 +30,7 @@ class BootWatch:
             moment = child.boot_ends
         return None if moment is None else max(0.0, moment - time.monotonic()) * 1000 + 1
 
-    def attend(self, child: Child | None) -> list[tuple[Message, list[int]]]:
+    def attend(self, child: Child | None) -> list[Received]:
         """Do what it is time for; return what the watcher has told of the files."""
         watcher, now = self.watcher, time.monotonic()
         if child is None or not child.is_booting:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ..parcels import Message, Parcels
+from ..messages import Link, Message, Received, await_event
 
 ROOT = str(Path(__file__).parent.parent.parent)
 # The folder of this package comes last: nothing in it is to hide a module of the standard library.
@@ -43,7 +43,7 @@ class Child:
 
     kind: Kind
     process: subprocess.Popen[bytes]
-    parcels: Parcels
+    link: Link
     began: int
     """When, as `time.time_ns`: what is saved later may not be what it has read."""
     is_warm: bool = False
@@ -82,22 +82,22 @@ class Child:
         self.born = time.monotonic()
         self.boot_ends = self.born + TIME_TO_BOOT
 
-    def receive(self) -> list[tuple[Message, list[int]]]:
-        """Return the messages that have come, each with its descriptors."""
-        messages = self.parcels.receive()
+    def receive(self) -> list[Received]:
+        """Return the messages that have come."""
+        messages = self.link.receive()
         self.hears = messages is not None
         return messages or []
 
-    def last_words(self) -> list[tuple[Message, list[int]]]:
+    def last_words(self) -> list[Received]:
         """Return what has not been received yet of a process that has ended."""
-        messages = []
-        while self.hears and _is_readable(self.parcels):
+        messages: list[Received] = []
+        while self.hears and await_event(self.link, select.POLLIN, 0):
             messages += self.receive()
         return messages
 
     def end(self) -> None:
         """Kill it, and leave nothing of it."""
-        self.parcels.close()
+        self.link.close()
         self.process.kill()
         self.process.wait()
 
@@ -117,7 +117,7 @@ def spawn(kind: Kind, options: list[str], passed: Iterable[int]) -> Child:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    return Child(kind, process, Parcels(ours), time.time_ns())
+    return Child(kind, process, Link(ours, f"The {kind}"), time.time_ns())
 
 
 def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
@@ -136,9 +136,3 @@ def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
 
 def how_ended(status: int) -> str:
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-
-
-def _is_readable(source: Any) -> bool:
-    poll = select.poll()
-    poll.register(source, select.POLLIN)
-    return bool(poll.poll(0))

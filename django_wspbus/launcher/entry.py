@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 from collections.abc import Iterable
@@ -12,7 +11,8 @@ from typing import NoReturn
 
 from .. import debuggers
 from ..handover import write_values
-from ..parcels import Message
+from ..messages import Message
+from ..streams import open_missing
 from .child import ROOT, START
 
 
@@ -31,7 +31,7 @@ def become(
     may see why the site does not start.
     """
     held = list(held)
-    open_standard_streams(held)
+    open_missing()
     start = {"command": command, "options": options, "held": held, "debug": debug}
     handed_over = write_values(start)
     descriptors = [handed_over, *(each["descriptor"] for each in held)]
@@ -59,14 +59,3 @@ def first_environment() -> dict[bytes, bytes] | dict[str, str]:
         if environment := {name: value for name, is_pair, value in pairs if name and is_pair}:
             return environment
     return dict(os.environ)
-
-
-def open_standard_streams(held: list[Message]) -> None:
-    """Have something in the places of input and output, lest the site's sockets are taken for them."""
-    for each in held:
-        if each["descriptor"] <= 2:
-            low, each["descriptor"] = each["descriptor"], fcntl.fcntl(each["descriptor"], fcntl.F_DUPFD, 3)
-            os.close(low)
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)

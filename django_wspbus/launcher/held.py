@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from ..messages import Message
 from ..ownership import unlink_same
-from ..parcels import Message
 
 SYSTEMD_FIRST = 3
 

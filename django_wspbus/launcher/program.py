@@ -9,11 +9,14 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterable
+from dataclasses import asdict
 from os.path import dirname, realpath
 from typing import Any, NoReturn
 
 from ..handover import read_values
-from ..parcels import RELAUNCH, Message
+from ..launch import Start
+from ..messages import RELAUNCH, BrokenLink, Message, Received
 from ..terminal import Terminal
 from .boot import BootWatch
 from .child import Child, Kind, how_ended, reap_orphans, spawn
@@ -56,8 +59,7 @@ class Launcher:
         self.child: Child | None = None
         self.boot = BootWatch(self.watch_boot)
         self.watch: Message = {"files": [], "dirs": []}
-        self.told: Message = {"since": 0, "seen": {}, "repeats": {}, "changed": [], "launches": 0}
-        """What `plugins.relaunch.Launch` has of it."""
+        self.start = Start()
         self.shows_reasons: bool = start["debug"]
         self.hosts: list[str] = []
         """ALLOWED_HOSTS, as the last site that knew it has told."""
@@ -99,7 +101,7 @@ class Launcher:
         if child is None or child.process.poll() is None:
             return None
         self.heed(child, child.last_words())
-        child.parcels.close()
+        child.link.close()
         self.child = None
         self.boot.end()
         return self.follow(child, child.process.returncode)
@@ -107,17 +109,34 @@ class Launcher:
     def wait(self) -> None:
         poll = select.poll()
         poll.register(self._awake, select.POLLIN)
-        speakers = {each.parcels.fileno(): each for each in self.children() if each.hears}
-        for descriptor in speakers:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(self.boot.patience(self.child)):
+        speakers = {each.link.fileno(): each for each in self.children() if each.hears}
+        for descriptor, child in speakers.items():
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
+        for descriptor, event in poll.poll(self.boot.patience(self.child)):
             if descriptor in speakers:
-                self.heed(speakers[descriptor], speakers[descriptor].receive())
+                self.attend(speakers[descriptor], event)
             else:
                 self.forward(self._awake.recv(4096))
 
     def children(self) -> list[Child]:
         return [each for each in (self.child, self.spares.current, self.boot.watcher) if each is not None]
+
+    def attend(self, child: Child, event: int) -> None:
+        """Send what waits for a child, and act on its messages."""
+        if event & select.POLLOUT:
+            with contextlib.suppress(OSError):  # it has died, which will be seen
+                child.link.flush()
+        if event & ~select.POLLOUT:
+            self.heed(child, child.receive())
+
+    def post(self, child: Child, message: Message, descriptors: Iterable[int] = ()) -> None:
+        """Send a child a message, without waiting for it."""
+        try:
+            child.link.post(message, descriptors)
+        except BrokenLink as error:
+            self.terminal.say(str(error))
+        except OSError:  # it has died, which will be seen
+            pass
 
     # Signals
 
@@ -142,14 +161,14 @@ class Launcher:
 
     # News
 
-    def heed(self, child: Child | None, messages: list[tuple[Message, list[int]]]) -> None:
+    def heed(self, child: Child | None, messages: list[Received]) -> None:
         for message, descriptors in messages:
             if child is not None and child is self.spares.current:
                 self.spares.hear(message)
                 continue
             for name, value in message.items():
                 if name in ("changed", "seen", "repeats"):
-                    self.told[name] = value  # and none of before: a file may be again what it once was
+                    setattr(self.start, name, value)  # not added up: an edit may be undone
                 elif child is not None:
                     self.note(child, name, value, descriptors)
 
@@ -171,15 +190,15 @@ class Launcher:
                 child.started = True
                 self.held.close_connections()  # it has copies, and needs no other to take its place
                 self.shows_reasons = value
-                self.told["changed"] = []
+                self.start.changed = []
             case "watch":
                 self.watch = value if child.started else _union(self.watch, value)
             case "library":
                 if self.spares.learn(value) and child.is_warm:
-                    child.parcels.send({"again": True})
+                    self.post(child, {"again": True})
             case "relaunching":
                 child.relaunching = True
-                self.told["changed"] = value
+                self.start.changed = value
             case "failed":
                 child.report = value
                 if value["debug"] is not None:
@@ -238,16 +257,15 @@ class Launcher:
         """Start the site, from the spare if one is fit."""
         self.terminal.restore()
         child = self.child = self.spares.take() or self.spawn("site")
-        self.told["since"] = child.began
-        self.told["launches"] += 1
+        self.start.since = child.began
+        self.start.launches += 1
         message = {
             "command": self.command,
             "run": True,
             "sockets": [{**each, "descriptor": None} for each in self.held.sockets],
-            "told": self.told,
+            "start": asdict(self.start),
         }
-        with contextlib.suppress(OSError):  # it has died already, which will be seen
-            child.parcels.send(message, [*self.held.descriptors, *self.held.connections])
+        self.post(child, message, [*self.held.descriptors, *self.held.connections])
 
     def launch_page(self, report: Message | None) -> None:
         """Start the page that shows why the site does not start."""
@@ -276,11 +294,10 @@ class Launcher:
             "listening": len(sockets),
             "resumed": resumed,
             "watch": self.watch,
-            "since": self.told["since"],
-            "seen": self.told["seen"],
+            "since": self.start.since,
+            "seen": self.start.seen,
         }
-        with contextlib.suppress(OSError):
-            page.parcels.send(message, [*sockets, *connections])
+        self.post(page, message, [*sockets, *connections])
 
     def close(self) -> None:
         """Leave nothing behind."""

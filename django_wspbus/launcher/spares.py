@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from ..parcels import Message
+from ..messages import Message
 from .child import Child
 
 MOST_TRIES = 8
@@ -91,7 +91,7 @@ class Spares:
         self.current = self._spawn()
         with contextlib.suppress(OSError):  # it has died already, which will be seen
             order = {**(self._library or {}), "unfit": self._unfit}
-            self.current.parcels.send({"command": self._command, "prepare": order})
+            self.current.link.post({"command": self._command, "prepare": order})
 
 
 def _is_another(before: Message, now: Message) -> bool:

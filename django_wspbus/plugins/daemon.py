@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
+import socket
 import sys
 from pathlib import Path
 
+from ..messages import Link, Received, await_event
 from ..ownership import NO_OWNER, Owner
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
+
+MOST_OF_A_MESSAGE = 60_000
+"""Characters of an error that are shown; it may hold a text of any length."""
 
 PATIENCE = 5
 """Seconds that a daemon which did not start has to be gone before the shell has its prompt again."""
 
 
 class Foreground:
-    """The process that was started from the shell, seen from the daemon: it waits for one word."""
+    """The process that was started from the shell, seen from the daemon: it waits for one message."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._is_told = False
 
     def tell(self, status: int, message: str = "") -> None:
-        """Let it leave with a status, and a message if that is not 0. Only the first word counts."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
+        """Let it exit with a status, and a message if that is not 0. Only the first call counts."""
+        if self._is_told:
             return
-        # After a failure it stays open to the end of this process, for which the foreground waits.
-        with (
-            contextlib.suppress(BrokenPipeError),  # nobody waits
-            open(descriptor, "w", closefd=not status) as pipe,
-        ):
-            json.dump((status, message), pipe)
-            pipe.write("\n")
+        self._is_told = True
+        with contextlib.suppress(OSError):  # it has ended, or is stopped
+            self._link.send({"status": status, "message": message[-MOST_OF_A_MESSAGE:]}, timeout=PATIENCE)
+        if not status:  # else it stays open to the end of this process, for which the foreground waits
+            self._link.close()
 
 
 class Output(Plugin):
@@ -84,23 +86,24 @@ def daemonize(
     has said that all is well, and raises `Refusal` with what it said otherwise.
     """
     output = _open(stdout, owner), _open(stderr, owner)
-    reader, writer = os.pipe()
+    ours, theirs = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     first = os.fork()
     if first:
-        os.close(writer)
+        theirs.close()
         for descriptor in output:
             os.close(descriptor)
         os.waitpid(first, 0)
-        _await(reader)
+        with contextlib.closing(Link(ours)) as link:
+            _await(link)
         return None
     os.setsid()
     if os.fork():  # only a session's leader can get a terminal again
         os._exit(0)
-    os.close(reader)
+    ours.close()
     _redirect(*output)
-    return Foreground(writer)
+    return Foreground(Link(theirs))
 
 
 def _open(path: Path | None, owner: Owner) -> int:
@@ -121,10 +124,13 @@ def _redirect(stdout: int, stderr: int) -> None:
             os.close(descriptor)
 
 
-def _await(reader: int) -> None:
-    with open(reader) as pipe:
-        said = pipe.readline()
-        status, message = json.loads(said) if said else (1, "The daemon ended during its start.")
-        if status:
-            select.select([pipe], [], [], PATIENCE)
-            raise Refusal(message, status=status)
+def _await(link: Link) -> None:
+    messages: list[Received] | None = []
+    while messages == []:
+        messages = link.receive(None)
+    if messages is None:
+        raise Refusal("The daemon ended during its start.")
+    (said, _), *_ = messages
+    if said["status"]:
+        await_event(link, select.POLLIN, PATIENCE)
+        raise Refusal(said["message"], status=said["status"])

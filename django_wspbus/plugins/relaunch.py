@@ -8,79 +8,19 @@ import os
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from .. import doubts, libraries
-from ..handover import take_over
-from ..inheritance import LAUNCHED
-from ..link import Switchboard
-from ..parcels import RELAUNCH, Message, Parcels
+from ..launch import Launch
+from ..messages import RELAUNCH, BrokenLink, Message
 from ..plugin import Plugin
+from ..switchboard import Switchboard
 from ..wspbus import Bus
 
 PATIENCE = 1.0
 """Seconds that threads of the project have to end, once all listeners have run."""
-
-
-@dataclass(slots=True)
-class Launch:
-    """What the launcher has told this process when it started it."""
-
-    parcels: Parcels
-    since: int
-    """When that was, as `time.time_ns`: a file that has changed later may have been read before."""
-    seen: dict[str, str]
-    """{path: digest} of files that had been changed during the boot before this one."""
-    repeats: dict[str, int]
-    """{path: how many boots in a row, before this one, it has been changed during}."""
-    changed: list[str]
-    """The files for whose sake it is started again."""
-    launches: int
-    """How many there were, this one included."""
-    connections: list[socket.socket] = field(default_factory=list)
-    """Idle ones of the process before, on which a request may come any time."""
-
-    @classmethod
-    def take(cls) -> Launch | None:
-        """Take what the launcher has told, None if this process has been started by somebody else."""
-        told = take_over(LAUNCHED)
-        if told is None:
-            return None
-        parcels = Parcels(socket.socket(fileno=told.pop("descriptor")))
-        connections = [socket.socket(fileno=descriptor) for descriptor in told.pop("connections")]
-        return cls(parcels, connections=connections, **told)
-
-    def tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
-        with contextlib.suppress(OSError):  # it is gone, and so will this process be
-            self.parcels.send(message, descriptors)
-
-    def news(self, banner: Iterable[str]) -> Iterator[str]:
-        """Yield what a developer who has seen the banner already wants to know."""
-        if self.launches == 1:
-            yield from banner
-        else:
-            seconds = (time.time_ns() - self.since) / 1e9
-            yield f"Serving again after {seconds:.2f} s."
-
-    def leave(self, connection: socket.socket) -> None:
-        """Leave an idle connection to the process that comes after this one."""
-        self.tell({"idle": True}, [connection.fileno()])
-
-    def claim(self, listener: socket.socket) -> list[socket.socket]:
-        """Return the connections that were accepted from a listening socket; they are the caller's now."""
-        family, name = listener.family, listener.getsockname()
-        claimed = []
-        for connection in self.connections:
-            own = connection.getsockname()
-            is_of_it = own == name if family == socket.AF_UNIX else own[1:2] == name[1:2]
-            if connection.family == family and is_of_it:
-                claimed.append(connection)
-        self.connections = [each for each in self.connections if each not in claimed]
-        return claimed
 
 
 class Relaunch(Plugin):
@@ -120,27 +60,50 @@ class Relaunch(Plugin):
         self.hosts = list(map(str, hosts))
         self._serves = False
 
+    def tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
+        """Send a message to the launcher, without waiting for it."""
+        try:
+            self.switchboard.post(self.launch.link, message, descriptors)
+        except (BrokenLink, ValueError) as error:  # ValueError: too large
+            self.bus.log(f"A message to the launcher was not sent: {error}", level=30)
+        except OSError:  # it is gone, and so will this process be
+            pass
+
+    # Idle connections, from one process of the site to the next
+
+    def leave(self, connection: socket.socket) -> None:
+        """Leave an idle connection to the process that comes after this one."""
+        self.tell({"idle": True}, [connection.fileno()])
+
+    def claim(self, listener: socket.socket) -> list[socket.socket]:
+        """Return the connections of the process before that came over a listening socket."""
+        return self.launch.claim(listener)
+
+    # Sockets
+
     def lend(self) -> None:
         """Give the launcher all sockets: whatever fails from now on, they stay."""
         held = self.held()
         descriptors = [each.pop("descriptor") for each in held]
         for each in held:
             each["resumes"] = each["holder"] in self.resuming
-        self.launch.tell({"sockets": held}, descriptors)
+        self.tell({"sockets": held}, descriptors)
         self._watch_launcher()
 
     def _watch_launcher(self) -> None:
-        descriptor = self.launch.parcels.fileno()
+        descriptor = self.launch.link.fileno()
         # The kernel would send a signal besides (see `launched`), and the second ends a site at once.
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
-        self.switchboard.watch(descriptor, self._hear_launcher)
+        self.switchboard.watch(descriptor, self._hear_launcher, self.launch.link)
 
     def _hear_launcher(self) -> None:
         """Start again, if the launcher says so; exit, if it has ended."""
-        if self.launch.parcels.receive() is not None:
-            self.bus.defer(self.bus.restart)
+        messages = self.launch.link.receive()
+        if messages is not None:
+            if messages:
+                self.bus.defer(self.bus.restart)
             return
-        self.switchboard.forget(self.launch.parcels.fileno())
+        self.switchboard.forget(self.launch.link.fileno())
         self.bus.log("The launcher has ended, and so does the site.")
         self.part()
         self.bus.defer(self.bus.exit)
@@ -158,12 +121,11 @@ class Relaunch(Plugin):
         if self.bus.state is not self.bus.states.STARTED:
             return
         self._serves = True
-        self.launch.tell({"hosts": self.hosts})
-        self.launch.tell({"started": self.debug})
+        self.tell({"hosts": self.hosts})
+        self.tell({"started": self.debug})
         files = {*libraries.project_files(), *self.watched["files"]}
-        watch = {**self.watched, "files": sorted(files)}
-        self.launch.tell({"watch": watch})
-        self.launch.tell({"library": doubts.describe() if self.has_spare else None})
+        self.tell({"watch": {**self.watched, "files": sorted(files)}})
+        self.tell({"library": doubts.describe() if self.has_spare else None})
 
     def autoreload(
         self,
@@ -174,18 +136,18 @@ class Relaunch(Plugin):
         """Start the site again, as files have changed; ``seen`` and ``repeats``: see `Launch`."""
         if self.bus.exit_asked:
             return
-        self.launch.tell({"seen": dict(seen), "repeats": dict(repeats)})
+        self.tell({"seen": dict(seen), "repeats": dict(repeats)})
         self.launch.changed = list(changed)
         self.bus.log(f"Changed: {', '.join(changed)}. Starting again.")
         self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
 
     def stop(self) -> None:
         if self.bus.exit_asked and not self.bus.execv:
-            self.launch.tell({"exiting": True})
+            self.tell({"exiting": True})
             if self._serves:
                 self.part()
         elif self.bus.execv:
-            self.launch.tell({"relaunching": self.launch.changed if self._serves else []})
+            self.tell({"relaunching": self.launch.changed if self._serves else []})
         self._serves = False
 
     stop.priority = 0  # type: ignore[attr-defined]
@@ -207,6 +169,7 @@ class Relaunch(Plugin):
                 sys.stderr.write(f"Not waited for, threads that do not end: {', '.join(names)}.\n")
             sys.stdout.flush()
             sys.stderr.flush()
+            self.launch.link.finish(PATIENCE)
         os._exit(RELAUNCH)
 
     def execv(self) -> None:

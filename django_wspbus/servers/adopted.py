@@ -1,4 +1,4 @@
-"""A child process as `subprocess` has it, also if an earlier program of this process has started it."""
+"""A child process with the methods of `subprocess.Popen`, also if an earlier program has started it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Process(Protocol):
-    """What is wanted of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that the site uses."""
 
     pid: int
 
@@ -39,9 +39,7 @@ class AdoptedProcess:
             if self.returncode is None:
                 try:
                     pid, status = os.waitpid(self.pid, options)
-                except (
-                    ChildProcessError
-                ):  # somebody else has reaped it: say, as `subprocess` does, all was well
+                except ChildProcessError:  # reaped elsewhere; `subprocess` takes that for 0, too
                     self.returncode = 0
                 else:
                     self.returncode = os.waitstatus_to_exitcode(status) if pid else None

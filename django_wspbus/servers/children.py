@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..link import Link, Message, Switchboard
+from ..inheritance import ChildState
+from ..messages import Link, Message
 from ..plugin import Plugin
+from ..switchboard import Switchboard
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from .base import time_to_stop
 from .generation import Generation
@@ -178,19 +180,19 @@ class Children(Plugin):
 
     # Over a restart of the site
 
-    def hand_on(self, unanswered: Callable[[Link], list[Message]]) -> list[dict[str, Any]]:
-        """Return what `adopt` wants to know of each."""
+    def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> list[ChildState]:
+        """Return what `adopt` needs to know of each."""
         self.switchboard.pause()
-        return [generation.hand_on(unanswered) for generation in [*self.serving.values(), *self.leaving]]
+        return [generation.hand_over(unanswered) for generation in [*self.serving.values(), *self.leaving]]
 
-    def adopt(self, told: Iterable[Mapping[str, Any]], aliases: Iterable[str]) -> None:
-        """Go on with the children of the program before; have those leave whose servers are no more."""
+    def adopt(self, states: Iterable[ChildState], aliases: Iterable[str]) -> None:
+        """Go on with the children of the program before; end those whose servers are no more."""
         aliases = set(aliases)
-        for state in told:
+        for state in states:
             generation = Generation.adopt(state, self.switchboard, self.answer, self._tell)
-            if generation.deadline is not None:
+            if state.left is not None:
                 self.leaving.append(generation)
-                self.switchboard.call_later(state["left"], self._tell)
+                self.switchboard.call_later(state.left, self._tell)
             else:
                 self.serving[generation.alias] = generation
                 if generation.alias not in aliases:

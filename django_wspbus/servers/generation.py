@@ -9,10 +9,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from base64 import b64decode, b64encode
+from collections.abc import Callable
 
-from ..link import Link, Message, Switchboard, take_in
+from ..inheritance import ChildState, LinkState
+from ..messages import Link, Message, Received, await_event, take_in
+from ..switchboard import Switchboard
 from .adopted import AdoptedProcess, Process, descendants
 from .spawn import how_ended
 
@@ -166,7 +168,7 @@ class Generation:
 
     def _listen_to(self, link: Link) -> None:
         self._links[link.fileno()] = link
-        self._switchboard.watch(link.fileno(), lambda: self._hear(link))
+        self._switchboard.watch(link.fileno(), lambda: self._hear(link), link)
 
     def _hear(self, link: Link) -> None:
         messages = link.receive()
@@ -185,14 +187,19 @@ class Generation:
         if self._pair_ended and not self._links:
             self._silent.set()
 
-    def _take(self, link: Link, messages: list[Message]) -> None:
-        for message in messages:
+    def _take(self, link: Link, messages: list[Received]) -> None:
+        for message, _ in messages:
             if "ask" in message:
                 self._answer(link, message)
+            elif "ping" in message:
+                with contextlib.suppress(OSError):  # it is gone
+                    self._switchboard.post(link, {"pong": True})
             else:
                 self._note(link, message)
 
     def _note(self, link: Link, message: Message) -> None:
+        if "hello" in message:
+            link.name = f"Process {message['pid']} of the server {self.alias!r}"
         if message.get("hello") == "worker":
             self._workers[link.fileno()] = message["pid"]
         if "workers" in message:
@@ -217,7 +224,7 @@ class Generation:
         """Hear first what a worker has said before it died: its own link may not have had its turn."""
         for descriptor in [descriptor for descriptor, worker in self._workers.items() if worker == pid]:
             link = self._links[descriptor]
-            while descriptor in self._workers and select.select([link], [], [], 0)[0]:
+            while descriptor in self._workers and await_event(link, select.POLLIN, 0):
                 self._hear(link)
 
     # Orders
@@ -284,61 +291,63 @@ class Generation:
 
     # Over a restart of the site
 
-    def hand_on(self, unanswered: Callable[[Link], list[Message]]) -> dict[str, Any]:
-        """Return what `adopt` wants to know; the switchboard has to be silent by then."""
-        links = []
-        for link in self._links.values():
-            descriptor, received = link.hand_on(unanswered(link))
-            links.append(
-                {
-                    "descriptor": descriptor,
-                    "received": received,
-                    "worker": self._workers.get(descriptor),
-                    "ready": descriptor in self._ready,
-                }
-            )
-        return {
-            "alias": self.alias,
-            "pid": self.pid,
-            "pair": self._pair.fileno(),
-            "links": links,
-            "expected": self._expected,
-            "serving": self.is_serving,
-            "answered": self.has_answered,
-            "left": None if self.deadline is None else max(self.deadline - time.monotonic(), 0),
-            "allowed": self.allowed,
-        }
+    def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> ChildState:
+        """Return what the next program needs to `adopt` it; the switchboard must be paused."""
+        return ChildState(
+            alias=self.alias,
+            pid=self.pid,
+            pair=self._pair.fileno(),
+            links=[self._hand_over_link(link, unanswered(link)) for link in self._links.values()],
+            expected=self._expected,
+            is_serving=self.is_serving,
+            has_answered=self.has_answered,
+            left=None if self.deadline is None else max(self.deadline - time.monotonic(), 0),
+            allowed=self.allowed,
+        )
+
+    def _hand_over_link(self, link: Link, unanswered: list[Message]) -> LinkState:
+        received, unsent = link.hand_over(unanswered)
+        return LinkState(
+            descriptor=link.fileno(),
+            name=link.name,
+            received=b64encode(received).decode(),
+            unsent=b64encode(unsent).decode(),
+            worker=self._workers.get(link.fileno()),
+            is_ready=link.fileno() in self._ready,
+        )
 
     @classmethod
     def adopt(
         cls,
-        state: Mapping[str, Any],
+        state: ChildState,
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],
         changed: Callable[[], None],
     ) -> Generation:
         """Go on with a child of the program that this process executed before."""
-        process = AdoptedProcess(state["pid"])
-        pair = socket.socket(fileno=state["pair"])
-        adopted = cls(state["alias"], process, pair, switchboard, answer, changed)
-        adopted._expected = state["expected"]
-        adopted.is_serving = state["serving"]
-        adopted.served_from = time.monotonic() if state["serving"] else None
-        adopted.has_answered = state["answered"]
-        adopted.deadline = None if state["left"] is None else time.monotonic() + state["left"]
-        adopted.allowed = state["allowed"]
-        for told in state["links"]:
-            descriptor = told["descriptor"]
-            link = Link(socket.socket(fileno=descriptor), told["received"].encode())
-            if told["worker"] is not None:
-                adopted._workers[descriptor] = told["worker"]
-            if told["ready"]:
-                adopted._ready.add(descriptor)
-            adopted._links[descriptor] = link
+        process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
+        adopted = cls(state.alias, process, pair, switchboard, answer, changed)
+        adopted._expected = state.expected
+        adopted.is_serving = state.is_serving
+        adopted.served_from = time.monotonic() if state.is_serving else None
+        adopted.has_answered = state.has_answered
+        adopted.deadline = None if state.left is None else time.monotonic() + state.left
+        adopted.allowed = state.allowed
+        for each in state.links:
+            adopted._adopt_link(each)
         return adopted
 
+    def _adopt_link(self, state: LinkState) -> None:
+        received, unsent = b64decode(state.received), b64decode(state.unsent)
+        sock = socket.socket(fileno=state.descriptor)
+        self._links[state.descriptor] = Link(sock, state.name, received=received, unsent=unsent)
+        if state.worker is not None:
+            self._workers[state.descriptor] = state.worker
+        if state.is_ready:
+            self._ready.add(state.descriptor)
+
     def resume(self) -> None:
-        """Hear what has come for an adopted child since."""
+        """Hear what an adopted child has sent since."""
         self.listen()
         for link in list(self._links.values()):
             self._take(link, link.received())

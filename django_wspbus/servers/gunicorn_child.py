@@ -8,7 +8,6 @@ import mmap
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
 from .. import conf
-from ..site import RemoteSite
+from ..asking import RemoteSite
+from ..threads import ADVICE, foreign_threads
 from ..wspbus import Refusal
 from .backoff import Backoff
 from .boot import die_with
@@ -148,13 +148,8 @@ class Child:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # see accept_term
 
     def warn_of_threads(self) -> None:
-        names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-        if names:
-            logger.warning(
-                "Threads started while the application was loaded do not live on in the workers: %s. "
-                "Start them in a listener, or set preload_app to False.",
-                ", ".join(names),
-            )
+        if names := foreign_threads():
+            logger.warning("Threads in gunicorn's master end as it forks: %s. %s", ", ".join(names), ADVICE)
 
     def post_fork(self, arbiter: Any, worker: Worker) -> None:
         die_with(self.master, signal.SIGTERM)

@@ -17,9 +17,9 @@ from django.core.signals import request_finished
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.sync import SyncWorker
 
+from ..asking import RemoteSite
 from ..plugins.autoreload import Autoreloader
 from ..process import bus
-from ..site import RemoteSite
 from ..tracebacks import explain
 from ..warmup import warm_up
 from ..wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal

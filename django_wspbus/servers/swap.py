@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..conf import setting_path
@@ -26,11 +26,11 @@ REQUESTS = {"reload": "graceful", "restart": "restart"}
 
 
 class Swap(Plugin):
-    """On ``graceful`` every child server is replaced by one of the code on disk, through a gate.
+    """Replaces every child server on ``graceful`` by one of the code on disk.
 
-    No new worker answers before all of them are ready; if one fails, the new ones go, and the old
+    No new worker answers before all of them are ready; if one fails, the new ones end, and the old
     stay: a `Refusal` says why. ``before_restart`` does the same for the whole site: its own boot is
-    tried to the side first.
+    tried to the side first. ``say(line)`` shows a developer without LOGGING that a reload is done.
     """
 
     role = "site"
@@ -42,12 +42,14 @@ class Swap(Plugin):
         children: Children,
         sockets: Sockets,
         servers: Sequence[Server],
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         super().__init__(bus)
         self.site = site
         self.children = children
         self.sockets = sockets
         self.servers = servers
+        self.say = say
         self.restarts = True
         """Whether a restart is a matter of this process, and so is tried before it goes."""
         self.under_way: str | None = None
@@ -58,6 +60,8 @@ class Swap(Plugin):
         """Which it was, "reload" or "restart"; None if it did not fail."""
         self.pidfile: str | None = None
         """The PID file of the next program, once that has been tried."""
+        self.restart_began: float | None = None
+        """When the restart that is under way began, as `time.monotonic`."""
 
     @property
     def child_servers(self) -> list[ChildServer]:
@@ -77,6 +81,8 @@ class Swap(Plugin):
             f"Reloading{', but for the servers of the site process: ' + ', '.join(kept) if kept else ''}; "
             "what runs in the site process keeps its code until a restart."
         )
+        if not self.child_servers:
+            self.say("Not reloaded: what serves in the site process keeps its code until a restart.")
         if not self.child_servers or self.bus.state is not self.bus.states.STARTED:
             return
         with self._under_way("reload"), contextlib.ExitStack() as undone:
@@ -89,6 +95,7 @@ class Swap(Plugin):
             undone.pop_all()
             self.children.switch(booted)
             self._tell("Reloaded", booted, began)
+            self.say(f"Reloaded in {time.monotonic() - began:.2f} s.")
 
     # Restart
 
@@ -116,6 +123,7 @@ class Swap(Plugin):
             self.children.switch(booted)
             self._part_with_others(booted)
             self.pidfile = report["pidfile"]
+            self.restart_began = began
             self._tell("Restarting", booted, began)
 
     before_restart.priority = 90  # type: ignore[attr-defined]  # whoever else refuses it does so before

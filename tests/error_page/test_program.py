@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from django_wspbus.error_page.program import MOST_CONNECTIONS
-from django_wspbus.parcels import RELAUNCH, Parcels
+from django_wspbus.messages import RELAUNCH, Link
 from tests.processes import DEADLINE, ROOT, has_signal, wakeups
 from tests.servers.load import await_that
 
@@ -52,7 +52,7 @@ class ErrorPage:
         self.folder = folder
         ours, its = socket.socketpair()
         ours.settimeout(DEADLINE)
-        self.parcels = Parcels(ours)
+        self.link = Link(ours)
         with its:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", prelude + PROGRAM, str(ROOT), str(its.fileno())],
@@ -94,7 +94,7 @@ class ErrorPage:
             "seen": seen or {},
         }
         sockets = [*(listeners or [self.listener]), *more]
-        self.parcels.send(message, [sock.fileno() for sock in sockets])
+        self.link.send(message, [sock.fileno() for sock in sockets])
         return self
 
     def is_waiting(self):
@@ -117,7 +117,7 @@ class ErrorPage:
     def message(self):
         """Return the next message of the program and the sockets that came with it; None at the end."""
         while not self.messages:
-            received = self.parcels.receive()
+            received = self.link.receive(DEADLINE)
             if received is None:
                 return None
             self.messages += received
@@ -148,12 +148,12 @@ def running(folder, prelude=""):
     page = ErrorPage(folder, prelude)
     try:
         yield page
-        page.parcels.close()  # which ends it at any moment; a signal is handled only once it is ready
+        page.link.close()  # which ends it at any moment; a signal is handled only once it is ready
         assert page.wait() in (0, RELAUNCH)
     finally:
         page.process.kill()
         page.process.communicate()
-        page.parcels.close()
+        page.link.close()
         page.listener.close()
 
 
@@ -713,7 +713,7 @@ def test_without_a_launcher_it_ends(page, serves):
     if serves:
         page.serve()
         page.fetch()
-    page.parcels.close()
+    page.link.close()
     assert page.wait() == 0
 
 

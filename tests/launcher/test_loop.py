@@ -13,7 +13,7 @@ import pytest
 
 from django_wspbus.launcher import boot, child, program
 from django_wspbus.launcher.program import Launcher
-from django_wspbus.parcels import Parcels
+from django_wspbus.messages import Link
 from django_wspbus.terminal import Terminal
 from tests.processes import DEADLINE, ROOT, has_signal
 from tests.servers.load import await_that
@@ -21,7 +21,7 @@ from tests.servers.load import await_that
 HEAD = f"""\
 import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from django_wspbus.plugins.relaunch import Launch
+from django_wspbus.launch import Launch
 
 launch = Launch.take()
 
@@ -33,14 +33,14 @@ def note(text):
 
 def serve(library=None):
     signal.signal(signal.SIGTERM, leave)
-    launch.tell({{"sockets": []}})
-    launch.tell({{"started": True}})
-    launch.tell({{"watch": {{"files": [], "dirs": []}}}})
-    launch.tell({{"library": library}})
+    launch.link.send({{"sockets": []}})
+    launch.link.send({{"started": True}})
+    launch.link.send({{"watch": {{"files": [], "dirs": []}}}})
+    launch.link.send({{"library": library}})
 
 
 def leave(*_):
-    launch.tell({{"exiting": True}})
+    launch.link.send({{"exiting": True}})
     sys.exit(0)
 
 
@@ -121,7 +121,7 @@ def drive(tmp_path, monkeypatch):
 
 
 def test_one_that_fails_in_its_exit_leaves_with_its_own_status(drive):
-    drive.write("serve()\nlaunch.tell({'exiting': True})\nsys.exit(70)")
+    drive.write("serve()\nlaunch.link.send({'exiting': True})\nsys.exit(70)")
     assert drive.launcher.run() == 70
 
 
@@ -133,9 +133,9 @@ assert launch.launches in (1, 2)
 if launch.launches == 1:
     serve()
     one, other = socket.socketpair()
-    launch.tell({"idle": True}, [one.fileno()])
-    launch.tell({"seen": {"a": "b"}, "repeats": {"a": 1}})
-    launch.tell({"relaunching": ["shop.py"]})
+    launch.link.send({"idle": True}, [one.fileno()])
+    launch.link.send({"seen": {"a": "b"}, "repeats": {"a": 1}})
+    launch.link.send({"relaunching": ["shop.py"]})
     sys.exit(3)
 assert (launch.seen, launch.repeats, launch.changed) == ({"a": "b"}, {"a": 1}, ["shop.py"])
 assert len(launch.connections) == 1
@@ -207,11 +207,11 @@ def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
 def site(drive):
     """A child of which nothing has been told, and that is gone."""
     ours, theirs = socket.socketpair()
-    site = child.Child("site", None, Parcels(ours), time.time_ns())
+    site = child.Child("site", None, Link(ours), time.time_ns())
     drive.launcher.child = site
     yield site
     drive.launcher.child = None
-    site.parcels.close()
+    site.link.close()
     theirs.close()
 
 
@@ -246,7 +246,7 @@ def test_a_spare_that_has_become_another_project_starts_again(drive, site, monke
     told = []
     site.is_warm = True
     monkeypatch.setattr(drive.launcher.spares, "learn", lambda library: True)
-    monkeypatch.setattr(Parcels, "send", lambda self, message, descriptors=(): told.append(message))
+    monkeypatch.setattr(Link, "post", lambda self, message, descriptors=(): told.append(message))
     drive.launcher.heed(site, [({"library": {}}, [])])
     assert told == [{"again": True}]
     site.is_warm = False

@@ -11,7 +11,6 @@ import sys
 import psutil
 import pytest
 
-from django_wspbus.launcher.entry import open_standard_streams
 from django_wspbus.launcher.held import Held, unlink
 from tests.processes import ROOT, Running, has_signal
 from tests.servers.load import await_that
@@ -154,9 +153,3 @@ def test_a_unix_socket_of_somebody_else_is_not_removed(tmp_path):
     unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
     assert not path.exists()
     unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
-
-
-def test_with_all_streams_open_the_descriptors_stay_as_they_are():
-    held = [{"descriptor": 5}]
-    open_standard_streams(held)
-    assert held == [{"descriptor": 5}]

@@ -21,7 +21,7 @@ class Process:
         self.orders = []
         self.status = None
         self.is_site = False
-        self.parcels = SimpleNamespace(send=self.orders.append)
+        self.link = SimpleNamespace(post=self.orders.append)
         self.process = SimpleNamespace(poll=lambda: self.status)
 
     def become_site(self):

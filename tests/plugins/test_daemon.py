@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from django_wspbus.messages import Link
+from django_wspbus.plugins import daemon
 from django_wspbus.plugins.daemon import Foreground, daemonize
 from django_wspbus.wspbus import Refusal
 from tests.processes import RunningSite
@@ -159,21 +162,26 @@ def test_an_output_file_that_cannot_be_opened_is_an_error_before_the_fork(tmp_pa
         daemonize(stdout=path)
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    yield reader, writer
-    os.close(reader)
-
-
-def test_only_the_first_word_counts(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    foreground = Foreground(writer)
+def test_only_the_first_word_counts() -> None:
+    ours, theirs = map(Link, socket.socketpair())
+    foreground = Foreground(theirs)
     foreground.tell(0)
     foreground.tell(70, "too late")
 
-    assert os.read(reader, 100) == b'[0, ""]\n'
-    assert os.read(reader, 100) == b""
+    assert ours.receive() == [({"status": 0, "message": ""}, [])]
+    assert ours.receive() is None
+    ours.close()
+
+
+def test_a_foreground_that_is_stopped_does_not_hold_up_a_daemon_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon, "PATIENCE", 0.1)
+    monkeypatch.setattr(daemon, "MOST_OF_A_MESSAGE", 1_000_000)  # more than it takes unread
+    ours, theirs = map(Link, socket.socketpair())
+    Foreground(theirs).tell(70, "x" * 1_000_000)
+    ours.close()
+    theirs.close()
 
 
 # Rotation of its output

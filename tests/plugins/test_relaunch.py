@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from types import SimpleNamespace
 
 import pytest
 
-from django_wspbus.handover import hand_over
-from django_wspbus.inheritance import LAUNCHED
-from django_wspbus.link import Switchboard
-from django_wspbus.parcels import Parcels
-from django_wspbus.plugins.relaunch import RELAUNCH, Launch, Relaunch
+from django_wspbus.launch import Launch, current
+from django_wspbus.messages import LARGEST, Link
+from django_wspbus.plugins.relaunch import RELAUNCH, Relaunch
+from django_wspbus.switchboard import Switchboard
 from django_wspbus.wspbus import Bus
 from tests.processes import DEADLINE
 from tests.servers.load import await_that
@@ -22,12 +20,11 @@ from tests.servers.load import await_that
 def pair():
     """The launcher's end, and what the site has been told."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(DEADLINE)
-    launch = Launch(Parcels(theirs), since=0, seen={}, repeats={}, changed=[], launches=2)
-    launcher = Parcels(ours)
+    launch = Launch(link=Link(theirs), launches=2)
+    launcher = Link(ours)
     yield launcher, launch
     launcher.close()
-    launch.parcels.close()
+    launch.link.close()
 
 
 @pytest.fixture
@@ -61,32 +58,35 @@ def hear(launcher, until):
     """Return the messages up to one that has a key."""
     found = []
     while not any(until in message for message in found):
-        found += [message for message, _ in launcher.receive()]
+        found += [message for message, _ in launcher.receive(DEADLINE)]
     return found
 
 
-def test_what_was_told_to_another_process_is_not_taken(monkeypatch):
-    monkeypatch.delenv(LAUNCHED, raising=False)
+def test_the_launch_of_a_process_is_taken_once(pair):
+    current.append(pair[1])
+    assert Launch.take() is pair[1]
     assert Launch.take() is None
-    monkeypatch.setenv(LAUNCHED, f"{os.getpid() + 1}:0")
-    assert Launch.take() is None
-    assert LAUNCHED not in os.environ
 
 
-def test_what_was_told_is_taken_once(monkeypatch):
-    ours, theirs = socket.socketpair()
-    told = {"descriptor": theirs.detach(), "connections": []}
-    told |= {"since": 1, "seen": {"a": "b"}, "repeats": {}, "changed": ["c"], "launches": 1}
-    monkeypatch.setenv(LAUNCHED, hand_over(LAUNCHED, told)[LAUNCHED])
-    launch = Launch.take()
-    assert (launch.since, launch.seen, launch.changed) == (1, {"a": "b"}, ["c"])
-    assert list(launch.news(["banner"])) == ["banner"]
-    launch.tell({"heard": 1})
-    assert hear(Parcels(ours), "heard") == [{"heard": 1}]
-    ours.close()
-    launch.tell({"heard": 2})  # by nobody, which is no error
-    launch.parcels.close()
-    assert Launch.take() is None
+def test_the_first_start_shows_the_banner(pair):
+    pair[1].launches = 1
+    assert list(pair[1].news(["banner"])) == ["banner"]
+
+
+def test_a_launcher_that_is_gone_is_no_error(site, pair):
+    site.plugin.tell({"heard": 1})
+    assert hear(pair[0], "heard") == [{"heard": 1}]
+    pair[0].close()
+    site.plugin.tell({"heard": 2})
+
+
+def test_a_message_that_is_too_large_for_the_launcher_costs_only_itself(site, pair):
+    logged = []
+    site.bus.subscribe("log", lambda message, level: logged.append(message))
+    site.plugin.tell({"seen": "x" * LARGEST})
+    site.plugin.tell({"heard": 1})
+    assert hear(pair[0], "heard") == [{"heard": 1}]
+    assert ["has at most" in message for message in logged] == [True]
 
 
 def test_it_is_told_in_a_line_that_the_site_serves_again(pair):

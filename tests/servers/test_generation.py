@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_wspbus.link import Link, Switchboard, hand_in
+from django_wspbus.messages import Link, hand_in
 from django_wspbus.servers.adopted import AdoptedProcess
 from django_wspbus.servers.generation import Generation
+from django_wspbus.switchboard import Switchboard
 from tests.processes import DEADLINE
 
 
@@ -36,7 +37,7 @@ class Child:
             self._news.notify_all()
 
     def say_hello(self, role: str, pid: int) -> Link:
-        link = hand_in(self.pair)
+        link = hand_in(self.pair, "the site")
         self.links.append(link)
         link.send({"hello": role, "pid": pid})
         return link

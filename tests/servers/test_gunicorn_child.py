@@ -13,11 +13,11 @@ import pytest
 from gunicorn.config import Config
 
 from django_wspbus import Refusal, bus
+from django_wspbus.asking import RemoteSite
 from django_wspbus.conf import Autoreload, ServerSettings, Settings
 from django_wspbus.servers.gunicorn import GunicornServer
 from django_wspbus.servers.gunicorn_child import Child
 from django_wspbus.servers.gunicorn_logging import project_logger
-from django_wspbus.site import RemoteSite
 from tests.projects import Project
 
 from .clients import ask
@@ -75,12 +75,12 @@ def test_a_preloaded_application_leaves_no_connection_and_no_silent_loss_of_thre
         address_of(site, "shop")
         assert site.stop() == 0
 
-    told = [line for line in site.lines if "Threads started" in line]
+    told = [line for line in site.lines if "Threads in" in line]
     if preload:
         assert shop.events().count("connection False, threads []") == 2
         assert "pool closed" in shop.events()
         assert len(told) == 1
-        assert "in the workers: Lost. Start them in a listener, or set preload_app to False." in told[0]
+        assert "Threads in gunicorn's master end as it forks: Lost. Start them in a listener" in told[0]
     else:
         assert shop.events() == ["connection True, threads ['Lost']"] * 2
         assert told == []

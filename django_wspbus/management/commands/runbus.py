@@ -22,13 +22,14 @@ from ...checks import check_all
 from ...conf import Settings
 from ...handover import UnknownVersion
 from ...inheritance import Inheritance
+from ...launch import Launch
 from ...launcher import become
 from ...machine import check_applications, server_class
-from ...plugins.relaunch import Launch
 from ...problems import Problem
 from ...process import bus
 from ...servers.spawn import interpreter_options
 from ...servers.trial import Tried
+from ...streams import open_missing
 from ...tracebacks import explain
 from ...wspbus import STARTUP_DIRECTORY, Refusal
 
@@ -39,6 +40,10 @@ class Command(BaseCommand):
     help = "Serves the site: every server of WSPBUS, on one Web Site Process Bus."
     # The project's checks import its URLconf, which is for the processes that serve.
     requires_system_checks = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        open_missing()  # before anything else of ours opens a file
+        super().__init__(*args, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("addrport", nargs="?", help="Port, or address:port, to serve on instead of BIND.")
@@ -106,7 +111,8 @@ class Command(BaseCommand):
             line = f"Autoreload is off: {name} observes this process, and would not observe the next one."
             self.stderr.write(self.style.WARNING(line))
             settings = dataclasses.replace(settings, autoreload=None)
-        site = SiteProcess(bus, settings, overrides.values, inherited, launch)
+        say = functools.partial(self.say, options["verbosity"])
+        site = SiteProcess(bus, settings, overrides.values, inherited, launch, say)
         if launch is None and settings.autoreload:
             self.become_launcher(site)
 
@@ -120,6 +126,8 @@ class Command(BaseCommand):
                         lines = launch.news(lines)
                     for line in lines:
                         self.stdout.write(line)
+                    if inherited is not None and inherited.restart_began is not None and not bus.failed_start:
+                        self.stdout.write(f"Restarted in {time.monotonic() - inherited.restart_began:.2f} s.")
                     self.stdout.flush()
 
         try:
@@ -131,6 +139,13 @@ class Command(BaseCommand):
             raise CommandError(str(refusal), returncode=refusal.status) from None
         except KeyboardInterrupt:  # before our handlers stood
             raise SystemExit(130) from None
+
+    def say(self, verbosity: int, line: str) -> None:
+        """Tell the terminal what the log says, unless that is shown or nothing is wanted."""
+        if verbosity == 1 and not is_logged(logging.INFO):
+            with contextlib.suppress(OSError):  # a closed terminal must not stop the site
+                self.stdout.write(line)
+                self.stdout.flush()
 
     def become_launcher(self, site: SiteProcess) -> NoReturn:
         try:
@@ -338,8 +353,12 @@ def _text(value: object) -> str | None:
 
 def show(least: int, message: str, level: int = logging.INFO) -> None:
     """Write what the bus logs to stderr, where the project's LOGGING does not show it."""
-    logger = logging.getLogger("django_wspbus")
-    # Asked each time: LOGGING is applied anew when a wsgi.py is imported.
-    is_shown = logger.isEnabledFor(level) and (logger.hasHandlers() or level >= logging.WARNING)
-    if level >= least and not is_shown:
+    if level >= least and not is_logged(level):
         sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {message}\n")
+
+
+def is_logged(level: int) -> bool:
+    """Return whether the project's LOGGING shows what the bus logs at a level."""
+    # Asked each time: LOGGING is applied anew when a wsgi.py is imported.
+    logger = logging.getLogger("django_wspbus")
+    return logger.isEnabledFor(level) and (logger.hasHandlers() or level >= logging.WARNING)

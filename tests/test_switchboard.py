@@ -1,33 +1,18 @@
-"""Links between processes, and the switchboard that hears them."""
+"""The thread that waits for what the processes of a site send."""
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from django_wspbus.link import Link, Switchboard, hand_in, take_in
+from django_wspbus.messages import Link, Received
+from django_wspbus.switchboard import Switchboard
 
 from .processes import DEADLINE
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-@pytest.fixture
-def links() -> Iterator[tuple[Link, Link]]:
-    ours, theirs = map(Link, socket.socketpair())
-    yield ours, theirs
-    ours.close()
-    theirs.close()
 
 
 @pytest.fixture
@@ -37,73 +22,6 @@ def switchboard() -> Iterator[Switchboard]:
     switchboard.close()
 
 
-def test_messages_arrive_whole_and_in_order_however_they_were_cut(links: tuple[Link, Link]) -> None:
-    ours, theirs = links
-    messages = [{"number": number, "text": "x" * 20_000 + "\n€"} for number in range(20)]
-    sender = threading.Thread(target=lambda: [theirs.send(message) for message in messages])
-    sender.start()
-    received = []
-    while len(received) < 20:
-        part = ours.receive()
-        assert part is not None
-        received += part
-    sender.join()
-
-    assert received == messages
-
-
-def test_the_end_is_none_also_if_the_peer_broke_off(links: tuple[Link, Link]) -> None:
-    ours, theirs = links
-    ours.send({"not": "read"})  # which makes it a reset
-    theirs.close()
-
-    assert ours.receive() is None
-
-
-def test_a_value_that_json_does_not_know_is_refused_before_anything_is_sent(links: tuple[Link, Link]) -> None:
-    ours, theirs = links
-    with pytest.raises(TypeError):
-        ours.send({"set": {1, 2}})
-    ours.send({"after": 1})
-
-    assert theirs.receive() == [{"after": 1}]
-
-
-def test_a_link_is_handed_in_over_the_pair_and_stays_with_this_process(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, theirs = pair
-    first, second = hand_in(theirs), hand_in(theirs)
-    taken = [take_in(ours), take_in(ours)]
-    for mine, other in zip((first, second), taken, strict=True):
-        assert other is not None
-        mine.send({"hello": mine.fileno()})
-        assert other.receive() == [{"hello": mine.fileno()}]
-        assert not os.get_inheritable(other.fileno())
-        mine.close()
-        other.close()
-
-
-def test_what_arrives_without_its_descriptor_is_not_taken_for_the_end(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, theirs = pair
-    theirs.send(b"+")
-
-    with pytest.raises(OSError, match="No descriptor"):
-        take_in(ours)
-
-
-@pytest.mark.parametrize("unread", [False, True])
-def test_the_end_of_the_pair_is_none(pair: tuple[socket.socket, socket.socket], unread: bool) -> None:
-    ours, theirs = pair
-    if unread:
-        ours.send(b"never read")
-    theirs.close()
-
-    assert take_in(ours) is None
-
-
 def test_the_switchboard_calls_for_each_descriptor_until_told_to_forget_it(switchboard: Switchboard) -> None:
     heard: list[tuple[str, object]] = []
     changed = threading.Condition()
@@ -111,7 +29,9 @@ def test_the_switchboard_calls_for_each_descriptor_until_told_to_forget_it(switc
 
     def hear(name: str) -> None:
         with changed:
-            heard.append((name, pairs[name][0].receive()))
+            received = pairs[name][0].receive()
+            assert received is not None
+            heard.append((name, [message for message, _ in received]))
             changed.notify_all()
 
     for name in pairs:
@@ -155,6 +75,49 @@ def test_what_fails_for_one_descriptor_does_not_deafen_the_others(
         end.close()
 
     assert "no JSON" in caplog.text
+
+
+def test_what_a_peer_does_not_take_at_once_is_sent_when_it_reads(switchboard: Switchboard) -> None:
+    ours, theirs = map(Link, socket.socketpair())
+    switchboard.watch(ours.fileno(), lambda: None, ours)
+    switchboard.post(ours, {"text": "x" * 5_000_000})
+    switchboard.post(ours, {"after": 1})
+    assert ours.has_unsent
+    received: list[Received] = []
+    while len(received) < 2:
+        more = theirs.receive(DEADLINE)
+        assert more is not None
+        received += more
+    switchboard.close()
+    ours.close()
+    theirs.close()
+
+    assert len(received[0].message["text"]) == 5_000_000
+    assert received[1].message == {"after": 1}
+
+
+def test_a_peer_that_breaks_the_rules_is_logged_in_a_line(
+    switchboard: Switchboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = threading.Event()
+    ours, theirs = socket.socketpair()
+    link = Link(ours, "Process 4711")
+
+    def hear() -> None:
+        if link.receive() is None:
+            switchboard.forget(link.fileno())
+            heard.set()
+
+    switchboard.watch(link.fileno(), hear, link)
+    with theirs, caplog.at_level(logging.ERROR, "django_wspbus"):
+        theirs.send(b"GET / HTTP/1.1")
+        assert heard.wait(DEADLINE)
+        switchboard.close()
+    link.close()
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Process 4711 sent a message of version 71, ")
+    assert record.exc_info is None
 
 
 def test_a_flood_of_wishes_does_not_block_who_has_them(switchboard: Switchboard) -> None:

@@ -1,0 +1,333 @@
+"""How the processes of a site talk: messages that JSON knows over stream sockets, with descriptors.
+
+A message is a header and a text in JSON. The header has the version, the number of descriptors, and the
+length of the text, so that it is read in a time that grows with its length and no faster.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn
+
+Message = dict[str, Any]
+
+VERSION = 1
+HEADER = struct.Struct("!BxHI")
+LARGEST = 16 * 2**20
+"""Bytes that a message may have in JSON."""
+
+MOST_UNSENT = 4 * LARGEST
+"""Bytes that may wait for a process that does not read. A link over which more wait is closed."""
+
+MOST_DESCRIPTORS = 200
+"""Descriptors that are sent at once: the kernel takes up to 253 (SCM_MAX_FD)."""
+
+AT_ONCE = 2**18
+"""Bytes that are read at once."""
+
+# A project may have restored the default of SIGPIPE, which ends a process that writes to a closed socket.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+RELAUNCH = 3
+"""The status of a process that the launcher is to start again; django.utils.autoreload has the same."""
+
+
+class BrokenLink(ConnectionError):
+    """The process at the other end breaks a rule. The message names it; the link is closed."""
+
+
+class Received(NamedTuple):
+    """A message and the descriptors that came with it, which are fewer than were sent if none was free."""
+
+    message: Message
+    descriptors: list[int]
+
+
+class _Part:
+    """A part of a message that is not sent yet, with the descriptors that go with its first byte."""
+
+    def __init__(self, data: memoryview, descriptors: list[int]) -> None:
+        self.data = data
+        self.descriptors = descriptors
+        self.owns = False
+
+    def send(self, sock: socket.socket) -> None:
+        """Send what the peer takes; BlockingIOError if that is nothing."""
+        if self.descriptors:
+            sent = _send_descriptors(sock, self.data, self.descriptors, NO_SIGNAL)
+            self.close()
+        else:
+            sent = sock.send(self.data, NO_SIGNAL)
+        self.data = self.data[sent:]
+
+    def keep(self) -> None:
+        """Copy the descriptors: the sender may close them before they are sent."""
+        if not self.owns:
+            self.descriptors = [os.dup(each) for each in self.descriptors]
+            self.owns = True
+
+    def close(self) -> None:
+        descriptors, self.descriptors = self.descriptors, []
+        for descriptor in descriptors if self.owns else ():
+            os.close(descriptor)
+
+
+class Link:
+    """One end of a connection between two processes of a site. ``name``: of the process at the other end.
+
+    `post` never waits: it is for processes on which others depend, the site, the launcher and the error
+    page. `send` waits until the peer has taken the message. Both may be called by several threads at once,
+    and by a signal handler that interrupts one of them: messages arrive whole.
+
+    Both raise TypeError for a value that JSON does not know, ValueError for a message of more than
+    `LARGEST` bytes, and OSError if the peer is gone.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str = "another process",
+        *,
+        received: bytes = b"",
+        unsent: bytes = b"",
+    ) -> None:
+        sock.setblocking(False)
+        self.name = name
+        self._socket = sock
+        self._received = bytearray(received)
+        self._batches: deque[list[int]] = deque()  # of descriptors, one for each that the peer sent at once
+        self._unsent = deque([_Part(memoryview(unsent), [])] if unsent else [])
+        self._lock = threading.RLock()
+        self._is_writing = False
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end, and the descriptors that neither went out nor came in with a whole message."""
+        for descriptor in [each for batch in self._batches for each in batch]:
+            os.close(descriptor)
+        self._batches.clear()
+        self._forget_unsent()
+        self._socket.close()
+
+    def cut_off(self) -> None:
+        """End the connection: from now on both ends are at its end."""
+        self._forget_unsent()
+        with contextlib.suppress(OSError):  # the peer is gone
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    # Sending
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for the peer to read: call `flush` when this end becomes writable."""
+        return bool(self._unsent)
+
+    def post(self, message: Message, descriptors: Iterable[int] = ()) -> None:
+        """Send a message without waiting: what the peer does not take now is for `flush`.
+
+        `BrokenLink` if more than `MOST_UNSENT` bytes would wait for it.
+        """
+        parts = _split(_encode(message, descriptors := list(descriptors)), descriptors)
+        waiting = sum(len(part.data) for part in list(self._unsent))
+        if waiting and waiting + sum(len(part.data) for part in parts) > MOST_UNSENT:
+            self._break(f"does not read its messages, and {waiting:,} bytes wait for it")
+        self._unsent.extend(parts)
+        self.flush()
+        with self._lock:
+            for part in parts:
+                part.keep()
+
+    def send(self, message: Message, descriptors: Iterable[int] = (), timeout: float | None = None) -> None:
+        """Send a message; TimeoutError if the peer has not taken all of it within ``timeout`` seconds."""
+        self.post(message, descriptors)
+        if not self.finish(timeout):
+            self.cut_off()  # what it took is no whole message
+            raise TimeoutError(f"{self.name} took no message for {timeout:g} seconds")
+
+    def finish(self, timeout: float | None) -> bool:
+        """Wait until the peer has taken everything; return whether it has."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.flush():
+            if not await_event(self, select.POLLOUT, _left(deadline)):
+                return False
+        return True
+
+    def flush(self) -> bool:
+        """Send what the peer takes now; return False if more waits until this end becomes writable."""
+        with self._lock:
+            # Where a signal has interrupted a flush, that one goes on.
+            while (unsent := self._unsent) and not self._is_writing:
+                self._is_writing = True
+                try:
+                    unsent[0].send(self._socket)
+                    if not unsent[0].data:
+                        unsent.popleft()
+                except BlockingIOError:
+                    return False
+                except BaseException:  # how much the peer has is not known
+                    self.cut_off()
+                    raise
+                finally:
+                    self._is_writing = False
+        return True
+
+    def _forget_unsent(self) -> None:
+        # Not with the lock, which in a forked process may be another thread's for ever.
+        unsent, self._unsent = self._unsent, deque()
+        for part in unsent:
+            part.close()
+
+    # Receiving
+
+    def receive(self, timeout: float | None = 0) -> list[Received] | None:
+        """Return the messages that came, after a wait of ``timeout`` seconds at most; None at the end.
+
+        With None it waits as long as it takes. It may return none, if only a part of one came. `BrokenLink`
+        if what came is no message of this version, or is larger than one may be.
+        """
+        if timeout != 0 and not await_event(self, select.POLLIN, timeout):
+            return []
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(self._socket, AT_ONCE, MOST_DESCRIPTORS)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            return None
+        if descriptors or flags & socket.MSG_CTRUNC:
+            self._batches.append(descriptors)
+        for descriptor in descriptors:  # recv_fds drops the flag with which the kernel could set it
+            os.set_inheritable(descriptor, False)
+        self._received += data
+        return self.received() if data else None
+
+    def received(self) -> list[Received]:
+        """Return the messages that are here already."""
+        found, start, end = [], 0, 0
+        while (begin := start + HEADER.size) <= len(self._received):
+            version, count, length = HEADER.unpack_from(self._received, start)
+            if version != VERSION:
+                self._break(f"sent a message of version {version}, and this process knows version {VERSION}")
+            if length > LARGEST:
+                self._break(f"announced a message of {length:,} bytes; {LARGEST:,} are the most")
+            if (end := begin + length) > len(self._received):
+                break
+            found.append(Received(self._decode(self._received[begin:end]), self._take(count)))
+            start = end
+        del self._received[:start]
+        return found
+
+    def _decode(self, text: bytearray) -> Message:
+        try:
+            message: Message = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._break(f"sent what cannot be read ({error})")
+        return message
+
+    def _take(self, count: int) -> list[int]:
+        batches = [self._batches.popleft() for _ in range(0, count, MOST_DESCRIPTORS) if self._batches]
+        return [descriptor for batch in batches for descriptor in batch]
+
+    def _break(self, reason: str) -> NoReturn:
+        self.cut_off()
+        self._received.clear()
+        raise BrokenLink(f"{self.name} {reason}. The connection to it was closed.")
+
+    # Handing over
+
+    def hand_over(self, unanswered: Iterable[Message] = ()) -> tuple[bytes, bytes]:
+        """Return the bytes that the next owner has received, the unanswered first, and those to send."""
+        again = b"".join(bytes(_encode(message, [])) for message in unanswered)
+        return again + self._received, b"".join(bytes(part.data) for part in self._unsent)
+
+
+def _send_descriptors(
+    sock: socket.socket, data: bytes | memoryview, descriptors: list[int], flags: int
+) -> int:
+    # Not socket.send_fds, which ignores its flags.
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+    return sock.sendmsg([data], [rights], flags)
+
+
+def _encode(message: Message, descriptors: list[int]) -> bytes:
+    text = json.dumps(message).encode()
+    if len(text) > LARGEST:
+        raise ValueError(f"a message has at most {LARGEST:,} bytes in JSON, and this one has {len(text):,}")
+    return HEADER.pack(VERSION, len(descriptors), len(text)) + text
+
+
+def _split(data: bytes, descriptors: list[int]) -> list[_Part]:
+    """Return the parts of a message: a byte for each number of descriptors that the kernel takes at once."""
+    view = memoryview(data)
+    parts = []
+    while len(descriptors) > MOST_DESCRIPTORS:
+        parts.append(_Part(view[:1], descriptors[:MOST_DESCRIPTORS]))
+        view, descriptors = view[1:], descriptors[MOST_DESCRIPTORS:]
+    return [*parts, _Part(view, descriptors)]
+
+
+def await_event(source: Any, event: int, timeout: float | None) -> bool:
+    """Wait until a descriptor is readable or writable, or at its end; return whether it is."""
+    poll = select.poll()
+    poll.register(source, event)
+    return bool(poll.poll(None if timeout is None else max(timeout * 1000, 0)))
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()
+
+
+# Links are handed in over a pair of sockets that joins the site and all processes of a child.
+
+
+def hand_in(pair: socket.socket, name: str, timeout: float | None = None) -> Link:
+    """Make a link and send its other end over the pair; TimeoutError if the peer does not take it in time."""
+    ours, theirs = socket.socketpair()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        with theirs:
+            while not _hand_in(pair, theirs):
+                if not await_event(pair, select.POLLOUT, _left(deadline)):
+                    raise TimeoutError(f"{name} took no connection for {timeout:g} seconds")
+    except BaseException:
+        ours.close()
+        raise
+    return Link(ours, name)
+
+
+def _hand_in(pair: socket.socket, link: socket.socket) -> bool:
+    try:
+        _send_descriptors(pair, b"+", [link.fileno()], socket.MSG_DONTWAIT | NO_SIGNAL)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def take_in(pair: socket.socket) -> Link | None:
+    """Take the next link from the pair; None once every process of the other end is gone.
+
+    OSError if no descriptor is free for it.
+    """
+    try:
+        data, descriptors, _, _ = socket.recv_fds(pair, 1, 1)
+    except ConnectionError:
+        return None
+    if not data:
+        return None
+    if not descriptors:
+        raise OSError(errno.EMFILE, "No descriptor was free for what another process has handed in")
+    # Else a later program would inherit it, and hide the end of its sender. (recv_fds drops its flags.)
+    os.set_inheritable(descriptors[0], False)
+    return Link(socket.socket(fileno=descriptors[0]))
