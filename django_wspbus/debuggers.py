@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,6 +26,7 @@ COVERAGE_FOLLOWS = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 PR_SET_PDEATHSIG = 1
+SYSTEMD_FIRST = 3
 
 
 def follows_children() -> bool:
@@ -40,16 +43,16 @@ def find_observer() -> str | None:
         return None
     if holds_terminal():
         return "pdb"
-    for hook in (sys.gettrace(), sys.getprofile()):
-        if hook is not None and (name := _name_of(hook)) is not None:
+    for hook, kind in ((sys.gettrace(), "a tracer"), (sys.getprofile(), "a profiler")):
+        if hook is not None and (name := _name_of(hook, kind)) is not None:
             return name
     return _monitoring_tool()
 
 
-def _name_of(hook: Any) -> str | None:
+def _name_of(hook: Any, kind: str) -> str | None:
     owner = getattr(hook, "__self__", hook)
-    name = getattr(owner, "__module__", None) or type(owner).__module__
-    return _unless_following(str(name).partition(".")[0])
+    name = str(getattr(owner, "__module__", None) or type(owner).__module__).partition(".")[0]
+    return kind if name == "__main__" else _unless_following(name)
 
 
 def _monitoring_tool() -> str | None:
@@ -77,6 +80,31 @@ def _passes(frame: FrameType | None, files: set[str]) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+@contextlib.contextmanager
+def reserved_descriptors(count: int) -> Iterator[list[int]]:
+    """Yield the first descriptors after the standard streams, all open, for a child to inherit.
+
+    A child puts its sockets there, where systemd's protocol has them; a debugger that attaches to it before
+    would take them. Without one there are none to reserve.
+    """
+    numbers = range(SYSTEMD_FIRST, SYSTEMD_FIRST + count if follows_children() else SYSTEMD_FIRST)
+    opened = []
+    try:
+        for number in numbers:
+            with open(os.devnull) as null:
+                high = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, SYSTEMD_FIRST + count)
+            placed = fcntl.fcntl(high, fcntl.F_DUPFD_CLOEXEC, number)
+            os.close(high)
+            if placed == number:
+                opened.append(placed)
+            else:  # another one is there
+                os.close(placed)
+        yield list(numbers)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list[int]) -> NoReturn:

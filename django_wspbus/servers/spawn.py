@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .. import conf
+from ..debuggers import reserved_descriptors
 from ..terminal import options_of_child
 from ..wspbus import STARTUP_DIRECTORY, Refusal
 from . import boot
@@ -55,7 +56,11 @@ def spawn_server(
         **told,
     }
     try:
-        with theirs, options_of_child(reads=conf.is_debug()) as options:
+        with (
+            theirs,
+            options_of_child(reads=conf.is_debug()) as options,
+            reserved_descriptors(len(descriptors)) as reserved,
+        ):
             ours.sendall(json.dumps(start).encode() + b"\n")
             process = subprocess.Popen(
                 # -P: the folder of boot.py has a gunicorn.py that is not gunicorn.
@@ -63,7 +68,7 @@ def spawn_server(
                     *(sys.executable, *interpreter_options(), "-P", boot.__file__),
                     *("serve", alias, str(theirs.fileno())),
                 ],
-                pass_fds=[theirs.fileno(), *descriptors],
+                pass_fds=[theirs.fileno(), *descriptors, *reserved],
                 env=environment,
                 **options,
             )

@@ -13,10 +13,13 @@ from functools import partial
 
 import pytest
 
+from tests.processes import RunningSite
+from tests.projects import GUNICORN, THREADED
 from tests.servers.conftest import Client
 from tests.servers.load import Load
 
-from .reloading import THREADED, each_server
+from .broken import Mending, appended, await_error, await_fixed
+from .reloading import Served, each_server
 
 
 @each_server
@@ -248,3 +251,29 @@ def test_a_file_that_each_boot_writes_anew_does_not_cause_reloads_without_end(de
         served.site.wait_for_line("^Autoreload: shop/written.py changes during each start")
         served.expect_no_reload()
         assert len(served.restarts()) < 10
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("server", [THREADED, GUNICORN], ids=["threaded", "gunicorn"])
+def test_a_file_system_that_raises_no_events_is_polled(development, tmp_path, server):
+    bindfs = shutil.which("bindfs")
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    development.set_up(server)
+    if not bindfs or subprocess.run([bindfs, development.root, mounted], check=False).returncode:
+        pytest.skip("no bindfs, or no right to mount")
+    try:
+        with RunningSite(manage=f"{mounted}/manage.py", env=development.environment, cwd=mounted) as site:
+            served = Served(development, site)
+            site.wait_for_line(r"Watching for file changes with \w+, and by polling of .*/mounted \(fuse\)")
+            version = development.edit()  # below the mount
+            served.await_reload()
+            served.expect_version(version)
+            mending = Mending(development)
+            appended("shop/urls.py", "\n1 / 0\n")(development)
+            await_error(served.address, "ZeroDivisionError")
+            mending.mend()
+            await_fixed(served.address, version)
+            assert site.stop() == 0
+    finally:
+        subprocess.run(["umount", mounted], check=True)
