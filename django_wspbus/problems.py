@@ -26,6 +26,7 @@ IDS = {
     "E017": "Static files that are to be served without django.contrib.staticfiles.",
     "E018": "Settings that exclude each other.",
     "E019": "ALLOWED_HOSTS that let Django answer no request.",
+    "W001": "A signal that publishes on a channel whose name is almost that of a bus method.",
 }
 
 

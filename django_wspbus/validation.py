@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,14 @@ DEFAULT_BIND = "127.0.0.1:8000"
 DEFAULT_STOP_TIMEOUT = 25
 SERVER_KEYS = ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS")
 AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE", "POLL")
+BUS_METHODS = ("start", "stop", "graceful", "restart", "exit")
+
+MOST_SECONDS = 10**9
+"""A timeout of 31 years: longer ones are more than the system's clocks can count."""
+
+MOST_IDENTITY = 2**32 - 2
+"""The highest number of a user or group; the next one means "none" to the system."""
+
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 
 
@@ -217,6 +224,13 @@ class Reader:
                 self.wrong(
                     here, action, "the name of a bus method or of a channel, or None to leave it alone"
                 )
+            elif action is not None and action not in BUS_METHODS:
+                near = difflib.get_close_matches(action.lower(), BUS_METHODS, n=1, cutoff=0.8)
+                if near:
+                    message = (
+                        f"no bus method is called {action!r}: the signal publishes on a channel of that name."
+                    )
+                    self.add("W001", here, message, f"Did you mean {near[0]!r}?")
         return dict(raw)
 
     def daemonize(self, path: str, raw: Any) -> dict[str, Path | None] | None:
@@ -236,6 +250,10 @@ class Reader:
         if raw is None or (isinstance(raw, str) and raw):
             return raw
         if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+            if raw > MOST_IDENTITY:
+                self.add(
+                    "E015", path, f"got {shown(raw)}.", f"It takes a name, or a number up to {MOST_IDENTITY}."
+                )
             return raw
         self.wrong(path, raw, "a name or a number, or None")
         return None
@@ -299,8 +317,8 @@ class Reader:
     def number(self, path: str, raw: Any, takes: str, is_in_range: Callable[[float], bool]) -> float:
         if isinstance(raw, bool) or not isinstance(raw, int | float):
             self.wrong(path, raw, takes)
-        elif not math.isfinite(raw) or not is_in_range(raw):
-            self.add("E015", path, f"got {raw!r}.", f"It takes {takes}.")
+        elif not raw <= MOST_SECONDS or not is_in_range(raw):  # what is no number at all is not below any
+            self.add("E015", path, f"got {shown(raw)}.", f"It takes {takes}, up to {MOST_SECONDS}.")
         else:
             return raw
         return 1
@@ -364,7 +382,10 @@ MISSING = _Missing()
 
 def shown(value: Any) -> str:
     """Return a value as Python writes it, cut to the length that a message can bear."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # of the project's own class, or of a number with too many digits
+        text = f"a value of type {type(value).__name__}"
     if isinstance(value, Promise):  # which looks like what it will be
         text = f"a lazy string, {text}"
     return text if len(text) <= 80 else text[:77] + "..."

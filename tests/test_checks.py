@@ -31,6 +31,7 @@ SHAPES = {
     "E014": (with_server(BACKEND="django_wspbus.Plugin"), 'WSPBUS["SERVERS"]["default"]["BACKEND"]'),
     "E015": ({"STOP_TIMEOUT": 0}, 'WSPBUS["STOP_TIMEOUT"]'),
     "E018": ({"AUTORELOAD": True, "DAEMONIZE": True}, 'WSPBUS["AUTORELOAD"]'),
+    "W001": ({"SIGNALS": {"SIGUSR1": "gracefull"}}, 'WSPBUS["SIGNALS"]["SIGUSR1"]'),
 }
 MACHINE = {
     "E005": (with_server(APPLICATION="nowhere.app"), 'WSPBUS["SERVERS"]["default"]["APPLICATION"]'),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -144,12 +145,16 @@ def test_what_was_got_is_shown_and_not_at_length():
         ({"STOP_TIMEOUT": -1}, 'WSPBUS["STOP_TIMEOUT"]'),
         ({"STOP_TIMEOUT": float("inf")}, 'WSPBUS["STOP_TIMEOUT"]'),
         ({"STOP_TIMEOUT": float("nan")}, 'WSPBUS["STOP_TIMEOUT"]'),
+        ({"READY_TIMEOUT": 10**9 + 1}, 'WSPBUS["READY_TIMEOUT"]'),
+        ({"READY_TIMEOUT": 10**5000}, 'WSPBUS["READY_TIMEOUT"]'),
+        ({"USER": 2**32 - 1}, 'WSPBUS["USER"]'),
+        ({"GROUP": 10**20}, 'WSPBUS["GROUP"]'),
     ],
 )
 def test_a_number_out_of_range_is_a_finding_of_its_own(raw, path):
     problem = only_problem(raw)
     assert (problem.id, problem.path) == ("E015", path)
-    assert "It takes a number" in problem.hint
+    assert re.match("It takes a (name, or a )?number", problem.hint)
 
 
 # Addresses

@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Any
 
 from ..plugin import Plugin
+from ..validation import BUS_METHODS
 from ..wspbus import Bus
 
 SAME_REQUEST = 0.1
 """Seconds: timeout(1), and what forwards signals, tell a process and then the whole of its group."""
 
-METHODS = ("start", "stop", "graceful", "restart", "exit")
 DEFAULTS = {
     "SIGTERM": "exit",
     "SIGINT": "exit",
@@ -121,7 +121,7 @@ class SignalHandler(Plugin):
             self.bus.request(action, lambda error: self._unserved.remove(number))
             return
         try:
-            if action in METHODS:
+            if action in BUS_METHODS:
                 method: Callable[[], None] = getattr(self.bus, action)
                 method()
             else:

@@ -36,6 +36,9 @@ LAST_CHANCE = 0.1
 KEEP_ALIVE = 2.0
 """Seconds after an answer within which its client may be sending the next request, whether we stop or not."""
 
+WITHOUT_BODY = ("1", "204", "304")
+"""How a status begins after which no body comes: its client would take one for the next answer."""
+
 MOST_UNREAD = 16 * 2**20
 """Bytes of a body that are read for nothing, to keep the connection of its client."""
 
@@ -229,6 +232,7 @@ class ResponseHandler(ServerHandler):
 
     request_handler: RequestHandler
     headers: Headers
+    status: str | None
 
     def __init__(self, body: Body, *args: Any, **kwargs: Any) -> None:
         super().__init__(io.BufferedReader(body), *args, **kwargs)
@@ -241,6 +245,9 @@ class ResponseHandler(ServerHandler):
         if handler.close_connection or (handler.is_last() and handler.server.leave is None):
             self.headers["Connection"] = "close"
             handler.close_connection = True
+
+    def write(self, data: bytes) -> None:
+        super().write(b"" if str(self.status).startswith(WITHOUT_BODY) else data)
 
     def close(self) -> None:
         """End a response that was given in full; read what its application has left of the body."""

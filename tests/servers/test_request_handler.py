@@ -28,7 +28,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         body = repr(sorted(name for name in environ if name.startswith("HTTP_"))).encode()
     elif path == "/host":
         body = environ["HTTP_HOST"].encode()
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    status = "204 No Content" if path == "/none" else "200 OK"
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     if path == "/breaks":
         return broken(body)
     return [body]
@@ -183,6 +184,13 @@ def test_a_request_is_answered_and_the_next_one_begins_where_it_ends(
     assert served == [*paths, "GET /last"]
     assert found in answer
     assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_an_answer_that_can_have_no_body_has_none(ask: Callable[[bytes], bytes]) -> None:
+    answer = ask(b"POST /none HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhello" + LAST)
+
+    assert served == ["POST /none", "GET /last"]
+    assert b"hello" not in answer
 
 
 def test_after_an_answer_that_breaks_off_the_connection_is_closed(ask: Callable[[bytes], bytes]) -> None:
