@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 
 from ..messages import RELAUNCH, Link, Message
@@ -66,6 +67,8 @@ class Program:
         self._listeners: list[socket.socket] = []
         self._resumed: set[socket.socket] = set()
         """Listening sockets whose idle connections the next program can take, and such connections."""
+        self._probed: set[socket.socket] = set()
+        """Listening sockets of probes, which say no more than that the site does not start."""
         self._is_changing = False
         self._changed: list[str] | None = None
         self._seen: dict[str, str] = {}
@@ -119,20 +122,21 @@ class Program:
         except FileNotFoundError:
             root = None
         report = Report(title, text, message["debug"], root or "/", message["hosts"])
-        answers = Answers(report, lambda: signal.raise_signal(RETRY))
+        self._answers = Answers(report, lambda: signal.raise_signal(RETRY))
+        self._closed = Answers(replace(report, is_public=False))
         paths = [os.path.join(root or "/", path) for path in (*watch["files"], *mentioned(text))]
         files = FileWatch(paths, watch["dirs"], root, watch.get("poll"))
         changed, self._seen = files.since(message["since"], message["seen"])
         threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
-        self._answers = answers
         self._listeners = sockets[: message["listening"]]
         self._resumed = {sockets[index] for index in message["resumed"]}
+        self._probed = {sockets[index] for index in message["probed"]}
         for listener in self._listeners:
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, self._accept)
         for sock in sockets[message["listening"] :]:
             self._resumed.add(sock)
-            self._add(sock)
+            self._add(sock, self._answers)
 
     def _watch(self, files: FileWatch, changed: list[str]) -> None:
         with closing(files):
@@ -163,16 +167,15 @@ class Program:
             self._forget_oldest()
         if listener in self._resumed:
             self._resumed.add(sock)
-        self._add(sock)
+        self._add(sock, self._closed if listener in self._probed else self._answers)
 
     def _forget_oldest(self) -> None:
         """Give up a connection, as otherwise nobody else has a turn."""
         self._forget(next(iter(self._connections)))
 
-    def _add(self, sock: socket.socket) -> None:
+    def _add(self, sock: socket.socket, answers: Answers) -> None:
         own = own_hosts(sock)
-        answers = partial(self._answers.answer, own=own), partial(self._answers.holds, own=own)
-        connection = Connection(sock, *answers)
+        connection = Connection(sock, partial(answers.answer, own=own), partial(answers.holds, own=own))
         self._connections[connection] = connection.events
         self._selector.register(sock, connection.events, connection)
 

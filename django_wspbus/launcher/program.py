@@ -28,6 +28,9 @@ FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 LIFETIME_OF_WORTH = 2.0
 """Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
 
+HEALTH = 'WSPBUS["HEALTH"]'
+"""The holder of the sockets of probes: see `assembly`."""
+
 PAUSE = 0.5
 """Seconds before what should not have failed is tried again."""
 
@@ -286,6 +289,9 @@ class Launcher:
         sockets = [] if report is None else [*self.held.descriptors, *self.held.passed]
         connections = [] if report is None else self.held.connections
         resumed = [index for index, each in enumerate(self.held.sockets) if sockets and each.get("resumes")]
+        probed = [
+            index for index, each in enumerate(self.held.sockets) if sockets and each["holder"] == HEALTH
+        ]
         message = {
             "report": report or {"title": "", "text": ""},
             "debug": self.shows_reasons,
@@ -293,6 +299,7 @@ class Launcher:
             "root": self.root,
             "listening": len(sockets),
             "resumed": resumed,
+            "probed": probed,
             "watch": self.watch,
             "since": self.start.since,
             "seen": self.start.seen,

@@ -74,6 +74,7 @@ class ErrorPage:
         seen=None,
         debug=True,
         hosts=(),
+        probed=(),
         listeners=None,
         report=None,
         resumed=True,
@@ -89,6 +90,7 @@ class ErrorPage:
             "root": None,
             "listening": len(listeners or [self.listener]),
             "resumed": [0] if resumed else [],
+            "probed": list(probed),
             "watch": {"files": [], "dirs": [], **watch},
             "since": since or time.time_ns() + 10**9,  # what the test has just written is no change
             "seen": seen or {},
@@ -412,6 +414,17 @@ def test_it_answers_for_the_address_that_a_client_has_connected_to(page):
         with socket.create_connection(other.getsockname(), DEADLINE) as sock:
             sock.sendall(head)
             assert status_of(read_all(sock)) == 500
+
+
+def test_probes_are_told_no_more_than_that_it_does_not_start(page):
+    with socket.create_server(("127.0.0.1", 0)) as health:
+        page.serve(listeners=[page.listener, health], probed=[1])
+        with socket.create_connection(health.getsockname(), DEADLINE) as sock:
+            sock.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n\r\n")
+            answer = read_all(sock)
+        assert status_of(answer) == 500
+        assert b"views.py" not in answer
+        assert "views.py" in page.fetch()[1]
 
 
 def test_over_both_families_an_address_of_ipv4_is_known_by_its_own_form(page):
