@@ -745,7 +745,7 @@ def test_whatever_idles_there_a_probe_is_answered_at_once(site: ProbedSite, sent
             stack.enter_context(site.connect()).sendall(sent)
             begun = time.monotonic()
             assert site.ask("/livez").status == 200
-            assert time.monotonic() - begun < 1  # it takes 1 ms; machines may be busy
+            assert time.monotonic() - begun < DEADLINE / 3  # it takes 1 ms; machines may be busy
         assert connections(site) <= MOST_CONNECTIONS
 
 
