@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .messages import Link, Message, await_event, hand_in
+from .messages import Link, Message, await_event
+from .pairs import hand_in
 from .site import Site, SiteUnreachable
 
 SILENCE = 60.0

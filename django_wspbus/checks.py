@@ -75,9 +75,7 @@ def check_backends_apart(settings: Settings) -> list[Problem]:
             _send_and_exit(settings, Link(theirs))
         theirs.close()
         with contextlib.closing(Link(ours)) as link:
-            messages = []
-            while messages == []:
-                messages = link.receive(None)
+            messages = link.receive(None)
         os.waitpid(pid, 0)
     if not messages:  # it failed: here it will fail where it can be seen
         return list(machine.check_backends(settings))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import json
 import os
 import select
@@ -65,7 +64,7 @@ class _Part:
     def send(self, sock: socket.socket) -> None:
         """Send what the peer takes; BlockingIOError if that is nothing."""
         if self.descriptors:
-            sent = _send_descriptors(sock, self.data, self.descriptors, NO_SIGNAL)
+            sent = send_descriptors(sock, self.data, self.descriptors, NO_SIGNAL)
             self.close()
         else:
             sent = sock.send(self.data, NO_SIGNAL)
@@ -161,7 +160,7 @@ class Link:
         """Wait until the peer has taken everything; return whether it has."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.flush():
-            if not await_event(self, select.POLLOUT, _left(deadline)):
+            if not await_event(self, select.POLLOUT, time_left(deadline)):
                 return False
         return True
 
@@ -195,9 +194,15 @@ class Link:
     def receive(self, timeout: float | None = 0) -> list[Received] | None:
         """Return the messages that came, after a wait of ``timeout`` seconds at most; None at the end.
 
-        With None it waits as long as it takes. It may return none, if only a part of one came. `BrokenLink`
-        if what came is no message of this version, or is larger than one may be.
+        None waits for a whole message, however long it takes. `BrokenLink` if what came is no message of
+        this version, or is larger than one may be.
         """
+        messages = self._receive(timeout)
+        while messages == [] and timeout is None:  # a part of one came
+            messages = self._receive(None)
+        return messages
+
+    def _receive(self, timeout: float | None) -> list[Received] | None:
         if timeout != 0 and not await_event(self, select.POLLIN, timeout):
             return []
         try:
@@ -253,9 +258,10 @@ class Link:
         return again + self._received, b"".join(bytes(part.data) for part in self._unsent)
 
 
-def _send_descriptors(
+def send_descriptors(
     sock: socket.socket, data: bytes | memoryview, descriptors: list[int], flags: int
 ) -> int:
+    """Send data and descriptors with it; return how many bytes were sent."""
     # Not socket.send_fds, which ignores its flags.
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
     return sock.sendmsg([data], [rights], flags)
@@ -285,49 +291,6 @@ def await_event(source: Any, event: int, timeout: float | None) -> bool:
     return bool(poll.poll(None if timeout is None else max(timeout * 1000, 0)))
 
 
-def _left(deadline: float | None) -> float | None:
+def time_left(deadline: float | None) -> float | None:
+    """Return the seconds until a time of `time.monotonic`, None if there is no such time."""
     return None if deadline is None else deadline - time.monotonic()
-
-
-# Links are handed in over a pair of sockets that joins the site and all processes of a child.
-
-
-def hand_in(pair: socket.socket, name: str, timeout: float | None = None) -> Link:
-    """Make a link and send its other end over the pair; TimeoutError if the peer does not take it in time."""
-    ours, theirs = socket.socketpair()
-    deadline = None if timeout is None else time.monotonic() + timeout
-    try:
-        with theirs:
-            while not _hand_in(pair, theirs):
-                if not await_event(pair, select.POLLOUT, _left(deadline)):
-                    raise TimeoutError(f"{name} took no connection for {timeout:g} seconds")
-    except BaseException:
-        ours.close()
-        raise
-    return Link(ours, name)
-
-
-def _hand_in(pair: socket.socket, link: socket.socket) -> bool:
-    try:
-        _send_descriptors(pair, b"+", [link.fileno()], socket.MSG_DONTWAIT | NO_SIGNAL)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def take_in(pair: socket.socket) -> Link | None:
-    """Take the next link from the pair; None once every process of the other end is gone.
-
-    OSError if no descriptor is free for it.
-    """
-    try:
-        data, descriptors, _, _ = socket.recv_fds(pair, 1, 1)
-    except ConnectionError:
-        return None
-    if not data:
-        return None
-    if not descriptors:
-        raise OSError(errno.EMFILE, "No descriptor was free for what another process has handed in")
-    # Else a later program would inherit it, and hide the end of its sender. (recv_fds drops its flags.)
-    os.set_inheritable(descriptors[0], False)
-    return Link(socket.socket(fileno=descriptors[0]))

@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 LAYERS = [
     ["wspbus", "servers.address", "problems", "handover", "ownership", "messages"],
     ["modules", "mounts", "terminal", "streams", "threads"],
-    ["libraries", "debuggers", "unfinished", "interfaces", "launch"],
+    ["libraries", "debuggers", "unfinished", "interfaces", "launch", "pairs"],
     ["tracebacks"],
     ["reports"],
     ["plugin", "switchboard", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],

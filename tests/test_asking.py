@@ -14,7 +14,8 @@ import pytest
 from django_wspbus import SiteUnreachable, asking
 from django_wspbus.answering import Answers
 from django_wspbus.asking import RemoteSite
-from django_wspbus.messages import HEADER, LARGEST, MOST_UNSENT, VERSION, Link, Message, take_in
+from django_wspbus.messages import HEADER, LARGEST, MOST_UNSENT, VERSION, Link, Message
+from django_wspbus.pairs import take_in
 from django_wspbus.site import LocalSite
 from django_wspbus.wspbus import Bus
 

@@ -23,9 +23,8 @@ from django_wspbus.messages import (
     Link,
     Message,
     Received,
-    hand_in,
-    take_in,
 )
+from django_wspbus.pairs import hand_in, take_in
 
 from .processes import DEADLINE
 

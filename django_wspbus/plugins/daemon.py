@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..messages import Link, Received, await_event
+from ..messages import Link, await_event
 from ..ownership import NO_OWNER, Owner
 from ..plugin import Plugin
 from ..wspbus import Bus, Refusal
@@ -125,10 +125,8 @@ def _redirect(stdout: int, stderr: int) -> None:
 
 
 def _await(link: Link) -> None:
-    messages: list[Received] | None = []
-    while messages == []:
-        messages = link.receive(None)
-    if messages is None:
+    messages = link.receive(None)
+    if not messages:
         raise Refusal("The daemon ended during its start.")
     (said, _), *_ = messages
     if said["status"]:

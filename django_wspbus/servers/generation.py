@@ -13,7 +13,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 
 from ..inheritance import ChildState, LinkState
-from ..messages import Link, Message, Received, await_event, take_in
+from ..messages import Link, Message, Received, await_event
+from ..pairs import take_in
 from ..switchboard import Switchboard
 from .adopted import AdoptedProcess, Process, descendants
 from .spawn import how_ended

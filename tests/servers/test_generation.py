@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_wspbus.messages import Link, hand_in
+from django_wspbus.messages import Link
+from django_wspbus.pairs import hand_in
 from django_wspbus.servers.adopted import AdoptedProcess
 from django_wspbus.servers.generation import Generation
 from django_wspbus.switchboard import Switchboard
