@@ -6,13 +6,17 @@ error in a browser, and to start again. This does, if it is certain that the set
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import Any
 
-from .launched import debug, execute
+from .launched import debug
 from .launcher import become
 from .streams import open_missing
+from .successor.invocation import OWN_VARIABLES
+from .successor.program import execute
+from .successor.start import original
 
 MANAGE = "manage.py"
 WITHOUT_RELOAD = ("--noreload", "--daemonize", "--check", "--print-settings")
@@ -25,20 +29,13 @@ def main() -> None:
     try:
         execute(command)
     except Exception as error:
-        if sys.argv[1:2] != ["runbus"] or any(option in sys.argv for option in WITHOUT_RELOAD):
+        is_successor = any(name in os.environ for name in OWN_VARIABLES)
+        without_reload = any(option in sys.argv for option in WITHOUT_RELOAD)
+        if sys.argv[1:2] != ["runbus"] or without_reload or is_successor:
             raise
         if debug(error) is not True:  # else it may be in production
             raise
-        from .servers.spawn import interpreter_options
-        from .wspbus import STARTUP_DIRECTORY
-
-        become(
-            command=command,
-            options=interpreter_options(),
-            directory=STARTUP_DIRECTORY,
-            held=first_socket(),
-            debug=True,
-        )
+        become(dataclasses.replace(original(), command=command), held=first_socket(), debug=True)
 
 
 def first_socket() -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from django.core import checks as django_checks
 if sys.platform == "win32":  # one sentence, before an import of this package fails there
     sys.exit("django-wspbus does not run on Windows: use Linux, as in WSL 2, or macOS for development.")
 
+from .successor import start  # noqa: F401  # before any app changes the environment or the directory
+
 
 class WSPBusConfig(AppConfig):
     name = "django_wspbus"

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from . import conf, debuggers, machine
 from .answering import Answers
 from .conf import ServerSettings, Settings, setting_path
+from .handover import descriptor_of
 from .inheritance import Inheritance
 from .launch import Launch
 from .ownership import Owner
@@ -34,9 +35,13 @@ from .servers.base import Server
 from .servers.child import ChildServer
 from .servers.children import Children
 from .servers.drain import Drain
-from .servers.sockets import BACKLOG, Sockets
+from .servers.sockets import BACKLOG, LISTEN_VARIABLES, Sockets
+from .servers.spawn import run_child
 from .servers.swap import Swap
 from .site import LocalSite, NoSite
+from .successor import start
+from .successor.keeper import Keeper
+from .successor.order import Order, keep_no_longer
 from .switchboard import Switchboard
 from .terminal import Terminal
 from .threads import ADVICE, foreign_threads
@@ -57,8 +62,9 @@ LEEWAY = 1
 class SiteProcess:
     """The process that owns a site: it builds the plugins that the settings name, and runs them.
 
-    ``inherited``: what an earlier program of this process has left to it, over a restart; ``launch``: what
-    the launcher has told it, in whose hands a restart is then.
+    ``overrides``: what a command line lays over the settings; ``inherited``: what an earlier program of
+    this process has handed over to it, over a restart; ``launch``: what the launcher has told it, in whose
+    hands a restart is then.
     """
 
     def __init__(
@@ -85,6 +91,10 @@ class SiteProcess:
         Raises `Refusal` if it does not start: with the reason, and the status to leave with.
         SystemExit(70) if a listener failed while it stopped. A daemon's foreground returns.
         """
+        order = Order.take()
+        if order is not None:
+            run_child(order, self.overrides)
+            return
         foreground = None
         self._warn_of_threads()
         if self.settings.daemonize is not None and self.inherited is None:  # else it has its place already
@@ -150,7 +160,7 @@ class SiteProcess:
         self.switchboard = Switchboard()
         self.answers = Answers(bus, self.site, self.switchboard.post)
         self.sockets = self.make_sockets(inherited)
-        self.children = Children(bus, settings, self.switchboard, self.answers.answer, self.overrides)
+        self.children = Children(bus, settings, self.switchboard, self.answers.answer)
         self.servers = [self._server(server) for server in settings.servers.values()]
         self.swap = Swap(bus, settings, self.children, self.sockets, self.servers, self.say)
         self.drain = Drain(
@@ -299,6 +309,7 @@ class SiteProcess:
             self.children.adopt(self.inherited.children, aliases)
             # What the trial could not show must not take down what serves.
             bus.outlives_failed_start = self.launch is None
+            keep_no_longer()
 
     def dismantle(self) -> None:
         """Undo `build` and `subscribe`, and end what a restart would have kept."""
@@ -315,6 +326,15 @@ class SiteProcess:
         self.bus.roles = frozenset()
 
     # What is told of it
+
+    def check(self) -> None:
+        """Find out whether every server would start; raise what prevents the first that would not."""
+        self.build()
+        try:
+            for server in self.servers:
+                server.check()
+        finally:
+            self.switchboard.close()
 
     def rehearse(self) -> dict[str, Any]:
         """Do all of a start that can be undone, and return what the site would be: see `servers.swap`."""
@@ -338,7 +358,6 @@ class SiteProcess:
                 for holder, (addresses, backlog) in self.binds().items()
                 for address in addresses
             ],
-            "overrides": self.overrides,
             "pidfile": self.settings.pidfile and str(self.settings.pidfile),
         }
 
@@ -416,9 +435,26 @@ class Handover(Plugin):
             lock=None if site.pidfile is None else site.pidfile.descriptor,
             restart_began=site.swap.restart_began,
         )
-        os.environ.update(inheritance.leave())
+        self._execute(inheritance)
 
     execv.priority = 100  # type: ignore[attr-defined]
+
+    def _execute(self, inheritance: Inheritance) -> NoReturn:
+        """Execute the next program, or keep what it is to take over until that succeeds."""
+        site, invocation = self.site, start.original()
+        ((name, variable),) = inheritance.leave().items()
+        environment = {name: os.environ[name] for name in LISTEN_VARIABLES if name in os.environ}
+        keep = {
+            "variable": variable,
+            "descriptors": [descriptor_of(name, {name: variable}), *inheritance.descriptors()],
+            "children": [each.pid for each in inheritance.children],
+            "files": _files(inheritance),
+            "ready_timeout": site.settings.ready_timeout,
+            "stop_timeout": site.settings.stop_timeout,
+        }
+        descriptor = start.write_start(invocation, keep=keep, environment=environment)
+        self.bus.log(f"Re-spawning {' '.join(invocation.words)}")
+        Keeper(descriptor).execute()
 
 
 def make_plugin(bus: ProcessBus, backend: str, options: Mapping[str, Any], path: str) -> Any:
@@ -440,6 +476,17 @@ def refusal_of(failures: ChannelFailures) -> Refusal:
         return Refusal("\n".join(map(str, refusals)), status=max(each.status for each in refusals))
     unexpected = next(error for error in errors if not isinstance(error, Refusal))
     return Refusal(f"A start listener failed: {unexpected!r}", status=EX_SOFTWARE)
+
+
+def _files(inheritance: Inheritance) -> list[tuple[str, int, int]]:
+    """Return (path, device, inode) of the files that a site removes when it exits."""
+    sockets = (each for each in inheritance.sockets if each["inode"] is not None)
+    files = [(os.path.abspath(each["address"].removeprefix("unix:")), *each["inode"]) for each in sockets]
+    if inheritance.pidfile is not None:
+        with contextlib.suppress(OSError):
+            status = os.lstat(inheritance.pidfile)
+            files.append((os.path.abspath(inheritance.pidfile), status.st_dev, status.st_ino))
+    return files
 
 
 def _backlog(settings: ServerSettings) -> int:

@@ -42,6 +42,9 @@ NATIVE = (
 """How variables begin that code other than Python's reads: in which library, nobody can tell."""
 
 
+MAIN = ("__main__", "__mp_main__")
+"""The names of the program: the second is given by `multiprocessing`."""
+
 _ENVIRONMENT = dict(os.environ)
 
 
@@ -81,7 +84,7 @@ def signs() -> dict[str, list[str]]:
     """
     logging: Any = sys.modules.get("logging")
     warnings: Any = sys.modules.get("warnings")
-    names = {each.name: each.spec_name or each.name for each in modules.loaded() if each.name != "__main__"}
+    names = {each.name: each.spec_name or each.name for each in modules.loaded() if each.name not in MAIN}
     return {
         "replaces the logger class": [] if logging is None else [repr(logging.getLoggerClass())],
         "adds a filter of warnings": sorted({repr(each) for each in warnings.filters}),

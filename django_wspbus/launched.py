@@ -11,11 +11,9 @@ import fcntl
 import gc
 import io
 import os
-import runpy
 import signal
 import socket
 import sys
-import types
 from types import FrameType
 
 from . import libraries, spare
@@ -23,6 +21,8 @@ from .inheritance import Inheritance
 from .launch import Launch, current
 from .messages import RELAUNCH, Link, Message
 from .reports import report_of
+from .successor import program
+from .successor.invocation import Invocation
 from .unfinished import debug_of
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -56,7 +56,7 @@ def main(descriptor: int) -> None:
     warm: spare.Spare | None = None
     while (messages := link.receive(None)) is not None:
         for message, descriptors in messages:
-            set_up(message["command"])
+            command = set_up(Invocation(**message["invocation"]))
             if "prepare" in message:
                 interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site
                 warm = spare.Spare(message["prepare"])
@@ -72,7 +72,7 @@ def main(descriptor: int) -> None:
             with contextlib.suppress(OSError):
                 link.send({"running": True})
             end_with(link)
-            run(link, message, descriptors)
+            run(link, command, message, descriptors)
             return
 
 
@@ -85,20 +85,14 @@ def end_with(link: Link) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | fcntl.FASYNC)
 
 
-def set_up(command: list[str]) -> None:
-    """Have the interpreter look as the command would find it: ``[path, ...]`` or ``["-m", module, ...]``."""
-    if sys.argv[0] == "-c":  # else it is done already
-        if command[0] == "-m":
-            sys.argv[:] = [command[1], *command[2:]]
-            folder = os.getcwd()
-        else:
-            sys.argv[:] = command
-            folder = os.path.dirname(os.path.realpath(command[0]))
-        if not sys.flags.safe_path:
-            sys.path.insert(0, folder)
+def set_up(invocation: Invocation) -> list[str]:
+    """Have the interpreter look as it would to the command that was typed; return that command."""
+    sys.orig_argv[:] = invocation.words
+    program.set_up(invocation.command)
+    return invocation.command
 
 
-def run(link: Link, message: Message, descriptors: list[int]) -> None:
+def run(link: Link, command: list[str], message: Message, descriptors: list[int]) -> None:
     """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
     held = message["sockets"]
     for each, descriptor in zip(held, descriptors, strict=False):
@@ -112,7 +106,7 @@ def run(link: Link, message: Message, descriptors: list[int]) -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupt_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        execute(message["command"])
+        program.execute(command)
     except BaseException as error:
         status = tell(link, error)
     else:
@@ -128,20 +122,6 @@ def interrupt_once(number: int, frame: FrameType | None) -> None:
     """Do what Python does at Ctrl-C, but only once: the terminal tells of it, and then the launcher, too."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def execute(command: list[str]) -> None:
-    """Run a script or a module as ``python`` would."""
-    if command[0] == "-m":
-        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
-    else:
-        path = os.path.abspath(command[0])
-        with io.open_code(path) as file:
-            code = compile(file.read(), path, "exec")
-        # runpy would take the path as it is, and write it over sys.argv[0].
-        main = sys.modules["__main__"] = types.ModuleType("__main__")
-        main.__file__ = path
-        exec(code, main.__dict__)
 
 
 def tell(link: Link, error: BaseException) -> int:

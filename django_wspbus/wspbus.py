@@ -56,8 +56,16 @@ WORKER_CHANNELS = frozenset({"start", "stop", "exit", "graceful", "main"})
 MOST_PLANS = 1000
 LONGEST_POLL = 2**31 - 1
 
+
 # Modules may change directory later; a restart needs the one in which the command line was valid.
-STARTUP_DIRECTORY = os.getcwd()
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return None
+
+
+STARTUP_DIRECTORY = _working_directory()
 
 
 class State(enum.Enum):
@@ -543,6 +551,8 @@ class Bus:
         self, failures: ChannelFailures, channel: str, callback: Listener, error: BaseException
     ) -> None:
         """Log an error and add it to ``failures``; raise it if it is to pass through."""
+        if channel == "start" and self.outlives_failed_start and isinstance(error, SystemExit):
+            error = RuntimeError(f"{callback!r} has tried to end the process: {error!r}.")
         if not isinstance(error, Exception):
             _spoil(error, bool(failures))
             raise error
@@ -1171,9 +1181,10 @@ class Bus:
         self._guarded = False
 
     def _do_execv(self) -> NoReturn:
+        self.publish("execv")  # a listener may execute the next program itself
         arguments = [sys.executable, *sys.orig_argv[1:]]
-        os.chdir(STARTUP_DIRECTORY)
-        self.publish("execv")
+        if STARTUP_DIRECTORY is not None:
+            os.chdir(STARTUP_DIRECTORY)
         self.log(f"Re-spawning {' '.join(arguments)}")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None

@@ -21,6 +21,7 @@ LAYERS = [
     ["libraries", "debuggers", "unfinished", "interfaces", "launch", "pairs"],
     ["tracebacks"],
     ["reports"],
+    ["successor", "successor.*"],
     ["plugin", "switchboard", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
     ["conf", "site", "spare", "launcher", "error_page"],
     ["process", "launched", "asking", "answering"],

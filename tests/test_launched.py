@@ -14,6 +14,7 @@ from django_wspbus import launched
 from django_wspbus.launched import tell
 from django_wspbus.messages import Link
 from django_wspbus.reports import report_of
+from django_wspbus.successor import program
 
 from .processes import DEADLINE, ROOT
 
@@ -26,7 +27,7 @@ def project_file(tmp_path):
         path = tmp_path / "views.py"
         path.write_text(source)
         with pytest.raises(BaseException) as caught:  # noqa: PT011
-            launched.execute([str(path)])
+            program.execute([str(path)])
         error = caught.value
         return error.with_traceback(error.__traceback__.tb_next)
 

@@ -255,7 +255,7 @@ def test_settings_of_another_shape_are_told_whatever_the_options(settings, wspbu
 
 def test_a_warning_is_shown_and_stops_nobody(settings):
     plugin = {"BACKEND": "tests.test_machine.Small", "OPTIONS": {"size": 6}}
-    settings.WSPBUS = {**ONE, "PLUGINS": [plugin]}
+    settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED}}, "PLUGINS": [plugin]}
     output, errors = io.StringIO(), io.StringIO()
     call_command("runbus", "--check", stdout=output, stderr=errors)
     assert "(shop.W001)" in errors.getvalue()
@@ -263,16 +263,16 @@ def test_a_warning_is_shown_and_stops_nobody(settings):
 
 
 def test_check_imports_the_applications(settings):
-    settings.WSPBUS = {"SERVERS": {"default": {"APPLICATION": "nowhere.app"}}}
+    settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED, "APPLICATION": "nowhere.app"}}}
     assert 'WSPBUS["SERVERS"]["default"]["APPLICATION"]: \'nowhere.app\' does not import' in refused()
 
 
 def test_check_shows_an_error_in_the_projects_code_with_its_place(settings, tmp_path, monkeypatch):
     (tmp_path / "broken_for_runbus.py").write_text("\n1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    settings.WSPBUS = {"SERVERS": {"default": {"APPLICATION": "broken_for_runbus.app"}}}
+    settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED, "APPLICATION": "broken_for_runbus.app"}}}
     reason = refused()
-    assert reason.startswith("The application does not load: ")
+    assert reason.startswith("The server 'default' did not start: its application does not load")
     assert "broken_for_runbus.py, line 2: ZeroDivisionError" in reason.partition("\n")[0]
     assert 'broken_for_runbus.py", line 2' in reason
     assert reason.endswith("ZeroDivisionError: division by zero")

@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..messages import Link, Message, Received, await_event
+from ..successor.invocation import Invocation
 
 ROOT = str(Path(__file__).parent.parent.parent)
 # The folder of this package comes last: nothing in it is to hide a module of the standard library.
@@ -102,17 +102,19 @@ class Child:
         self.process.wait()
 
 
-def spawn(kind: Kind, options: list[str], passed: Iterable[int]) -> Child:
-    """Start a process with options of the interpreter, and with descriptors that keep their numbers."""
+def spawn(kind: Kind, invocation: Invocation, passed: Iterable[int]) -> Child:
+    """Start a process that is to run a command, with descriptors that keep their numbers."""
     ours, theirs = socket.socketpair()
     with theirs:
         program = START.format(module=PROGRAMS[kind], argument="int(sys.argv[2])")
         # An interpreter that is just starting would have a lot to say of Ctrl-C: each program lets it in.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        words = [invocation.find_interpreter(), *invocation.options, "-c", program]
         try:
             process = subprocess.Popen(
-                [sys.executable, *options, "-c", program, ROOT, str(theirs.fileno())],
+                [*words, ROOT, str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *passed],
+                cwd=invocation.directory,
                 env={**os.environ, "RUN_MAIN": "true"},
             )
         finally:

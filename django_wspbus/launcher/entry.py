@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NoReturn
 
 from .. import debuggers
 from ..handover import write_values
 from ..messages import Message
 from ..streams import open_missing
+from ..successor.invocation import Invocation
 from .child import ROOT, START
 
 
-def become(
-    *,
-    command: list[str],
-    options: list[str],
-    directory: str,
-    held: Iterable[Message] = (),
-    debug: bool = True,
-) -> NoReturn:
+def become(invocation: Invocation, *, held: Iterable[Message] = (), debug: bool = True) -> NoReturn:
     """Execute the launcher in place of this process.
 
-    ``command``: what to run, [path, ...] or ["-m", module, ...]; ``options``: those of the interpreter;
-    ``held``: {"holder", "address", "inode", "descriptor"} of listening sockets; ``debug``: whether clients
-    may see why the site does not start.
+    ``invocation``: what the launcher starts as the site; ``held``: {"holder", "address", "inode",
+    "descriptor"} of listening sockets; ``debug``: whether clients may see why the site does not start.
     """
     held = list(held)
     open_missing()
-    start = {"command": command, "options": options, "held": held, "debug": debug}
+    start = {"invocation": dataclasses.asdict(invocation), "held": held, "debug": debug}
     handed_over = write_values(start)
     descriptors = [handed_over, *(each["descriptor"] for each in held)]
     for descriptor in descriptors:
@@ -41,21 +34,9 @@ def become(
         with contextlib.suppress(Exception):  # closed, or None
             stream.flush()
     program = START.format(module="launcher", argument="int(sys.argv[2])")
-    os.chdir(directory)
-    arguments = [sys.executable, "-I", "-S", "-c", program, ROOT, str(handed_over)]
+    os.chdir(invocation.directory)
+    interpreter = invocation.find_interpreter()
+    arguments = [interpreter, "-I", "-S", "-c", program, ROOT, str(handed_over)]
     if debuggers.follows_children():
-        debuggers.run_below(arguments, first_environment(), descriptors)
-    os.execve(sys.executable, arguments, first_environment())
-
-
-def first_environment() -> dict[bytes, bytes] | dict[str, str]:
-    """Return the environment that this process was started with, where the system tells.
-
-    What the project has set since, it sets again, and may set to something else after an edit; it would be
-    too late if it only sets what is not there.
-    """
-    with contextlib.suppress(OSError):
-        pairs = [entry.partition(b"=") for entry in Path("/proc/self/environ").read_bytes().split(b"\0")]
-        if environment := {name: value for name, is_pair, value in pairs if name and is_pair}:
-            return environment
-    return dict(os.environ)
+        debuggers.run_below(arguments, invocation.environment, descriptors)
+    os.execve(interpreter, arguments, invocation.environment)

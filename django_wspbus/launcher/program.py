@@ -11,12 +11,13 @@ import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict
-from os.path import dirname, realpath
+from os.path import dirname, isdir, realpath
 from typing import Any, NoReturn
 
 from ..handover import read_values
 from ..launch import Start
 from ..messages import RELAUNCH, BrokenLink, Message, Received
+from ..successor.invocation import Invocation
 from ..terminal import Terminal
 from .boot import BootWatch
 from .child import Child, Kind, how_ended, reap_orphans, spawn
@@ -51,14 +52,11 @@ class Launcher:
     """Starts the site, or, while that does not boot, the page that shows why."""
 
     def __init__(self, start: Message) -> None:
-        self.command: list[str] = start["command"]
-        self.options: list[str] = start["options"]
-        self.root = None  # of the project: here, if it is not where its script is
-        if self.command[:1] != ["-m"]:
-            self.root = dirname(realpath(self.command[0]))
+        self.invocation = Invocation(**start["invocation"])
+        self.root = root_of(self.invocation.command[0])
         self.held = Held(start["held"])
         self.terminal = Terminal()
-        self.spares = Spares(self.command, lambda: self.spawn("spare"), self.terminal.say)
+        self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
         self.boot = BootWatch(self.watch_boot)
         self.watch: Message = {"files": [], "dirs": []}
@@ -76,7 +74,7 @@ class Launcher:
             signal.signal(getattr(signal, name), lambda *_: None)
 
     def spawn(self, kind: Kind) -> Child:
-        return spawn(kind, self.options, self.held.passed)
+        return spawn(kind, self.invocation, self.held.passed)
 
     def run(self) -> int:
         """Serve until told to stop; return the status to leave with."""
@@ -263,7 +261,7 @@ class Launcher:
         self.start.since = child.began
         self.start.launches += 1
         message = {
-            "command": self.command,
+            "invocation": asdict(self.invocation),
             "run": True,
             "sockets": [{**each, "descriptor": None} for each in self.held.sockets],
             "start": asdict(self.start),
@@ -314,6 +312,14 @@ class Launcher:
             self.child.end()
         self.terminal.restore()
         self.held.close()
+
+
+def root_of(program: str) -> str | None:
+    """Return the project's folder by the program that is run; None: the working directory."""
+    if program.startswith("-"):
+        return None
+    path = realpath(program)
+    return path if isdir(path) else dirname(path)
 
 
 def _union(before: Message, more: Message) -> Message:

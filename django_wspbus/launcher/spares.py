@@ -13,11 +13,11 @@ MOST_TRIES = 8
 
 
 class Spares:
-    """``spawn()`` starts one for the ``command``; ``say(line)`` tells the developer why there is none."""
+    """``spawn()`` starts one for an ``invocation``; ``say(line)`` tells the developer why there is none."""
 
-    def __init__(self, command: list[str], spawn: Callable[[], Child], say: Callable[[str], None]) -> None:
+    def __init__(self, invocation: Message, spawn: Callable[[], Child], say: Callable[[str], None]) -> None:
         self.current: Child | None = None
-        self._command = command
+        self._invocation = invocation
         self._spawn = spawn
         self._say = say
         self._library: Message | None = None
@@ -91,7 +91,7 @@ class Spares:
         self.current = self._spawn()
         with contextlib.suppress(OSError):  # it has died already, which will be seen
             order = {**(self._library or {}), "unfit": self._unfit}
-            self.current.link.post({"command": self._command, "prepare": order})
+            self.current.link.post({"invocation": self._invocation, "prepare": order})
 
 
 def _is_another(before: Message, now: Message) -> bool:

@@ -73,6 +73,10 @@ class Server(Plugin):
         """Return what is wrong with the OPTIONS on this machine: files that are missing, and so on."""
         return ()
 
+    def check(self) -> None:
+        """Find out for ``runbus --check`` whether this server would start; raise what prevents it."""
+        self.load()
+
     @classmethod
     def effective_options(cls, settings: ServerSettings, site: Settings) -> dict[str, Any]:
         """Return the options in force, for ``--print-settings``; a `Refusal` if that cannot be told."""

@@ -29,10 +29,15 @@ class ChildServer(Server):
     ``run`` is "module:function" of what the child runs: ``function(start, pair)``. The child's
     processes say ``ready`` once they could serve, ``failed`` with the reason if they could not, and
     answer requests once they are told to.
+
+    ``check_run`` names the function of a child for ``runbus --check``: it has no sockets, loads all that
+    can fail, says that it has no ``workers`` to wait for, and waits to be ended. Without it the site
+    process loads the application.
     """
 
     in_process = False
     run: ClassVar[str] = ""
+    check_run: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -55,6 +60,11 @@ class ChildServer(Server):
     @property
     def alias(self) -> str:
         return self.settings.alias
+
+    @property
+    def patch(self) -> str | None:
+        """What a child patches before it imports anything of the project: "gevent" or None."""
+        return None
 
     @property
     def current(self) -> Generation | None:
@@ -117,7 +127,22 @@ class ChildServer(Server):
 
     def boot(self) -> Generation:
         """Start a child, which does not serve yet."""
-        return self.children.boot(self.alias, self.run, [each.socket.fileno() for each in self.bound()])
+        descriptors = [each.socket.fileno() for each in self.bound()]
+        return self.children.boot(self.alias, self.run, descriptors, self.patch)
+
+    def check(self) -> None:
+        if not self.check_run:
+            super().check()
+            return
+        timeout = self.site.ready_timeout
+        generation = self.children.boot(self.alias, self.check_run, [], self.patch)
+        try:
+            self.bus.wait_for(lambda: generation.is_settled, timeout)
+            if not generation.is_ready:
+                why = generation.why_not_ready(timeout)
+                raise self.refusal(why, generation.status)
+        finally:
+            self.children.end([generation])
 
     def tell_to_stop(self) -> None:
         """Have the child answer what is in flight and leave."""
@@ -178,12 +203,15 @@ class ChildServer(Server):
             self._successor = None
             why = successor.why_not_ready(timeout)
             self.children.dismiss(successor)
-            self.trouble = why
-            self._tell(
-                f"The server {self.alias!r} does not start again: {why}\n"
-                f"It is tried at intervals of up to {MOST:g} seconds; connections wait."
-            )
-            self._respawn_in(self._backoff.note(worked=False))
+            self._tell_failed_respawn(why)
+
+    def _tell_failed_respawn(self, why: str) -> None:
+        self.trouble = why
+        self._tell(
+            f"The server {self.alias!r} does not start again: {why}\n"
+            f"It is tried at intervals of up to {MOST:g} seconds; connections wait."
+        )
+        self._respawn_in(max(self._backoff.note(worked=False), FIRST))
 
     def _respawn_in(self, seconds: float) -> None:
         if seconds:
@@ -193,7 +221,11 @@ class ChildServer(Server):
 
     def _respawn(self) -> None:
         if self._is_cared_for and self.current is None and self._successor is None:
-            self._successor = self.boot()
+            try:
+                self._successor = self.boot()
+            except Refusal as refusal:  # a deployment has removed what the child needs, and may bring it back
+                self._tell_failed_respawn(str(refusal))
+                return
             self.children.switchboard.call_later(
                 self.site.ready_timeout + 0.01, lambda: self.bus.defer(self.look)
             )

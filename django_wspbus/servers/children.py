@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..inheritance import ChildState
@@ -24,8 +24,7 @@ PATIENCE = 2
 class Children(Plugin):
     """Boots children, lets them serve, and has them leave.
 
-    ``answer(link, message)`` is given what they ask of the site; ``overrides`` are what the command
-    line laid over the settings.
+    ``answer(link, message)`` is given what they ask of the site.
     """
 
     role = "site"
@@ -36,13 +35,11 @@ class Children(Plugin):
         site: Settings,
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],
-        overrides: Mapping[str, Any],
     ) -> None:
         super().__init__(bus)
         self.site = site
         self.switchboard = switchboard
         self.answer = answer
-        self.overrides = overrides
         self.serving: dict[str, Generation] = {}
         self.booting: list[Generation] = []
         self.leaving: list[Generation] = []
@@ -66,17 +63,11 @@ class Children(Plugin):
     def pids(self) -> list[int]:
         return [*self.others, *(generation.pid for generation in self.everyone())]
 
-    def boot(
-        self,
-        alias: str,
-        run: str,
-        descriptors: Iterable[int],
-        overrides: Mapping[str, Any] | None = None,
-    ) -> Generation:
-        """Start a child of a server, which does not serve yet."""
-        overrides = self.overrides if overrides is None else overrides
-        process, pair = spawn_server(alias, run, descriptors, overrides, {**self.told, **self.told_at_start})
-        generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell)
+    def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Generation:
+        """Start a child of a server, which does not serve yet; see `spawn.spawn_server`."""
+        told = {**self.told, **self.told_at_start}
+        process, pair, report = spawn_server(alias, run, descriptors, told, patch)
+        generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell, report)
         self.booting.append(generation)
         generation.listen()
         return generation

@@ -11,13 +11,14 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from typing import IO
 
 from ..inheritance import ChildState, LinkState
 from ..messages import Link, Message, Received, await_event
 from ..pairs import take_in
 from ..switchboard import Switchboard
 from .adopted import AdoptedProcess, Process, descendants
-from .spawn import how_ended
+from .spawn import how_ended, read_report
 
 SERVE = b"s"
 DRAIN = b"d"
@@ -29,8 +30,10 @@ LAST_WORDS = 1
 
 def read_orders(pair: socket.socket) -> bytes:
     """In a process of a child: return what the site has ordered so far."""
+    poll = select.poll()  # before, as gevent's sockets wait whatever the flags say
+    poll.register(pair, select.POLLIN)
     try:
-        return pair.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return pair.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT) if poll.poll(0) else b""
     except OSError:
         return b""
 
@@ -50,6 +53,7 @@ class Generation:
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],
         changed: Callable[[], None],
+        report: IO[bytes] | None = None,
     ) -> None:
         self.alias = alias
         self.process = process
@@ -77,6 +81,7 @@ class Generation:
         self._pair_ended = False
         self._silent = threading.Event()  # there is nobody left that could say anything
         self._pidfd: int | None = None
+        self._report = report
 
     def listen(self) -> None:
         """Hear from it from now on."""
@@ -131,11 +136,18 @@ class Generation:
         """Return why it did not become ready within a number of seconds."""
         if self._failure is None and self.ended:
             self.hear_last_words()
+        if self._failure is None and self.ended:
+            self._read_report()
         if self._failure is not None:
             return self._failure
         if self.ended:
             return f"it ended before it was ready, {self.how_ended()}."
         return f'it was not ready within {timeout:g} seconds (WSPBUS["READY_TIMEOUT"]).'
+
+    def _read_report(self) -> None:
+        reported = None if self._report is None else read_report(self._report)
+        if reported is not None:
+            self.status, self._failure = reported
 
     def how_ended(self) -> str:
         return how_ended(self.process.wait())
@@ -285,6 +297,10 @@ class Generation:
         self._links.clear()
         self._workers.clear()
         self._pair.close()
+        if self._report is not None:
+            self._read_report()  # for a question that comes later
+            self._report.close()
+            self._report = None
 
     def hear_last_words(self) -> None:
         """Wait until what its processes sent before they left has been heard."""

@@ -54,6 +54,12 @@ class GunicornServer(ChildServer):
 
     title = f"gunicorn {gunicorn.__version__}"
     run = "django_wspbus.servers.gunicorn_child:run"
+    check_run = "django_wspbus.servers.gunicorn_child:check"
+
+    @property
+    def patch(self) -> str | None:
+        # A configuration file may name another class: then the child starts again, patched.
+        return "gevent" if "gevent" in str(self.settings.options.get("worker_class")) else None
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
@@ -113,7 +119,11 @@ def as_texts(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable[Problem]:
     """Find the options that gunicorn does not know, does not take, or that the site owns."""
-    from gunicorn.config import Config  # heavy, and not for the site process to carry
+    try:
+        from gunicorn.config import Config  # heavy, and not for the site process to carry
+    except FileNotFoundError:  # gunicorn cannot be imported in a directory that is gone, where migrate can
+        return
+    from .gunicorn_worker_class import find_problem
 
     known = Config().settings
     yield from check_option_names(path, options, [*known, "threading"], "gunicorn")
@@ -135,3 +145,6 @@ def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable
                 Config().set(name, value)
             except Exception as error:  # what its validators raise is up to gunicorn
                 yield Problem("E012", here, f"gunicorn does not take {shown(value)}: {error}")
+            else:
+                if name == "worker_class" and (reason := find_problem(value)) is not None:
+                    yield Problem("E012", here, reason)

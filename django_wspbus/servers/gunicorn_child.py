@@ -12,19 +12,20 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import django
 from django.db import connections
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
 from .. import conf
 from ..asking import RemoteSite
+from ..successor.program import die_with
 from ..threads import ADVICE, foreign_threads
 from ..wspbus import Refusal
 from .backoff import Backoff
-from .boot import die_with
 from .gunicorn import GunicornServer
 from .gunicorn_worker import BOOTING, PROVEN, SERVING, WorkerProcess, accept_term, give_up
+from .gunicorn_worker_class import patch_for
+from .spawn import start_again
 
 if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
@@ -41,26 +42,39 @@ LIFETIME_OF_WORTH = 1
 
 def run(start: dict[str, Any], pair: socket.socket) -> None:
     """Serve until told to stop; what is wrong before that is sent to the site, and not printed."""
-    site = RemoteSite(pair, "master")
-    try:
-        django.setup()
-        settings, _ = conf.read(start["overrides"])
-        if settings is None or start["alias"] not in settings.servers:
-            raise Refusal(
-                f"the settings on disk have no valid server {start['alias']!r} any more: "
-                "check them, and restart the site if it is to go."
-            )
-        child = Child(start, settings, site, pair)
-        application = Application(child)
-    except Refusal as refusal:
-        give_up(site, str(refusal))
-    except Exception:  # the project's own code: anything may come
-        give_up(site)
+    application = make_application(start, pair)
     os.register_at_fork(after_in_parent=accept_term)
     try:
         application.run()
     except HaltServer as halt:  # a worker failed to boot while gunicorn was stopping already
         raise SystemExit(halt.exit_status) from None
+
+
+def check(start: dict[str, Any], pair: socket.socket) -> None:
+    """Load all that `run` would load, tell the site how that went, and wait to be ended."""
+    application = make_application(start, pair)
+    application.wsgi()
+    application.child.site.tell(workers=0)
+    while True:
+        signal.pause()
+
+
+def make_application(start: dict[str, Any], pair: socket.socket) -> Application:
+    site = RemoteSite(pair, "master")
+    try:
+        settings, problems = conf.read(start["overrides"])
+        if settings is None:
+            raise Refusal("\n".join(problem.line for problem in problems if problem.is_error))
+        if start["alias"] not in settings.servers:
+            raise Refusal(
+                f"the settings on disk have no server {start['alias']!r} any more: "
+                "restart the site if it is to go."
+            )
+        return Application(Child(start, settings, site, pair))
+    except Refusal as refusal:
+        give_up(site, str(refusal))
+    except Exception:  # the project's own code: anything may come
+        give_up(site)
 
 
 class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -73,10 +87,13 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
     def load_config(self) -> None:
         try:
             self.child.configure(self.cfg)
+            patch = patch_for(self.cfg.settings["worker_class"].get())
         except Refusal as refusal:
             give_up(self.child.site, str(refusal))
         except Exception:  # of a configuration file, or of gunicorn, which would print it
             give_up(self.child.site)
+        if patch != self.child.start["patch"]:
+            start_again(self.child.start, self.child.pair, patch)
 
     def load(self) -> Any:
         from ..application import load

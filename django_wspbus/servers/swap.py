@@ -15,7 +15,7 @@ from .child import ChildServer
 from .children import Children
 from .generation import Generation
 from .sockets import Sockets
-from .trial import Trial, own_command
+from .trial import Trial
 
 if TYPE_CHECKING:
     from ..conf import Settings
@@ -112,11 +112,7 @@ class Swap(Plugin):
             servers: Mapping[str, Any] = report["servers"]
             self._compare_binds(servers)
             undone.callback(self.sockets.drop, self.sockets.add(report["sockets"]))
-            overrides = report["overrides"]
-            if overrides != self.children.overrides:  # the command line may speak of another server now
-                self.children.end(booting.values())
-                booting.clear()
-            booted = [self._boot(booting, alias, run, overrides) for alias, run in _runs(servers)]
+            booted = [self._boot(booting, alias, run) for alias, run in _runs(servers)]
             self._await(booted)
             undone.pop_all()
             self.sockets.keep(report["sockets"])
@@ -131,7 +127,7 @@ class Swap(Plugin):
     def _try_program(self) -> dict[str, Any]:
         timeout = self.site.ready_timeout
         held = Inheritance(sockets=self.sockets.held(), pidfile=self._own_pidfile())
-        trial = Trial(own_command(), held, self.bus.wake)
+        trial = Trial(held, self.bus.wake)
         self.children.others.append(trial.pid)
         try:
             self.bus.wait_for(lambda: trial.has_ended or self.bus.exit_asked, timeout)
@@ -143,17 +139,11 @@ class Swap(Plugin):
             trial.close()
             self.children.others.remove(trial.pid)
 
-    def _boot(
-        self,
-        booting: dict[tuple[str, str], Generation],
-        alias: str,
-        run: str,
-        overrides: Mapping[str, Any],
-    ) -> Generation:
+    def _boot(self, booting: dict[tuple[str, str], Generation], alias: str, run: str) -> Generation:
         """Return the child of a server, which is booting already unless the server is a new one."""
         if (alias, run) not in booting:
             descriptors = self.sockets.descriptors(alias)
-            booting[alias, run] = self.children.boot(alias, run, descriptors, overrides)
+            booting[alias, run] = self.children.boot(alias, run, descriptors)
         return booting[alias, run]
 
     def _own_pidfile(self) -> str | None:

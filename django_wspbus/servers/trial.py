@@ -1,7 +1,7 @@
-"""The boot of the site process's next program, tried in a process to the side before a restart.
+"""The dry run of a restart: the site's next program boots in another process first.
 
-The command line is run as it stands, and finds in its environment that it is to say what it would
-do, on a file that is passed to it, instead of doing it.
+That process runs the command line as it stands, and finds an order to report what it would do instead of
+doing it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from typing import Any, NoReturn
 
 from ..handover import scratch_file
 from ..inheritance import Inheritance
+from ..successor import start
+from ..successor.order import Order
 from ..wspbus import Refusal
-from .spawn import own_environment, spawn_program
 
-VARIABLE = "DJANGO_WSPBUS_TRIAL"
 MOST_OF_AN_OUTPUT = 60_000
 
 
 class Trial:
-    """A run of the command line to the side; ``ended()`` is called, in a thread, when it has ended."""
+    """A dry run; ``ended()`` is called, in a thread, when it has ended."""
 
-    def __init__(self, command: list[str], held: Inheritance, ended: Callable[[], None]) -> None:
+    def __init__(self, held: Inheritance, ended: Callable[[], None]) -> None:
         self._output = scratch_file()
         self._report = scratch_file()
-        report = self._report.fileno()
-        told = {"report": report, "addresses": sorted(held.addresses), "pidfile": held.pidfile}
-        self._process = spawn_program(
-            command,
-            self._output.fileno(),
-            [report],
-            {**own_environment(), VARIABLE: json.dumps(told), "PYTHONUNBUFFERED": "1"},
+        order = {"addresses": sorted(held.addresses), "pidfile": held.pidfile}
+        self._process = start.spawn(
+            {"trial": order},
+            ("dry-run",),
+            descriptors={"report": self._report.fileno()},
+            options={**start.ALONE, "stdout": self._output.fileno(), "stderr": self._output.fileno()},
         )
         self._watch = threading.Thread(target=self._await_end, args=(ended,), name="Trial", daemon=True)
         self._watch.start()
@@ -56,16 +55,19 @@ class Trial:
     def result(self) -> dict[str, Any]:
         """Return what the next program would do; a `Refusal` says why it would not start."""
         self._report.seek(0)
-        told = self._report.read()
-        report: dict[str, Any] = json.loads(told) if told else {}
-        if "refused" in report:
-            raise Refusal(report["refused"])
+        written = self._report.read()
+        report: dict[str, Any] = json.loads(written) if written else {}
         status = self._process.wait()
-        if not report or status:
-            self._output.seek(0)
-            output = self._output.read()[-MOST_OF_AN_OUTPUT:].decode(errors="replace").strip()
-            raise Refusal(f"its boot ended with status {status}.\n{output}".strip())
-        return report
+        if report and "refused" not in report and not status:
+            return report
+        reason = report.get("refused", "")
+        if reason and "status" not in report:
+            raise Refusal(reason)
+        self._output.seek(0)
+        output = self._output.read()[-MOST_OF_AN_OUTPUT:].decode(errors="replace").strip()
+        if not reason or reason in output:
+            reason = f"its boot ended with status {status}."
+        raise Refusal(f"{reason}\n{output}".strip())
 
     def close(self) -> None:
         """End it, with all that it has started."""
@@ -77,27 +79,20 @@ class Trial:
 
 
 class Tried:
-    """In the process to the side: what it is told, and whom it tells."""
+    """In the process of the dry run: what the site holds, and the report to it."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._report: int = told["report"]
+    def __init__(self, order: Order) -> None:
+        self._report = order.descriptors["report"]
+        held = order.values["trial"]
         self.held = Inheritance(
-            sockets=[{"address": address} for address in told["addresses"]], pidfile=told["pidfile"]
+            sockets=[{"address": address} for address in held["addresses"]], pidfile=held["pidfile"]
         )
 
-    @classmethod
-    def take(cls) -> Tried | None:
-        """Return it if this process is to try the boot only."""
-        told = os.environ.pop(VARIABLE, None)
-        return cls(json.loads(told)) if told else None
-
     def tell(self, report: dict[str, Any]) -> NoReturn:
-        """Tell the site, and leave without a look at what else this process has begun."""
+        """Report to the site, and end without regard to what else this process has begun."""
         with open(self._report, "w") as file:
             json.dump(report, file)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
         os._exit(0)
-
-
-def own_command() -> list[str]:
-    """Return the command line that a restart executes."""
-    return [sys.executable, *sys.orig_argv[1:]]

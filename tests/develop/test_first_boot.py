@@ -249,10 +249,10 @@ def test_a_program_that_is_no_file_is_refused(shop):
     program = "import django; django.setup(); from django.core.management import call_command as call; "
     program += "call('runbus')"
     result = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-"],
         cwd=shop.root,
         env=os.environ | shop.environment,
-        stdin=subprocess.DEVNULL,
+        input=program,
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -260,6 +260,6 @@ def test_a_program_that_is_no_file_is_refused(shop):
     )
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "django.core.management.base.CommandError: AUTORELOAD has to start '-c' again, which is no file: "
-        "use manage.py, or --noreload."
+        "django.core.management.base.CommandError: The command of the site cannot be run again: "
+        "it was read from the standard input. Write it to a file."
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from django_wspbus.launcher import boot, child, program
 from django_wspbus.launcher.program import Launcher
 from django_wspbus.messages import Link
+from django_wspbus.successor.invocation import Invocation
 from django_wspbus.terminal import Terminal
 from tests.processes import DEADLINE, ROOT, has_signal
 from tests.servers.load import await_that
@@ -57,7 +60,8 @@ class Drive:
         self.script = folder / "script.py"
         listener = socket.create_server(("127.0.0.1", 0))
         one = {"holder": "a", "address": "127.0.0.1:0", "inode": None, "descriptor": listener.detach()}
-        start = {"command": ["script.py"], "options": ["-B"], "held": [one], "debug": True}
+        invocation = Invocation(sys.executable, ["-B"], ["script.py"], str(folder), dict(os.environ))
+        start = {"invocation": asdict(invocation), "held": [one], "debug": True}
         self.launcher = Launcher(start)
         self.failures = []
 

@@ -16,10 +16,11 @@ from tests.processes import ROOT, Running, has_signal
 from tests.servers.load import await_that
 
 START = """\
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 from django_wspbus.launcher import become
-become(command=sys.argv[2:], options=["-B"], directory=".", held=[])
+from django_wspbus.successor.invocation import Invocation
+become(Invocation(sys.executable, ["-B"], sys.argv[2:], os.getcwd(), dict(os.environ)), held=[])
 """
 
 

@@ -9,6 +9,7 @@ import pytest
 from django_wspbus.launcher.spares import MOST_TRIES, Spares
 
 LIBRARY = {"modules": [], "changed": [], "signs": {"an alias": []}, "path": [], "doubt": None}
+INVOCATION = {"command": ["manage.py"]}
 FIT = {"prepared": True, "unfit": [], "why": None}
 
 
@@ -40,7 +41,7 @@ def spares():
         spawned.append(Process())
         return spawned[-1]
 
-    made = Spares(["manage.py"], spawn, said.append)
+    made = Spares(INVOCATION, spawn, said.append)
     made.spawned, made.said = spawned, said
     return made
 
@@ -50,7 +51,7 @@ def test_one_that_is_fit_becomes_the_next_site_and_another_follows_it(spares):
     assert spares.take() is None
     spares.hear(FIT)
     (first,) = spares.spawned
-    assert first.orders == [{"command": ["manage.py"], "prepare": {**LIBRARY, "unfit": []}}]
+    assert first.orders == [{"invocation": INVOCATION, "prepare": {**LIBRARY, "unfit": []}}]
     assert spares.take() is first
     assert first.is_site
     assert spares.take() is None

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.servers.boot import die_with
-from django_wspbus.servers.spawn import interpreter_options
+from django_wspbus.successor.program import die_with
 from tests.processes import DEADLINE
 from tests.projects import MANAGE, Project
 
@@ -86,45 +85,6 @@ def test_a_worker_has_the_path_settings_options_and_environment_of_manage_py(sho
     for of_worker in described["worker"]:
         assert of_worker.pop("hidden") == []
         assert of_worker == of_site
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options"),
-    [
-        ([], []),
-        (["manage.py", "-O"], []),
-        (["-", "-O"], []),
-        (["-Bm", "django", "-O"], ["-B"]),
-        (["-m", "django", "-O"], []),
-        (["-Oc", "pass", "-O"], ["-O"]),
-        (["-OO", "-I", "manage.py"], ["-OO", "-I"]),
-        (["-Xtracemalloc", "-X", "dev", "-O", "manage.py"], ["-Xtracemalloc", "-Xdev", "-O"]),
-        (["-OW", "error", "-Wignore:::a.m", "manage.py"], ["-O", "-Werror", "-Wignore:::a.m"]),
-        (["--check-hash-based-pycs", "always", "-E", "m.py"], ["--check-hash-based-pycs", "always", "-E"]),
-    ],
-)
-def test_options_of_the_interpreter_are_those_before_the_program(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], options: list[str]
-) -> None:
-    monkeypatch.setattr(sys, "orig_argv", ["python", *arguments])
-
-    assert interpreter_options() == options
-
-
-def test_settings_without_a_module_are_refused(shop: Project) -> None:
-    shop.write(
-        "manage.py",
-        "import sys\n"
-        "from django.conf import settings\n"
-        "from django.core.management import execute_from_command_line\n"
-        "settings.configure(INSTALLED_APPS=['django_wspbus'],\n"
-        "    WSPBUS={'SERVERS': {'shop': {'BIND': '127.0.0.1:0'}}})\n"
-        "execute_from_command_line(sys.argv)\n",
-    )
-    with shop.start("manage.py", "runbus", DJANGO_SETTINGS_MODULE="") as site:
-        assert site.wait() == 1
-        assert "needs a settings module" in site.lines[-1]
-        assert site.members() == []
 
 
 # Failures before it is ready

@@ -137,9 +137,9 @@ def test_a_configuration_that_fails_is_reported_once_with_the_server(shop: Proje
 def test_a_setting_that_changes_before_the_child_reads_it_is_reported(shop: Project) -> None:
     configure(shop, {"shop": {"BACKEND": GUNICORN}})
     settings = (shop.root / "settings.py").read_text()
-    # LISTEN_PID: only in the child.
-    shop.write("settings.py", settings + 'import os\nif "LISTEN_PID" in os.environ:\n    WSPBUS = {"X": 1}\n')
+    only_in_the_child = "if 'DJANGO_WSPBUS_ORDER' in os.environ:"
+    shop.write("settings.py", f"{settings}import os\n{only_in_the_child}\n    WSPBUS['X'] = 1\n")
     with shop.serve() as site:
         assert site.wait() == 1
         (line,) = site.lines
-        assert "'shop' did not start: the settings on disk have no valid server 'shop' any more" in line
+        assert "'shop' did not start: WSPBUS[\"X\"]: " in line

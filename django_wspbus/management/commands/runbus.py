@@ -24,12 +24,14 @@ from ...handover import UnknownVersion
 from ...inheritance import Inheritance
 from ...launch import Launch
 from ...launcher import become
-from ...machine import check_applications, server_class
+from ...machine import server_class
 from ...problems import Problem
 from ...process import bus
-from ...servers.spawn import interpreter_options
+from ...servers.spawn import run_child
 from ...servers.trial import Tried
 from ...streams import open_missing
+from ...successor import start
+from ...successor.order import Order
 from ...tracebacks import explain
 from ...wspbus import STARTUP_DIRECTORY, Refusal
 
@@ -70,14 +72,23 @@ class Command(BaseCommand):
         development.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        start.original()
         try:
-            inherited = Inheritance.take()
+            order, inherited = Order.take(), Inheritance.take()
         except UnknownVersion as error:
             raise CommandError(str(error)) from None
-        tried = Tried.take()
-        if tried is None:
+        if STARTUP_DIRECTORY is None:
+            raise CommandError("The working directory has been removed: start runbus in another one.")
+        if order is None:
             self.serve(options, inherited)
-            return
+        elif "child" in order.values:
+            if options["no_color"]:
+                development.forget_colours()
+            run_child(order, Overrides(options).values)
+        else:
+            self.rehearse(options, Tried(order))
+
+    def rehearse(self, options: dict[str, Any], tried: Tried) -> NoReturn:
         try:
             overrides = Overrides(options)
             settings = self.settings(overrides, tried.held)
@@ -99,7 +110,7 @@ class Command(BaseCommand):
                 raise CommandError(f"The options cannot be read: {explain(error)}") from error
             return
         if options["check"]:
-            self.check_and_leave(settings)
+            self.check_and_leave(settings, overrides)
             return
         if options["no_color"]:
             development.forget_colours()
@@ -149,16 +160,11 @@ class Command(BaseCommand):
 
     def become_launcher(self, site: SiteProcess) -> NoReturn:
         try:
+            start.check()
             held = site.listen()
         except Refusal as refusal:
             raise CommandError(str(refusal), returncode=refusal.status) from None
-        become(
-            command=own_command(),
-            options=interpreter_options(),
-            directory=STARTUP_DIRECTORY,
-            held=held,
-            debug=conf.is_debug(),
-        )
+        become(start.original(), held=held, debug=conf.is_debug())
 
     def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:
         settings, problems = conf.read(overrides.values)
@@ -168,11 +174,11 @@ class Command(BaseCommand):
         assert settings is not None
         return settings if overrides.only is None else overrides.restrict(settings)
 
-    def check_and_leave(self, settings: Settings) -> None:
+    def check_and_leave(self, settings: Settings, overrides: Overrides) -> None:
         try:
-            self.refuse(check_applications(settings))
-        except CommandError:
-            raise
+            SiteProcess(bus, settings, overrides.values).check()
+        except Refusal as refusal:
+            raise CommandError(str(refusal), returncode=refusal.status) from None
         except Exception as error:  # the project's own code: anything may come
             raise CommandError(f"The application does not load: {explain(error)}") from error
         self.stdout.write(
@@ -188,18 +194,6 @@ class Command(BaseCommand):
         errors = [problem.line for problem in problems if problem.is_error]
         if errors:
             raise CommandError("\n".join(errors))
-
-
-def own_command() -> list[str]:
-    """Return what was run, as a path or ``-m`` and a module, with its arguments."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None:
-        return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
-    if not os.path.isfile(os.path.join(STARTUP_DIRECTORY, sys.argv[0])):
-        raise CommandError(
-            f"AUTORELOAD has to start {sys.argv[0]!r} again, which is no file: use manage.py, or --noreload."
-        )
-    return list(sys.argv)
 
 
 class Overrides:

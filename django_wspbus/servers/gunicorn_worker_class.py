@@ -1,0 +1,43 @@
+"""Which of gunicorn's worker classes a site can run, and what they need before the project is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+KNOWN = "It takes sync, gthread, gevent, or a subclass of one of their classes."
+UNFIT = ("asgi", "tornado")
+"""Names that gunicorn knows, of classes with a loop of their own: the bus does not start in it."""
+
+
+def find_problem(worker_class: Any) -> str | None:
+    """Return why a value of gunicorn's ``worker_class`` does not work here; None if it does."""
+    if worker_class in UNFIT:
+        return f"the worker class {worker_class!r} does not work under runbus. {KNOWN}"
+    try:
+        loaded = load(worker_class)
+    except Exception as error:  # of whatever it imports; gunicorn's own has a traceback in its text
+        last = str(error).strip("]\n ").splitlines()[-1:]
+        return f"the worker class {worker_class!r} does not import: {''.join(last)}. {KNOWN}"
+    if issubclass(loaded, SyncWorker | ThreadWorker) or is_gevent(loaded):
+        return None
+    return f"the worker class {worker_class!r} does not work under runbus. {KNOWN}"
+
+
+def load(worker_class: Any) -> type[Any]:
+    """Return the class that gunicorn would take."""
+    from gunicorn.util import load_class
+
+    loaded: type[Any] = load_class(worker_class)
+    return loaded
+
+
+def is_gevent(loaded: type[Any]) -> bool:
+    return any(base.__module__ == "gunicorn.workers.ggevent" for base in loaded.__mro__)
+
+
+def patch_for(worker_class: Any) -> str | None:
+    """Return what is to be patched before anything of the project is imported: "gevent" or None."""
+    return "gevent" if is_gevent(load(worker_class)) else None

@@ -1,0 +1,152 @@
+"""How a program was started, so that it can be started again as if its command were typed again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+OWN_VARIABLES = (
+    "DJANGO_WSPBUS_INHERITED",
+    "DJANGO_WSPBUS_KEPT",
+    "DJANGO_WSPBUS_ORDER",
+)
+"""The variables by which programs of this package address one process."""
+
+ADDRESSED_VARIABLES = (
+    *("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
+    *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID"),
+    *("GUNICORN_CMD_ARGS", "GUNICORN_PID", "GUNICORN_FD", "GUNICORN_DIRTY_SOCKET"),
+)
+"""The variables by which systemd and gunicorn address one process. Children of a site must not see them."""
+
+# An option of Python's own, as in -OW error, -Xdev or -Bm module.
+_OPTION = re.compile(
+    r"--check-hash-based-pycs|-(?=.)(?P<flags>[^cmWX-]*)"
+    r"((?P<program>[cm])(?P<rest>.*)|(?P<valued>[WX])(?P<value>.*))?",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A command line of Python, where it was typed. Links in its paths are resolved when it is started."""
+
+    interpreter: str
+    """An absolute path, or a bare name that is searched on PATH."""
+    options: list[str]
+    """Options of the interpreter: -O, -X ..., -W ..., and the like."""
+    command: list[str]
+    """[path, ...], ["-m", module, ...] or ["-c", code, ...]; a path may be relative to the directory."""
+    directory: str
+    environment: dict[str, str]
+
+    @classmethod
+    def typed(
+        cls,
+        words: Sequence[str],
+        *,
+        executable: str,
+        directory: str | None,
+        environment: Mapping[str, str],
+    ) -> Invocation:
+        """Return the invocation of a process.
+
+        ``words``: its whole command line; ``executable``: its interpreter; ``directory``: its working
+        directory at its start, None if that was gone.
+        """
+        words = list(words) or [""]
+        options, command = _split(words[1:])
+        logical = _logical_directory(directory, words[0], command, environment)
+        interpreter = _typed_interpreter(words[0], executable, logical, environment)
+        own = {name: value for name, value in environment.items() if name not in OWN_VARIABLES}
+        return cls(interpreter, options, command, logical, own)
+
+    @property
+    def words(self) -> list[str]:
+        """The command line, as `sys.orig_argv` has it."""
+        return [self.interpreter, *self.options, *self.command]
+
+    def find_interpreter(self) -> str:
+        """Return the path of the interpreter as of now; FileNotFoundError if there is none."""
+        if os.path.isabs(self.interpreter):
+            return self.interpreter
+        found = _search(self.interpreter, self.directory, self.environment)
+        if found is None:
+            raise FileNotFoundError(2, "No such interpreter on PATH", self.interpreter)
+        return found
+
+    def environment_of_child(self) -> dict[str, str]:
+        """Return the environment for another process, without what is addressed to the first one."""
+        return {name: value for name, value in self.environment.items() if name not in ADDRESSED_VARIABLES}
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options of the interpreter, and the command."""
+    options: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0] != "-" and (match := _OPTION.fullmatch(rest[0])) is not None:
+        argument = rest.pop(0)
+        options += [f"-{match['flags']}"] if match["flags"] else []
+        if match["program"]:
+            program = [match["rest"]] if match["rest"] else []
+            return options, [f"-{match['program']}", *program, *rest]
+        if match["valued"]:
+            options.append(f"-{match['valued']}{match['value'] or _next(rest)}")
+        elif argument.startswith("--"):
+            options += [argument, _next(rest)]
+    return options, rest
+
+
+def _next(words: list[str]) -> str:
+    return words.pop(0) if words else ""  # the command line of an embedding program may look like anything
+
+
+def _logical_directory(
+    physical: str | None, interpreter: str, command: Sequence[str], environment: Mapping[str, str]
+) -> str:
+    """Return a name of the working directory that keeps the links by which it was reached.
+
+    An absolute path of the script tells them, or that of the interpreter; a shell tells them in $PWD.
+    """
+    script = command[0] if command and not command[0].startswith("-") else ""
+    shell = environment.get("PWD", "")
+    if physical is None:
+        return os.path.dirname(script) if os.path.isabs(script) else shell or os.sep
+    if found := _ancestor(script, physical):
+        return found
+    if os.path.isabs(shell) and os.path.realpath(shell) == physical:
+        return shell
+    return _ancestor(interpreter, physical) or physical
+
+
+def _ancestor(path: str, physical: str) -> str | None:
+    """Return the working directory by the name of a folder above a path, if it is that one or below it."""
+    while os.path.isabs(path) and (folder := os.path.dirname(path)) != path:
+        real = os.path.realpath(folder)
+        if real != os.sep and (physical == real or physical.startswith(real + os.sep)):
+            return os.path.normpath(os.path.join(folder, os.path.relpath(physical, real)))
+        path = folder
+    return None
+
+
+def _typed_interpreter(typed: str, executable: str, directory: str, environment: Mapping[str, str]) -> str:
+    """Return what was typed, if it leads to the interpreter; a path becomes absolute."""
+    is_name = os.sep not in typed
+    found = _search(typed, directory, environment) if is_name else os.path.join(directory, typed)
+    if not found or not executable or _real_place(found) != _real_place(executable):
+        return executable
+    return typed if is_name else found
+
+
+def _search(name: str, directory: str, environment: Mapping[str, str]) -> str | None:
+    """Return where a name is found on PATH, of which relative entries belong to the directory."""
+    entries = environment.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(name, path=os.pathsep.join(os.path.join(directory, entry) for entry in entries))
+
+
+def _real_place(path: str) -> tuple[str, str]:
+    """Return the folder and the name; the file itself is a link in a virtual environment."""
+    return os.path.realpath(os.path.dirname(path)), os.path.basename(path)

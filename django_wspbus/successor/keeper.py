@@ -1,0 +1,142 @@
+"""Keeping a site's sockets and children while the next program of its process does not start."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .invocation import Invocation
+
+BOOTSTRAP = (
+    "import sys; sys.path[:] = filter(None, sys.path); import json, os; start = int(sys.argv[1]); "
+    "os.lseek(start, 0, 0); values = json.load(open(start, 'rb', closefd=False))['values']; "
+    "exec(values['loader'])"
+)
+"""What ``python -c`` runs: it needs no file of this package, which a deployment may have removed."""
+
+FIRST, MOST = 1.0, 15.0
+"""Seconds between two attempts: they double from the first to the most."""
+
+TRY_NOW = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+END = (signal.SIGTERM, signal.SIGINT)
+
+
+class Keeper:
+    """Executes the next program of a site's process again and again, until one takes over what it keeps.
+
+    ``start``: the descriptor of the file that `start.write_start` has written, which this rewrites. In it,
+    "keep" has the "variable" by which the program finds what is handed over, the "descriptors" and the PIDs
+    of the "children", the "files" (path, device, inode) to remove at an exit, "stop_timeout" and
+    "ready_timeout" in seconds, and, after a failure, the number of "failures" so far, the last "status",
+    its "reason", and the "pause" in seconds before the next attempt.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        os.lseek(start, 0, os.SEEK_SET)
+        with open(start, "rb", closefd=False) as file:
+            self._written: dict[str, Any] = json.load(file)
+        self.values: dict[str, Any] = self._written["values"]
+        self.keep: dict[str, Any] = self.values["keep"]
+
+    def copy(self) -> list[int]:
+        """Return copies of the descriptors, which the next program may close in its failure."""
+        return [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 3) for each in self._descriptors()]
+
+    def restore(self, copies: Sequence[int]) -> None:
+        for copied, descriptor in zip(copies, self._descriptors(), strict=True):
+            os.dup2(copied, descriptor)
+
+    def _descriptors(self) -> list[int]:
+        return [self._start, *self.keep["descriptors"]]
+
+    def execute(self) -> NoReturn:
+        """Execute the next program; wait and try again while the system refuses that."""
+        while True:
+            try:
+                self._execute()
+            except OSError as error:
+                self.note_failure(1, f"{error.strerror}: {error.filename or 'its command line'}")
+            self.wait()
+
+    def _execute(self) -> NoReturn:
+        invocation = Invocation(**self.values["invocation"])
+        os.chdir(invocation.directory)
+        for descriptor in self._descriptors():
+            os.set_inheritable(descriptor, True)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
+        interpreter = invocation.find_interpreter()
+        words = [interpreter, *invocation.options, "-c", BOOTSTRAP, str(self._start), *invocation.command]
+        os.execve(interpreter, words, invocation.environment | self.values["environment"])
+
+    def note_failure(self, status: int, reason: str) -> None:
+        """Say once why an attempt failed, and remember that for the next one."""
+        if reason != self.keep.get("reason"):
+            text = (
+                f"The restarted site did not start, with status {status}: {reason}\n"
+                f"Its servers serve on. The site starts again at intervals of up to {MOST:g} seconds, "
+                "and at once on SIGHUP, SIGUSR1 or SIGUSR2.\n"
+            )
+            with contextlib.suppress(OSError):  # a closed terminal must not stop the site
+                os.write(2, text.encode(errors="backslashreplace"))
+        failures = self.keep.get("failures", 0) + 1
+        pause = min(FIRST * 2 ** (failures - 1), MOST)
+        self._store(failures=failures, pause=pause, status=status, reason=reason)
+
+    def _store(self, **news: Any) -> None:
+        self.keep.update(news)
+        os.ftruncate(self._start, 0)
+        os.lseek(self._start, 0, os.SEEK_SET)
+        with open(self._start, "wb", closefd=False) as file:
+            file.write(json.dumps(self._written).encode())
+
+    def wait(self) -> None:
+        """Wait until it is time for the next attempt; end the site if a signal asks for that."""
+        seconds = self.keep.get("pause", 0)
+        if not seconds:
+            return
+        signals = (*TRY_NOW, *END)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        if hasattr(signal, "sigtimedwait"):
+            received = signal.sigtimedwait(signals, seconds)
+            if received is not None and received.si_signo in END:
+                self.end()
+        else:  # macOS
+            time.sleep(seconds)
+        self._store(pause=0)
+
+    def end(self) -> NoReturn:
+        """End the children, which have the time of an exit, and leave with the status of the failure."""
+        children = self.keep["children"]
+        deadline = time.monotonic() + self.keep["stop_timeout"]
+        for pid in children:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+        while any(map(_is_running, children)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for pid in children:
+            for kill in (os.killpg, os.kill):  # in a terminal a child may be in the process group of the site
+                with contextlib.suppress(OSError):
+                    kill(pid, signal.SIGKILL)
+        for path, device, inode in self.keep["files"]:
+            with contextlib.suppress(OSError):
+                status = os.lstat(path)
+                if (status.st_dev, status.st_ino) == (device, inode):
+                    os.unlink(path)
+        os._exit(self.keep["status"])
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False

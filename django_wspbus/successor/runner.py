@@ -1,0 +1,145 @@
+"""The program that starts every successor: it prepares the process, and runs the command of the site in it.
+
+It is executed from memory, with the modules that it imports: see `start.sources`. The command is expected to
+reach ``runbus``, which takes the order of a child, or the site that the program before has handed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+from .invocation import Invocation
+from .keeper import Keeper
+from .program import die_with, execute, formatted, place_sockets, set_up
+
+ORDER = "DJANGO_WSPBUS_ORDER"
+KEPT = "DJANGO_WSPBUS_KEPT"
+INHERITED = "DJANGO_WSPBUS_INHERITED"
+
+
+NOT_REACHED = "its script ended without running the command runbus."
+
+
+class Overdue(BaseException):
+    """The next program of a site takes too long to start. Not an `Exception`, which the project may catch."""
+
+
+def main(values: dict[str, Any], start: int) -> None:
+    """Run the command as `start.Start` says; ``start``: the descriptor that the values were read from."""
+    os.set_inheritable(start, False)
+    invocation = Invocation(**values["invocation"])
+    if values["site"] is not None:
+        die_with(values["site"], signal.SIGKILL)
+        prepare_child(values, start)
+    sys.orig_argv[:] = invocation.words
+    if values["keep"] is not None:
+        Succession(values, start).run(invocation.command)
+        return
+    set_up(invocation.command)
+    run(invocation.command, values)
+
+
+def prepare_child(values: dict[str, Any], start: int) -> None:
+    """Put the descriptors in their places, and leave the order to be found."""
+    sockets, others = values["sockets"], [start, *values["descriptors"].values()]
+    start, *moved = place_sockets(sockets, others)
+    values["descriptors"] = dict(zip(values["descriptors"], moved, strict=True))
+    os.environ[ORDER] = json.dumps([os.getpid(), start, values["descriptors"]])
+
+
+def run(command: list[str], values: dict[str, Any]) -> None:
+    """Run the command of a child; report why, if it ends before ``runbus`` has taken the order."""
+    pid = os.getpid()
+    try:
+        if values["patch"] == "gevent":
+            from gevent import monkey
+
+            monkey.patch_all()
+        execute(command)
+    except BaseException as error:
+        if os.getpid() != pid or ORDER not in os.environ:
+            raise
+        status, reason = outcome(error, values["folders"])
+    else:
+        if os.getpid() != pid or ORDER not in os.environ:
+            return
+        status, reason = 1, NOT_REACHED
+    with open(values["descriptors"]["report"], "wb") as report:
+        report.write(json.dumps({"refused": reason, "status": status}).encode())
+    raise SystemExit(status)
+
+
+def outcome(error: BaseException, folders: list[str]) -> tuple[int, str]:
+    """Return the status with which a command would end, and the reason."""
+    if not isinstance(error, SystemExit):
+        return 1, f"its boot failed: {described(error, folders)}"
+    status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error.code, str):
+        return status, error.code
+    if error.__context__ is not None:  # a command ends like this after it has printed the error
+        return status, str(error.__context__) or described(error.__context__, folders)
+    return status or 1, f"its boot ended with status {status}." if status else NOT_REACHED
+
+
+def described(error: BaseException, folders: list[str]) -> str:
+    """Return where and why a command has failed, in the way of this package if the command can import it."""
+    try:
+        from django_wspbus.tracebacks import explain
+
+        return explain(error)
+    except Exception:
+        return formatted(error, folders)
+
+
+class Succession:
+    """In the process of a site: its next program takes over, or the site is kept for another attempt."""
+
+    def __init__(self, values: dict[str, Any], start: int) -> None:
+        self._keeper = Keeper(start)
+        self._values = values
+        self._start = start
+        self._pid = os.getpid()
+
+    def run(self, command: list[str]) -> None:
+        keep = self._keeper.keep
+        self._keeper.wait()
+        copies = self._keeper.copy()
+        os.environ[KEPT] = json.dumps([self._start, *copies])
+        os.environ[INHERITED] = keep["variable"]
+        signal.signal(signal.SIGALRM, self._give_up)
+        signal.setitimer(signal.ITIMER_REAL, keep["ready_timeout"])
+        try:
+            set_up(command)
+            execute(command)
+        except BaseException as error:
+            if not self._is_kept():
+                raise
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            status, reason = self._outcome(error)
+        else:
+            if not self._is_kept():
+                return
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            status, reason = 1, NOT_REACHED
+        self._keep(copies, status, reason)
+
+    def _is_kept(self) -> bool:
+        return os.getpid() == self._pid and KEPT in os.environ
+
+    def _outcome(self, error: BaseException) -> tuple[int, str]:
+        if isinstance(error, Overdue):
+            return 1, f'its boot took longer than {error} seconds (WSPBUS["READY_TIMEOUT"]).'
+        return outcome(error, self._values["folders"])
+
+    def _give_up(self, number: int, frame: FrameType | None) -> None:
+        raise Overdue(f"{self._keeper.keep['ready_timeout']:g}")
+
+    def _keep(self, copies: list[int], status: int, reason: str) -> NoReturn:
+        self._keeper.restore(copies)
+        self._keeper.note_failure(status, reason)
+        self._keeper.execute()
