@@ -42,6 +42,8 @@ class WorkerApplication:
         self.bus = bus
         self._lock = threading.Lock()
         self._pid: int | None = None
+        self._exiting = threading.Lock()
+        self._has_exited = False
         self._serving: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -77,6 +79,7 @@ class WorkerApplication:
 
     def _exit_with_the_process(self, pid: int) -> None:
         """Have the bus exit when this process is about to end, whichever program it belongs to."""
+        self._has_exited = False  # as a parent may have
         # `atexit` is too late where a listener has started a thread that only a stop listener ends: the
         # interpreter first waits for all threads but daemons. The end of the main thread comes before.
         # A child of multiprocessing calls no atexit handlers, and so waits for a thread that is no daemon;
@@ -98,9 +101,13 @@ class WorkerApplication:
         self._exit(pid)
 
     def _exit(self, pid: int) -> None:
-        """Exit the bus, or wait until another thread has done so."""
-        if pid == os.getpid():
-            self.bus.exit()
+        """Exit the bus, once; wait until another thread has done so."""
+        if pid != os.getpid():
+            return
+        with self._exiting:
+            if not self._has_exited:
+                self._has_exited = True
+                self.bus.exit()
 
 
 def _name(listener: Listener) -> str:
