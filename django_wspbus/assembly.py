@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -20,9 +22,11 @@ from .handover import descriptor_of
 from .inheritance import Inheritance
 from .launch import Launch
 from .ownership import Owner
+from .phases import time_of_site
 from .plugin import Plugin
 from .plugins.autoreload import Autoreloader
 from .plugins.daemon import Foreground, Output, daemonize
+from .plugins.guard import Guard
 from .plugins.health import Condition, Probes
 from .plugins.pidfile import PIDFile
 from .plugins.privileges import DropPrivileges, identity
@@ -54,9 +58,6 @@ change of a file."""
 
 PATIENCE = 1
 """Seconds that a developer waits for the requests in flight when the site starts again."""
-
-LEEWAY = 1
-"""Seconds more that a child has, to run its stop listeners."""
 
 
 class SiteProcess:
@@ -117,6 +118,8 @@ class SiteProcess:
     def _run(self, foreground: Foreground | None, started: Callable[[], None]) -> None:
         terminal = Terminal()
         self.build()
+        if not faulthandler.is_enabled():  # the guard and the launcher end it by SIGABRT, with its stacks
+            faulthandler.enable(2)
         try:
             self.subscribe()
             try:
@@ -155,7 +158,7 @@ class SiteProcess:
         settings = self.settings
         bus = self.bus
         inherited = self.inherited or Inheritance()
-        bus.stop_timeout = settings.stop_timeout
+        bus.stop_timeout = time_of_site(settings.stop_timeout)
         self.site = LocalSite(bus, self.status)
         self.switchboard = Switchboard()
         self.answers = Answers(bus, self.site, self.switchboard.post)
@@ -165,9 +168,9 @@ class SiteProcess:
         self.swap = Swap(bus, settings, self.children, self.sockets, self.servers, self.say)
         self.drain = Drain(
             bus,
+            settings,
             self.sockets,
             self.children,
-            delay=settings.drain_delay,
             in_process=any(server.in_process for server in self.servers),
         )
         daemonized = settings.daemonize is not None
@@ -202,6 +205,9 @@ class SiteProcess:
             self.plugins.append(DropPrivileges(bus, settings.user, settings.group, settings.umask))
         if self.launch is not None:
             self._develop(self.launch)
+        elif any(server.in_process for server in self.servers) and not debuggers.follows_children():
+            exits = [getattr(signal, name) for name, what in self.signals.handlers.items() if what == "exit"]
+            self.plugins.append(Guard(bus, exits, self.children.others))
         self.plugins += [
             make_plugin(bus, plugin.backend, plugin.options, f'WSPBUS["PLUGINS"][{index}]')
             for index, plugin in enumerate(settings.plugins)
@@ -241,7 +247,7 @@ class SiteProcess:
         settings = self.settings
         self.sockets.is_lent = True
         self.children.outlive_restarts = False
-        self.children.patience = PATIENCE + LEEWAY
+        self.children.patience = PATIENCE
         told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
         is_first, is_worker = launch.launches == 1, any(server.in_process for server in self.servers)
         self.children.told = {"patience": PATIENCE}
@@ -265,6 +271,7 @@ class SiteProcess:
             has_spare=autoreload.spare and not debuggers.follows_children(),
             debug=conf.debug(),
             hosts=conf.allowed_hosts(),
+            stop_timeout=settings.stop_timeout,
         )
         self.plugins.append(relaunch)
         for server in self.servers:

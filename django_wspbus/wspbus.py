@@ -22,11 +22,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import enum
+import faulthandler
 import itertools
 import math
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -55,6 +57,9 @@ WORKER_CHANNELS = frozenset({"start", "stop", "exit", "graceful", "main"})
 
 MOST_PLANS = 1000
 LONGEST_POLL = 2**31 - 1
+
+WITHOUT_GIL = 0.5
+"""Seconds after its deadline at which an exit ends that holds the GIL, so that no Python code can end it."""
 
 
 # Modules may change directory later; a restart needs the one in which the command line was valid.
@@ -225,34 +230,44 @@ class _Sleeper:
 
 
 class _MainSleeper(_Sleeper):
-    """The main thread: it sleeps on a pipe, to which the interpreter writes when a signal comes.
+    """The main thread: it sleeps on a socket, to which the interpreter writes when a signal comes.
 
     On a lock it would sleep through one that comes after the interpreter has looked for signals and
     before the lock sleeps.
     """
 
-    # It stays open, as whoever wakes may come late; a forked child gets one of its own.
+    # It stays open, as a thread may wake it late; a forked child gets one of its own. A pair of sockets and
+    # no pipe, as another process may peek into it.
     _pipe: ClassVar[tuple[int, int] | None] = None
     _previous: ClassVar[int] = -1  # where the interpreter wrote to before
 
     def __init__(self) -> None:
         self._took_over = False
 
-    def _open(self) -> tuple[int, int]:
-        if self._pipe is None:
-            pipe = os.pipe()
-            for end in pipe:
+    @classmethod
+    def _open(cls) -> tuple[int, int]:
+        if cls._pipe is None:
+            reader, writer = socket.socketpair()
+            cls._pipe = reader.detach(), writer.detach()
+            for end in cls._pipe:
                 os.set_blocking(end, False)
-            _MainSleeper._pipe = pipe
-            return pipe
-        return self._pipe
+        return cls._pipe
 
-    def listen(self) -> None:
-        writer = self._open()[1]
+    @classmethod
+    def take_over(cls) -> bool:
+        """Have the interpreter write to this socket; return whether it did not before."""
+        writer = cls._open()[1]
         current = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         if current != writer:
-            _MainSleeper._previous = current
-            self._took_over = True
+            cls._previous = current
+        return current != writer
+
+    @classmethod
+    def give_back(cls) -> None:
+        _set_wakeup_fd(cls._open()[1], cls._previous)
+
+    def listen(self) -> None:
+        self._took_over = self.take_over() or self._took_over
 
     def sleep(self, seconds: float | None) -> bool:
         reader = self._open()[0]
@@ -273,9 +288,8 @@ class _MainSleeper(_Sleeper):
 
     def close(self) -> None:
         if self._took_over:
-            reader, writer = self._open()
-            _set_wakeup_fd(writer, self._previous)
-            self._drain(reader)
+            self.give_back()
+            self._drain(self._open()[0])
         else:
             self.wake()  # the wait that this one is nested in: what it read was for both
 
@@ -298,6 +312,8 @@ class Bus:
 
     ``stop_timeout``: seconds that an exit may take in all, from the first ``stop`` listener to the
     end of the last thread; then what hangs is named on stderr, and the process ends with status 70.
+    C code that hangs and holds the GIL ends it half a second later, with the stacks of all threads
+    on stderr and status 1.
 
     Methods may be called from any thread, from listeners, and from signal handlers.
     """
@@ -307,7 +323,11 @@ class Bus:
     def __init__(self, stop_timeout: float | None = None) -> None:
         self.stop_timeout = stop_timeout
         self.logs_failed_start = True
-        """Whether failures of ``start`` are logged; whoever starts the bus may tell of them instead."""
+        """Whether failures of ``start`` are logged; the caller of `start` may report them instead."""
+        self.report_failed_start: Callable[[BaseException], Any] | None = None
+        """Called with the error of a failed start before the ``stop`` listeners run: they may hang."""
+        self.report_hanging: Callable[[str], Any] = _print
+        """Called with the name and the stack of what hangs, just before the process ends."""
         self.home: int | None = None
         """The identity of the thread that is going to be in `block`, where that is known before."""
         self.outlives_failed_start = False
@@ -338,6 +358,10 @@ class Bus:
         self._exiting: int | None = None
         self._handed_over = False
         self._deadline: float | None = None
+        self._exit_began: float | None = None
+        self._expected: float | None = None  # when a signal asked for an exit
+        self._watcher: _Sleeper | None = None
+        self._start_error: BaseException | None = None
         self._running: tuple[str, Listener] | None = None
         self._failed = False
         self._failed_start: ChannelFailures | None = None
@@ -768,7 +792,7 @@ class Bus:
             self.execv = False  # of an exit that is over
         self._guard()
         self._exit_asked = self._failed = False
-        self._deadline = self._failed_start = None
+        self._deadline = self._exit_began = self._failed_start = self._start_error = None
         try:
             self._enter(State.STARTING)
             try:
@@ -782,6 +806,7 @@ class Bus:
                 raise  # a forked child leaves: the start was its parent's
             self._failed = isinstance(error, ChannelFailures)
             self._exit_asked = True
+            self._start_error = error
             try:
                 self._report_failed_start(error)
             finally:
@@ -795,7 +820,9 @@ class Bus:
 
     def _report_failed_start(self, error: BaseException) -> None:
         message = "Shutting down due to error in start listener:"
-        if not isinstance(error, ChannelFailures):
+        if self.report_failed_start is not None:
+            self.report_failed_start(error)
+        elif not isinstance(error, ChannelFailures):
             self.log(f"{message} {error!r}", level=40)
         elif not self.logs_failed_start:
             pass
@@ -824,8 +851,9 @@ class Bus:
         self._exit_asked = True
         self._exiting = threading.get_ident()
         self._handed_over = False
+        self._exit_began = time.monotonic()
         if self.stop_timeout is not None:
-            self._deadline = time.monotonic() + self.stop_timeout
+            self._deadline = (self._expected or self._exit_began) + self.stop_timeout
         interruptions: list[BaseException] = []
         try:
             with self._watchdog():
@@ -838,7 +866,7 @@ class Bus:
                 with _put_off(interruptions):
                     self.log("Bus EXITED")
         finally:
-            self._exiting = None
+            self._exiting = self._expected = None
             self._unguard()
         for interruption in interruptions:
             _spoil(interruption, self._failed)
@@ -924,6 +952,11 @@ class Bus:
         return self._deadline
 
     @property
+    def exit_began(self) -> float | None:
+        """When the exit under way has begun, as of `time.monotonic`."""
+        return self._exit_began
+
+    @property
     def failed_start(self) -> ChannelFailures | None:
         """What failed during a start that was completed all the same."""
         return self._failed_start
@@ -947,15 +980,20 @@ class Bus:
         wanted = {state} if isinstance(state, State) else set(state)
         self._wait(lambda: self.state in wanted, interval=interval, channel=channel)
 
-    def wait_for(self, condition: Callable[[], Any], timeout: float | None = None) -> bool:
+    def wait_for(
+        self, condition: Callable[[], Any], timeout: float | None = None, *, despite_exit: bool = False
+    ) -> bool:
         """Wait, in a listener, until ``condition()`` is true; return whether it is.
 
-        False comes at the deadline, and as soon as an exit is asked for during a start. Whoever
-        makes the condition true calls `wake`. In the main thread deferred functions run meanwhile.
+        False comes at the deadline, and as soon as an exit is asked for during a start, unless
+        ``despite_exit`` is true. A thread that makes the condition true calls `wake`. In the main thread
+        deferred functions run meanwhile.
         """
-        self._wait(
-            lambda: condition() or (self._exit_asked and self.state is State.STARTING), timeout=timeout
-        )
+
+        def is_over() -> Any:
+            return condition() or (self._exit_asked and self.state is State.STARTING and not despite_exit)
+
+        self._wait(is_over, timeout=timeout)
         return bool(condition())
 
     def wake(self) -> None:
@@ -1068,32 +1106,102 @@ class Bus:
             yield
             return
         remaining = max(self._deadline - time.monotonic(), 0.05)
-        timer = threading.Timer(remaining, self._end_hanging, [threading.get_ident()])
+        timer = threading.Timer(remaining, self.end_hanging, [threading.get_ident()])
         timer.name = "Bus watchdog"
         timer.daemon = True
         with contextlib.suppress(RuntimeError):  # no new thread while the interpreter ends
             timer.start()
+        _end_without_gil(remaining + WITHOUT_GIL)
         try:
             yield
         finally:
+            faulthandler.cancel_dump_traceback_later()
             timer.cancel()
             if timer.is_alive():
                 timer.join()
 
-    def _end_hanging(self, ident: int) -> NoReturn:
+    def expect_exit(self) -> None:
+        """Count the time of an exit from now on; for a signal handler that asks for one by `defer`.
+
+        Whatever keeps the thread in `block` from it, a ``start`` listener for instance, is ended like an
+        exit that hangs. To be named, it needs `watch_exits`.
+        """
+        if self.stop_timeout is None or self._expected is not None or self._exiting is not None:
+            return
+        if self.state is not State.EXITING:
+            self._expected = time.monotonic()
+            _end_without_gil(self.stop_timeout + WITHOUT_GIL)
+            if self._watcher is not None:
+                self._watcher.wake()
+
+    def keep_signals(self) -> int:
+        """Have the interpreter write the numbers of all signals to a socket; return the other end of it.
+
+        The main thread reads them whenever it waits. Another process may peek into the socket: the
+        interpreter writes without the GIL. To be called in the main thread.
+        """
+        _MainSleeper.take_over()
+        return _MainSleeper._open()[0]
+
+    def leave_signals(self) -> None:
+        """Undo `keep_signals`."""
+        _MainSleeper.give_back()
+
+    def watch_exits(self) -> None:
+        """Start the thread that names what keeps the bus from an exit that it expects."""
+        if self.stop_timeout is not None and self._watcher is None:
+            self._watcher = _Sleeper()
+            thread = threading.Thread(target=self._watch_exits, args=[self._watcher], name="Bus exit watch")
+            thread.daemon = True
+            thread.start()
+
+    def unwatch_exits(self) -> None:
+        """End that thread."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.wake()
+
+    def _watch_exits(self, watcher: _Sleeper) -> None:
+        while watcher.sleep(None) and self._watcher is watcher:
+            if self._expected is not None and self.stop_timeout is not None:
+                remaining = self._expected + self.stop_timeout - time.monotonic()
+                self._wait(lambda: self._expected is None or self._exiting is not None, timeout=remaining)
+                if self._expected is not None and self._exiting is None:
+                    self.end_hanging(self._blocking or self.home or threading.main_thread().ident)
+
+    def end_hanging(self, ident: int | None) -> NoReturn:
+        """End the process with status 70, and name what hangs in a thread: a listener, or its stack alone."""
+        _end_without_gil(2)  # naming it must not hang, either
+        lines = [
+            *self._reasons_of_start(),
+            f"The bus did not exit within {self.stop_timeout or 0:.3g} seconds.",
+        ]
         running = self._running
-        lines = [f"Bus: not stopped within {self.stop_timeout} seconds."]
         if running is not None:
             lines += [f"The {running[0]!r} listener {running[1]!r} hangs:", *_stack(ident)]
-        elif self._exiting is None and (threads := _other_threads()):
+        elif self.state is State.EXITING and self._exiting is None and (threads := _other_threads()):
             for thread in threads:
                 lines += [f"The thread {thread.name} hangs:", *_stack(thread.ident)]
         else:  # in a log listener, say
             lines += ["The exit hangs:", *_stack(ident)]
         with contextlib.suppress(BaseException):
-            _print(*lines)
+            self.report_hanging("\n".join(lines))
+        with contextlib.suppress(BaseException):
             self.publish("abort")
         os._exit(EX_SOFTWARE)
+
+    def _reasons_of_start(self) -> list[str]:
+        """Return why the bus exits, if that is a failed start which is not reported yet."""
+        if self._start_error is None or self.report_failed_start is not None:
+            return []
+        errors = [self._start_error]
+        if isinstance(self._start_error, ChannelFailures):
+            errors = self._start_error.get_instances()
+        if self.plan("log"):  # which has the others already
+            errors = [error for error in errors if isinstance(error, Refusal)]
+        return [
+            str(error) if isinstance(error, Refusal) else f"The start failed: {error!r}" for error in errors
+        ]
 
     def start_with_callback(
         self, func: Callable[..., Any], args: Any = None, kwargs: Mapping[str, Any] | None = None
@@ -1252,9 +1360,19 @@ def _print(*lines: str) -> None:
         sys.stderr.flush()
 
 
+def _end_without_gil(seconds: float) -> None:
+    """Have the process end after some seconds, also while C code holds the GIL: with stacks, and status 1."""
+    with contextlib.suppress(RuntimeError, ValueError):  # no thread to be had
+        faulthandler.dump_traceback_later(max(seconds, 0.05), exit=True, file=2)
+
+
 def _stack(ident: int | None) -> list[str]:
+    """Return the stack of a thread, from what the bus has called on."""
     frame = sys._current_frames().get(ident or 0)
-    return [line.rstrip() for line in tracebacks.format_stack(frame)] if frame else []
+    frames = tracebacks.extract_stack(frame) if frame else []
+    ours = [index for index, each in enumerate(frames) if each.filename == __file__]
+    called = frames[ours[-1] + 1 :] if ours else []
+    return [line.rstrip() for line in tracebacks.format_list(called or frames)]
 
 
 def _other_threads() -> list[threading.Thread]:

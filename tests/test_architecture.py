@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "servers.address", "problems", "handover", "ownership", "messages"],
+    ["wspbus", "phases", "servers.address", "problems", "handover", "ownership", "messages"],
     ["modules", "mounts", "terminal", "streams", "threads"],
     ["libraries", "debuggers", "unfinished", "interfaces", "launch", "pairs"],
     ["tracebacks"],

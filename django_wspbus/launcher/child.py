@@ -55,6 +55,8 @@ class Child:
     """Whether the site serves, or the spare is fit."""
     exiting: bool = False
     relaunching: bool = False
+    stop_timeout: float = 25.0
+    """STOP_TIMEOUT, once it is known."""
     ended: int | None = None
     """The status that it leaves with, as far as it can tell."""
     report: Message | None = None

@@ -17,15 +17,27 @@ from ..successor.invocation import Invocation
 from .child import ROOT, START
 
 
-def become(invocation: Invocation, *, held: Iterable[Message] = (), debug: bool = True) -> NoReturn:
+def become(
+    invocation: Invocation,
+    *,
+    held: Iterable[Message] = (),
+    debug: bool = True,
+    signals: Iterable[str] = (),
+) -> NoReturn:
     """Execute the launcher in place of this process.
 
     ``invocation``: what the launcher starts as the site; ``held``: {"holder", "address", "inode",
-    "descriptor"} of listening sockets; ``debug``: whether clients may see why the site does not start.
+    "descriptor"} of listening sockets; ``debug``: whether clients may see why the site does not start;
+    ``signals``: names of those that it acts on even if they are ignored by now.
     """
     held = list(held)
     open_missing()
-    start = {"invocation": dataclasses.asdict(invocation), "held": held, "debug": debug}
+    start = {
+        "invocation": dataclasses.asdict(invocation),
+        "held": held,
+        "debug": debug,
+        "signals": list(signals),
+    }
     handed_over = write_values(start)
     descriptors = [handed_over, *(each["descriptor"] for each in held)]
     for descriptor in descriptors:

@@ -21,6 +21,7 @@ from ..successor.invocation import Invocation
 from ..terminal import Terminal
 from .boot import BootWatch
 from .child import Child, Kind, how_ended, reap_orphans, spawn
+from .ending import Ending
 from .held import Held
 from .spares import Spares
 
@@ -59,6 +60,7 @@ class Launcher:
         self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
         self.boot = BootWatch(self.watch_boot)
+        self.ending = Ending(self.terminal.say)
         self.watch: Message = {"files": [], "dirs": []}
         self.start = Start()
         self.shows_reasons: bool = start["debug"]
@@ -71,7 +73,10 @@ class Launcher:
             sock.setblocking(False)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for name in (*FORWARDED, "SIGCHLD"):
-            signal.signal(getattr(signal, name), lambda *_: None)
+            number = getattr(signal, name)
+            is_ignored = name in FORWARDED and signal.getsignal(number) is signal.SIG_IGN
+            if not is_ignored or name in start["signals"]:  # as under nohup; the site inherits it
+                signal.signal(number, lambda *_: None)
 
     def spawn(self, kind: Kind) -> Child:
         return spawn(kind, self.invocation, self.held.passed)
@@ -96,6 +101,7 @@ class Launcher:
             self.launch_site()
         self.wait()
         self.spares.look()
+        self.ending.attend(self.child)
         self.heed(self.boot.watcher, self.boot.attend(self.child))
         reap_orphans([each.process for each in self.children()])
         child = self.child
@@ -113,7 +119,8 @@ class Launcher:
         speakers = {each.link.fileno(): each for each in self.children() if each.hears}
         for descriptor, child in speakers.items():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
-        for descriptor, event in poll.poll(self.boot.patience(self.child)):
+        moments = (self.boot.patience(self.child), self.ending.patience())
+        for descriptor, event in poll.poll(min((each for each in moments if each is not None), default=None)):
             if descriptor in speakers:
                 self.attend(speakers[descriptor], event)
             else:
@@ -154,6 +161,8 @@ class Launcher:
 
     def leave(self, number: int) -> None:
         self.times_told += 1
+        if self.child is not None:
+            self.ending.expect(self.child)
         for each in (self.child, self.spares.current):
             if each is not None:
                 if self.times_told > 1 and not each.handles_signals:  # a boot that neither ends nor listens
@@ -176,7 +185,7 @@ class Launcher:
     def note(self, child: Child, name: str, value: Any, descriptors: list[int]) -> None:
         """Take note of one thing that a child has told."""
         match name:
-            case "running" | "exiting":
+            case "running" | "exiting" | "stop_timeout":
                 setattr(child, name, value)
             case "hosts":
                 self.hosts = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -19,9 +20,9 @@ F = TypeVar("F", bound=Callable[[], Any])
 class BackgroundTask(threading.Thread):
     """A thread that calls ``function()`` every ``period`` seconds until it is cancelled.
 
-    The first call comes after one period. One that fails is logged, and the next comes all the
-    same; one that takes longer than the period delays those after it, and none is made up for.
-    Django's old database connections are closed before and after each.
+    The first call comes after one period. A call that fails, be it by SystemExit, is logged, and the
+    next comes all the same; a call that takes longer than the period delays those after it, and none is
+    made up for. Django's old database connections are closed before and after each.
     """
 
     def __init__(self, bus: Bus, period: float, function: Callable[[], Any], name: str | None = None) -> None:
@@ -49,8 +50,9 @@ class BackgroundTask(threading.Thread):
                 self.function()
             finally:
                 _close_connections()
-        except Exception:  # whatever a job raises, the next one is due
-            self.bus.log(f"Error in {self.name}", level=40, traceback=True)
+        except BaseException:  # SystemExit, too, is for this call: in a thread it would end all that follow
+            with contextlib.suppress(BaseException):  # a log listener may raise it as well
+                self.bus.log(f"Error in {self.name}", level=40, traceback=True)
 
 
 class Monitor(Plugin):

@@ -29,7 +29,8 @@ class Relaunch(Plugin):
     ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
     is called when they are the launcher's no more. ``watched``: {"files", "dirs", "poll"} besides modules.
     ``resuming``: the servers that take up idle connections of the process before. ``debug``, ``hosts``: DEBUG
-    and ALLOWED_HOSTS, by which the error page goes.
+    and ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds after which the launcher ends
+    this process if it was told to exit.
     """
 
     role = "site"
@@ -46,6 +47,7 @@ class Relaunch(Plugin):
         resuming: Container[str],
         has_spare: bool,
         debug: bool,
+        stop_timeout: float,
         hosts: Sequence[str] = (),
     ) -> None:
         super().__init__(bus)
@@ -57,6 +59,7 @@ class Relaunch(Plugin):
         self.resuming = resuming
         self.has_spare = has_spare
         self.debug = debug
+        self.stop_timeout = stop_timeout
         self.hosts = list(map(str, hosts))
         self._serves = False
 
@@ -87,7 +90,7 @@ class Relaunch(Plugin):
         descriptors = [each.pop("descriptor") for each in held]
         for each in held:
             each["resumes"] = each["holder"] in self.resuming
-        self.tell({"sockets": held}, descriptors)
+        self.tell({"sockets": held, "stop_timeout": self.stop_timeout}, descriptors)
         self._watch_launcher()
 
     def _watch_launcher(self) -> None:
@@ -106,6 +109,7 @@ class Relaunch(Plugin):
         self.switchboard.forget(self.launch.link.fileno())
         self.bus.log("The launcher has ended, and so does the site.")
         self.part()
+        self.bus.expect_exit()
         self.bus.defer(self.bus.exit)
 
     def start(self) -> None:

@@ -30,8 +30,9 @@ class SignalHandler(Plugin):
     """Calls a bus method, or publishes on a channel, when a signal comes.
 
     ``handlers``: signal name -> method or channel, laid over the defaults; None leaves a signal
-    alone. A handler only enqueues: the thread in ``bus.block()`` acts. A second signal that asks
-    for the exit, more than a moment later, ends the process at once, with status 128 + its number.
+    alone. A signal that this process ignores since its start, as under nohup, stays ignored unless
+    ``handlers`` names it. A handler only enqueues: the thread in ``bus.block()`` acts. A second signal that
+    asks for the exit, more than a moment later, ends the process at once, with status 128 + its number.
 
     Over a restart no signal is lost or deadly: those that have not been acted on are left to the next
     program of this process, which gives what `leave` returned to its own handler as ``inherited``.
@@ -50,7 +51,11 @@ class SignalHandler(Plugin):
         super().__init__(bus)
         # A terminal that is closed hangs up on its processes; to anyone else it is a request.
         hangup = "restart" if daemonized or not _has_terminal() else "exit"
-        self.handlers = {**DEFAULTS, "SIGHUP": hangup, **(handlers or {})}
+        defaults = {**DEFAULTS, "SIGHUP": hangup}
+        self.handlers = {
+            **{name: defaults[name] for name in defaults if not is_ignored(name)},
+            **(handlers or {}),
+        }
         self._previous: dict[int, Any] = {}
         self._told_to_exit: float | None = None
         self._unserved: list[int] = []
@@ -65,6 +70,7 @@ class SignalHandler(Plugin):
             if action is not None:
                 number = getattr(signal, name)
                 self._previous[number] = signal.signal(number, self._handle)
+        self.bus.watch_exits()
         self._take_over()
 
     def _take_over(self) -> None:
@@ -94,6 +100,7 @@ class SignalHandler(Plugin):
     def unsubscribe(self) -> None:
         """Restore the handlers that were there before."""
         super().unsubscribe()
+        self.bus.unwatch_exits()
         while self._previous:
             number, previous = self._previous.popitem()
             # None: installed by something other than Python, which can not be restored.
@@ -111,6 +118,7 @@ class SignalHandler(Plugin):
             if self._told_to_exit is not None and now - self._told_to_exit > SAME_REQUEST:
                 self._end_at_once(name, number)
             self._told_to_exit = self._told_to_exit or now
+            self.bus.expect_exit()
         self._unserved.append(number)
         self.bus.defer(partial(self._act, number, action))
 
@@ -136,6 +144,11 @@ class SignalHandler(Plugin):
             self.bus.publish("abort")
         finally:
             os._exit(128 + number)
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether this process ignores a signal: nohup and a shell's ``trap '' HUP`` hand that down."""
+    return signal.getsignal(getattr(signal, name)) is signal.SIG_IGN
 
 
 def _has_terminal() -> bool:

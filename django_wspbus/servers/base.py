@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..application import Application, load
+from ..phases import Phases
 from ..plugin import Plugin
 from ..problems import Problem
 from ..warmup import warm_up
@@ -19,9 +21,8 @@ if TYPE_CHECKING:
     from ..wspbus import Bus
     from .sockets import Bound
 
-# The share of STOP_TIMEOUT that is kept for naming and ending what a server has not answered.
-RESERVE = 0.1
 BEFORE_STOP = 24
+MOST_NAMED = 20
 
 
 class Heir(Protocol):
@@ -121,8 +122,8 @@ class Server(Plugin):
     stop.priority = 25  # type: ignore[attr-defined]
 
     def time_to_stop(self) -> float:
-        """Return how many seconds `stop` may take: what is left of STOP_TIMEOUT, but for a reserve."""
-        seconds = time_to_stop(self.bus, self.site.stop_timeout)
+        """Return how many seconds `stop` may take: what is left of the share of requests (`phases`)."""
+        seconds = max(Phases.of(self.bus, self.site).requests - time.monotonic(), 0)
         return seconds if self.patience is None else min(seconds, self.patience)
 
     @property
@@ -136,8 +137,11 @@ class Server(Plugin):
         return {"backend": self.settings.backend, "bind": bound, "pid": os.getpid()}
 
 
-def time_to_stop(bus: Bus, whole: float) -> float:
-    """Return what is left of the seconds that an exit may take as a whole, but for a reserve."""
-    deadline = bus.deadline  # None if the bus stops and does not exit
-    left = whole if deadline is None else deadline - time.monotonic()
-    return max(left - RESERVE * whole, 0)
+def in_words(requests: Iterable[str]) -> str:
+    """Return requests that are cut off in words, each once with its number, and not too many."""
+    counts = Counter(requests)
+    words = [
+        f"{request} ({count} times)" if count > 1 else request for request, count in sorted(counts.items())
+    ]
+    more = [f"and {len(words) - MOST_NAMED} others"] if len(words) > MOST_NAMED else []
+    return ", ".join(words[:MOST_NAMED] + more)

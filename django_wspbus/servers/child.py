@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..wspbus import Bus, Refusal
+from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from .backoff import FIRST, MOST, Backoff
 from .base import Server
 from .children import Children
@@ -119,9 +119,11 @@ class ChildServer(Server):
             self.children.switch([generation])
             return
         why = generation.why_not_ready(timeout)
-        self.children.end([generation])
+        failures = self.children.end([generation])
         if not self.bus.exit_asked:
-            raise self.refusal(why, generation.status)
+            raise self.refusal("\n".join([why, *failures]), generation.status)
+        if failures:
+            raise Refusal("\n".join(failures), status=EX_SOFTWARE)
 
     start.priority = 75  # type: ignore[attr-defined]
 
@@ -175,6 +177,8 @@ class ChildServer(Server):
                 self._look_at(current)
 
     def _look_at(self, current: Generation) -> None:
+        while current.failed_stops:  # of a worker that another has replaced since
+            self.bus.log(f"The server {self.alias!r}: {current.failed_stops.pop(0)}", level=40)
         while current.refused_workers:
             self._tell(
                 f"A new worker of the server {self.alias!r} did not start: {current.refused_workers.pop()}"

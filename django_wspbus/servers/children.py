@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..inheritance import ChildState
 from ..messages import Link, Message
+from ..phases import OF_A_BOOT, Phases
 from ..plugin import Plugin
 from ..switchboard import Switchboard
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
-from .base import time_to_stop
 from .generation import Generation
 from .spawn import spawn_server
 
 if TYPE_CHECKING:
     from ..conf import Settings
 
-PATIENCE = 2
-"""Seconds that a child which never served, and so has nothing to answer, has to leave."""
+LEEWAY = 1
+"""Seconds that the stop listeners of a worker have where requests have only ``patience``."""
 
 
 class Children(Plugin):
@@ -44,12 +45,14 @@ class Children(Plugin):
         self.booting: list[Generation] = []
         self.leaving: list[Generation] = []
         self.patience: float | None = None
-        """The most seconds that a stop waits for them; None: as many as there are."""
+        """The most seconds that requests may take at a stop; None: what STOP_TIMEOUT gives them."""
         self.outlive_restarts = True
         self.told: dict[str, Any] = {}
         """What the children are told besides."""
         self.told_at_start: dict[str, Any] = {}
         """And what those are told that start together with the site, of that start."""
+        self.failures: list[str] = []
+        """What failed in children that ended before, and is to be reported at the exit."""
         self.swapping = False
         """Whether all are about to be replaced, so that one that has ended need not be."""
         self.others: list[int] = []
@@ -85,29 +88,39 @@ class Children(Plugin):
                 self.dismiss(old)
 
     def dismiss(self, generation: Generation) -> None:
-        """Have a child answer what is in flight and leave; it is killed when its time is up."""
+        """Have a child answer what is in flight and exit; it is killed when its time is up."""
         if generation in self.leaving:
             return
-        within = self.time_to_stop()
+        phases = self.phases()
         if not generation.is_serving:
-            within = min(within, PATIENCE)
+            phases = phases.hurried(OF_A_BOOT / 2, OF_A_BOOT / 2)
         if generation in self.booting:
             self.booting.remove(generation)
         if self.serving.get(generation.alias) is generation:
             del self.serving[generation.alias]
         self.leaving.append(generation)
-        generation.terminate(within)
-        self.switchboard.call_later(within, self._tell)
+        generation.terminate(phases)
+        self.switchboard.call_later(max(phases.children - time.monotonic(), 0), self._tell)
 
-    def end(self, generations: Iterable[Generation]) -> None:
-        """Have children that never served leave, and wait until they have."""
+    def end(self, generations: Iterable[Generation]) -> list[str]:
+        """Have children that never served exit, and wait until they have; return what failed meanwhile."""
         ended = list(generations)
         for generation in ended:
             self.dismiss(generation)
-        self.bus.wait_for(lambda: all(generation.is_gone for generation in ended), PATIENCE)
-        for generation in ended:
-            if generation in self.leaving:
-                self._close(generation)
+        self._await_end(ended)
+        return [
+            failed for generation in ended if generation in self.leaving for failed in self._close(generation)
+        ]
+
+    def _await_end(self, generations: Iterable[Generation]) -> None:
+        """Wait until children that are leaving have ended, each until its deadline."""
+        ended = list(generations)
+        latest = max((generation.deadline or 0 for generation in ended), default=0)
+        self.bus.wait_for(
+            lambda: all(each.is_gone or each.is_overdue for each in ended),
+            max(latest - time.monotonic(), 0),
+            despite_exit=True,
+        )
 
     def _tell(self) -> None:
         self.bus.wake()
@@ -119,41 +132,35 @@ class Children(Plugin):
         if self.bus.deadline is not None:  # an exit waits for all of them together: see stop()
             return
         for generation in list(self.leaving):
-            overdue = generation.is_overdue
-            if overdue and not generation.is_gone and generation.served_from is not None:
-                self.bus.log(f"The server {generation.alias!r}: {generation.remains()}", level=40)
-            if overdue or generation.is_gone:
+            if generation.is_overdue or generation.is_gone:
                 for failed in self._close(generation):
-                    self.bus.log(f"The server {generation.alias!r}: {failed}.", level=40)
+                    self.bus.log(failed, level=40)
 
     def _close(self, generation: Generation) -> list[str]:
+        """Kill what is left of a child; return what has failed, or was cut off, on its way out."""
+        failed = []
+        if not generation.is_gone and generation.served_from is not None:
+            failed.append(generation.remains())
         generation.close()
         self.leaving.remove(generation)
-        return generation.failed_stops
+        if self.patience is None:
+            failed += generation.unanswered()
+        return [f"The server {generation.alias!r}: {each}" for each in (*failed, *generation.failed_stops)]
 
     def stop(self) -> None:
-        """Have all leave, and end what is left when time is up; over a restart they stay."""
-        if self.stay:
-            return
-        failed = self.leave()
-        if failed and self.patience is None:
+        """Have all exit, and end what is left when time is up; over a restart they stay."""
+        if not self.stay and (failed := self.leave()):
             raise Refusal("\n".join(failed), status=EX_SOFTWARE)
 
     stop.priority = 25  # type: ignore[attr-defined]
 
     def leave(self) -> list[str]:
-        """Have all leave within the time for a stop; return what has failed meanwhile."""
+        """Have all exit within the time for it; return what has failed meanwhile."""
         for generation in self.everyone():
             self.dismiss(generation)
-        failed = []
-        self.bus.wait_for(
-            lambda: all(each.is_gone or each.is_overdue for each in self.leaving), self.time_to_stop()
-        )
-        for generation in list(self.leaving):
-            if not generation.is_gone:
-                failed.append(f"The server {generation.alias!r}: {generation.remains()}")
-            failed += [f"The server {generation.alias!r}: {each}." for each in self._close(generation)]
-        return failed
+        self._await_end(self.leaving)
+        before, self.failures = self.failures, []
+        return before + [failed for generation in list(self.leaving) for failed in self._close(generation)]
 
     def abort(self) -> None:
         """Kill all of them, from a signal handler or a watchdog."""
@@ -165,9 +172,10 @@ class Children(Plugin):
         """Whether they serve on while this process goes over to its next program."""
         return self.bus.execv and self.outlive_restarts
 
-    def time_to_stop(self) -> float:
-        seconds = time_to_stop(self.bus, self.site.stop_timeout)
-        return seconds if self.patience is None else min(seconds, self.patience)
+    def phases(self) -> Phases:
+        """Return the phases of children that are told to exit now."""
+        phases = Phases.of(self.bus, self.site)
+        return phases if self.patience is None else phases.hurried(self.patience, LEEWAY)
 
     # Over a restart of the site
 

@@ -1,37 +1,42 @@
-"""The order of an exit: readiness first, then the queue, then the servers, then who came too late."""
+"""The order of an exit: readiness first, then the queue, then the servers, then late clients."""
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
+from ..phases import Phases
 from ..plugin import Plugin
 from ..wspbus import Bus
 from .children import Children
 from .queue import PATIENCE, close_queue, is_empty, turn_away
 from .sockets import Sockets
 
+if TYPE_CHECKING:
+    from ..conf import Settings
+
 WAIT_FOR_QUEUE = 0.5
-"""Seconds that the servers have to accept who is in the queue; under load it never empties by itself."""
+"""Seconds that the servers have to accept what is in the queue; under load it never empties by itself."""
 
 
 class Drain(Plugin):
     """Closes the queues of the site's own sockets before its servers stop, and the sockets after that.
 
-    ``delay``: seconds to serve on, while the probes say that the site is draining already.
+    For DRAIN_DELAY it serves on, while the probes say already that the site is draining.
     ``in_process``: whether there is a server in this process, besides the ``children``. The
-    sockets that systemd passed are left alone: who waits there is served by the next site.
+    sockets that systemd passed are left alone: the next site serves the clients that wait there.
     """
 
     role = "site"
 
     def __init__(
-        self, bus: Bus, sockets: Sockets, children: Children, *, delay: float = 0, in_process: bool = False
+        self, bus: Bus, site: Settings, sockets: Sockets, children: Children, *, in_process: bool = False
     ) -> None:
         super().__init__(bus)
+        self.site = site
         self.in_process = in_process
         self.sockets = sockets
         self.children = children
-        self.delay = delay
         self._has_served = False
 
     def start(self) -> None:
@@ -47,22 +52,21 @@ class Drain(Plugin):
     def stop(self) -> None:
         if not self._is_final or not self._has_served:
             return
-        self.bus.wait_for(lambda: False, self.delay)
+        phases = Phases.of(self.bus, self.site)
+        self.bus.wait_for(lambda: False, max(phases.serving - time.monotonic(), 0))
         for bound in self.sockets.of_servers():
             close_queue(bound)
         for generation in self.children.serving.values():
             generation.drain_queue()
-        self._wait_for_queues()
+        self._wait_for_queues(min(time.monotonic() + WAIT_FOR_QUEUE, phases.requests))
 
     stop.priority = 1  # type: ignore[attr-defined]
 
-    def _wait_for_queues(self) -> None:
-        """Wait until the servers have accepted who is in the queue, while they still do."""
-        # Nothing tells that a queue has become empty: it has to be looked at.
-        waited, step = 0.0, 0.005
-        while waited < WAIT_FOR_QUEUE and self._serves and not all(map(is_empty, self.sockets.of_servers())):
-            self.bus.wait_for(lambda: False, step)
-            waited += step
+    def _wait_for_queues(self, until: float) -> None:
+        """Wait until the servers have accepted what is in the queue, while they still do."""
+        # No event says that a queue has become empty: only a look does.
+        while time.monotonic() < until and self._serves and not all(map(is_empty, self.sockets.of_servers())):
+            self.bus.wait_for(lambda: False, 0.005)
 
     @property
     def _serves(self) -> bool:
@@ -71,15 +75,12 @@ class Drain(Plugin):
         return self.in_process or any(not generation.ended for generation in children)
 
     def turn_away(self) -> None:
-        """The servers have stopped: answer who came too late, and close what nobody will serve any more."""
+        """The servers have stopped: answer clients that came too late, and close what serves no longer."""
         self._has_served = False
-        parted = []
         if self.bus.execv:
-            parted = self.sockets.unwanted()
+            turn_away(self.sockets.unwanted(), self._time_to_turn_away())
         elif self.bus.exit_asked:
-            parted = self.sockets.of_servers()
-        for bound in parted:
-            turn_away(bound, min(PATIENCE, self._time_left() / (2 * len(parted))))
+            turn_away(self.sockets.of_servers(), self._time_to_turn_away())
 
     def exit(self) -> None:
         if not self.bus.execv:
@@ -88,15 +89,17 @@ class Drain(Plugin):
     exit.priority = 89.5  # type: ignore[attr-defined]  # between the probes and the end of the sockets
 
     def end(self) -> None:
-        """Leave nobody in a queue: who asked the probes too late, or came for a restart that is none now."""
+        """Leave no client in a queue: of the probes, or of a restart that did not happen."""
         for bound in self.sockets.own():
             close_queue(bound)
         self.children.leave()
-        for bound in self.sockets.own():
-            turn_away(bound, min(PATIENCE, self._time_left() / 2))
+        turn_away(self.sockets.own(), self._time_to_turn_away())
 
-    def _time_left(self) -> float:
-        return PATIENCE if self.bus.deadline is None else max(self.bus.deadline - time.monotonic(), 0)
+    def _time_to_turn_away(self) -> float:
+        """Return seconds: the time is that of the site's listeners, so only a part of it."""
+        if self.bus.deadline is None:
+            return PATIENCE
+        return min(PATIENCE, max(self.bus.deadline - time.monotonic(), 0) / 4)
 
     def subscribe(self) -> None:
         super().subscribe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -11,18 +12,21 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 from ..inheritance import ChildState, LinkState
 from ..messages import Link, Message, Received, await_event
 from ..pairs import take_in
+from ..phases import Phases
 from ..switchboard import Switchboard
 from .adopted import AdoptedProcess, Process, descendants
 from .spawn import how_ended, read_report
 
 SERVE = b"s"
 DRAIN = b"d"
-"""Orders, which stay in the pair for every process of a child to see: answer requests; leave no queue."""
+EXIT = b"e%.3f,%.3f;"
+"""Orders, which stay in the pair for every process of a child to see: answer requests; answer the queue
+before the exit; exit, with the moments at which requests and then listeners are cut off (see `phases`)."""
 
 LAST_WORDS = 1
 """Seconds within which what the processes of a child have sent before they left is to be heard."""
@@ -33,9 +37,32 @@ def read_orders(pair: socket.socket) -> bytes:
     poll = select.poll()  # before, as gevent's sockets wait whatever the flags say
     poll.register(pair, select.POLLIN)
     try:
-        return pair.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT) if poll.poll(0) else b""
+        return pair.recv(256, socket.MSG_PEEK | socket.MSG_DONTWAIT) if poll.poll(0) else b""
     except OSError:
         return b""
+
+
+def read_exit(orders: bytes) -> tuple[float, float] | None:
+    """Return the moments of an order to exit, of `time.monotonic`: of requests, and of listeners."""
+    found = re.search(rb"e([\d.]+),([\d.]+);", orders)
+    return None if found is None else (float(found[1]), float(found[2]))
+
+
+def await_exit(pair: socket.socket) -> tuple[float, float] | None:
+    """In a process of a child: wait for the order to exit and return its moments; None if the site ends."""
+    # An order stays in the pair: a poll for it returns at once from then on, so wait for arrivals only.
+    if hasattr(select, "epoll"):
+        arrivals: Any = select.epoll()
+        arrivals.register(pair, select.EPOLLIN | select.EPOLLET)
+        hangup, pause = select.EPOLLHUP, None
+    else:  # macOS; gevent takes it away
+        arrivals = select.poll()
+        arrivals.register(pair, 0)
+        hangup, pause = select.POLLHUP, 500
+    while (moments := read_exit(read_orders(pair))) is None:
+        if any(event & hangup for _, event in arrivals.poll(pause)):
+            return None
+    return moments
 
 
 class Generation:
@@ -63,12 +90,14 @@ class Generation:
         self.has_answered = False
         self.ended = False
         self.failed_stops: list[str] = []
+        self._cut_off: list[str] = []
         self.refused_workers: list[str] = []
         self.status = 1
         self.deadline: float | None = None
         """When it is to be gone, once it has been told to leave."""
         self.allowed = 0.0
         """How many seconds it was given for that."""
+        self._allowed_for_requests = 0.0
         self._pair = pair
         self._switchboard = switchboard
         self._answer = answer
@@ -157,6 +186,12 @@ class Generation:
         workers = ", ".join(map(str, self.workers)) or "none"
         return f"not stopped within {self.allowed:.3g} seconds, workers left: {workers}."
 
+    def unanswered(self) -> list[str]:
+        """Return in words which requests its workers have cut off."""
+        if not self._cut_off:
+            return []
+        return [f"not answered within {self._allowed_for_requests:.3g} seconds: {'; '.join(self._cut_off)}."]
+
     # News
 
     def _note_end(self) -> None:
@@ -186,6 +221,7 @@ class Generation:
     def _hear(self, link: Link) -> None:
         messages = link.receive()
         if messages is None:
+            self._note_end_of(link)
             self._switchboard.forget(link.fileno())
             self._links.pop(link.fileno(), None)
             self._ready.discard(link.fileno())
@@ -195,6 +231,13 @@ class Generation:
         else:
             self._take(link, messages)
         self._changed()
+
+    def _note_end_of(self, link: Link) -> None:
+        """Take note of a worker that ends, by whatever signal, before its listeners have run."""
+        started, worker = link.fileno() in self._ready, self._workers.get(link.fileno())
+        is_last = list(self._workers.values()).count(worker or 0) == 1  # it may have opened another link
+        if self.deadline is not None and started and is_last:
+            self.failed_stops.append(f"worker {worker} ended before its stop listeners had run.")
 
     def _note_silence(self) -> None:
         if self._pair_ended and not self._links:
@@ -230,8 +273,11 @@ class Generation:
         if "lost" in message and not self.is_serving and self._failure is None:
             self._hear_dead(message["lost"])
             self._failure = self._failure or f"worker {message['lost']} died before it was ready."
-        if "failed_stop" in message:
-            self.failed_stops.append(f"a stop listener of worker {message['failed_stop']} failed")
+        if "left" in message:
+            self._ready.discard(link.fileno())
+            self.failed_stops += message["failures"]
+            if message["cut_off"]:
+                self._cut_off.append(f"{message['cut_off']} (worker {message['left']})")
 
     def _hear_dead(self, pid: int) -> None:
         """Hear first what a worker has said before it died: its own link may not have had its turn."""
@@ -256,11 +302,13 @@ class Generation:
         with contextlib.suppress(OSError):  # it has ended
             self._pair.send(order, socket.MSG_DONTWAIT)
 
-    def terminate(self, within: float) -> None:
-        """Have it answer what is in flight and leave, within a number of seconds."""
+    def terminate(self, phases: Phases) -> None:
+        """Have it answer what is in flight, run its listeners and end, each in its phase."""
         if self.deadline is None:
-            self.allowed = within
-            self.deadline = time.monotonic() + within
+            self.allowed = max(phases.children - time.monotonic(), 0)
+            self._allowed_for_requests = max(phases.requests - time.monotonic(), 0)
+            self.deadline = phases.children
+            self._order(EXIT % (phases.requests, phases.workers))
             if not self.ended:  # else its PID is nobody's, or somebody else's
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(self.pid, signal.SIGTERM)

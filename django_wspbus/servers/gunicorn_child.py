@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import mmap
 import os
 import signal
@@ -18,6 +19,7 @@ from gunicorn.errors import HaltServer
 
 from .. import conf
 from ..asking import RemoteSite
+from ..plugins.signals import is_ignored
 from ..successor.program import die_with
 from ..threads import ADVICE, foreign_threads
 from ..wspbus import Refusal
@@ -34,8 +36,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_wspbus")
 
-HOOKS_OF_OURS = ("on_starting", "pre_fork", "post_fork", "post_worker_init", "worker_exit", "child_exit")
-HOOKS_OF_ONE = ("on_starting", "post_worker_init")
+HOOKS = {
+    "on_starting": 1,
+    "when_ready": 1,
+    "pre_fork": 2,
+    "post_fork": 2,
+    "post_worker_init": 1,
+    "pre_request": 2,
+    "post_request": 4,
+    "worker_abort": 1,
+    "worker_exit": 2,
+    "child_exit": 2,
+}
+"""Ours, each with the number of arguments that gunicorn gives it."""
 LIFETIME_OF_WORTH = 1
 """Seconds after which a worker has been worth its fork, whether anybody has asked it anything or not."""
 
@@ -134,7 +147,8 @@ class Child:
         options.setdefault("default_proc_name", self.server.alias)
         for name, value in options.items():
             cfg.set(name, value)
-        cfg.set("graceful_timeout", max(1, round(self.settings.stop_timeout)))
+        # The site ends the child before that, as its phases say; this is for a signal to gunicorn alone.
+        cfg.set("graceful_timeout", math.ceil(self.settings.stop_timeout) + 1)
         cfg.set("control_socket_disable", True)
         if conf.is_debug():  # a worker that a debugger holds must not be taken for one that hangs
             cfg.set("timeout", 0)
@@ -142,13 +156,16 @@ class Child:
             from .gunicorn_logging import project_logger
 
             cfg.set("logger_class", project_logger(cfg, options))
-        for name in HOOKS_OF_OURS:
+        for name in HOOKS:
             cfg.set(name, _chain(getattr(self, name), getattr(cfg, name)))
 
     # Hooks, in the order in which gunicorn calls them
 
     def on_starting(self, arbiter: Any) -> None:
         self.site.tell(workers=arbiter.cfg.workers)
+
+    def when_ready(self, arbiter: Any) -> None:
+        ignore_signals()
 
     def pre_fork(self, arbiter: Any, worker: Worker) -> None:
         """Leave nothing open that two processes would share."""
@@ -173,8 +190,6 @@ class Child:
         self.hold_back(arbiter)
         self.process = WorkerProcess(self.settings, self.site, self.pair, self.signs[worker.age])
         if "patience" in self.start:
-            worker.cfg.set("graceful_timeout", self.start["patience"])
-        if "patience" in self.start:
             self.process.reload_on_change(
                 since=self.start.get("since", self.since),
                 seen=self.start.get("seen", {}),
@@ -191,7 +206,20 @@ class Child:
 
     def post_worker_init(self, worker: Worker) -> None:
         assert self.process is not None
+        ignore_signals()
         self.process.boot(worker, self.application)
+
+    def pre_request(self, worker: Worker, request: Any) -> None:
+        assert self.process is not None
+        self.process.note_request(request)
+
+    def post_request(self, worker: Worker, request: Any, environ: Any, response: Any) -> None:
+        assert self.process is not None
+        self.process.forget_request(request)
+
+    def worker_abort(self, worker: Worker) -> None:
+        assert self.process is not None
+        self.process.note_abort()
 
     def worker_exit(self, arbiter: Any, worker: Worker) -> None:
         if self.process is not None:  # gunicorn calls this in the master, too
@@ -234,4 +262,20 @@ def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..
     def hook_of_two(one: Any, other: Any) -> None:
         both(one, other)
 
-    return hook_of_one if ours.__name__ in HOOKS_OF_ONE else hook_of_two
+    def hook_of_four(one: Any, other: Any, third: Any, last: Any) -> None:
+        both(one, other, third, last)
+
+    hooks: dict[int, Callable[..., None]] = {1: hook_of_one, 2: hook_of_two, 4: hook_of_four}
+    return hooks[HOOKS[ours.__name__]]
+
+
+def ignore_signals() -> None:
+    """Ignore hang-ups, and what this process ignored from its start: such signals are for the site process.
+
+    gunicorn has its own handlers by now. It may not ignore SIGTERM, by which the site ends it.
+    """
+    for name in ("SIGHUP", *IGNORED):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+IGNORED = [name for name in ("SIGINT", "SIGUSR1", "SIGUSR2") if is_ignored(name)]

@@ -11,6 +11,9 @@ import socket
 import sys
 import threading
 import time
+from _thread import start_new_thread
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.core.signals import request_finished
@@ -18,12 +21,14 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.sync import SyncWorker
 
 from ..asking import RemoteSite
+from ..phases import OF_A_BOOT, time_of_site
 from ..plugins.autoreload import Autoreloader
 from ..process import bus
 from ..tracebacks import explain
 from ..warmup import warm_up
 from ..wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
-from .generation import DRAIN, SERVE, read_orders
+from .base import in_words
+from .generation import DRAIN, SERVE, await_exit, read_exit, read_orders
 from .queue import queue_length
 
 if TYPE_CHECKING:
@@ -38,8 +43,16 @@ FAILED = 1
 """The status of a worker that does not come up where others serve."""
 
 MOST_OF_A_REASON = 60_000
+WARMING_UP = "a request of WARMUP"
+UNFINISHED = "a connection without a whole request"
 LAST_SECONDS = 0.8
-"""How long a worker may go on answering once the site process is gone; also its part of STOP_TIMEOUT."""
+"""Seconds that a worker has once the site process has ended; half of them are for its listeners."""
+
+ABORTED = 0.5
+"""Seconds for the listeners of a worker that gunicorn aborts: its master kills it after a second."""
+
+TO_UNWIND = 0.2
+"""Seconds of that second in which the main thread may end the request that was aborted."""
 
 
 def accept_term() -> None:
@@ -61,8 +74,13 @@ def give_up(
     error = sys.exception()
     reason = reason or (f"its boot failed: {explain(error)}" if error else "its boot failed.")
     site.tell(failed=reason[-MOST_OF_A_REASON:], status=status)
+    raise SystemExit(status_of_failure(pair)) from None
+
+
+def status_of_failure(pair: socket.socket | None) -> int:
+    """Return the status that stops gunicorn, unless other workers serve already."""
     others_serve = pair is not None and SERVE in read_orders(pair)
-    raise SystemExit(FAILED if others_serve else Arbiter.WORKER_BOOT_ERROR) from None
+    return FAILED if others_serve else Arbiter.WORKER_BOOT_ERROR
 
 
 class WorkerProcess:
@@ -73,14 +91,21 @@ class WorkerProcess:
         self.site = site
         self.pair = pair
         self.sign = sign
+        self.requests: dict[int, str] = {}
+        """What is being answered: {id of gunicorn's request: "GET /"}."""
         self._has_begun = False
+        self._has_left = False
+        self._is_aborted = False
+        self._turn = threading.Lock()  # of the thread that runs the stop listeners
+        self._last_words = threading.Lock()
         threading.Thread(target=self.watch_site, name="Site watch", daemon=True).start()
         site.play("worker")
         bus.site = site
         bus.roles = {"worker"}
-        bus.stop_timeout = settings.stop_timeout * LAST_SECONDS
+        bus.stop_timeout = min(OF_A_BOOT, time_of_site(settings.stop_timeout))
         bus.logs_failed_start = False  # the site does, once for all workers
-        bus.subscribe("abort", self.tell_failed_stop)  # the watchdog ends a listener that hangs
+        bus.report_failed_start = self.tell_failed_start
+        bus.report_hanging = self.tell_hanging
 
     def reload_on_change(self, **told: Any) -> None:
         """Have the site started again when a file changes; ``told``: see `Autoreloader`."""
@@ -95,16 +120,14 @@ class WorkerProcess:
                 bus.start()
                 if bus.state is bus.states.STARTED:
                     warm_up(application, self.settings.warmup)
-            except ChannelFailures as failures:
-                reasons = "\n".join(map(explain, failures.get_instances()))
-                self.give_up(f"a start listener of worker {os.getpid()} failed.\n{reasons}", EX_SOFTWARE)
+            except ChannelFailures:  # the site knows why
+                self._has_left = True
+                raise SystemExit(self.status_of_failure()) from None
             except Refusal as refusal:
                 self.give_up(str(refusal))
             if bus.state is bus.states.STARTED:
                 self.site.tell(ready=os.getpid())
                 self.wait_at_gate(worker)
-            elif bus.failed:
-                self.tell_failed_stop()
         self.sign[0] = SERVING
         request_finished.connect(self.tell_answered)
 
@@ -118,6 +141,15 @@ class WorkerProcess:
     def give_up(self, reason: str, status: int = 1) -> NoReturn:
         give_up(self.site, reason, status, self.pair)
 
+    def tell_failed_start(self, error: BaseException) -> None:
+        """Tell the site why the bus does not start, before the stop listeners run, which may hang."""
+        errors = error.get_instances() if isinstance(error, ChannelFailures) else [error]
+        reason = "\n".join([f"a start listener of worker {os.getpid()} failed.", *map(explain, errors)])
+        self.site.tell(failed=reason[-MOST_OF_A_REASON:], status=EX_SOFTWARE)
+
+    def status_of_failure(self) -> int:
+        return status_of_failure(self.pair)
+
     def tell_answered(self, **kwargs: Any) -> None:
         """Tell the site of the first answer: whatever happens from now on, this code has worked."""
         request_finished.disconnect(self.tell_answered)
@@ -126,11 +158,64 @@ class WorkerProcess:
 
     def leave(self, worker: Worker) -> None:
         """Run the stop listeners, after the last request."""
-        if self._has_begun and bus.state is not bus.states.EXITING:
-            self.answer_queue(worker)
-            bus.exit()
-            if bus.failed:
-                self.tell_failed_stop()
+        if not self._has_begun or self._has_left:
+            return
+        self.answer_queue(worker)
+        if not self._turn.acquire(blocking=False):
+            threading.Event().wait()  # the watch runs them, and ends this process
+        self.run_listeners()
+
+    def run_listeners(self) -> None:
+        """Run the stop listeners, and tell the site what came of it and of the requests."""
+        bus.stop_timeout = self.time_for_listeners()
+        try:
+            if bus.state is not bus.states.EXITING:
+                bus.exit()
+        finally:
+            self.tell_left()
+        if self.requests:  # their threads would keep the interpreter from its end
+            self.end()
+
+    def time_for_listeners(self) -> float:
+        """Return seconds: what the site allows, or the settings where it has not asked for the exit."""
+        if self._is_aborted:
+            return ABORTED
+        moments = read_exit(read_orders(self.pair))
+        if moments is None:
+            return time_of_site(self.settings.stop_timeout)
+        return max(moments[1] - time.monotonic(), 0.1)
+
+    def tell_left(self, *failures: str) -> None:
+        """Tell the site that the listeners have run, or which of them is cut off."""
+        pid, failed = os.getpid(), list(failures)
+        if bus.failed and not failures:
+            failed.append(f"a stop listener of worker {pid} failed.")
+        self.site.tell(left=pid, failures=failed, cut_off=in_words(list(self.requests.values())))
+        self._has_left = True
+
+    def tell_hanging(self, text: str) -> None:
+        """Tell the site which listener hangs, just before this process ends."""
+        if not self._last_words.acquire(blocking=False):
+            threading.Event().wait()  # another thread tells it, and ends this process
+        if has_ended(self.pair):
+            with contextlib.suppress(OSError):  # the output may be closed
+                os.write(2, f"{text}\n".encode())
+        self.tell_left(f"worker {os.getpid()}: {text[-MOST_OF_A_REASON:]}")
+
+    def cut_off(self) -> NoReturn:
+        """Run the stop listeners, although requests are not answered: their time is up."""
+        if not self.requests:
+            self.requests[0] = WARMING_UP if self.sign[0] == BOOTING else UNFINISHED
+        try:
+            self.run_listeners()
+        finally:
+            self.end()
+
+    def end(self) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
+        os._exit(EX_SOFTWARE if bus.failed else 0)
 
     def answer_queue(self, worker: Worker) -> None:
         """Have a sync worker, which takes one connection at a time, answer those that wait for their turn."""
@@ -143,19 +228,65 @@ class WorkerProcess:
                     worker.accept(listener)
                     most = most and most - 1
 
-    def tell_failed_stop(self) -> None:
-        self.site.tell(failed_stop=os.getpid())
+    # gunicorn's hooks
+
+    def note_request(self, request: Any) -> None:
+        self.requests[id(request)] = f"{request.method} {request.path}"
+
+    def forget_request(self, request: Any) -> None:
+        self.requests.pop(id(request), None)
+
+    def note_abort(self) -> None:
+        """In a signal handler: gunicorn's timeout is up, and its master kills this process in a second.
+
+        A listener that this cuts off is named. If a request is cut off, the listeners have to run now.
+        """
+        self._is_aborted = True
+        if self._turn.locked() and not self._has_left:
+            bus.end_hanging(threading.main_thread().ident)
+        start_new_thread(self.leave_aborted, ())  # a Thread has locks, which the main thread may hold
+
+    def leave_aborted(self) -> None:
+        """Run the stop listeners, if the main thread does not: gunicorn still waits for the client, say."""
+        time.sleep(TO_UNWIND)
+        if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
+            self.cut_off()
+
+    # The site
 
     def watch_site(self) -> None:
-        """Leave when the site process is gone, however it went."""
-        poll = select.poll()
-        poll.register(self.pair, 0)  # for its end alone: what it holds are orders
-        poll.poll()
+        """Exit in the phases that the site orders; at once when the site process has ended."""
+        moments = await_exit(self.pair)
+        if moments is not None:
+            self.exit_by(*moments, partial(has_ended, self.pair))
+            has_ended(self.pair, None)  # no thread of the project keeps this process alive after that
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(LAST_SECONDS)
-        with contextlib.suppress(OSError):  # nobody reads it
-            os.write(2, f"Worker {os.getpid()}: the site process is gone, and time is up.\n".encode())
+        now = time.monotonic()
+        self.exit_by(now + LAST_SECONDS / 2, now + LAST_SECONDS, wait)
+        with contextlib.suppress(OSError):  # the output may be closed
+            os.write(2, f"Worker {os.getpid()} ends, as the site process has ended.\n".encode())
         os._exit(1)
+
+    def exit_by(self, requests: float, listeners: float, wait: Callable[[float], bool]) -> None:
+        """Cut off requests, and later listeners, if they are not over by then; ``wait`` may end it early."""
+        if wait(requests - time.monotonic()):
+            return
+        if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
+            self.cut_off()
+        if not wait(listeners - time.monotonic()) and self._has_begun and not self._has_left:
+            bus.end_hanging(threading.main_thread().ident)
+
+
+def has_ended(pair: socket.socket, within: float | None = 0) -> bool:
+    """Return whether the site process has ended, or does so within some seconds; None: wait for it."""
+    poll = select.poll()
+    poll.register(pair, 0)  # for its end alone: what it holds are orders
+    return bool(poll.poll(None if within is None else max(within, 0) * 1000))
+
+
+def wait(seconds: float) -> bool:
+    threading.Event().wait(max(seconds, 0))
+    return False
 
 
 class Heartbeat:

@@ -62,6 +62,7 @@ class Swap(Plugin):
         """The PID file of the next program, once that has been tried."""
         self.restart_began: float | None = None
         """When the restart that is under way began, as `time.monotonic`."""
+        self._failures: list[str] = []
 
     @property
     def child_servers(self) -> list[ChildServer]:
@@ -88,7 +89,7 @@ class Swap(Plugin):
         with self._under_way("reload"), contextlib.ExitStack() as undone:
             began = time.monotonic()
             booted: list[Generation] = []
-            undone.callback(lambda: self.children.end(reversed(booted)))
+            undone.callback(lambda: self._end(reversed(booted)))
             for server in self.child_servers:
                 booted.append(server.boot())
             self._await(booted)
@@ -107,7 +108,7 @@ class Swap(Plugin):
             began = time.monotonic()
             # Beside the trial, as most likely those that are needed.
             booting = {(server.alias, server.run): server.boot() for server in self.child_servers}
-            undone.callback(lambda: self.children.end(booting.values()))
+            undone.callback(lambda: self._end(booting.values()))
             report = self._try_program()
             servers: Mapping[str, Any] = report["servers"]
             self._compare_binds(servers)
@@ -176,6 +177,7 @@ class Swap(Plugin):
                 f"A {self.under_way} is under way already: call bus.{REQUESTS[what]}(), which waits."
             )
         self.under_way = what
+        self._failures = []
         self.children.swapping = True
         for server in self.child_servers:
             server.make_way()
@@ -187,7 +189,8 @@ class Swap(Plugin):
             if self.bus.exit_asked:
                 self.last_failure = f"The {what} was given up: the site exits."
             if isinstance(error, Refusal):
-                raise Refusal(self.last_failure, status=error.status) from None
+                reasons = [self.last_failure, *self._failures]
+                raise Refusal("\n".join(reasons), status=error.status) from None
             raise
         else:
             self.last_failure = self.failed = None
@@ -196,6 +199,14 @@ class Swap(Plugin):
             self.children.swapping = False
             for server in self.child_servers:
                 self.bus.defer(server.go_on)
+
+    def _end(self, generations: Iterable[Generation]) -> None:
+        """End children that never serve; what fails then is reported after the reason for it."""
+        failures = self.children.end(generations)
+        if self.bus.exit_asked:
+            self.children.failures += failures
+        else:
+            self._failures += failures
 
     def _await(self, booted: Sequence[Generation]) -> None:
         """Wait until all are ready; a `Refusal` if one does not get so far."""

@@ -19,7 +19,7 @@ from ..application import Application
 from ..problems import Problem
 from ..validation import check_boolean, check_option_names, check_positive
 from ..wspbus import EX_SOFTWARE, Refusal
-from .base import Server
+from .base import Server, in_words
 from .queue import queue_length
 from .request_handler import KEEP_ALIVE, LAST_CHANCE, UNREAD, RequestHandler
 from .turns import Turns
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .sockets import Bound
 
 IN_TURN = "a request whose turn has not come"
+
+LONGEST_ACCEPT = 0.5
+"""Seconds that a server which stops takes to accept its queue: each client may be followed by another."""
 
 
 class ThreadedServer(Server):
@@ -91,15 +94,16 @@ class ThreadedServer(Server):
         if self._thread is None:
             return
         self.tell_to_stop()
+        timeout = self.time_to_stop()
+        until = time.monotonic() + timeout
         self._thread.join()
         self._thread = None
         for server in self._http_servers:
             server.server_close()
         here = threading.current_thread()
         threads = [thread for server in self._http_servers for thread in server.threads()]
-        timeout = self.time_to_stop()
-        if not self.bus.wait_for(lambda: not self._exchanges(but=here), timeout):
-            requests = ", ".join(sorted(exchange.request for exchange in self._exchanges(but=here)))
+        if not self.bus.wait_for(lambda: not self._exchanges(but=here), max(until - time.monotonic(), 0)):
+            requests = in_words(exchange.request for exchange in self._exchanges(but=here))
             told = f"{self._name}: not answered within {timeout:.3g} seconds: {requests}."
             if self.patience is None:
                 raise Refusal(told, status=EX_SOFTWARE)
@@ -109,7 +113,7 @@ class ThreadedServer(Server):
             return
         for thread in threads:
             if thread is not here:
-                thread.join()
+                thread.join(max(until - time.monotonic(), LAST_CHANCE))
         if here in threads:  # a request has told the bus to exit: let the process wait for its answer
             name = f"Last request of {self.settings.alias}"
             threading.Thread(target=here.join, name=name, daemon=False).start()
@@ -147,7 +151,8 @@ class ThreadedServer(Server):
                     self._turns.take(descriptor)
         for server in self._http_servers if not self._leaves_queue else ():
             most = queue_length(server.socket)  # each that is taken makes room for one more
-            while most != 0 and server.accept():  # who is in the queue has been promised an answer
+            until = time.monotonic() + LONGEST_ACCEPT
+            while most != 0 and time.monotonic() < until and server.accept():
                 most = most and most - 1
         if self._turns is not None:
             self._turns.end(LAST_CHANCE)

@@ -84,7 +84,9 @@ class Turns:
                 server, connection, address = turn
                 try:
                     server.process_request_thread(connection, address)
-                except Exception:  # a thread of its own would end with it; there is but this one
+                except (
+                    BaseException
+                ):  # SystemExit, too: it would end a thread of its own, and there is only this one
                     logger.exception("A connection from %s was lost.", address)
         finally:
             connections.close_all()  # they last longer than a request, as CONN_MAX_AGE may say

@@ -61,7 +61,7 @@ class Drive:
         listener = socket.create_server(("127.0.0.1", 0))
         one = {"holder": "a", "address": "127.0.0.1:0", "inode": None, "descriptor": listener.detach()}
         invocation = Invocation(sys.executable, ["-B"], ["script.py"], str(folder), dict(os.environ))
-        start = {"invocation": asdict(invocation), "held": [one], "debug": True}
+        start = {"invocation": asdict(invocation), "held": [one], "debug": True, "signals": []}
         self.launcher = Launcher(start)
         self.failures = []
 

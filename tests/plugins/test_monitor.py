@@ -148,6 +148,30 @@ def test_one_that_fails_is_logged_by_name_and_the_next_comes(bus):
     assert errors[0].rstrip().endswith("RuntimeError: this call")
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException()])
+def test_one_that_would_end_its_thread_is_logged_and_the_next_comes(bus, error):
+    def end():
+        raise error
+
+    calls = Calls(end)
+    Monitor(bus, calls, SOON, name="Cleaner").subscribe()
+    bus.start()
+    calls.expect(2)
+    bus.stop()
+    errors = [message for level, message in bus.lines if level == 40]
+    assert len(errors) == len(calls.times)
+    assert f"\n{type(error).__name__}" in errors[0]
+
+
+def test_a_log_listener_that_fails_in_this_way_does_not_end_the_calls_either(bus):
+    calls = Calls(fail)
+    bus.subscribe("log", lambda message, level: sys.exit(3) if level == 40 else None)
+    Monitor(bus, calls, SOON).subscribe()
+    bus.start()
+    calls.expect(3)
+    bus.stop()
+
+
 # The stop
 
 

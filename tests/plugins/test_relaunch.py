@@ -41,6 +41,7 @@ def site(pair):
         resuming={"default"},
         has_spare=False,
         debug=True,
+        stop_timeout=25,
     )
     plugin.role = None
     bus.listeners.setdefault("execv", set())
@@ -123,7 +124,7 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     site.bus.start()
     site.plugin.tell_started()
     started = hear(pair[0], "library")
-    assert started[0] == {"sockets": []}
+    assert started[0] == {"sockets": [], "stop_timeout": 25}
     assert {"started": True} in started
     assert any("a" in message["watch"]["files"] for message in started if "watch" in message)
     assert started[-1] == {"library": None}

@@ -136,6 +136,61 @@ bus = Bus()
 SignalHandler(bus).subscribe()
 """
 
+IGNORED = """
+handlers = {"SIGTERM": "shop"} if sys.argv[1] == "named" else None
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+bus.exit()
+bus = Bus()
+bus.listeners["shop"] = {lambda: print("acted on", flush=True)}
+plugin = SignalHandler(bus, handlers)
+plugin.subscribe()
+bus.start()
+os.kill(os.getpid(), signal.SIGHUP)
+os.kill(os.getpid(), signal.SIGTERM)
+bus.wait_for(lambda: False, 0.1)
+plugin.unsubscribe()
+print(bus.state.name, signal.getsignal(signal.SIGTERM).name, flush=True)
+bus.exit()
+"""
+
+
+@pytest.mark.parametrize(("how", "acted_on"), [("left out", []), ("named", ["acted on"])])
+def test_a_signal_that_is_ignored_from_the_start_stays_so_unless_it_is_named(
+    how: str, acted_on: list[str]
+) -> None:
+    assert run(IGNORED, how).stdout.splitlines() == [*acted_on, "STARTED SIG_IGN"]
+
+
+BLOCKED = """
+import threading
+
+bus.exit()
+bus = Bus(stop_timeout=0.5)
+SignalHandler(bus).subscribe()
+
+def block():
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(60)
+
+channel = sys.argv[1]
+bus.listeners["abort"] = {lambda: os.write(1, b"aborted")}
+bus.subscribe(channel, block)
+bus.start()
+bus.graceful()
+"""
+
+
+@pytest.mark.parametrize("channel", ["start", "graceful"])
+def test_a_listener_that_keeps_the_bus_from_an_exit_is_named_and_ended(channel: str) -> None:
+    ended = run(BLOCKED, channel)
+
+    assert (ended.returncode, ended.stdout) == (70, "aborted")
+    assert ended.stderr.startswith("The bus did not exit within 0.5 seconds.\n")
+    assert f"The '{channel}' listener <function block at 0x" in ended.stderr
+    assert ended.stderr.count("in block") == 1
+
+
 FORCED = """
 def hang():
     time.sleep(2 * SAME_REQUEST)

@@ -163,7 +163,7 @@ def test_what_does_not_end_in_time_is_named_and_cut_off_with_what_the_delay_has_
     assert sorted(alias for alias, _ in found) == sorted(KINDS)
     assert all(float(seconds) <= 3.5 for _, seconds in found)
     for kind in ("sync", "gthread"):
-        assert re.search(rf"'{kind}'.*workers left: \d+", site.output)
+        assert re.search(rf"'{kind}'.* GET /held/{kind} \(worker \d+\)", site.output)
     assert re.search(r"'threaded'.* GET /held/threaded", site.output)
 
 

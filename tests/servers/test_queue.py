@@ -157,7 +157,7 @@ def test_clients_that_have_begun_to_shake_hands_still_get_in(bind: Bind, clients
         ask(client)
 
     assert queue_length(bound.socket) == 5
-    turn_away(bound)
+    turn_away([bound])
     assert [read_to_end(client) for client in connected] == [ANSWER] * 5
 
 
@@ -180,7 +180,7 @@ def test_where_there_are_no_filters_nothing_is_asked_of_the_kernel(
     waiting = clients.enter_context(connect(where))
     ask(waiting)
     monkeypatch.setattr(sys, "platform", "darwin")
-    turn_away(bound)
+    turn_away([bound])
 
     assert not bound.is_filtered
     assert read_to_end(waiting) == ANSWER
@@ -196,7 +196,7 @@ def test_a_unix_socket_is_closed_to_newcomers_by_its_name(bind: Bind, clients: C
     assert not bound.is_filtered
     assert is_free(bound.name)
     assert not is_empty(bound)
-    turn_away(bound)
+    turn_away([bound])
     assert read_to_end(waiting) == ANSWER
 
 
@@ -251,7 +251,7 @@ def test_waiting_clients_get_a_503_and_the_next_is_refused(
     waiting = [clients.enter_context(connect(where)) for _ in range(4)]
     for client in waiting:
         ask(client)
-    turn_away(bound)
+    turn_away([bound])
     answers = [read_to_end(client) for client in waiting]
 
     assert answers == [ANSWER] * 4
@@ -271,7 +271,7 @@ def test_an_empty_queue_is_closed_at_once(bind: Bind, address: str, has_filters:
         forbid_filters(bound)
     where = bound.name
     begun = time.monotonic()
-    turn_away(bound, DEADLINE)
+    turn_away([bound], DEADLINE)
 
     assert time.monotonic() - begun < DEADLINE / 10
     assert is_free(where)
@@ -301,7 +301,7 @@ def test_clients_that_connect_all_the_time_are_answered_or_refused_and_never_res
             with connection:
                 connection.recv(65536)
                 connection.sendall(ANSWER)
-        turn_away(bound, DEADLINE)
+        turn_away([bound], DEADLINE)
         answers = [answer for future in asked for answer in future.result(DEADLINE)]
         assert len(answers) >= 20
         assert set(answers) == {ANSWER}
@@ -313,7 +313,7 @@ def test_a_client_that_has_not_asked_yet_may_do_so(
     monkeypatch.setattr(queue, "PATIENCE", DEADLINE)
     bound = bind()
     client = clients.enter_context(connect(bound.name))
-    turned_away = later(turn_away, bound, DEADLINE)
+    turned_away = later(turn_away, [bound], DEADLINE)
     client.sendall(REQUEST[:10])
     await_value(lambda: queue_length(bound.socket), 0)  # it is accepted
     client.sendall(REQUEST[10:])
@@ -329,7 +329,7 @@ def test_silent_clients_get_no_answer_and_hold_up_no_other_for_long(bind: Bind, 
     asking = clients.enter_context(connect(bound.name))
     ask(asking)
     begun = time.monotonic()
-    turn_away(bound, 4 * SOON)
+    turn_away([bound], 4 * SOON)
 
     assert time.monotonic() - begun < 40 * SOON
     assert read_to_end(asking) == ANSWER
@@ -341,7 +341,7 @@ def test_a_client_that_sends_a_head_without_end_is_answered(bind: Bind, clients:
     client = clients.enter_context(connect(bound.name))
     client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
     client.shutdown(socket.SHUT_WR)
-    turn_away(bound, DEADLINE)
+    turn_away([bound], DEADLINE)
 
     assert read_to_end(client) == ANSWER
 
@@ -353,7 +353,7 @@ def test_a_body_is_taken_in_so_that_its_sender_gets_the_answer(
     client = clients.enter_context(connect(bound.name))
     body = b"x" * 8_000_000
     sent = later(client.sendall, b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    turned_away = later(turn_away, bound, DEADLINE)
+    turned_away = later(turn_away, [bound], DEADLINE)
     sent.result(DEADLINE)
 
     assert read_to_end(client) == ANSWER
@@ -369,7 +369,7 @@ def test_clients_that_have_left_cost_no_other_an_answer(bind: Bind, clients: Cli
             leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", linger, 0))
     staying = clients.enter_context(connect(bound.name))
     ask(staying)
-    turn_away(bound)
+    turn_away([bound])
 
     assert read_to_end(staying) == ANSWER
 
@@ -380,7 +380,7 @@ def test_when_time_is_up_clients_that_have_asked_are_answered(bind: Bind, client
     waiting = [clients.enter_context(connect(where)) for _ in range(3)]
     for client in waiting:
         ask(client)
-    turn_away(bound, 0)
+    turn_away([bound], 0)
 
     assert [read_to_end(client) for client in waiting] == [ANSWER] * 3
     assert is_free(where)
@@ -409,7 +409,7 @@ def test_a_place_that_a_client_has_taken_is_its_own(bind: Bind, clients: Clients
 
     assert not queue._fill(clients, bound.socket, bound)
     ask(client)
-    turn_away(bound)
+    turn_away([bound])
     assert read_to_end(client) == ANSWER
 
 
@@ -420,7 +420,7 @@ def test_a_client_that_gets_in_beside_us_is_answered_first(bind: Bind, clients: 
     ask(client)
 
     assert not queue._fill(clients, bound.socket, bound)
-    turn_away(bound)
+    turn_away([bound])
     assert read_to_end(client) == ANSWER
 
 

@@ -138,7 +138,7 @@ def test_a_daemon_stays_the_process_that_it_is(shop: Shop) -> None:
 def test_what_the_old_code_is_answering_is_answered_over_a_reload_and_a_restart(
     shop: Shop, later: Later
 ) -> None:
-    configure(shop, {"default": KINDS["gthread"]})
+    configure(shop, {"default": KINDS["gthread"]}, STOP_TIMEOUT=120)
     with shop.serve("-v2") as site:
         address = address_of(site)
 

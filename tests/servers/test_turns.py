@@ -14,7 +14,7 @@ from tests.processes import DEADLINE
 
 
 class Echo:
-    """Sends back what it receives, in capitals; the word "fail" makes it fail."""
+    """Sends back what it receives, in capitals; the words "fail" and "exit" make it fail."""
 
     leave = None
 
@@ -24,9 +24,9 @@ class Echo:
     def process_request_thread(self, request: socket.socket, client_address: object) -> None:
         self.threads.append(threading.current_thread())
         word = request.recv(100)
-        if word == b"fail":
+        if word in (b"fail", b"exit"):
             request.close()
-            raise OSError("on purpose")
+            raise OSError("on purpose") if word == b"fail" else SystemExit(3)
         request.sendall(word.upper())
         request.close()
 
@@ -60,10 +60,11 @@ def clients() -> Iterator[Clients]:
     assert not clients.turns.thread.is_alive()
 
 
+@pytest.mark.parametrize("word", [b"fail", b"exit"])
 def test_a_connection_that_fails_is_told_and_does_not_end_the_thread_of_the_others(
-    clients: Clients, caplog: pytest.LogCaptureFixture
+    clients: Clients, caplog: pytest.LogCaptureFixture, word: bytes
 ) -> None:
-    with clients.connect(b"fail") as failing, clients.connect(b"echo") as other:
+    with clients.connect(word) as failing, clients.connect(b"echo") as other:
         while found := clients.poll.poll(0):
             for descriptor, _ in found:
                 clients.turns.take(descriptor)

@@ -49,7 +49,7 @@ def test_a_listener_that_hangs_is_named_with_its_stack_and_the_status_is_70(run,
     process = run(HANGING, what, asked_by)
     assert process.finish(70) == ["ready", "hangs", "abort"]
     told = process.err.text
-    assert told.startswith("Bus: not stopped within 0.3 seconds.\n")
+    assert told.startswith("The bus did not exit within 0.3 seconds.\n")
     assert f"The {what!r} listener <function hang_here at 0x" in told
     assert ", in hang_here\n    hang.wait()\n" in told
     assert ", in wait\n" in told
@@ -60,7 +60,7 @@ def test_a_thread_that_hangs_is_named_with_its_stack_and_the_status_is_70(run, a
     process = run(HANGING, "thread", asked_by)
     assert process.finish(70) == ["ready", "hangs", "abort"]
     told = process.err.text
-    assert told.startswith("Bus: not stopped within 0.3 seconds.\nThe thread the collector hangs:\n")
+    assert told.startswith("The bus did not exit within 0.3 seconds.\nThe thread the collector hangs:\n")
     assert ", in hang_here\n    hang.wait()\n" in told
 
 

@@ -164,7 +164,8 @@ class Command(BaseCommand):
             held = site.listen()
         except Refusal as refusal:
             raise CommandError(str(refusal), returncode=refusal.status) from None
-        become(start.original(), held=held, debug=conf.is_debug())
+        signals = [name for name, action in site.settings.signals.items() if action is not None]
+        become(start.original(), held=held, debug=conf.is_debug(), signals=signals)
 
     def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:
         settings, problems = conf.read(overrides.values)

@@ -1,0 +1,56 @@
+"""A site that does not end although it was told to, as C code in it keeps the GIL."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from .child import Child
+
+AFTER_ITS_OWN = 1.0
+"""Seconds after STOP_TIMEOUT, at which the site would have ended by itself."""
+
+SAME_REQUEST = 0.1
+"""Seconds within which a second signal is not a second request: a terminal signals all processes of it."""
+
+AT_ONCE = 0.5
+"""Seconds in which the site may itself act on a second request."""
+
+LAST_WORDS = 1.0
+"""Seconds to write the stacks of all threads, after SIGABRT."""
+
+
+class Ending:
+    """Ends the site after the time that it has for its exit; ``say(line)`` reports that."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told: float | None = None
+        self._deadline: float | None = None
+        self._is_aborted = False
+
+    def expect(self, child: Child) -> None:
+        """Give a site that is told to exit its time; if it is told so again, a moment."""
+        now = time.monotonic()
+        if self._told is None or self._deadline is None:
+            self._told, self._deadline = now, now + child.stop_timeout + AFTER_ITS_OWN
+        elif now - self._told > SAME_REQUEST:
+            self._deadline = min(self._deadline, now + AT_ONCE)
+
+    def patience(self) -> float | None:
+        """Return the milliseconds within which `attend` is to be called; None: there is no hurry."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000 + 1
+
+    def attend(self, child: Child | None) -> None:
+        """End the site if its time is up."""
+        if self._deadline is None or child is None or time.monotonic() < self._deadline:
+            return
+        if self._is_aborted:
+            self._deadline = None
+            child.process.kill()
+        else:
+            self._is_aborted = True
+            self._deadline += LAST_WORDS
+            self._say(f"The site process {child.process.pid} does not react to signals: ending it.")
+            child.process.send_signal(signal.SIGABRT)

@@ -1,0 +1,87 @@
+"""The end of a site process that does not react to signals, as C code in it holds the GIL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+
+from ..plugin import Plugin
+from ..wspbus import WITHOUT_GIL, Bus
+from . import guard_program
+
+BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Guard(Plugin):
+    """A small process beside a site that serves in its own process.
+
+    Python acts on a signal only once it has the GIL. A view in C code that keeps the GIL would so keep the
+    site from its exit. But the interpreter writes the number of a signal to a socket without the GIL; the
+    guard sees it there, and ends the site when STOP_TIMEOUT has passed, or soon after a second signal.
+
+    ``numbers``: the signals that ask for the exit. ``pids``: a list that has the guard's PID while it runs.
+    """
+
+    role = "site"
+
+    def __init__(self, bus: Bus, numbers: Iterable[int], pids: list[int]) -> None:
+        super().__init__(bus)
+        self.numbers = list(numbers)
+        self.pids = pids
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self.process is not None or not hasattr(select, "epoll") or self.bus.stop_timeout is None:
+            return
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, BLOCKED
+        )  # signals to all processes are for the site
+        try:
+            self.process = self._spawn(self.bus.keep_signals(), self.bus.stop_timeout + 2 * WITHOUT_GIL)
+        except OSError as error:  # a site serves without it, too
+            self.bus.log(f"There is no guard against C code that holds the GIL: {error}", level=30)
+        else:
+            self.pids.append(self.process.pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    start.priority = 31  # type: ignore[attr-defined]  # once the user is the final one
+
+    def _spawn(self, descriptor: int, timeout: float) -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-I", "-S", guard_program.__file__]
+        arguments = [os.getpid(), descriptor, timeout, *map(int, self.numbers)]
+        return subprocess.Popen(
+            [*program, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            process_group=0,
+            cwd="/",  # it keeps no directory busy
+            env={name: value for name, value in os.environ.items() if name.startswith("LD_")},
+        )
+
+    def end(self) -> None:
+        """End the guard: this process goes on to another program, or needs it no longer."""
+        process, self.process = self.process, None
+        if process is not None:
+            with contextlib.suppress(OSError):
+                process.kill()
+            process.wait()
+            self.pids.remove(process.pid)
+            self.bus.leave_signals()
+
+    def execv(self) -> None:
+        self.end()
+
+    def abort(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        self.end()

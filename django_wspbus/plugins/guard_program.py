@@ -1,0 +1,75 @@
+"""The program of the guard, which `guard` starts by its path: it needs no more than an interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+SAME_REQUEST = 0.1
+"""Seconds within which a second signal is not a second request; see `signals`."""
+
+AT_ONCE = 0.5
+"""Seconds in which the site may itself act on a second request."""
+
+LAST_WORDS = 1.0
+"""Seconds to write the stacks of all threads, after SIGABRT."""
+
+
+def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None:
+    """End the process ``site`` if it lives on ``timeout`` seconds after one of the signals ``numbers``.
+
+    The interpreter of the site writes the number of a signal to a socket whose other end is ``descriptor``.
+    """
+    try:
+        process = os.pidfd_open(site)
+    except ProcessLookupError:  # the site has ended already
+        return
+    if os.getppid() != site:
+        return
+    events = select.epoll()
+    events.register(process, select.EPOLLIN)
+    # The site reads what arrives; it is only looked at here.
+    wakeups = socket.socket(fileno=descriptor)
+    events.register(wakeups, select.EPOLLIN | select.EPOLLET)
+    first = deadline = None
+    seen = 0
+    while deadline is None or time.monotonic() < deadline:
+        found = dict(events.poll(None if deadline is None else max(deadline - time.monotonic(), 0)))
+        if process in found:
+            return
+        count = sum(number in numbers for number in peek(wakeups))
+        is_new, seen = count > seen or (count and count < seen), count
+        if not is_new:
+            continue
+        now = time.monotonic()
+        if deadline is None or first is None:
+            first, deadline = now, now + timeout
+        elif now - first > SAME_REQUEST:
+            deadline = min(deadline, now + AT_ONCE)
+    end(process, site)
+
+
+def peek(wakeups: socket.socket) -> bytes:
+    try:
+        return wakeups.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+
+
+def end(process: int, site: int) -> None:
+    """Have the site write its stacks, and end it."""
+    with contextlib.suppress(OSError):  # the output may be closed
+        os.write(2, f"The site process {site} does not react to signals: ending it.\n".encode())
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGABRT)
+        if not select.select([process], [], [], LAST_WORDS)[0]:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), [int(each) for each in sys.argv[4:]])
