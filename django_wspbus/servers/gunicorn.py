@@ -63,7 +63,8 @@ class GunicornServer(ChildServer):
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
-        found = list(check_environment(settings))
+        is_overridden = "workers" in settings.options or "config" in settings.options
+        found = list(check_environment(settings, least=0 if is_overridden else 1))
         yield from found or check_options(settings.path("OPTIONS"), settings.alias, settings.options)
 
     @classmethod
@@ -85,9 +86,8 @@ class GunicornServer(ChildServer):
     def effective_options(cls, settings: ServerSettings, site: Settings) -> dict[str, Any]:
         options = read_config_file(settings) | as_texts(settings.options)
         # Under AUTORELOAD one developer is the only client, whatever the environment says.
-        options.setdefault("workers", 1 if site.autoreload else default_workers())
-        for problem in check_number(settings.path("OPTIONS", "workers"), "workers", options["workers"]):
-            raise Refusal(problem.line)
+        if "workers" not in options:
+            options["workers"] = 1 if site.autoreload else default_workers(settings)
         return {"preload_app": True, **options}
 
 

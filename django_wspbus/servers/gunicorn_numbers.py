@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem
 from ..validation import shown
+from ..wspbus import Refusal
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
@@ -30,21 +31,22 @@ def check_number(path: str, name: str, value: Any) -> Iterable[Problem]:
         yield Problem("E012", path, f"got {shown(value)}.", _takes(name))
 
 
-def check_environment(settings: ServerSettings) -> Iterable[Problem]:
-    """Find a value of `WORKERS_VARIABLE` that gunicorn cannot use.
+def check_environment(settings: ServerSettings, *, least: int = 1) -> Iterable[Problem]:
+    """Find a value of `WORKERS_VARIABLE` that gunicorn cannot use, or that is below ``least``.
 
     gunicorn reads the variable when it is imported, and fails then, whatever its options are.
     """
     text = os.environ.get(WORKERS_VARIABLE, "1")
     number = _whole(text, base=10)
-    is_overridden = "workers" in settings.options or "config" in settings.options
-    if number is None or number < (0 if is_overridden else 1) or number > MOST_WORKERS:
+    if number is None or not least <= number <= MOST_WORKERS:
         message = f"the environment variable {WORKERS_VARIABLE} is {shown(text)}."
         yield Problem("E012", settings.path("OPTIONS", "workers"), message, _takes("workers"))
 
 
-def default_workers() -> int:
-    """Return how many workers there are where no option says it."""
+def default_workers(settings: ServerSettings) -> int:
+    """Return how many workers there are where no option says it; a `Refusal` if there are none."""
+    for problem in check_environment(settings):
+        raise Refusal(problem.line)
     return int(os.environ.get(WORKERS_VARIABLE, "1"))
 
 
