@@ -53,6 +53,7 @@ class Children(Plugin):
         """And what those are told that start together with the site, of that start."""
         self.failures: list[str] = []
         """What failed in children that ended before, and is to be reported at the exit."""
+        self._awaited: list[Generation] = []
         self.swapping = False
         """Whether all are about to be replaced, so that one that has ended need not be."""
         self.others: list[int] = []
@@ -107,7 +108,11 @@ class Children(Plugin):
         ended = list(generations)
         for generation in ended:
             self.dismiss(generation)
-        self._await_end(ended)
+        self._awaited += ended  # their failures are for the caller, and not only for the log
+        try:
+            self._await_end(ended)
+        finally:
+            self._awaited = [each for each in self._awaited if each not in ended]
         return [
             failed for generation in ended if generation in self.leaving for failed in self._close(generation)
         ]
@@ -131,7 +136,7 @@ class Children(Plugin):
         """Close those that have left or have to."""
         if self.bus.deadline is not None:  # an exit waits for all of them together: see stop()
             return
-        for generation in list(self.leaving):
+        for generation in [each for each in self.leaving if each not in self._awaited]:
             if generation.is_overdue or generation.is_gone:
                 for failed in self._close(generation):
                     self.bus.log(failed, level=40)
