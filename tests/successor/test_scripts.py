@@ -185,7 +185,7 @@ def test_a_boot_that_hangs_in_the_script_is_given_up_and_a_signal_ends_it(projec
     [
         ("shop/urls.py", "\n1 / 0\n", "ZeroDivisionError: division by zero"),
         pytest.param(
-            *("gunicorn.conf.py", "workers = 'many'\n", "gunicorn does not take 'many'"),
+            *("gunicorn.conf.py", "keepalive = 'many'\n", "gunicorn does not take 'many'"),
             marks=pytest.mark.extended,
         ),
         pytest.param(
