@@ -202,9 +202,11 @@ def pids(site: RunningSite) -> set[int]:
     return {process.pid for process in site.members()}
 
 
-def await_that(condition: Callable[[], Any], what: Callable[[], object] = lambda: "") -> None:
-    """Wait until something is true that nobody tells of; ``what()`` is shown if it does not come."""
-    deadline = time.monotonic() + DEADLINE
+def await_that(
+    condition: Callable[[], Any], what: Callable[[], object] = lambda: "", timeout: float = DEADLINE
+) -> None:
+    """Wait until something is true that no event tells of; ``what()`` is shown if it does not come."""
+    deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(0.01)
@@ -215,12 +217,12 @@ def await_value(get: Callable[[], object], value: object) -> None:
 
 
 class Answer(NamedTuple):
-    """A request and its answer, of status 200; times are of `time.monotonic`."""
+    """A request and its answer, of status 200; times are of `time.monotonic`. Not every page has the rest."""
 
     client: str
     began: float
     ended: float
-    pid: int
+    pid: int | None
     version: int | None
 
 
@@ -346,7 +348,7 @@ class Load:
             return Failure(name, began, time.monotonic(), f"{type(error).__name__}: {error}")
         if status != 200:
             return Failure(name, began, time.monotonic(), f"status {status}: {body[:200]}")
-        told = json.loads(body)
+        told = json.loads(body) if body.startswith("{") else {}
         if "error" in told:
             return Failure(name, began, time.monotonic(), told["error"])
-        return Answer(name, began, time.monotonic(), told["pid"], told.get("version"))
+        return Answer(name, began, time.monotonic(), told.get("pid"), told.get("version"))
