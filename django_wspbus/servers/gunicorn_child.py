@@ -162,6 +162,9 @@ class Child:
     # Hooks, in the order in which gunicorn calls them
 
     def on_starting(self, arbiter: Any) -> None:
+        # Not before: Twisted removes these variables when the project imports it, and gunicorn would then
+        # bind an address of its own.
+        os.environ.update(LISTEN_FDS=str(self.start["sockets"]), LISTEN_PID=str(os.getpid()))
         self.site.tell(workers=arbiter.cfg.workers)
 
     def when_ready(self, arbiter: Any) -> None:

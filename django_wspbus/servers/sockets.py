@@ -13,6 +13,7 @@ from typing import Any
 
 from ..ownership import NO_OWNER, Folder, Owner, unlink_same
 from ..plugin import Plugin
+from ..successor.start import TYPED
 from ..wspbus import Bus, Refusal
 from .address import Address, parse
 
@@ -289,7 +290,9 @@ class PassedSockets:
     @classmethod
     def take(cls) -> PassedSockets:
         """Take what LISTEN_FDS promises, if LISTEN_PID says that it is for this process."""
-        pid, count, names = (os.environ.pop(key, "") for key in LISTEN_VARIABLES)
+        # Twisted removes the variables when it is imported, as daphne does in INSTALLED_APPS.
+        given_first = (TYPED.environment.get(key, "") for key in LISTEN_VARIABLES)
+        pid, count, names = map(os.environ.pop, LISTEN_VARIABLES, given_first)
         if pid != str(os.getpid()) or not count.isdigit():
             return cls([])
         given = names.split(":")

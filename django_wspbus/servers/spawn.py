@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -66,7 +65,6 @@ def run_child(order: Order, overrides: Mapping[str, Any]) -> None:
     ``overrides``: what the command line lays over the settings.
     """
     pair = socket.socket(fileno=order.descriptors["pair"])
-    os.environ.update(LISTEN_FDS=str(order.sockets), LISTEN_PID=str(os.getpid()))
     child = {
         **order.values["child"],
         "overrides": overrides,

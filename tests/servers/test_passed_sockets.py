@@ -16,6 +16,7 @@ from tests.projects import Project
 from .clients import ask
 from .conftest import KINDS, configure
 from .faults import rows
+from .load import addresses_of
 
 # What systemd does between fork and exec: sockets from 3 on, and the variables that tell of them.
 PASS = """\
@@ -87,6 +88,31 @@ def test_each_server_takes_the_sockets_that_it_names_and_keeps_them_over_a_resta
 
         banner = [line for line in site.lines if line.startswith("  public")]
         assert f"http://127.0.0.1:{web}/ http://127.0.0.1:{web2}/ " in banner[1]
+        assert site.stop() == 0
+
+
+# As Twisted does when it is imported, and it is where "daphne" is in INSTALLED_APPS.
+REMOVE = """
+import os
+
+for name in ("LISTEN_PID", "LISTEN_FDS"):
+    os.environ.pop(name, None)
+"""
+
+
+def test_a_library_that_removes_their_variables_does_no_harm(
+    shop: Project, passing: Callable[..., Running]
+) -> None:
+    for name in ("listeners", "urls"):
+        shop.write(f"shop/{name}.py", (shop.root / f"shop/{name}.py").read_text() + REMOVE)
+    configure(shop, {"default": {**KINDS["gthread"], "BIND": ["systemd", "127.0.0.1:0"]}})
+    with passing() as site:
+        for round_ in (1, 2):
+            site.wait_for_line("^Quit with", count=round_)
+            statuses = [ask(address)[0] for address in addresses_of(site)]
+            assert statuses == [200, 200]
+            if round_ == 1:
+                site.send(signal.SIGUSR2)
         assert site.stop() == 0
 
 
