@@ -17,10 +17,10 @@ from django.utils.module_loading import import_string
 
 from . import conf, debuggers, machine
 from .answering import Answers
-from .conf import ServerSettings, Settings, setting_path
+from .conf import ServerSettings, Settings
 from .handover import descriptor_of
 from .inheritance import Inheritance
-from .launch import Launch
+from .launch import HEALTH, Launch
 from .ownership import Owner
 from .phases import time_of_site
 from .plugin import Plugin
@@ -51,7 +51,6 @@ from .terminal import Terminal
 from .threads import ADVICE, foreign_threads
 from .wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
-HEALTH = setting_path("HEALTH")
 SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
 """Published where the process is ended at once; before a restart, to refuse it; just before its exec; on a
 change of a file."""

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import modules
+from .successor.program import PR_SET_PDEATHSIG, SYSTEMD_FIRST
 from .terminal import is_in_foreground
 
 CONSOLES = ("bdb", "pdb", "code")
@@ -25,8 +26,6 @@ FOLLOWING = ("pydevd", "_pydevd_bundle")
 COVERAGE_FOLLOWS = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-PR_SET_PDEATHSIG = 1
-SYSTEMD_FIRST = 3
 
 
 def follows_children() -> bool:

@@ -16,12 +16,13 @@ from typing import Any
 
 from . import modules
 from .libraries import is_project_file
+from .successor.invocation import INHERITED
 
 EXPECTED_CHANGES = {
     "DJANGO_SETTINGS_MODULE",
     "TZ",
     "DJANGO_COLORS",
-    "DJANGO_WSPBUS_INHERITED",
+    INHERITED,
     "LISTEN_PID",
 }
 """Variables that a boot sets whoever's it is: Django sets TZ, we the colours."""

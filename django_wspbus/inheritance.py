@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .handover import descriptor_of, hand_over, take_over
-
-VARIABLE = "DJANGO_WSPBUS_INHERITED"
+from .successor.invocation import INHERITED
 
 
 @dataclass(slots=True)
@@ -74,7 +73,7 @@ class Inheritance:
 
         `handover.UnknownVersion` if that was a program of another version.
         """
-        values = take_over(VARIABLE)
+        values = take_over(INHERITED)
         if values is None:
             return None
         for child in values["children"]:
@@ -87,13 +86,13 @@ class Inheritance:
     def leave(self) -> dict[str, str]:
         """Return the environment by which the program finds it that this process executes next, at once."""
         environment = self.as_environment()
-        for descriptor in (*self.descriptors(), descriptor_of(VARIABLE, environment)):
+        for descriptor in (*self.descriptors(), descriptor_of(INHERITED, environment)):
             os.set_inheritable(descriptor, True)
         return environment
 
     def as_environment(self) -> dict[str, str]:
         """Return the environment by which this very program finds it."""
-        return hand_over(VARIABLE, asdict(self))
+        return hand_over(INHERITED, asdict(self))
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the next program needs, without that of the values themselves."""

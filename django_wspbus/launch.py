@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .messages import Link
+
+HEALTH = 'WSPBUS["HEALTH"]'
+"""The holder of the sockets of probes, as `servers.sockets.Sockets` has it."""
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The status of a site that Ctrl-C has ended before it had handlers of signals."""
+
+TIME_TO_TELL = 60.0
+"""Seconds that a launcher which does not read, as it is stopped, keeps a process from its end."""
 
 
 @dataclass(slots=True)

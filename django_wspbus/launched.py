@@ -18,16 +18,12 @@ from types import FrameType
 
 from . import libraries, spare
 from .inheritance import Inheritance
-from .launch import Launch, current
+from .launch import INTERRUPTED, TIME_TO_TELL, Launch, current
 from .messages import RELAUNCH, Link, Message
 from .reports import report_of
 from .successor import program
 from .successor.invocation import Invocation
 from .unfinished import debug_of
-
-INTERRUPTED = 128 + signal.SIGINT
-TIME_TO_TELL = 60.0
-"""Seconds that a launcher which does not read, as it is stopped, keeps this process from its end."""
 
 MOST_OF_A_TITLE = 1000
 MOST_OF_A_REPORT = 200_000

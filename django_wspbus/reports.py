@@ -7,9 +7,7 @@ import traceback
 
 from . import libraries
 from .messages import Message
-from .tracebacks import explain, formatted, place_of, summary
-
-TRACEBACK = "Traceback (most recent call last)"
+from .tracebacks import TRACEBACK, explain, formatted, place_of, summary
 
 # What colours a terminal, and moves its cursor: CSI and OSC sequences, and those of two characters.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")

@@ -14,6 +14,9 @@ from typing import Any
 KEYS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 """What the keys of a terminal, and its end, send to every process in the foreground."""
 
+ALONE: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
+"""Options of `subprocess.Popen` for a process without an input, to which the keys send no signals."""
+
 
 class Terminal:
     """Remembers the settings of the terminal, which a debugger that is ended may leave behind changed."""
@@ -28,7 +31,7 @@ class Terminal:
         return self._settings is not None
 
     def restore(self) -> None:
-        """Have it show again what is typed."""
+        """Put the settings back, so that the terminal shows again what is typed."""
         with contextlib.suppress(OSError, termios.error):  # it is gone, or another's now
             if self._settings is not None and is_in_foreground():
                 termios.tcsetattr(0, termios.TCSANOW, self._settings)
@@ -61,7 +64,7 @@ def options_of_child(*, reads: bool) -> Iterator[dict[str, Any]]:
     options: dict[str, Any] = {"stdin": None}
     blocked: tuple[signal.Signals, ...] = KEYS
     if not (reads and is_in_foreground()):
-        options = {"stdin": subprocess.DEVNULL, "process_group": 0}
+        options = dict(ALONE)
         blocked = (signal.SIGTTOU,) if any(map(os.isatty, (0, 1, 2))) else ()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:

@@ -9,7 +9,7 @@ from traceback import TracebackException
 
 from . import libraries
 
-TRACEBACK = "Traceback (most recent call last):\n"
+TRACEBACK = "Traceback (most recent call last):"
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -51,7 +51,7 @@ def formatted(error: BaseException) -> str:
     is_entered = any(_is_own(frame.filename) for frame in trace.stack)
     if isinstance(error, SyntaxError) and not is_entered and trace.__context__ is None:
         # Its place is no frame: Django was about to import the file.
-        return "".join([TRACEBACK, *trace.format_exception_only()]).rstrip()
+        return "".join([TRACEBACK, "\n", *trace.format_exception_only()]).rstrip()
     for each in _chain(trace):
         own = [index for index, frame in enumerate(each.stack) if _is_own(frame.filename)]
         others = [index for index, frame in enumerate(each.stack) if not _is_ours(frame.filename)]

@@ -16,12 +16,13 @@ NAME = PACKAGE.name
 
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
-    ["wspbus", "phases", "servers.address", "problems", "handover", "ownership", "messages"],
+    ["wspbus", "phases", "servers.address", "problems", "handover", "ownership", "messages", "guard_program"],
     ["modules", "mounts", "terminal", "streams", "threads"],
-    ["libraries", "debuggers", "unfinished", "interfaces", "launch", "pairs"],
+    ["libraries", "unfinished", "interfaces", "launch", "pairs"],
     ["tracebacks"],
     ["reports"],
     ["successor", "successor.*"],
+    ["debuggers"],
     ["plugin", "switchboard", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
     ["conf", "site", "spare", "launcher", "error_page"],
     ["process", "launched", "asking", "answering"],

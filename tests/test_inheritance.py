@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from django_wspbus.handover import descriptor_of
-from django_wspbus.inheritance import VARIABLE, ChildState, Inheritance, LinkState
+from django_wspbus.inheritance import ChildState, Inheritance, LinkState
+from django_wspbus.successor.invocation import INHERITED
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(INHERITED, "")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
     left = Inheritance(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
     environment = left.leave()
-    assert all(map(os.get_inheritable, (listening, link, descriptor_of(VARIABLE, environment))))
+    assert all(map(os.get_inheritable, (listening, link, descriptor_of(INHERITED, environment))))
 
     os.environ.update(environment)
     taken = Inheritance.take()
@@ -53,7 +54,7 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     assert not os.get_inheritable(listening)
     assert not os.get_inheritable(link)
     assert Inheritance.take() is None
-    assert VARIABLE not in os.environ
+    assert INHERITED not in os.environ
 
 
 def test_the_pipe_of_the_signals_is_left_as_well(pair: tuple[int, int]) -> None:

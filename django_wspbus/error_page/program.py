@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
+from ..launch import TIME_TO_TELL
 from ..messages import RELAUNCH, Link, Message
 from .answer import AGAIN, Answers, Report
 from .connection import Connection, States
@@ -31,9 +32,6 @@ RETRY = signal.SIGUSR2
 
 MOST_CONNECTIONS = 200
 """So many that some systems have descriptors left for looking into folders."""
-
-TIME_TO_TELL = 60.0
-"""Seconds that a launcher which does not read, as it is stopped, keeps this process from its end."""
 
 TIME_TO_END = 0.2
 """Seconds in which what has begun to ask is answered, once a file has changed."""

@@ -1,4 +1,4 @@
-"""A site that does not end although it was told to, as C code in it keeps the GIL."""
+"""The end of a site that does not react to signals, as C code in it keeps the GIL: see `plugins.guard`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import signal
 import time
 from collections.abc import Callable
 
+from ..guard_program import AT_ONCE, LAST_WORDS, SAME_REQUEST
 from .child import Child
 
 AFTER_ITS_OWN = 1.0
 """Seconds after STOP_TIMEOUT, at which the site would have ended by itself."""
-
-SAME_REQUEST = 0.1
-"""Seconds within which a second signal is not a second request: a terminal signals all processes of it."""
-
-AT_ONCE = 0.5
-"""Seconds in which the site may itself act on a second request."""
-
-LAST_WORDS = 1.0
-"""Seconds to write the stacks of all threads, after SIGABRT."""
 
 
 class Ending:

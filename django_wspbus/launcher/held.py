@@ -7,8 +7,7 @@ import os
 
 from ..messages import Message
 from ..ownership import unlink_same
-
-SYSTEMD_FIRST = 3
+from ..successor.program import SYSTEMD_FIRST
 
 
 class Held:

@@ -15,7 +15,7 @@ from os.path import dirname, isdir, realpath
 from typing import Any, NoReturn
 
 from ..handover import read_values
-from ..launch import Start
+from ..launch import HEALTH, INTERRUPTED, Start
 from ..messages import RELAUNCH, BrokenLink, Message, Received
 from ..successor.invocation import Invocation
 from ..terminal import Terminal
@@ -25,13 +25,9 @@ from .ending import Ending
 from .held import Held
 from .spares import Spares
 
-INTERRUPTED = 128 + signal.SIGINT
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 LIFETIME_OF_WORTH = 2.0
 """Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
-
-HEALTH = 'WSPBUS["HEALTH"]'
-"""The holder of the sockets of probes: see `assembly`."""
 
 PAUSE = 0.5
 """Seconds before what should not have failed is tried again."""

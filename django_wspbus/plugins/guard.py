@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
+from .. import guard_program
 from ..plugin import Plugin
 from ..wspbus import WITHOUT_GIL, Bus
-from . import guard_program
 
 BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -38,9 +38,8 @@ class Guard(Plugin):
     def start(self) -> None:
         if self.process is not None or not hasattr(select, "epoll") or self.bus.stop_timeout is None:
             return
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, BLOCKED
-        )  # signals to all processes are for the site
+        # Signals to all processes are for the site.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
             self.process = self._spawn(self.bus.keep_signals(), self.bus.stop_timeout + 2 * WITHOUT_GIL)
         except OSError as error:  # a site serves without it, too

@@ -11,12 +11,10 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from ..guard_program import SAME_REQUEST
 from ..plugin import Plugin
 from ..validation import BUS_METHODS
 from ..wspbus import Bus
-
-SAME_REQUEST = 0.1
-"""Seconds: timeout(1), and what forwards signals, tell a process and then the whole of its group."""
 
 DEFAULTS = {
     "SIGTERM": "exit",

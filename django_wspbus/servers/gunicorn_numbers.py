@@ -23,9 +23,7 @@ AT_LEAST_ONE = ("workers", "threads", "worker_connections", "backlog")
 
 
 def check_number(path: str, name: str, value: Any) -> Iterable[Problem]:
-    """Find an option that must be a whole number above 0, and is not."""
-    if name not in AT_LEAST_ONE:
-        return
+    """Find an option of `AT_LEAST_ONE` that is no whole number above 0."""
     number = _whole(value)
     if number is None or number < 1 or (name == "workers" and number > MOST_WORKERS):
         yield Problem("E012", path, f"got {shown(value)}.", _takes(name))

@@ -13,15 +13,13 @@ from typing import Any
 
 from ..ownership import NO_OWNER, Folder, Owner, unlink_same
 from ..plugin import Plugin
+from ..successor.program import SYSTEMD_FIRST
 from ..successor.start import TYPED
 from ..wspbus import Bus, Refusal
 from .address import Address, parse
 
 BACKLOG = 2048
 LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-SYSTEMD_FIRST = 3
-"""The first descriptor that systemd hands over (sd_listen_fds(3))."""
-
 WILDCARDS = {"0.0.0.0", "::"}
 
 

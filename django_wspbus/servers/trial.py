@@ -19,6 +19,7 @@ from ..handover import scratch_file
 from ..inheritance import Inheritance
 from ..successor import start
 from ..successor.order import Order
+from ..terminal import ALONE
 from ..wspbus import Refusal
 
 MOST_OF_AN_OUTPUT = 60_000
@@ -35,7 +36,7 @@ class Trial:
             {"trial": order},
             ("dry-run",),
             descriptors={"report": self._report.fileno()},
-            options={**start.ALONE, "stdout": self._output.fileno(), "stderr": self._output.fileno()},
+            options={**ALONE, "stdout": self._output.fileno(), "stderr": self._output.fileno()},
         )
         self._watch = threading.Thread(target=self._await_end, args=(ended,), name="Trial", daemon=True)
         self._watch.start()

@@ -8,11 +8,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-OWN_VARIABLES = (
-    "DJANGO_WSPBUS_INHERITED",
-    "DJANGO_WSPBUS_KEPT",
-    "DJANGO_WSPBUS_ORDER",
-)
+INHERITED = "DJANGO_WSPBUS_INHERITED"
+"""By which a program finds what the one before has handed over: see `inheritance`."""
+
+KEPT = "DJANGO_WSPBUS_KEPT"
+"""By which a program finds what is kept in case it does not start: see `keeper`."""
+
+ORDER = "DJANGO_WSPBUS_ORDER"
+"""By which a child or a dry run finds what it is to do: see `order`."""
+
+OWN_VARIABLES = (INHERITED, KEPT, ORDER)
 """The variables by which programs of this package address one process."""
 
 ADDRESSED_VARIABLES = (

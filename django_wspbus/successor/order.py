@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..handover import read_values
-from .runner import KEPT, ORDER
+from .invocation import KEPT, ORDER
 
 
 @dataclass(frozen=True, slots=True)

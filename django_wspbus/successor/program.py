@@ -15,8 +15,10 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 PR_SET_PDEATHSIG = 1
+"""The option of prctl(2) that names the signal which a process gets when its parent ends."""
+
 SYSTEMD_FIRST = 3
-"""The first descriptor of systemd's protocol (sd_listen_fds(3))."""
+"""The first descriptor that systemd hands over (sd_listen_fds(3))."""
 
 
 def set_up(command: Sequence[str]) -> None:

@@ -13,14 +13,9 @@ import sys
 from types import FrameType
 from typing import Any, NoReturn
 
-from .invocation import Invocation
+from .invocation import INHERITED, KEPT, ORDER, Invocation
 from .keeper import Keeper
 from .program import die_with, execute, formatted, place_sockets, set_up
-
-ORDER = "DJANGO_WSPBUS_ORDER"
-KEPT = "DJANGO_WSPBUS_KEPT"
-INHERITED = "DJANGO_WSPBUS_INHERITED"
-
 
 NOT_REACHED = "its script ended without running the command runbus."
 

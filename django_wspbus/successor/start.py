@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ..handover import write_values
+from ..terminal import ALONE
 from ..wspbus import STARTUP_DIRECTORY, Refusal
 from .invocation import Invocation
 from .keeper import BOOTSTRAP
@@ -23,8 +24,6 @@ from .keeper import BOOTSTRAP
 DETACHED = ("invocation", "program", "keeper", "runner")
 """The modules that a successor executes, in an order in which they can be imported."""
 
-ALONE = {"stdin": subprocess.DEVNULL, "process_group": 0}
-"""A process without an input, to which the keys of a terminal send no signals."""
 CANNOT_RUN = "The command of the site cannot be run again"
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep

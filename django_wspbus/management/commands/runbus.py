@@ -17,12 +17,12 @@ import django
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import __version__, conf, debuggers, development
-from ...assembly import HEALTH, SiteProcess
+from ...assembly import SiteProcess
 from ...checks import check_all
 from ...conf import Settings
 from ...handover import UnknownVersion
 from ...inheritance import Inheritance
-from ...launch import Launch
+from ...launch import HEALTH, Launch
 from ...launcher import become
 from ...machine import server_class
 from ...problems import Problem

@@ -1,4 +1,4 @@
-"""The program of the guard, which `guard` starts by its path: it needs no more than an interpreter."""
+"""The program of the guard: `plugins.guard` starts it by its path, with no more than an interpreter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 
 SAME_REQUEST = 0.1
-"""Seconds within which a second signal is not a second request; see `signals`."""
+"""Seconds in which a second signal is the same request: timeout(1) signals a process and then its group."""
 
 AT_ONCE = 0.5
 """Seconds in which the site may itself act on a second request."""
@@ -33,7 +33,7 @@ def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None
         return
     events = select.epoll()
     events.register(process, select.EPOLLIN)
-    # The site reads what arrives; it is only looked at here.
+    # The site reads what arrives; the guard only peeks.
     wakeups = socket.socket(fileno=descriptor)
     events.register(wakeups, select.EPOLLIN | select.EPOLLET)
     first = deadline = None
@@ -62,7 +62,7 @@ def peek(wakeups: socket.socket) -> bytes:
 
 
 def end(process: int, site: int) -> None:
-    """Have the site write its stacks, and end it."""
+    """Signal the site to write its stacks, and end it."""
     with contextlib.suppress(OSError):  # the output may be closed
         os.write(2, f"The site process {site} does not react to signals: ending it.\n".encode())
     with contextlib.suppress(ProcessLookupError):
