@@ -85,7 +85,7 @@ class RemoteSite(Site):
         link = self._take_idle() or self._connect("asker")
         try:
             yield link
-        except BaseException:  # the answer may still come: it is for nobody
+        except BaseException:  # the answer may still come, and no thread waits for it
             self._close(link)
             raise
         if len(self._idle) < MOST_IDLE:

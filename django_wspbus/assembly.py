@@ -242,7 +242,7 @@ class SiteProcess:
         return sockets.give_away()
 
     def _develop(self, launch: Launch) -> None:
-        """Have the launcher lend the sockets, and start this process again when a file changes."""
+        """Serve on sockets of the launcher, which starts this process again when a file changes."""
         settings = self.settings
         self.sockets.is_lent = True
         self.children.outlive_restarts = False
@@ -313,7 +313,7 @@ class SiteProcess:
             aliases = [each.alias for each in self.servers if isinstance(each, ChildServer)]
             self.sockets.adopt()
             self.children.adopt(self.inherited.children, aliases)
-            # What the trial could not show must not take down what serves.
+            # A failure that the dry run could not show must not end what serves.
             bus.outlives_failed_start = self.launch is None
             keep_no_longer()
 
@@ -379,7 +379,7 @@ class SiteProcess:
         }
 
     def probed(self) -> Condition:
-        """Return how the site is, for anybody: the messages of exceptions are for the log and `status`."""
+        """Return how the site is, for the probes: the log and `status` alone have messages of exceptions."""
         condition, failed = self.condition(), self.swap.failed
         last_failure = f"The {failed} failed: see the log." if failed else None
         reason = self._failure() if condition.state == "failed" else condition.reason

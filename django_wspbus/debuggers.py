@@ -21,7 +21,7 @@ CONSOLES = ("bdb", "pdb", "code")
 """The modules of the standard library that hold a terminal; ipdb and pudb are built on them."""
 
 FOLLOWING = ("pydevd", "_pydevd_bundle")
-"""What debugpy (VS Code) and PyCharm load: they attach to children, and lose a process over an exec."""
+"""The modules of debugpy (VS Code) and PyCharm, which attach to children, and lose a process over an exec."""
 
 COVERAGE_FOLLOWS = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
@@ -118,7 +118,7 @@ def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list
             libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGINT or not is_in_foreground():  # else the terminal tells both
+        if number != signal.SIGINT or not is_in_foreground():  # else the terminal signals both
             process.send_signal(number)
 
     # To be called in the main thread: the kernel takes its end for that of the process.

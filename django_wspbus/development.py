@@ -176,7 +176,7 @@ def close_connections() -> None:
 
 
 def forget_colours() -> None:
-    """Have request lines without colours: here, where LOGGING is set up already, and in child processes."""
+    """Write request lines without colours: here, where LOGGING is set up already, and in child processes."""
     os.environ["DJANGO_COLORS"] = "nocolor"
     for handler in logging.getLogger("django.server").handlers:
         if isinstance(handler.formatter, ServerFormatter):

@@ -25,7 +25,7 @@ EXPECTED_CHANGES = {
     INHERITED,
     "LISTEN_PID",
 }
-"""Variables that a boot sets whoever's it is: Django sets TZ, we the colours."""
+"""Variables that every boot sets: Django sets TZ, this package the colours."""
 
 NATIVE = (
     "OMP_",

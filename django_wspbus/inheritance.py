@@ -1,4 +1,4 @@
-"""What a site process hands over to its next program when it restarts."""
+"""The state that a site process hands over to its next program when it restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a WSGI application, and what is not, as far as that can be known without calling it."""
+"""The interface of an application: whether it is one of WSGI, as far as that is known without a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the launcher says to a site that it starts, and the site's link to the launcher."""
+"""The start of a site by the launcher, and the site's link to the launcher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIME_TO_TELL = 60.0
 
 @dataclass(slots=True)
 class Start:
-    """What the launcher says of a start."""
+    """A start, as the launcher describes it to the site."""
 
     since: int = 0
     """When that was, as `time.time_ns`: a file that has changed later may have been read before."""
@@ -31,7 +31,7 @@ class Start:
     repeats: dict[str, int] = field(default_factory=dict)
     """{path: how many boots in a row, before this one, it has been changed during}."""
     changed: list[str] = field(default_factory=list)
-    """The files for whose sake it is started again."""
+    """The files whose changes have caused it."""
     launches: int = 0
     """How many starts there were, this one included."""
 

@@ -73,7 +73,7 @@ def main(descriptor: int) -> None:
 
 
 def end_with(link: Link) -> None:
-    """Have the kernel, where it can, end this process with the launcher: until `plugins.relaunch` does."""
+    """Tell the kernel, where it can, to end this process with the launcher, until `plugins.relaunch` does."""
     if hasattr(fcntl, "F_SETSIG"):
         descriptor = link.fileno()
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
@@ -82,7 +82,7 @@ def end_with(link: Link) -> None:
 
 
 def set_up(invocation: Invocation) -> list[str]:
-    """Have the interpreter look as it would to the command that was typed; return that command."""
+    """Prepare the interpreter as if the command had been typed; return that command."""
     sys.orig_argv[:] = invocation.words
     program.set_up(invocation.command)
     return invocation.command
@@ -121,7 +121,7 @@ def interrupt_once(number: int, frame: FrameType | None) -> None:
 
 
 def tell(link: Link, error: BaseException) -> int:
-    """Tell the launcher why the command failed, and print it if nobody has; return the status."""
+    """Tell the launcher why the command failed, and print it unless that is done; return the status."""
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if not isinstance(error.code, int | None):

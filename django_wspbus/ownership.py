@@ -79,7 +79,7 @@ class Folder:
     descriptor: int
     name: str
     is_safe: bool
-    """Whether the process is not root, or nobody but root may change the directory."""
+    """Whether the process is not root, or only root may change the directory."""
 
     @classmethod
     @contextlib.contextmanager
@@ -141,7 +141,7 @@ def is_of_root(folder: str) -> bool:
         for _ in range(MOST_STEPS):
             status = os.lstat(here)
             path = os.path.join(here, left.pop()) if left else here
-            # In a sticky directory nobody else can rename what is root's.
+            # In a sticky directory only root can rename what is root's.
             is_kept = path != here and status.st_mode & stat.S_ISVTX and os.lstat(path).st_uid == 0
             if _is_shared(status) and not (status.st_uid == 0 and is_kept):
                 return False

@@ -1,4 +1,4 @@
-"""A thread that waits for all that the processes of a site send, so that nothing else has to."""
+"""The thread that waits for the messages of a site's processes, so that no other thread has to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of an error in the project: first the line that failed, then the way there."""
+"""The text of an error in the project: first the line that failed, then the way there."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class WorkerApplication:
             )
 
     def _exit_with_the_process(self, pid: int) -> None:
-        """Have the bus exit when this process is about to end, whichever program it belongs to."""
+        """Make the bus exit when this process is about to end, whichever program it belongs to."""
         self._has_exited = False  # as a parent may have
         # `atexit` is too late where a listener has started a thread that only a stop listener ends: the
         # interpreter first waits for all threads but daemons. The end of the main thread comes before.

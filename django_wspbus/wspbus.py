@@ -255,7 +255,7 @@ class _MainSleeper(_Sleeper):
 
     @classmethod
     def take_over(cls) -> bool:
-        """Have the interpreter write to this socket; return whether it did not before."""
+        """Make the interpreter write to this socket; return whether it did not before."""
         writer = cls._open()[1]
         current = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         if current != writer:
@@ -664,7 +664,7 @@ class Bus:
         self._ask_exit()
 
     def request(self, what: str, done: Callable[[Exception | None], Any]) -> None:
-        """Have the thread in `block` do what `graceful` or `restart` ("what") do, without waiting for it.
+        """Ask the thread in `block` for what `graceful` or `restart` ("what") do, without waiting for it.
 
         ``done(error)`` is called in that thread, ``error`` being None if all went well; never, if an
         exit comes first.
@@ -997,7 +997,7 @@ class Bus:
         return bool(condition())
 
     def wake(self) -> None:
-        """Let whoever is in `wait_for` look at its condition again."""
+        """Make each thread in `wait_for` look at its condition again."""
         self._wake()
 
     def _wait(
@@ -1135,7 +1135,7 @@ class Bus:
                 self._watcher.wake()
 
     def keep_signals(self) -> int:
-        """Have the interpreter write the numbers of all signals to a socket; return the other end of it.
+        """Make the interpreter write the numbers of all signals to a socket; return the other end of it.
 
         The main thread reads them whenever it waits. Another process may peek into the socket: the
         interpreter writes without the GIL. To be called in the main thread.
@@ -1317,13 +1317,13 @@ def _put_off(interruptions: list[BaseException] | None) -> Generator[None]:
 
 
 def _spoil(error: BaseException, failed: bool) -> None:
-    """Let no process leave with status 0 in which a listener failed."""
+    """Replace the status 0 of a SystemExit by 70 if a listener failed."""
     if failed and isinstance(error, SystemExit) and not error.code:
         error.code = EX_SOFTWARE
 
 
 def _cut_context(error: BaseException, handled: BaseException | None) -> None:
-    """Let an error not seem to come from what the process was handling when it told the bus to move."""
+    """Drop the exception already being handled from the error's context."""
     while handled is not None and error.__context__ is not None:
         if error.__context__ is handled:
             error.__context__ = None
@@ -1361,7 +1361,7 @@ def _print(*lines: str) -> None:
 
 
 def _end_without_gil(seconds: float) -> None:
-    """Have the process end after some seconds, also while C code holds the GIL: with stacks, and status 1."""
+    """End the process after some seconds, also while C code holds the GIL: with stacks, and status 1."""
     with contextlib.suppress(RuntimeError, ValueError):  # no thread to be had
         faulthandler.dump_traceback_later(max(seconds, 0.05), exit=True, file=2)
 

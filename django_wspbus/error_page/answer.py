@@ -46,7 +46,7 @@ POLICY = (
 
 @dataclass(slots=True)
 class Report:
-    """What is wrong, as the launcher has it. ``hosts``: those that may be asked for besides `hosts.LOCAL`."""
+    """The error, as the launcher has it. ``hosts``: those that may be asked for besides `hosts.LOCAL`."""
 
     title: str
     text: str

@@ -1,4 +1,4 @@
-"""What wakes a watch of files: inotify if there is ``inotify_simple``, or else the clock."""
+"""The events that wake a watch of files: inotify if there is ``inotify_simple``, or else the clock."""
 
 from __future__ import annotations
 

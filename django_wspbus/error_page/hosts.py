@@ -1,7 +1,7 @@
 """The hosts that the error page answers for, as Django does under DEBUG.
 
-A site of somebody else can have its name stand for this machine (DNS rebinding). A browser then takes the
-page for one of that site, and its scripts may read it: only the Host header tells the two apart.
+Any site can make its name stand for this machine (DNS rebinding). A browser then takes the page for one of
+that site, and its scripts may read it: only the Host header tells the two apart.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def spawn(kind: Kind, invocation: Invocation, passed: Iterable[int]) -> Child:
 def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
     """Reap what has ended besides our own processes, which keep their status.
 
-    As PID 1 of a container the launcher gets every orphan there, whoever has started it.
+    As PID 1 of a container the launcher gets every orphan in it.
     """
     processes = {process.pid: process for process in own}
     with contextlib.suppress(ChildProcessError, AttributeError):  # no children; no waitid, on macOS

@@ -23,7 +23,7 @@ class Ending:
         self._is_aborted = False
 
     def expect(self, child: Child) -> None:
-        """Give a site that is told to exit its time; if it is told so again, a moment."""
+        """Start the time of a site's exit; after a second request leave it a moment."""
         now = time.monotonic()
         if self._told is None or self._deadline is None:
             self._told, self._deadline = now, now + child.stop_timeout + AFTER_ITS_OWN

@@ -61,7 +61,7 @@ class Launcher:
         self.start = Start()
         self.shows_reasons: bool = start["debug"]
         self.hosts: list[str] = []
-        """ALLOWED_HOSTS, as the last site that knew it has told."""
+        """ALLOWED_HOSTS of the last site that was started with complete settings."""
         self.times_told = 0
         """How often it has been told to leave."""
         self._awake, self._wake = socket.socketpair()

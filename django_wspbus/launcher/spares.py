@@ -26,7 +26,7 @@ class Spares:
         self._has_given_up = False
 
     def learn(self, library: Message | None) -> bool:
-        """Have one for a site that has told what it imports: `doubts.describe`; None if there is to be none.
+        """Prepare one for a site that imports this: `doubts.describe`; None if there is to be none.
 
         Return whether that is another project, in a way, than the one a spare would have been prepared for.
         """
@@ -36,7 +36,7 @@ class Spares:
             self._say(f"Warm spare disabled: {doubt}.")
         is_another = before is not None and library is not None and _is_another(before, library)
         if library != before:
-            if is_another:  # and not only the modules, whose order is another after each boot of a spare
+            if is_another:  # the order of modules alone differs after each boot of a spare
                 self._unfit = []
             self._tries = 0
             self._has_given_up = False

@@ -150,7 +150,7 @@ class Autoreloader(Plugin):
             self._is_own = True
 
     def _prepare(self, reloader: Any) -> None:
-        """Have the reloader look at what has changed before it began to watch."""
+        """Make the reloader look at what has changed before it began to watch."""
         notify = reloader.notify_file_changed
 
         def notify_file_changed(path: Path) -> None:

@@ -29,7 +29,7 @@ class Foreground:
         self._is_told = False
 
     def tell(self, status: int, message: str = "") -> None:
-        """Let it exit with a status, and a message if that is not 0. Only the first call counts."""
+        """Make it exit with a status, and a message if that is not 0. Only the first call counts."""
         if self._is_told:
             return
         self._is_told = True

@@ -30,7 +30,7 @@ SERVING = ("ready", "reloading")
 class Condition:
     """How a site is.
 
-    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: for anybody, and so
+    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: for every client, and so
     without the message of an exception. ``details``: the JSON has them besides, in values that it knows.
     """
 
@@ -132,7 +132,7 @@ class Probes(Plugin):
     def _look(self) -> Condition:
         try:
             condition = self._condition()
-        except Exception as error:  # whatever it is, a probe wants an answer
+        except Exception as error:  # a probe gets an answer all the same
             if not self._is_blind:
                 self._is_blind = True
                 self.bus.log("The condition of the site cannot be told", level=40, traceback=True)
@@ -141,7 +141,7 @@ class Probes(Plugin):
         return condition
 
     def _note(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Log which checks have begun to fail, and which no longer do: few who probe show the answer."""
+        """Log which checks have begun to fail, and which no longer do: few clients of probes show it."""
         failing = {name for name, outcome in outcomes.items() if outcome.reason}
         before, self._failing = self._failing, failing
         for name in sorted(failing - before):
@@ -176,7 +176,7 @@ class Probes(Plugin):
         thread.start()
 
     def exit(self) -> None:
-        """Answer who has asked; what takes too long, or hangs, is named and left behind."""
+        """Answer the clients that have asked; name and leave behind what takes too long, or hangs."""
         if self._server is None:
             return
         self._server.end(TIME_TO_END)

@@ -41,7 +41,7 @@ class Run:
 
 
 class Round:
-    """What one probe waits for: a run of each check, for `TIME_TO_CHECK` seconds at most."""
+    """The runs that one probe waits for, one of each check, for `TIME_TO_CHECK` seconds at most."""
 
     def __init__(self, runs: dict[str, Run], deadline: float) -> None:
         self.deadline = deadline
@@ -58,9 +58,9 @@ class Round:
 class Checks:
     """Makes all checks at once, each in a thread of its own, of which a check never has two.
 
-    ``listeners()`` are the checks; ``ended()`` is called when one has ended. Who asks while one is being
-    made waits for the same run. One that hangs fails until it comes back, and is made anew for those who
-    wait for it then.
+    ``listeners()`` are the checks; ``ended()`` is called when one has ended. A probe that comes while
+    one is being made waits for the same run. One that hangs fails until it comes back, and is made anew for
+    the probes that wait for it then.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Checks:
         self._runs: dict[Check, Run] = {}
 
     def begin(self) -> Round:
-        """Begin what is not being made."""
+        """Begin the checks that are not being made; return what a probe is to wait for."""
         deadline = time.monotonic() + TIME_TO_CHECK
         with self._lock:
             runs = {name: self._join(name, check) for name, check in _named(self._listeners())}

@@ -242,7 +242,7 @@ class ProbeServer:
 
     def _read(self, client: Client) -> None:
         data = client.socket.recv(65536, socket.MSG_DONTWAIT)
-        if client.request is not None:  # answered: what it still sends is not read by anybody
+        if client.request is not None:  # answered: what it still sends is discarded
             if not data:
                 self._forget(client)
             return

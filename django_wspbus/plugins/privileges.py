@@ -129,7 +129,7 @@ def _replace_by_copy(path: str) -> None:
 
 
 def identity(user: str | int | None, group: str | int | None) -> Owner:
-    """Return whom a site becomes, with the supplementary groups; KeyError if there is no such name."""
+    """Return the user and groups that a site becomes; KeyError if there is no such name."""
     uid = gid = -1
     groups: list[int] = []
     if user is not None:

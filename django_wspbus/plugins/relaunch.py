@@ -69,7 +69,7 @@ class Relaunch(Plugin):
             self.switchboard.post(self.launch.link, message, descriptors)
         except (BrokenLink, ValueError) as error:  # ValueError: too large
             self.bus.log(f"A message to the launcher was not sent: {error}", level=30)
-        except OSError:  # it is gone, and so will this process be
+        except OSError:  # it has ended, and this process is about to
             pass
 
     # Idle connections, from one process of the site to the next

@@ -1,4 +1,4 @@
-"""What every server is: a plugin of the site process that serves on sockets which the site has bound."""
+"""The base of every server: a plugin of the site process that serves on sockets which the site has bound."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Server(Plugin):
         self.patience: float | None = None
         """The most seconds that a stop waits for requests in flight, before it cuts them off."""
         self.heir: Heir | None = None
-        """Who serves on when this process starts again; None: there is nobody."""
+        """The process that serves on when this one starts again; None: there is none."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.alias}>"
@@ -80,7 +80,7 @@ class Server(Plugin):
 
     @classmethod
     def effective_options(cls, settings: ServerSettings, site: Settings) -> dict[str, Any]:
-        """Return the options in force, for ``--print-settings``; a `Refusal` if that cannot be told."""
+        """Return the options in force, for ``--print-settings``; a `Refusal` if they are not known."""
         return dict(settings.options)
 
     def load(self) -> Application:
@@ -91,7 +91,7 @@ class Server(Plugin):
             raise self.refusal(str(refusal)) from refusal
 
     def warm_up(self, application: Application) -> None:
-        """Have the application answer the requests of WARMUP; a `Refusal` says which it cannot answer."""
+        """Make the application answer the requests of WARMUP; a `Refusal` says which it cannot answer."""
         try:
             warm_up(application, self.site.warmup)
         except Refusal as refusal:

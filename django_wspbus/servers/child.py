@@ -147,7 +147,7 @@ class ChildServer(Server):
             self.children.end([generation])
 
     def tell_to_stop(self) -> None:
-        """Have the child answer what is in flight and leave."""
+        """Tell the child to answer what is in flight and exit."""
         if not self.children.stay:
             self._is_up = False
             if self.current is not None:

@@ -23,7 +23,7 @@ LEEWAY = 1
 
 
 class Children(Plugin):
-    """Boots children, lets them serve, and has them leave.
+    """Boots children, releases them to serve, and ends them.
 
     ``answer(link, message)`` is given what they ask of the site.
     """
@@ -77,7 +77,7 @@ class Children(Plugin):
         return generation
 
     def switch(self, generations: Iterable[Generation]) -> None:
-        """Let these serve, all of them, and have those before them leave."""
+        """Release all of these, and end those before them."""
         generations = list(generations)
         before = [self.serving.get(generation.alias) for generation in generations]
         for generation in generations:
@@ -89,7 +89,7 @@ class Children(Plugin):
                 self.dismiss(old)
 
     def dismiss(self, generation: Generation) -> None:
-        """Have a child answer what is in flight and exit; it is killed when its time is up."""
+        """Tell a child to answer what is in flight and exit; it is killed when its time is up."""
         if generation in self.leaving:
             return
         phases = self.phases()
@@ -104,7 +104,7 @@ class Children(Plugin):
         self.switchboard.call_later(max(phases.children - time.monotonic(), 0), self._tell)
 
     def end(self, generations: Iterable[Generation]) -> list[str]:
-        """Have children that never served exit, and wait until they have; return what failed meanwhile."""
+        """End children that never served, and wait until they have ended; return what failed meanwhile."""
         ended = list(generations)
         for generation in ended:
             self.dismiss(generation)
@@ -153,14 +153,14 @@ class Children(Plugin):
         return [f"The server {generation.alias!r}: {each}" for each in (*failed, *generation.failed_stops)]
 
     def stop(self) -> None:
-        """Have all exit, and end what is left when time is up; over a restart they stay."""
+        """Tell all to exit, and end what is left when time is up; over a restart they stay."""
         if not self.stay and (failed := self.leave()):
             raise Refusal("\n".join(failed), status=EX_SOFTWARE)
 
     stop.priority = 25  # type: ignore[attr-defined]
 
     def leave(self) -> list[str]:
-        """Have all exit within the time for it; return what has failed meanwhile."""
+        """Tell all to exit within the time for it; return what has failed meanwhile."""
         for generation in self.everyone():
             self.dismiss(generation)
         self._await_end(self.leaving)

@@ -46,7 +46,7 @@ class Drain(Plugin):
 
     @property
     def _is_final(self) -> bool:
-        """Whether this stop is for good: nobody will serve these sockets after it."""
+        """Whether this stop is for good: no program serves these sockets after it."""
         return self.bus.exit_asked and not self.bus.execv
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class Drain(Plugin):
 
     @property
     def _serves(self) -> bool:
-        """Whether anybody is left to accept: who tells the site to exit may tell its children, too."""
+        """Whether a server is left to accept: a signal to the site may go to its children, too."""
         children = self.children.serving.values()
         return self.in_process or any(not generation.ended for generation in children)
 

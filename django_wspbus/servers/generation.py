@@ -108,7 +108,7 @@ class Generation:
         self._expected: int | None = None
         self._failure: str | None = None
         self._pair_ended = False
-        self._silent = threading.Event()  # there is nobody left that could say anything
+        self._silent = threading.Event()  # no process is left that could send anything
         self._pidfd: int | None = None
         self._report = report
 
@@ -148,7 +148,7 @@ class Generation:
 
     @property
     def ended_as_told(self) -> bool:
-        """Whether it has ended in the way of those that somebody, if not the site, has told to."""
+        """Whether it has ended cleanly, as when another program than the site tells it to."""
         return self.process.poll() in (0, -signal.SIGTERM)
 
     @property
@@ -289,13 +289,13 @@ class Generation:
     # Orders
 
     def serve(self) -> None:
-        """Let its workers answer requests: those there are, and those it will fork."""
+        """Release its workers: those there are, and those it will fork."""
         self.is_serving = True
         self.served_from = time.monotonic()
         self._order(SERVE)
 
     def drain_queue(self) -> None:
-        """Have its workers answer, before they leave, who waits to be accepted."""
+        """Tell its workers to answer, before they exit, the clients that wait to be accepted."""
         self._order(DRAIN)
 
     def _order(self, order: bytes) -> None:
@@ -303,13 +303,13 @@ class Generation:
             self._pair.send(order, socket.MSG_DONTWAIT)
 
     def terminate(self, phases: Phases) -> None:
-        """Have it answer what is in flight, run its listeners and end, each in its phase."""
+        """Tell it to answer what is in flight, run its listeners and end, each in its phase."""
         if self.deadline is None:
             self.allowed = max(phases.children - time.monotonic(), 0)
             self._allowed_for_requests = max(phases.requests - time.monotonic(), 0)
             self.deadline = phases.children
             self._order(EXIT % (phases.requests, phases.workers))
-            if not self.ended:  # else its PID is nobody's, or somebody else's
+            if not self.ended:  # else its PID may be that of another process
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(self.pid, signal.SIGTERM)
 

@@ -50,7 +50,7 @@ HOOKS = {
 }
 """Ours, each with the number of arguments that gunicorn gives it."""
 LIFETIME_OF_WORTH = 1
-"""Seconds after which a worker has been worth its fork, whether anybody has asked it anything or not."""
+"""A worker that lived for this many seconds counts as healthy, also if it has answered nothing."""
 
 
 def run(start: dict[str, Any], pair: socket.socket) -> None:
@@ -120,7 +120,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
 
 
 class Child:
-    """What the processes of this child share: the settings, and the hooks by which gunicorn calls us."""
+    """The common state of the processes of this child: settings, and the hooks by which gunicorn calls us."""
 
     def __init__(
         self, start: dict[str, Any], settings: Settings, site: RemoteSite, pair: socket.socket

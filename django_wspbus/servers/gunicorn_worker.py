@@ -56,7 +56,7 @@ TO_UNWIND = 0.2
 
 
 def accept_term() -> None:
-    """Let a SIGTERM through that came between a fork and now.
+    """Unblock a SIGTERM that came between a fork and now.
 
     gunicorn installs the handlers of a worker some time after it has forked: before, it would be lost.
     """
@@ -84,7 +84,7 @@ def status_of_failure(pair: socket.socket | None) -> int:
 
 
 class WorkerProcess:
-    """What a worker does besides answering. ``sign``: a byte by which it tells its master how far it is."""
+    """The life of a worker besides its answers. ``sign``: a byte that tells its master how far it is."""
 
     def __init__(self, settings: Settings, site: RemoteSite, pair: socket.socket, sign: mmap.mmap) -> None:
         self.settings = settings
@@ -92,7 +92,7 @@ class WorkerProcess:
         self.pair = pair
         self.sign = sign
         self.requests: dict[int, str] = {}
-        """What is being answered: {id of gunicorn's request: "GET /"}."""
+        """The requests being answered: {id of gunicorn's request: "GET /"}."""
         self._has_begun = False
         self._has_left = False
         self._is_aborted = False
@@ -108,7 +108,7 @@ class WorkerProcess:
         bus.report_hanging = self.tell_hanging
 
     def reload_on_change(self, **told: Any) -> None:
-        """Have the site started again when a file changes; ``told``: see `Autoreloader`."""
+        """Ask the site to start again when a file changes; ``told``: see `Autoreloader`."""
         Autoreloader.of(bus, self.settings.autoreload, **told).subscribe()
 
     def boot(self, worker: Worker, application: Any) -> None:
@@ -218,7 +218,7 @@ class WorkerProcess:
         os._exit(EX_SOFTWARE if bus.failed else 0)
 
     def answer_queue(self, worker: Worker) -> None:
-        """Have a sync worker, which takes one connection at a time, answer those that wait for their turn."""
+        """Answer, in a sync worker, which takes one connection at a time, those that wait for their turn."""
         if not isinstance(worker, SyncWorker) or DRAIN not in read_orders(self.pair):
             return
         for listener in worker.sockets:

@@ -72,7 +72,7 @@ def close_queue(bound: Bound) -> None:
 
 
 def _drop_newcomers(sock: socket.socket) -> bool:
-    """Have the kernel drop every packet that would begin a connection; return whether it does.
+    """Tell the kernel to drop every packet that would begin a connection; return whether it does.
 
     A backlog of 0 would also drop the end of handshakes under way: their clients take themselves for
     connected, send their requests, and are reset when the socket closes.

@@ -31,7 +31,7 @@ class Bound:
     socket: socket.socket
     inode: tuple[int, int] | None = None
     is_filtered: bool = False
-    """Whether the kernel drops the packets of those who would connect."""
+    """Whether the kernel drops the packets of new clients."""
     name: str = field(init=False)
     """The address as bound: the port is known, also if 0 was asked for."""
 
@@ -89,7 +89,7 @@ class Sockets(Plugin):
         self.bound: dict[str, list[Bound]] = {}
         self.passed = PassedSockets([])
         self.is_lent = False
-        """Whether somebody else holds them too, and keeps them whatever becomes of this process."""
+        """Whether another process holds them too, and keeps them when this process ends."""
         self._kept: set[tuple[str, str]] | None = None  # holder and address; None: all of them
         self._is_complete = False
         self._wanted: list[Address] = []  # by the next program

@@ -45,12 +45,12 @@ class Turns:
         self.thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def add(self, server: Serves, connection: socket.socket, address: object) -> None:
-        """Have a connection wait until it is readable."""
+        """Put a connection aside until it is readable."""
         self._silent[connection.fileno()] = server, connection, address
         self._poll.register(connection, select.POLLIN)
 
     def take(self, descriptor: int) -> None:
-        """Have a connection served that is readable, or at its end, once it is its turn."""
+        """Serve a connection that is readable, or at its end, when its turn comes."""
         self._poll.unregister(descriptor)
         self._readable.put(self._silent.pop(descriptor))
 

@@ -14,7 +14,7 @@ from .invocation import KEPT, ORDER
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What this process is to do instead of being a site."""
+    """The task of this process, which is no site: a child, or a dry run."""
 
     values: dict[str, Any]
     """``{"child": {...}}``: see `servers.spawn`; or ``{"trial": {...}}``: see `servers.trial`."""

@@ -22,7 +22,7 @@ SYSTEMD_FIRST = 3
 
 
 def set_up(command: Sequence[str]) -> None:
-    """Have the interpreter look as the command would find it: see `invocation.Invocation.command`."""
+    """Prepare ``sys.argv`` and ``sys.path`` for the command: see `invocation.Invocation.command`."""
     if sys.argv[:1] != ["-c"]:  # it is done already
         return
     kind = command[0]
@@ -85,7 +85,7 @@ def formatted(error: BaseException, own: Iterable[str]) -> str:
 
 
 def die_with(parent: int, number: int) -> None:
-    """Have the kernel send this process a signal when its parent ends, also if it has ended already."""
+    """Tell the kernel to send this process a signal when its parent ends, also if it has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
