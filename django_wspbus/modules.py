@@ -41,9 +41,15 @@ def find(name: str) -> Loaded | None:
         spec = namespace.get("__spec__")
         file = namespace.get("__file__") or (spec.origin if spec is not None and spec.has_location else None)
         spec_name = None if spec is None else str(spec.name)
-        return Loaded(str(name), spec_name, None if file is None else os.fsdecode(file), namespace)
+        return Loaded(str(name), spec_name, None if file is None else _path(file), namespace)
     except Exception:
         return None
+
+
+def _path(file: Any) -> str | None:
+    """Return a path as a string; None if no file can have it, as with a NUL or half a surrogate pair."""
+    path = os.fsdecode(file)
+    return None if b"\0" in os.fsencode(path) else path
 
 
 def files() -> set[str]:

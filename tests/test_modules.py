@@ -42,6 +42,8 @@ ODD = {
     "unhashable": Unhashable,
     "spec that raises": lambda: with_attributes(__spec__=Raising(), __file__="/shop/odd.py"),
     "file of bytes": lambda: with_attributes(__file__=b"/shop/odd.py"),
+    "file with a NUL": lambda: with_attributes(__file__="/shop/a\0b.py"),
+    "file with half a surrogate pair": lambda: with_attributes(__file__="/shop/\ud800.py"),
     "file of a number": lambda: with_attributes(__file__=7),
     "file that raises": lambda: with_attributes(__file__=Raising()),
     "name that raises": lambda: with_attributes(__spec__=types.SimpleNamespace(has_location=True)),

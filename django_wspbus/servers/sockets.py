@@ -425,6 +425,9 @@ def _remove_stale(path: str, folder: Folder) -> None:
         except ConnectionRefusedError:
             folder.unlink_same((status.st_dev, status.st_ino))
             return
+        except PermissionError:
+            reason = f"a socket of uid {status.st_uid} is there, which uid {os.geteuid()} may not replace"
+            raise OSError(errno.EEXIST, f"{reason}: remove it") from None
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT):  # a full backlog is a live one
                 raise

@@ -182,6 +182,15 @@ def test_a_unix_socket_is_given_to_its_owner(bind: Bind, short: Path) -> None:
     assert (status.st_uid, status.st_gid) == (NOBODY, NOBODY)
 
 
+@needs_root
+def test_a_stale_socket_that_the_owner_may_not_replace_is_to_be_removed(bind: Bind, short: Path) -> None:
+    os.chown(short, NOBODY, NOBODY)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(short / "s"))
+    with pytest.raises(ChannelFailures, match=f"a socket of uid 0 is .*uid {NOBODY} may not .*: remove it"):
+        bind(f"unix:{short}/s", owner=Owner(NOBODY, NOBODY, (NOBODY,)))
+
+
 def test_a_unix_socket_that_cannot_be_given_away_leaves_no_file(
     bind: Bind, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
