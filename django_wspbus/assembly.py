@@ -315,7 +315,8 @@ class SiteProcess:
             self.children.adopt(self.inherited.children, aliases)
             # A failure that the dry run could not show must not end what serves.
             bus.outlives_failed_start = self.launch is None
-            keep_no_longer()
+            if keep_no_longer():
+                bus.request("graceful", lambda error: None)  # the bus logs an error
 
     def dismantle(self) -> None:
         """Undo `build` and `subscribe`, and end what a restart would have kept."""

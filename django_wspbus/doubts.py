@@ -61,7 +61,7 @@ def describe() -> dict[str, Any]:
         "modules": list(library_modules()),
         "changed": changed,
         "signs": signs(),
-        "path": list(sys.path),
+        "path": [path for path in sys.path if isinstance(path, str)],  # imports ignore others
         "doubt": _doubt(changed),
     }
 

@@ -37,11 +37,15 @@ class Order:
         return cls(values["order"], descriptors, len(values["sockets"]))
 
 
-def keep_no_longer() -> None:
-    """Tell the runner that this program has taken over the sockets and children of the one before."""
-    copies = json.loads(os.environ.pop(KEPT, "[]"))
+def keep_no_longer() -> bool:
+    """Tell the runner that this program has taken over the sockets and children of the one before.
+
+    Return whether other attempts failed before: then the children may have booted from older code.
+    """
+    failures, *copies = json.loads(os.environ.pop(KEPT, "[0]"))
     if copies:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for descriptor in copies:
         os.close(descriptor)
+    return bool(failures)

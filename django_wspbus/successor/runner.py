@@ -104,7 +104,7 @@ class Succession:
         keep = self._keeper.keep
         self._keeper.wait()
         copies = self._keeper.copy()
-        os.environ[KEPT] = json.dumps([self._start, *copies])
+        os.environ[KEPT] = json.dumps([keep.get("failures", 0), self._start, *copies])
         os.environ[INHERITED] = keep["variable"]
         signal.signal(signal.SIGALRM, self._give_up)
         signal.setitimer(signal.ITIMER_REAL, keep["ready_timeout"])

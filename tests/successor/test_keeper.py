@@ -78,9 +78,8 @@ def test_the_children_serve_on_and_the_mended_site_is_whole_again(spoiled: Shop,
             new = spoiled.deploy()
             site.send(signal.SIGUSR2)
             site.wait_for_line("^Quit with", count=2)
+            load.wait_for_all(lambda answer: answer.version == new)  # the site reloads by itself
             await_that(lambda: status_of(address)["condition"] == "ready")
-            site.send(signal.SIGUSR1)
-            load.wait_for_all(lambda answer: answer.version == new)
             load.finish()
         assert status_of(address)["pid"] == site.pid
         assert (spoiled.root / "site.pid").read_text() == f"{site.pid}\n"
