@@ -156,7 +156,10 @@ class Autoreloader(Plugin):
         def notify_file_changed(path: Path) -> None:
             self._changed = path
             self._noticed = time.monotonic()
-            notify(path)
+            try:
+                notify(path)
+            except Exception:  # the receiver may be the project's
+                logger.exception("Autoreload: a receiver of file_changed failed at %s.", shown(path))
 
         reloader.notify_file_changed = notify_file_changed
         if hasattr(reloader, "armed"):

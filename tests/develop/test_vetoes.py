@@ -118,7 +118,7 @@ def fail(sender, file_path, **kwargs):
     with development.served() as served:
         served.await_calm()
         development.write("templates/outer.txt", "outer 2")
-        served.site.wait_for_line("Autoreload does not work at present")
+        served.site.wait_for_line("Autoreload: a receiver of file_changed failed at templates/outer.txt")
         served.site.wait_for_line("RuntimeError: this receiver")
         served.expect_version(development.edit())
 
@@ -135,7 +135,7 @@ def test_the_reloader_in_use_is_named_and_works(development, kind):
         development.set_up()
         development.append("settings.py", "import sys\n\nsys.modules['inotify_simple'] = None\n")
     with development.served() as served:
-        served.site.wait_for_line(rf"^Watching for file changes with {kind}$")
+        served.site.wait_for_line(rf"^Watching for file changes with {kind}\b")
         for _ in range(2):
             # At once, before the reloader may have begun to look.
             served.expect_version(development.edit())
