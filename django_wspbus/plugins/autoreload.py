@@ -159,7 +159,7 @@ class Autoreloader(Plugin):
             try:
                 notify(path)
             except Exception:  # the receiver may be the project's
-                logger.exception("Autoreload: a receiver of file_changed failed at %s.", shown(path))
+                logger.exception("Autoreload: a receiver of file_changed failed at %s.", shown(str(path)))
 
         reloader.notify_file_changed = notify_file_changed
         if hasattr(reloader, "armed"):
