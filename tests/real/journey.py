@@ -92,7 +92,8 @@ class Journey:
     @contextlib.contextmanager
     def visitors(self, what: str, slow: int = 0, may_fail: str = "-") -> Iterator[Load]:
         """Have clients ask all the time; no request may be lost. ``may_fail``: how other outcomes begin."""
-        load = Load(self.address, keep_alive=1, one_shot=1, slow=slow, paths=self.project.pages, think=0.2)
+        pages, options = self.project.pages, {"think": 0.2, "timeout": TIMEOUT}
+        load = Load(self.address, keep_alive=1, one_shot=1, slow=slow, paths=pages, **options)
         try:
             with load:
                 load.wait_for_all()
@@ -100,7 +101,7 @@ class Journey:
         finally:
             lost = [each for each in load.failures if not each.outcome.startswith(may_fail)]
             self.note(what, load, len(lost))
-        assert lost == []
+        assert not lost, lost
 
     def note(self, what: str, load: Load, lost: int) -> None:
         slowest = max((each.ended - each.began for each in load.answers), default=0)
@@ -222,6 +223,7 @@ def every_process_has_stopped(project: RealProject) -> None:
 def develop(project: RealProject, steps: list[Step], look: Callable[[Journey], object]) -> None:
     """Develop the project for a day; ``look`` is what else there is to see in it."""
     project.is_in_production = False
+    project.forget()
     with project.serve("127.0.0.1:0") as site:
         journey = Journey(project, site, steps)
         journey.visit()
@@ -239,6 +241,7 @@ def develop(project: RealProject, steps: list[Step], look: Callable[[Journey], o
 def operate(project: RealProject, steps: list[Step], look: Callable[[Journey], object]) -> None:
     """Serve the project in production, deploy, and exit; ``look`` comes at the first and the last release."""
     project.is_in_production = True
+    project.forget()
     project.set_mode("one")
     project.manage_py("collectstatic", "--no-input")
     project.manage_py("runbus", "--check")

@@ -194,6 +194,10 @@ class RealProject(Project):
             path = self.base / "shared" / Path(name).name
             path.write_text(text.replace("@mode@", mode).replace("@debug@", debug))
 
+    def forget(self) -> None:
+        """Begin the journal anew."""
+        (self.base / "shared" / "journal.txt").write_text("")
+
     # Releases
 
     @property

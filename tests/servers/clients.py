@@ -10,8 +10,8 @@ from typing import Any
 from tests.processes import DEADLINE
 
 
-def connect(address: str) -> socket.socket:
-    """Return a connection to an address as BIND has it, with the deadline as its timeout."""
+def connect(address: str, timeout: float = DEADLINE) -> socket.socket:
+    """Return a connection to an address as BIND has it."""
     if address.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         target: Any = address.removeprefix("unix:")
@@ -20,7 +20,7 @@ def connect(address: str) -> socket.socket:
         host = host.strip("[]")
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         target = (host, int(port))
-    sock.settimeout(DEADLINE)
+    sock.settimeout(timeout)
     try:
         sock.connect(target)
     except BaseException:
@@ -32,12 +32,13 @@ def connect(address: str) -> socket.socket:
 class Client(HTTPConnection):
     """One connection to an address as BIND has it."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__("localhost", timeout=DEADLINE)
+    def __init__(self, address: str, timeout: float = DEADLINE) -> None:
+        super().__init__("localhost", timeout=timeout)
         self.address = address
+        self.seconds = timeout
 
     def connect(self) -> None:
-        self.sock = connect(self.address)
+        self.sock = connect(self.address, self.seconds)
 
     def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
         """Return the status and the body of an answer; the connection stays open, if it may."""

@@ -241,6 +241,7 @@ class Load:
     ``address``: where they ask; if there are several, there are as many clients at each.
     ``keep_alive`` and ``one_shot``: how many that keep their connection, and that do not; ``slow``: how
     many of either kind ask for a page that takes a second. ``paths``: others that one client each asks for.
+    ``think``: the seconds before each request; ``timeout``: those that a client waits for an answer.
     A client whose connection was closed before it asks again connects anew, as any does.
     """
 
@@ -253,8 +254,10 @@ class Load:
         slow: int = 1,
         paths: Iterable[str] = (),
         think: float = 0.01,
+        timeout: float = DEADLINE,
     ) -> None:
         self.think = think
+        self.timeout = timeout
         self.answers: list[Answer] = []
         self.failures: list[Failure] = []
         self._changed = threading.Condition()
@@ -326,7 +329,7 @@ class Load:
         assert all_have, (self.names - those_with_one(), self.failures[:10])
 
     def _run(self, address: str, path: str, keep_alive: bool) -> None:
-        with contextlib.closing(Client(address)) as client:
+        with contextlib.closing(Client(address, self.timeout)) as client:
             while not self._stopping.wait(self.think):
                 entry = self._ask(client, path)
                 with self._changed:
