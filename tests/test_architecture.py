@@ -17,7 +17,7 @@ NAME = PACKAGE.name
 # wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
 LAYERS = [
     ["wspbus", "phases", "servers.address", "problems", "handover", "ownership", "messages", "guard_program"],
-    ["modules", "mounts", "terminal", "streams", "threads"],
+    ["modules", "mounts", "terminal", "streams", "threads", "statuses"],
     ["libraries", "unfinished", "interfaces", "launch", "pairs"],
     ["tracebacks"],
     ["reports"],

@@ -136,7 +136,3 @@ def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
                 processes[found.si_pid].poll()
             else:
                 os.waitpid(found.si_pid, 0)
-
-
-def how_ended(status: int) -> str:
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"

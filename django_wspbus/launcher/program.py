@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 from ..handover import read_values
 from ..launch import HEALTH, INTERRUPTED, Start
 from ..messages import RELAUNCH, BrokenLink, Message, Received
+from ..statuses import how_ended
 from ..successor.invocation import Invocation
 from ..terminal import Terminal
 from .boot import BootWatch
-from .child import Child, Kind, how_ended, reap_orphans, spawn
+from .child import Child, Kind, reap_orphans, spawn
 from .ending import Ending
 from .held import Held
 from .spares import Spares

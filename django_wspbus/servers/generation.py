@@ -18,9 +18,10 @@ from ..inheritance import ChildState, LinkState
 from ..messages import Link, Message, Received, await_event
 from ..pairs import take_in
 from ..phases import Phases
+from ..statuses import how_ended
 from ..switchboard import Switchboard
 from .adopted import AdoptedProcess, Process, descendants
-from .spawn import how_ended, read_report
+from .spawn import read_report
 
 SERVE = b"s"
 DRAIN = b"d"

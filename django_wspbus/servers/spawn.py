@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -99,10 +98,3 @@ def read_report(report: IO[bytes]) -> tuple[int, str] | None:
         return None
     values = json.loads(written)
     return values["status"], values["refused"]
-
-
-def how_ended(status: int) -> str:
-    """Return in words how a process ended, from its status as `subprocess` has it."""
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"with status {status}"
