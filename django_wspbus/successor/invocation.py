@@ -120,7 +120,9 @@ def _logical_directory(
     shell = environment.get("PWD", "")
     if physical is None:
         return os.path.dirname(script) if os.path.isabs(script) else shell or os.sep
-    if found := _ancestor(script, physical):
+    found = _ancestor(script, physical)
+    # A program elsewhere, as /srv/venv/bin/django-admin, may have folders in common that tell no link.
+    if found and (found != physical or os.path.realpath(script).startswith(physical + os.sep)):
         return found
     if os.path.isabs(shell) and os.path.realpath(shell) == physical:
         return shell

@@ -79,6 +79,13 @@ def test_options_of_the_interpreter_are_those_before_the_program(
         (["python", "{srv}/current/sub/manage.py"], "releases/1", {}, "{srv}/current"),
         (["{srv}/current/venv/bin/python", "manage.py"], "releases/1", {}, "{srv}/current"),
         (["{srv}/current/venv/bin/python", "-m", "django"], "releases/1", {}, "{srv}/current"),
+        (["python", "{srv}/bin/django-admin"], "releases/1", {"PWD": "{srv}/current"}, "{srv}/current"),
+        (
+            ["python", "{srv}/releases/1/manage.py"],
+            "releases/1",
+            {"PWD": "{srv}/current"},
+            "{srv}/releases/1",
+        ),
         (["python", "{srv}/current/manage.py"], None, {}, "{srv}/current"),
         (["python", "manage.py"], None, {"PWD": "{srv}/gone"}, "{srv}/gone"),
     ],
