@@ -38,6 +38,9 @@ class Answers:
             reply: Message = {"result": self._site.ask(what, *args)}
         except Exception as error:  # whatever it is, it is the asker's
             reply = _outcome(error)
+        except SystemExit as error:  # of a listener: a question must not end the site
+            self._bus.log(f"A listener that {what} called has raised SystemExit({error.code!r}).", level=40)
+            reply = {"error": f"SystemExit: {error}"}
         self._reply(link, message, reply)
 
     def _reply(self, link: Link, message: Message, reply: Message) -> None:

@@ -134,7 +134,7 @@ class SiteProcess:
                 told = "The site was told to exit while it was starting."
                 if foreground is not None:
                     foreground.tell(1, told)
-                else:
+                elif not self.bus.execv:  # else the next program starts
                     with contextlib.suppress(OSError):  # nobody reads it
                         sys.stderr.write(told + "\n")
             self.bus.block()

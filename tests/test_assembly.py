@@ -121,6 +121,7 @@ bus.subscribe("start", note_start, role="site")
 """
 
 
+@pytest.mark.extended
 def test_a_restart_executes_the_site_anew_under_its_pid(shop: Project) -> None:
     shop.listeners(NOTE_ITS_START)
     configure(shop, PAIR)

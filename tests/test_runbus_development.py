@@ -339,6 +339,7 @@ def test_a_restart_skips_the_checks_that_the_start_has_skipped(shop):
 # Static files
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("debug", "option", "status"),
     [

@@ -65,6 +65,7 @@ urlpatterns = [path("ask/", ask), path("forked/", ask_forked)]
 
 LISTENERS = """\
 import os
+import sys
 
 loop = []
 loop.append(loop)
@@ -72,6 +73,7 @@ loop.append(loop)
 bus.subscribe("shop.add", lambda one, other: one + other, role="site")
 bus.subscribe("shop.add", lambda one, other: os.getpid(), role="worker")
 bus.subscribe("shop.fail", lambda: 1 / 0, role="site")
+bus.subscribe("shop.leave", lambda: sys.exit(3), role="site")
 bus.subscribe("shop.set", lambda: {1}, role="site")
 bus.subscribe("shop.loop", lambda: loop, role="site")
 bus.subscribe("graceful", lambda: note("site graceful"), role="site")
@@ -121,6 +123,7 @@ def test_the_site_answers_its_workers_its_own_threads_and_what_is_forked_off(sho
             assert "RuntimeError: The result of publish cannot be sent" in told
         assert call(child, "publish", "shop.fail")["error"].startswith("RuntimeError: ZeroDivisionError")
         assert call(thread, "publish", "shop.fail")["error"].startswith("ChannelFailures: ZeroDivisionError")
+        assert call(child, "publish", "shop.leave")["error"] == "RuntimeError: SystemExit: 3"
         assert call(child, "ask", "nonsense")["error"].endswith("ValueError: A site knows no 'nonsense'.")
         assert call(thread, "ask", "nonsense")["error"] == "ValueError: A site knows no 'nonsense'."
 

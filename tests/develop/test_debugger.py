@@ -44,6 +44,7 @@ def visit(served):
     return answers, visitor
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("server", "statement", "goes_on", "spare"),
     [

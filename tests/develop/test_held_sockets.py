@@ -70,6 +70,7 @@ def test_it_is_removed_by_a_site_whose_launcher_was_killed(shop, tmp_path):
         assert not path.exists()
 
 
+@pytest.mark.extended
 def test_several_addresses_and_servers_are_held(shop):
     servers = {
         "default": {**GUNICORN, "BIND": ["127.0.0.1:0", "[::1]:0"]},
@@ -91,6 +92,7 @@ def test_several_addresses_and_servers_are_held(shop):
     assert not (shop.root / "site.pid").exists()
 
 
+@pytest.mark.extended
 def test_an_edit_may_name_an_address_that_is_taken_and_the_old_one_shows_that(shop, taken_port):
     with ends_well(shop.serve()) as site:
         address = address_of(site)
@@ -100,6 +102,7 @@ def test_an_edit_may_name_an_address_that_is_taken_and_the_old_one_shows_that(sh
         mend(shop, address, mending)
 
 
+@pytest.mark.extended
 def test_an_edit_may_rename_add_move_and_remove_servers(shop, free_port, tmp_path):
     address, path = f"127.0.0.1:{free_port}", tmp_path / "more.sock"
     serve_on(shop, one=address)
@@ -151,6 +154,7 @@ def test_it_serves_without_input_and_output(shop, free_port):
         break_and_mend(shop, address)
 
 
+@pytest.mark.extended
 def test_it_serves_on_when_the_reader_of_its_output_ends(shop, free_port):
     serve_on(shop, default=f"127.0.0.1:{free_port}")
     address = f"127.0.0.1:{free_port}"

@@ -117,6 +117,7 @@ def test_a_view_may_restart_the_site(site):
     await_that(lambda: serving(site) != before)
 
 
+@pytest.mark.extended
 def test_a_signal_restarts_the_site_or_has_the_page_try_again(site, shared_shop):
     def count():
         return told(site, BREAKS["import of urls"].said)
@@ -131,6 +132,7 @@ def test_a_signal_restarts_the_site_or_has_the_page_try_again(site, shared_shop)
     mend(shared_shop, address_of(site), mending)
 
 
+@pytest.mark.extended
 def test_a_signal_for_the_site_while_it_boots_does_no_harm(site, shared_shop):
     mending = Mending(shared_shop)
     count, ends = len(shared_shop.notes("boots")), told(site, "ended by itself")
@@ -158,6 +160,7 @@ def test_a_site_that_is_killed_is_started_again_and_no_client_is_refused(site):
     assert len(load.failures) <= 1
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("is_deaf", [False, pytest.param(True, marks=pytest.mark.extended)])
 def test_a_boot_that_hangs_is_ended_by_the_next_save(site, shared_shop, is_deaf):
     mending = Mending(shared_shop)
@@ -267,6 +270,7 @@ def test_a_view_may_end_all(shop):
         expect_end(site, 0)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "source", [HANGING, pytest.param(FAILING, marks=pytest.mark.extended)], ids=["hangs", "fails"]
 )

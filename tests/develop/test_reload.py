@@ -111,6 +111,7 @@ def test_files_that_are_written_together_cause_few_reloads(development):
         assert len(served.restarts()) < 10  # and not 200; on an idle machine, 2
 
 
+@pytest.mark.extended
 def test_the_final_contents_of_a_file_are_served_however_an_editor_writes_it(development):
     development.set_up()
     file = development.root / "shop" / "version.py"
@@ -153,6 +154,7 @@ def test_the_final_contents_of_a_file_are_served_however_an_editor_writes_it(dev
         development.expect_note("site start", len(before) + 1)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "spare", [False, pytest.param(True, marks=pytest.mark.extended)], ids=["cold", "warm"]
 )
@@ -191,6 +193,7 @@ def test_modules_may_come_and_go_while_they_are_served(development, spare, tmp_p
         served.await_result(spelled, 3)
 
 
+@pytest.mark.extended
 def test_the_files_that_the_settings_name_are_watched_even_before_they_exist(development):
     development.write("texts/old.md", "old")
     development.set_up(
@@ -241,6 +244,7 @@ def test_a_file_that_each_boot_writes_alike_causes_one_reload(development):
         served.expect_no_reload()
 
 
+@pytest.mark.extended
 def test_a_file_that_each_boot_writes_anew_does_not_cause_reloads_without_end(development):
     development.write("shop/written.py", "")
     fewer = "from django_wspbus.plugins import autoreload\n\nautoreload.MOST_REPEATS = 2\n"

@@ -75,6 +75,7 @@ class Libraries:
         return {int(pid) for pid, module in lines if module == name}
 
 
+@pytest.mark.extended
 def test_a_library_that_an_early_import_would_change_is_not_in_the_spare(development, tmp_path):
     development.set_up(spare=True)
     # As a reader of .env files does: a variable that is set already stays.
@@ -113,6 +114,7 @@ def test_there_is_no_spare_where_a_library_has_patched_others(development, tmp_p
         served.expect_version(development.edit())
 
 
+@pytest.mark.extended
 def test_a_prepared_spare_becomes_the_site_and_one_that_was_killed_is_replaced(development):
     development.set_up(GUNICORN, spare=True)
     with development.served() as served:
@@ -147,6 +149,7 @@ def test_many_reloads_leave_nothing_behind(development):
 # Idle
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("server", "is_polling"),
     [
@@ -206,6 +209,7 @@ def run(development, *arguments):
     return site
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "arguments", [MANAGE, pytest.param(MODULE, marks=pytest.mark.extended)], ids=["manage.py", "-m"]
 )
@@ -252,6 +256,7 @@ def answers(address):
         return False
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("options", "variables", "count"),
     [

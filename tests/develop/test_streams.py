@@ -33,6 +33,7 @@ def next_event(response):
     raise AssertionError("The stream has ended.")
 
 
+@pytest.mark.extended
 @each_server
 def test_a_stream_without_an_end_is_cut_off_and_begins_anew_after_the_reload(development, server, spare):
     pytest.importorskip("django_browser_reload")

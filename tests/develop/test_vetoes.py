@@ -43,6 +43,7 @@ def catalogue(**messages: str) -> bytes:
     return sizes + b"".join(tables[0]) + b"".join(tables[1]) + texts
 
 
+@pytest.mark.extended
 @each_server
 def test_what_django_takes_care_of_itself_shows_without_a_reload(development, server, spare):
     locale = development.root / "locale" / "de" / "LC_MESSAGES"
@@ -126,6 +127,7 @@ def fail(sender, file_path, **kwargs):
 # Other reloaders
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["WatchfilesReloader", "PollingReloader"])
 def test_the_reloader_in_use_is_named_and_works(development, kind):
     if kind == "WatchfilesReloader":

@@ -145,6 +145,16 @@ def page(folder):
         yield page
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A page that tests only look at."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "views.py").write_text(SOURCE)
+    with running(folder) as page:
+        page.serve(hosts=["shop.example", ".example.org"])
+        yield page
+
+
 @contextlib.contextmanager
 def running(folder, prelude=""):
     page = ErrorPage(folder, prelude)
@@ -350,9 +360,8 @@ LOCALS = [
 
 
 @pytest.mark.parametrize("host", [*LOCALS, "shop.example", "a.b.example.org", "example.org"])
-def test_it_answers_for_this_machine_and_for_allowed_hosts(page, host):
-    page.serve(hosts=["shop.example", ".example.org"])
-    assert status_of(ask(page, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())) == 500
+def test_it_answers_for_this_machine_and_for_allowed_hosts(served, host):
+    assert status_of(ask(served, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())) == 500
 
 
 REFUSED = [
@@ -377,11 +386,10 @@ REFUSED = [
 
 @pytest.mark.parametrize("header", REFUSED)
 @pytest.mark.parametrize("target", ["/", "/__wspbus_wait__", "/__wspbus_retry__"])
-def test_it_says_nothing_to_another_host_to_none_or_to_several(page, header, target):
-    page.serve(hosts=["shop.example"])
-    answer = ask(page, f"GET {target} HTTP/1.1\r\n{header}\r\nAccept: text/html\r\n\r\n".encode())
+def test_it_says_nothing_to_another_host_to_none_or_to_several(served, header, target):
+    answer = ask(served, f"GET {target} HTTP/1.1\r\n{header}\r\nAccept: text/html\r\n\r\n".encode())
     assert status_of(answer) == 400
-    for secret in ("views.py", "SyntaxError", "two", "shop.example", str(page.folder)):
+    for secret in ("views.py", "SyntaxError", "two", "shop.example", str(served.folder)):
         assert secret.encode() not in answer
 
 
@@ -401,9 +409,8 @@ def test_it_says_nothing_to_another_host_to_none_or_to_several(page, header, tar
         ("evil.example:443", 400),
     ],
 )
-def test_a_target_that_names_a_host_names_an_allowed_one(page, target, status):
-    page.serve()
-    assert status_of(ask(page, f"OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())) == status
+def test_a_target_that_names_a_host_names_an_allowed_one(served, target, status):
+    assert status_of(ask(served, f"OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())) == status
 
 
 def test_it_answers_for_the_address_that_a_client_has_connected_to(page):
@@ -483,23 +490,21 @@ def test_the_button_of_the_page_has_the_site_started_again(page, headers):
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
-def test_a_page_of_another_site_can_neither_press_the_button_nor_wait(page, headers):
-    page.serve()
-    assert status_of(press(page, retry_of(page), *headers)) == 403
+def test_a_page_of_another_site_can_neither_press_the_button_nor_wait(served, headers):
+    assert status_of(press(served, retry_of(served), *headers)) == 403
     head = "\r\n".join(["GET /__wspbus_wait__ HTTP/1.1", "Host: localhost:8000", *headers, "", ""])
-    assert status_of(ask(page, head.encode())) == 403
-    assert page.fetch()[0].status == 500  # it is there still
+    assert status_of(ask(served, head.encode())) == 403
+    assert served.fetch()[0].status == 500  # it is there still
 
 
 @pytest.mark.parametrize("token", ["", "?", "?guess", "?%C3%A9", "?\u00e9"])
-def test_without_the_token_of_the_page_nobody_presses_the_button(page, token):
-    page.serve()
-    retry = retry_of(page)
+def test_without_the_token_of_the_page_nobody_presses_the_button(served, token):
+    retry = retry_of(served)
     assert len(retry) > len("/__wspbus_retry__?") + 40
-    assert status_of(press(page, f"/__wspbus_retry__{token}", "Sec-Fetch-Site: same-origin")) == 403
-    assert status_of(press(page, f"{retry}x")) == 403
-    assert page.fetch()[0].status == 500
-    assert retry_of(page) == retry
+    assert status_of(press(served, f"/__wspbus_retry__{token}", "Sec-Fetch-Site: same-origin")) == 403
+    assert status_of(press(served, f"{retry}x")) == 403
+    assert served.fetch()[0].status == 500
+    assert retry_of(served) == retry
 
 
 @pytest.mark.parametrize(
@@ -521,10 +526,9 @@ def test_without_the_token_of_the_page_nobody_presses_the_button(page, token):
         ("", "/"),
     ],
 )
-def test_after_the_button_comes_a_page_of_this_site(page, referer, location):
-    page.serve()
+def test_after_the_button_comes_a_page_of_this_site(served, referer, location):
     head = "GET /__wspbus_retry__ HTTP/1.1\r\nHost: localhost:8000\r\n"
-    answer = ask(page, f"{head}Referer: {referer}\r\n\r\n".encode("latin-1"))
+    answer = ask(served, f"{head}Referer: {referer}\r\n\r\n".encode("latin-1"))
     assert status_of(answer) == 303
     assert f"\r\nLocation: {location}\r\n".encode() in answer
 

@@ -589,6 +589,7 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
     await_that(lambda: site.ask("/readyz").status == 200)
 
 
+@pytest.mark.extended
 def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

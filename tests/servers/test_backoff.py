@@ -73,6 +73,7 @@ def test_the_wait_is_none_at_first_then_doubles_up_to_a_most_and_is_none_after_w
     assert [Backoff().note(worked=False), backoff.note(worked=False)] == [0, FIRST]
 
 
+@pytest.mark.extended
 def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_connections_wait(
     shop: Shop, later: Later
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_co
     assert site.output.count("with status 9") == 1
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("kind", "death"), [("gthread", "1 / 0"), pytest.param("sync", "os._exit(9)", marks=pytest.mark.extended)]
 )

@@ -55,6 +55,7 @@ def test_what_each_worker_imports_by_itself_is_reported_once(lazy: Serving, name
     fail_and_recover(lazy, WRONG[name], method="graceful")
 
 
+@pytest.mark.extended
 def test_a_boot_that_hangs_is_given_up_in_time(shop: Shop) -> None:
     configure(shop, {"default": KINDS["gthread"]}, READY_TIMEOUT=10)
     with shop.serve("-v2") as site:
@@ -62,6 +63,7 @@ def test_a_boot_that_hangs_is_given_up_in_time(shop: Shop) -> None:
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_what_a_boot_has_started_before_it_failed_is_gone_with_it(shop: Shop) -> None:
     configure(shop, {"default": {"BACKEND": GUNICORN}})
     helper = Fault(

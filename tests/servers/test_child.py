@@ -190,6 +190,7 @@ def sockets(pid: int) -> set[str]:
     return {name for name in names if name.startswith("socket:")}
 
 
+@pytest.mark.extended
 def test_without_pidfd_a_child_that_dies_is_noticed_and_started_again_beside_the_others(
     shop: Project,
 ) -> None:

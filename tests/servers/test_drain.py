@@ -170,6 +170,7 @@ def test_what_does_not_end_in_time_is_named_and_cut_off_with_what_the_delay_has_
 # Connections that are kept
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["gthread", "threaded"])
 def test_kept_connections_are_answered_a_last_time_and_told_to_close(
     shop: Project, later: Later, kind: str

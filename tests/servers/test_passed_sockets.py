@@ -65,6 +65,7 @@ def ports(site: Running, count: int) -> list[str]:
     return [line.split()[1] for line in site.lines if line.startswith("port ")]
 
 
+@pytest.mark.extended
 def test_each_server_takes_the_sockets_that_it_names_and_keeps_them_over_a_restart(
     shop: Project, passing: Callable[..., Running]
 ) -> None:
@@ -100,6 +101,7 @@ for name in ("LISTEN_PID", "LISTEN_FDS"):
 """
 
 
+@pytest.mark.extended
 def test_a_library_that_removes_their_variables_does_no_harm(
     shop: Project, passing: Callable[..., Running]
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_site_is_starting_then_ready_then_reloading_then_draining(
         assert is_free(probed.address)
 
 
+@pytest.mark.extended
 def test_a_site_whose_child_keeps_dying_has_failed_until_it_is_up_again(probed: ProbedShop) -> None:
     with probed.serve(CHILD) as site:
         site.wait_for_line(BANNER)
@@ -271,6 +272,7 @@ def test_a_site_is_not_ready_while_it_is_stopped_or_a_check_of_an_app_hangs(prob
     assert "The check shop.listeners.stock no longer fails." in site.output
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "server",
     [

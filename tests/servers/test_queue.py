@@ -492,6 +492,7 @@ def test_clients_at_a_socket_of_systemd_are_served_by_this_site_or_the_next(
     assert supervisor.lines.count("ended 0") == 2
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("transport", ["tcp", pytest.param("unix", marks=pytest.mark.extended)])
 def test_clients_that_wait_for_a_server_that_a_restart_removes_are_turned_away(
     shop: Project, short: Path, clients: Clients, transport: str

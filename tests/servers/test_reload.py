@@ -134,6 +134,7 @@ def test_without_children_only_the_listeners_run_and_broken_code_stays_on_disk(s
 # Hold and release
 
 
+@pytest.mark.extended
 def test_no_server_switches_before_all_are_ready_nor_if_one_fails(shop: Shop) -> None:
     # gunicorn's own timeout is short: workers that wait to be released are not hung.
     early = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 2, "timeout": 1}}
@@ -179,6 +180,7 @@ def test_no_server_switches_before_all_are_ready_nor_if_one_fails(shop: Shop) ->
 # Asked again
 
 
+@pytest.mark.extended
 def test_one_asked_for_during_another_brings_the_newest_code_and_one_published_is_refused(
     shop: Shop, later: Later
 ) -> None:
@@ -240,6 +242,7 @@ def lock():
 """
 
 
+@pytest.mark.extended
 def test_a_start_listener_cannot_claim_what_the_old_workers_still_hold(shop: Shop) -> None:
     configure(shop, {"default": {"BACKEND": GUNICORN}})
     shop.listeners(LOCK)
@@ -281,6 +284,7 @@ HANGS = {
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "where",
     ["boot that ignores SIGTERM", pytest.param("start listener", marks=pytest.mark.extended)],
@@ -365,6 +369,7 @@ def fewest_descriptors(pid: int) -> int:
 # A site that does not serve
 
 
+@pytest.mark.extended
 def test_one_of_a_stopped_site_does_not_make_it_serve(shop: Shop) -> None:
     configure(shop, {"default": KINDS["gthread"]}, SIGNALS={"SIGHUP": "stop", "SIGWINCH": "start"})
     with shop.serve("-v2") as site:

@@ -91,6 +91,7 @@ def test_under_load_no_request_fails_and_the_process_stays_the_same(
     assert shop.notes("site graceful") == []
 
 
+@pytest.mark.extended
 def test_the_settings_are_read_again(shop: Shop) -> None:
     configure(shop, BOTH, PIDFILE="site.pid")
     more = {"child": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 3}}, "thread": KINDS["threaded"]}
@@ -114,6 +115,7 @@ def test_the_settings_are_read_again(shop: Shop) -> None:
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_a_daemon_stays_the_process_that_it_is(shop: Shop) -> None:
     configure(shop, BOTH, DAEMONIZE={"STDOUT": "out.log", "STDERR": "out.log"}, PIDFILE="site.pid")
     log = shop.root / "out.log"
@@ -135,6 +137,7 @@ def test_a_daemon_stays_the_process_that_it_is(shop: Shop) -> None:
     assert not (shop.root / "site.pid").exists()
 
 
+@pytest.mark.extended
 def test_what_the_old_code_is_answering_is_answered_over_a_reload_and_a_restart(
     shop: Shop, later: Later
 ) -> None:
@@ -163,6 +166,7 @@ def test_what_the_old_code_is_answering_is_answered_over_a_reload_and_a_restart(
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_a_stopped_site_serves_the_new_code_after_it(shop: Shop) -> None:
     configure(shop, BOTH, PIDFILE="site.pid", SIGNALS={"SIGHUP": "stop"})
     with shop.serve("-v2") as site:
@@ -180,6 +184,7 @@ def test_a_stopped_site_serves_the_new_code_after_it(shop: Shop) -> None:
 # Servers that come, go and change
 
 
+@pytest.mark.extended
 def test_servers_come_go_and_change_beside_one_that_stays(shop: Shop, short: Path) -> None:
     child, thread = BOTH["child"], BOTH["thread"]
     goes = {**child, "BIND": ["127.0.0.1:0", f"unix:{short}/goes.sock"]}
@@ -243,6 +248,7 @@ def test_a_server_that_is_added_has_the_whole_time_to_become_ready(shop: Shop) -
 # What a project does besides
 
 
+@pytest.mark.extended
 def test_the_command_line_is_kept_whatever_the_directory_and_the_name_of_the_server(shop: Shop) -> None:
     server = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1}}
     configure(shop, {"default": server})

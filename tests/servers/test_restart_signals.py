@@ -85,6 +85,7 @@ def test_an_exit_at_any_moment_is_clean(shop: Shop, short: Path, moment: str) ->
     assert [path for path in (shop.root / "site.pid", *paths) if path.exists()] == []
 
 
+@pytest.mark.extended
 def test_requests_and_calls_made_while_there_is_no_program_wait_for_the_new_one(
     shop: Shop, later: Later
 ) -> None:

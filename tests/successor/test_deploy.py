@@ -136,6 +136,7 @@ def renew(site: Running, number: int, count: int) -> None:
         site.wait_for_line("Reloaded after", count=count - 1)
 
 
+@pytest.mark.extended
 def test_a_reload_is_refused_in_a_sentence_while_the_link_leads_nowhere(
     tmp_path: Path, link: Callable[[str], None]
 ) -> None:

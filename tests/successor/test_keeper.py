@@ -105,6 +105,7 @@ def test_a_site_that_is_told_to_exit_meanwhile_ends_its_children_and_leaves_noth
     assert not (short / "site.sock").exists()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "failure", ["no interpreter", pytest.param("no directory", marks=pytest.mark.extended)]
 )
@@ -139,6 +140,7 @@ START_FAULTS = {
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("how", ["ends the process", pytest.param("raises", marks=pytest.mark.extended)])
 def test_a_start_listener_of_the_next_program_does_not_end_the_children(shop: Shop, how: str) -> None:
     configure(shop, {"default": {"BACKEND": GUNICORN}})

@@ -162,6 +162,7 @@ children.spawn_server = lambda a, run, sockets, more, patch: before(a, run, sock
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_a_boot_that_hangs_in_the_script_is_given_up_and_a_signal_ends_it(project: Project) -> None:
     hang = "import os, time\nif 'DJANGO_WSPBUS_ORDER' in os.environ:\n    print('hangs', flush=True)\n"
     project.write("manage.py", f"{hang}    time.sleep(60)\n" + MANAGE)
