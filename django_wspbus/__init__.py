@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .plugin import Plugin
     from .plugins.monitor import every
-    from .process import ProcessBus
-    from .site import SiteUnreachable
+    from .process.bus import ProcessBus
+    from .process.site import SiteUnreachable
     from .wspbus import Bus, ChannelFailures, Refusal, states
+    from .wspbus.plugin import Plugin
 
     bus: ProcessBus
 
@@ -23,10 +23,10 @@ __all__ = ["Bus", "ChannelFailures", "Plugin", "Refusal", "SiteUnreachable", "bu
 _HOMES = {
     "Bus": "wspbus",
     "ChannelFailures": "wspbus",
-    "Plugin": "plugin",
+    "Plugin": "wspbus.plugin",
     "Refusal": "wspbus",
-    "SiteUnreachable": "site",
-    "bus": "process",
+    "SiteUnreachable": "process.site",
+    "bus": "process.bus",
     "every": "plugins.monitor",
     "states": "wspbus",
 }

@@ -11,12 +11,12 @@ import os
 import sys
 from typing import Any
 
-from .launched import debug
-from .launcher import become
-from .streams import open_missing
+from .development.launched import debug
+from .development.launcher import become
 from .successor.invocation import OWN_VARIABLES
 from .successor.program import execute
 from .successor.start import original
+from .system.streams import open_missing
 
 MANAGE = "manage.py"
 WITHOUT_RELOAD = ("--noreload", "--daemonize", "--check", "--print-settings")
@@ -45,9 +45,9 @@ def first_socket() -> list[dict[str, Any]]:
     """
     from django.core.management.base import CommandError
 
-    from .development import parse_addrport
+    from .conf.addresses import parse
+    from .development.runserver import parse_addrport
     from .management.commands.runbus import Command
-    from .servers.address import parse
     from .servers.sockets import BACKLOG, Sockets
     from .wspbus import Bus, Refusal
 

@@ -16,7 +16,7 @@ class WSPBusConfig(AppConfig):
     verbose_name = "Web Site Process Bus"
 
     def ready(self) -> None:
-        from . import checks
+        from .site import checks
 
         django_checks.register(checks.check_shapes)
         django_checks.register(checks.check_deployment, deploy=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .process import ProcessBus
+    from .process.bus import ProcessBus
     from .wspbus import Listener
 
 GRACE = 5.0
@@ -41,9 +41,9 @@ def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
         request.getfixturevalue(name)
     from django.apps import apps
 
-    from .application import import_urlconf
-    from .process import bus
-    from .site import LocalSite
+    from .application.loading import import_urlconf
+    from .process.bus import bus
+    from .process.site import LocalSite
 
     if apps.ready:  # as a server does: else what views subscribe at import would seem to be the test's
         import_urlconf()
@@ -146,7 +146,7 @@ def _publishes(frame: FrameType) -> bool:
 
 def _is_kept(stack: list[FrameType]) -> bool:
     """Whether a library, and no code of the project, starts a thread for the whole process."""
-    from .libraries import is_project_file
+    from .project.libraries import is_project_file
 
     is_pooled = False
     for frame in stack:

@@ -13,9 +13,9 @@ from typing import Any
 
 from django.core import wsgi
 
-from .plugins.health_checks import name_of
+from .health.checks import name_of
 from .plugins.monitor import Monitor
-from .process import ProcessBus, bus
+from .process.bus import ProcessBus, bus
 from .wspbus import Lifespan, Listener
 
 Environ = dict[str, Any]

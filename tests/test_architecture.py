@@ -14,27 +14,26 @@ import django_wspbus
 PACKAGE = Path(django_wspbus.__file__).parent
 NAME = PACKAGE.name
 
-# wspbus <- plugin <- {plugins, servers} <- assembly <- {commands, wsgi}: a module imports what is above it.
-LAYERS = [
-    ["wspbus", "phases", "servers.address", "problems", "handover", "ownership", "messages", "guard_program"],
-    ["modules", "mounts", "terminal", "streams", "threads", "statuses"],
-    ["libraries", "unfinished", "interfaces", "launch", "pairs"],
-    ["tracebacks"],
-    ["reports"],
-    ["successor", "successor.*"],
-    ["debuggers"],
-    ["plugin", "switchboard", "inheritance", "validation", "doubts", "launcher.*", "error_page.*"],
-    ["conf", "site", "spare", "launcher", "error_page"],
-    ["process", "launched", "asking", "answering"],
-    ["plugins.*"],
-    ["application"],
-    ["warmup"],
-    ["servers.*"],
-    ["machine"],
-    ["checks", "assembly", "development"],
-    ["apps", "wsgi", "pytest_plugin", "management.commands.*"],
-    ["__main__"],
+# A folder imports the folders before it, and no other.
+FOLDERS = [
+    "wspbus",
+    "system",
+    "project",
+    "conf",
+    "successor",
+    "process",
+    "sockets",
+    "application",
+    "health",
+    "development",
+    "plugins",
+    "children",
+    "servers",
+    "site",
+    "management",
 ]
+# What users import, and what starts a process: these files import the folders, and no folder imports them.
+TOP = ["__main__", "apps", "pytest_plugin", "wsgi"]
 
 
 def module_name(path):
@@ -95,37 +94,33 @@ GRAPH = {
 }
 
 
-def layer(name):
-    """Return the index of the first layer that names a module, or else its folder."""
-    folder = f"{name.rpartition('.')[0]}.*"
-    for pattern in (name, folder):
-        for index, layer in enumerate(LAYERS):
-            if pattern in layer:
-                return index
-    return None
+def folder(name):
+    """Return the folder at the top of the package that a module is in; None for the files beside them."""
+    return name.partition(".")[0] if name not in TOP else None
 
 
-EMPTY = {name for name, tree in TREES.items() if not tree.body}
-NAMED = sorted(set(MODULES) - EMPTY - {""})
+NAMED = sorted(set(MODULES) - {""})
 
 
 def test_there_is_a_graph():
     assert len(NAMED) > 20
     assert sum(map(len, GRAPH.values())) > 40
-    assert "wspbus" in GRAPH["process"]
-    assert "plugin" in GRAPH["plugins.monitor"]
+    assert "wspbus" in GRAPH["process.bus"]
+    assert "wspbus.plugin" in GRAPH["plugins.monitor"]
+
+
+def test_the_listing_of_the_package_is_the_list_of_folders():
+    assert {folder(name) for name in NAMED} == {*FOLDERS, None}
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_each_module_has_its_place_and_imports_what_is_above_it(name):
-    place = layer(name)
-    assert place is not None, f"{name} is in no layer"
+def test_each_module_imports_folders_above_its_own(name):
     for other in GRAPH[name]:
         if other == "":  # the package itself, which imports nothing before it is asked
             continue
-        above = layer(other)
-        beside = name.rpartition(".")[0] == other.rpartition(".")[0] != ""
-        assert above < place or (beside and above == place), f"{name} imports {other}"
+        assert other not in TOP or name == "__main__", f"{name} imports {other}"
+        if name not in TOP and folder(other) != folder(name):
+            assert FOLDERS.index(folder(other)) < FOLDERS.index(folder(name)), f"{name} imports {other}"
 
 
 def test_nothing_imports_in_a_circle():
@@ -146,12 +141,15 @@ def test_nothing_imports_in_a_circle():
 
 
 def test_the_idea_imports_the_standard_library_only():
-    names = {dotted.split(".")[0] for node in walk(TREES["wspbus"]) for dotted in imported("wspbus", node)}
-    assert names
-    assert names <= set(sys.stdlib_module_names) | {"__future__"}
+    ours_alone = [name for name in NAMED if folder(name) == "wspbus"]
+    assert len(ours_alone) > 1
+    for name in ours_alone:
+        names = {dotted for node in walk(TREES[name]) for dotted in imported(name, node)}
+        others = {dotted.split(".")[0] for dotted in names if not dotted.startswith(f"{NAME}.wspbus")}
+        assert others <= set(sys.stdlib_module_names) | {"__future__"}, name
 
 
-@pytest.mark.parametrize("module", ["", "wspbus", "plugin"])
+@pytest.mark.parametrize("module", ["", "wspbus", "wspbus.plugin"])
 def test_the_bus_and_the_base_of_plugins_import_without_django(module):
     source = f"""
 import sys
@@ -184,12 +182,16 @@ def importers(package):
     }
 
 
+def folder_of_file(name):
+    return name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+
+
 def test_only_conf_reads_the_settings_of_the_project():
     assert importers("django.conf") == {"conf"}
 
 
-def test_an_optional_dependency_is_imported_in_the_files_that_are_named_after_it():
+def test_an_optional_dependency_is_imported_in_the_folder_that_is_named_after_it():
     users = importers("gunicorn")
     assert users
-    assert all("gunicorn" in name for name in users)
+    assert {folder_of_file(name) for name in users} == {"servers.gunicorn"}
     assert importers("pytest") == {"pytest_plugin"}

@@ -9,7 +9,9 @@ import pytest
 from django.core.management.base import BaseCommand
 
 import django_wspbus
-from django_wspbus import conf, problems, validation
+from django_wspbus import conf
+from django_wspbus.conf import findings as problems
+from django_wspbus.conf import validation
 from django_wspbus.management.commands.runbus import Command
 from django_wspbus.wspbus import BUILT_IN_CHANNELS, ROLES, states
 

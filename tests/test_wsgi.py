@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from django_wspbus.process import ProcessBus
+from django_wspbus.process.bus import ProcessBus
 from django_wspbus.wsgi import WorkerApplication
 
 from .processes import DEADLINE, fetch, run

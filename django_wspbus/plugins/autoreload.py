@@ -15,16 +15,22 @@ from typing import Any
 from django.utils import autoreload
 from django.utils.translation import get_language
 
-from .. import libraries
 from ..conf import Autoreload
-from ..debuggers import holds_terminal
-from ..error_page.watch import LONGEST, QUIET, QUIET_FOR_MANY, digest
-from ..mounts import Mounts
-from ..plugin import Plugin
-from ..site import SiteUnreachable
-from ..tracebacks import shown
+from ..development.debuggers import holds_terminal
+from ..development.reloading.reloaders import (
+    PollingReloader,
+    TooManyWatches,
+    changed_since,
+    forget_bytecode,
+    newest_change,
+)
+from ..development.watching.files import LONGEST, QUIET, QUIET_FOR_MANY, digest
+from ..development.watching.mounts import Mounts
+from ..process.site import SiteUnreachable
+from ..project import libraries
+from ..project.tracebacks import shown
 from ..wspbus import Bus
-from .reloaders import PollingReloader, TooManyWatches, changed_since, forget_bytecode, newest_change
+from ..wspbus.plugin import Plugin
 
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
@@ -255,7 +261,7 @@ def make_reloader(poll: bool | None = None, *, is_own: bool = False) -> autorelo
     if type(reloader) is not autoreload.StatReloader and not is_own:
         return reloader
     with contextlib.suppress(ImportError, OSError):  # not installed; no such system; too many instances
-        from .inotify import InotifyReloader
+        from ..development.reloading.inotify import InotifyReloader
 
         return InotifyReloader(is_suspected=poll is None)
     return PollingReloader()

@@ -9,10 +9,10 @@ import socket
 import sys
 from pathlib import Path
 
-from ..messages import Link, await_event
-from ..ownership import NO_OWNER, Owner
-from ..plugin import Plugin
+from ..process.messages import Link, await_event
+from ..system.ownership import NO_OWNER, Owner
 from ..wspbus import Bus, Refusal
+from ..wspbus.plugin import Plugin
 
 MOST_OF_A_MESSAGE = 60_000
 """Characters of an error that are shown; it may hold a text of any length."""

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from .. import guard_program
-from ..plugin import Plugin
+from ..process import guard_program
 from ..wspbus import WITHOUT_GIL, Bus
+from ..wspbus.plugin import Plugin
 
 BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

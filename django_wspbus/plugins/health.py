@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakSet
 
-from ..plugin import Plugin
+from ..health.checks import Checks, Outcome, Round, failure
+from ..health.server import ProbeServer
 from ..wspbus import Bus
-from .health_checks import Checks, Outcome, Round, failure
-from .health_server import ProbeServer
+from ..wspbus.plugin import Plugin
 
 CHANNEL = "health"
 """On which apps subscribe their checks."""

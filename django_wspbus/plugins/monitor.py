@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.db import close_old_connections
 
-from ..plugin import Plugin
 from ..wspbus import Bus
+from ..wspbus.plugin import Plugin
 
 F = TypeVar("F", bound=Callable[[], Any])
 
@@ -96,7 +96,7 @@ def every(period: float, *, role: str | None = None, name: str | None = None) ->
 
     ``role``: "worker" if left out: in each process that serves; "site": once per site.
     """
-    from ..process import bus
+    from ..process.bus import bus
 
     def decorate(function: F) -> F:
         Monitor(bus, function, period, name, role).subscribe()

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..ownership import NO_OWNER, Folder, Owner
-from ..plugin import Plugin
+from ..system.ownership import NO_OWNER, Folder, Owner
 from ..wspbus import Bus, Refusal
+from ..wspbus.plugin import Plugin
 
 ATTEMPTS = 20
 PAUSE = 0.02

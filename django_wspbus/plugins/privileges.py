@@ -10,9 +10,9 @@ import shutil
 import stat
 import tempfile
 
-from ..ownership import Owner, is_of_root
-from ..plugin import Plugin
+from ..system.ownership import Owner, is_of_root
 from ..wspbus import Bus, Refusal
+from ..wspbus.plugin import Plugin
 
 
 class DropPrivileges(Plugin):

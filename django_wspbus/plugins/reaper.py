@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..plugin import Plugin
 from ..wspbus import Bus
+from ..wspbus.plugin import Plugin
 
 GRACE = 1.0
 """Seconds in which a parent may still ask for the status of a child that has ended."""

@@ -12,12 +12,13 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from .. import doubts, libraries
-from ..launch import Launch
-from ..messages import RELAUNCH, BrokenLink, Message
-from ..plugin import Plugin
-from ..switchboard import Switchboard
+from ..development import doubts
+from ..development.launch import Launch
+from ..process.messages import RELAUNCH, BrokenLink, Message
+from ..process.switchboard import Switchboard
+from ..project import libraries
 from ..wspbus import Bus
+from ..wspbus.plugin import Plugin
 
 PATIENCE = 1.0
 """Seconds that threads of the project have to end, once all listeners have run."""

@@ -11,10 +11,10 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ..guard_program import SAME_REQUEST
-from ..plugin import Plugin
-from ..validation import BUS_METHODS
+from ..conf.validation import BUS_METHODS
+from ..process.guard_program import SAME_REQUEST
 from ..wspbus import Bus
+from ..wspbus.plugin import Plugin
 
 DEFAULTS = {
     "SIGTERM": "exit",

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ..application import Application, load
-from ..phases import Phases
-from ..plugin import Plugin
-from ..problems import Problem
-from ..warmup import warm_up
+from ..application.loading import Application, load
+from ..application.warmup import warm_up
+from ..conf.findings import Problem
+from ..process.phases import Phases
 from ..wspbus import Refusal
+from ..wspbus.plugin import Plugin
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings
@@ -46,6 +46,8 @@ class Server(Plugin):
     role = "site"
     title: ClassVar[str] = ""
     """What the banner calls it, with its version if it has one."""
+    is_for_development: ClassVar[bool] = False
+    """True if the banner warns of its use in production."""
     in_process: ClassVar[bool] = True
     """Whether it serves in the site process, which then is a worker too."""
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..children.backoff import FIRST, MOST, Backoff
+from ..children.children import Children
+from ..children.generation import Generation
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
-from .backoff import FIRST, MOST, Backoff
 from .base import Server
-from .children import Children
-from .generation import Generation
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..phases import Phases
-from ..plugin import Plugin
+from ..children.children import Children
+from ..process.phases import Phases
+from ..sockets.queue import PATIENCE, close_queue, is_empty, turn_away
 from ..wspbus import Bus
-from .children import Children
-from .queue import PATIENCE, close_queue, is_empty, turn_away
+from ..wspbus.plugin import Plugin
 from .sockets import Sockets
 
 if TYPE_CHECKING:

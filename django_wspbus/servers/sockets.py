@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..ownership import NO_OWNER, Folder, Owner, unlink_same
-from ..plugin import Plugin
+from ..conf.addresses import Address, parse
 from ..successor.program import SYSTEMD_FIRST
 from ..successor.start import TYPED
+from ..system.ownership import NO_OWNER, Folder, Owner, unlink_same
 from ..wspbus import Bus, Refusal
-from .address import Address, parse
+from ..wspbus.plugin import Plugin
 
 BACKLOG = 2048
 LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -216,7 +216,7 @@ class Sockets(Plugin):
     # Over a restart
 
     def held(self) -> list[dict[str, Any]]:
-        """Return the sockets that this process has bound, as `inheritance.Inheritance` has them."""
+        """Return the sockets that this process has bound, as `successor.inheritance.Inheritance` has them."""
         return [
             {
                 "holder": holder,

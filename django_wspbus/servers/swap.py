@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..children.children import Children
+from ..children.dry_run import Trial
+from ..children.generation import Generation
 from ..conf import setting_path
-from ..inheritance import Inheritance
-from ..plugin import Plugin
+from ..successor.inheritance import Inheritance
 from ..wspbus import Bus, Refusal
+from ..wspbus.plugin import Plugin
 from .child import ChildServer
-from .children import Children
-from .generation import Generation
 from .sockets import Sockets
-from .trial import Trial
 
 if TYPE_CHECKING:
     from ..conf import Settings

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 INHERITED = "DJANGO_WSPBUS_INHERITED"
-"""By which a program finds what the one before has handed over: see `inheritance`."""
+"""By which a program finds what the one before has handed over: see `successor.inheritance`."""
 
 KEPT = "DJANGO_WSPBUS_KEPT"
 """By which a program finds what is kept in case it does not start: see `keeper`."""

@@ -8,8 +8,8 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from ..handover import read_values
 from .invocation import KEPT, ORDER
+from .values import read_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Order:
     """The task of this process, which is no site: a child, or a dry run."""
 
     values: dict[str, Any]
-    """``{"child": {...}}``: see `servers.spawn`; or ``{"trial": {...}}``: see `servers.trial`."""
+    """``{"child": {...}}``: see `children.spawn`; or ``{"trial": {...}}``: see `children.dry_run`."""
     descriptors: dict[str, int]
     sockets: int
     """How many listening sockets there are, from descriptor 3 on."""
@@ -26,7 +26,7 @@ class Order:
     def take(cls) -> Order | None:
         """Take the order of this process; None if it has none, as it is to be a site.
 
-        `handover.UnknownVersion` if another version of this package has given it.
+        `successor.values.UnknownVersion` if another version of this package has given it.
         """
         addressed = os.environ.get(ORDER)
         pid, start, descriptors = json.loads(addressed) if addressed else (0, 0, {})

@@ -84,7 +84,7 @@ def outcome(error: BaseException, folders: list[str]) -> tuple[int, str]:
 def described(error: BaseException, folders: list[str]) -> str:
     """Return where and why a command has failed, in the way of this package if the command can import it."""
     try:
-        from django_wspbus.tracebacks import explain
+        from django_wspbus.project.tracebacks import explain
 
         return explain(error)
     except Exception:

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from ..handover import write_values
-from ..terminal import ALONE
+from ..system.terminal import ALONE
 from ..wspbus import STARTUP_DIRECTORY, Refusal
 from .invocation import Invocation
 from .keeper import BOOTSTRAP
+from .values import write_values
 
 DETACHED = ("invocation", "program", "keeper", "runner")
 """The modules that a successor executes, in an order in which they can be imported."""

@@ -7,12 +7,13 @@ import pytest
 from django.utils import autoreload
 from django.utils.autoreload import BaseReloader
 
-from django_wspbus import Bus, mounts
+from django_wspbus import Bus
+from django_wspbus.development.reloading.inotify import InotifyReloader
+from django_wspbus.development.reloading.reloaders import PollingReloader, TooManyWatches
+from django_wspbus.development.watching import mounts
 from django_wspbus.plugins import autoreload as autoreload_module
 from django_wspbus.plugins.autoreload import Autoreloader, make_reloader, why
-from django_wspbus.plugins.inotify import InotifyReloader
-from django_wspbus.plugins.reloaders import PollingReloader, TooManyWatches
-from django_wspbus.site import SiteUnreachable
+from django_wspbus.process.site import SiteUnreachable
 from tests.processes import DEADLINE
 
 
@@ -125,9 +126,9 @@ def test_a_site_that_does_not_take_it_is_told(error, reloader, run, tmp_path, ca
 def test_what_was_seen_is_no_change_and_what_repeats_is_one_no_more(
     reloader, run, tmp_path, caplog, monkeypatch
 ):
-    from django_wspbus.plugins.reloaders import digest
+    from django_wspbus.development.reloading.reloaders import digest
 
-    monkeypatch.setattr("django_wspbus.libraries.project_files", list)  # those of the tests
+    monkeypatch.setattr("django_wspbus.project.libraries.project_files", list)  # those of the tests
     files = [tmp_path / name for name in ("seen.py", "often.py", "oftener.py")]
     for path in files:
         path.touch()
@@ -173,7 +174,9 @@ def test_where_the_kernel_does_not_tell_it_is_looked_in_turns(monkeypatch):
     monkeypatch.setattr(autoreload, "get_reloader", autoreload.StatReloader)
     assert type(make_reloader(poll=True)) is PollingReloader
     monkeypatch.setitem(__import__("sys").modules, "inotify_simple", None)
-    monkeypatch.delitem(__import__("sys").modules, "django_wspbus.plugins.inotify", raising=False)
+    monkeypatch.delitem(
+        __import__("sys").modules, "django_wspbus.development.reloading.inotify", raising=False
+    )
     assert type(make_reloader()) is PollingReloader
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from django_wspbus.messages import Link
 from django_wspbus.plugins import daemon
 from django_wspbus.plugins.daemon import Foreground, daemonize
+from django_wspbus.process.messages import Link
 from django_wspbus.wspbus import Refusal
 from tests.processes import RunningSite
 from tests.projects import Project

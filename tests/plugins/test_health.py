@@ -23,10 +23,12 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.plugins import health, health_checks, health_server
+from django_wspbus.health import checks as health_checks
+from django_wspbus.health import server as health_server
+from django_wspbus.health.http import prefers_json
+from django_wspbus.health.server import MOST_CONNECTIONS
+from django_wspbus.plugins import health as health
 from django_wspbus.plugins.health import Condition, Probes
-from django_wspbus.plugins.health_http import prefers_json
-from django_wspbus.plugins.health_server import MOST_CONNECTIONS
 from django_wspbus.wspbus import Bus, ChannelFailures, states
 from tests.processes import DEADLINE, run
 from tests.projects import Project

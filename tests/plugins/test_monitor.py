@@ -30,7 +30,7 @@ def bus():
 @pytest.fixture
 def process_bus(bus, monkeypatch):
     """Let ``every`` decorate for a bus of this test."""
-    monkeypatch.setattr("django_wspbus.process.bus", bus)
+    monkeypatch.setattr("django_wspbus.process.bus.bus", bus)
     return bus
 
 

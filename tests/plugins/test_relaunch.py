@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from django_wspbus.launch import Launch, current
-from django_wspbus.messages import LARGEST, Link
+from django_wspbus.development.launch import Launch, current
 from django_wspbus.plugins.relaunch import RELAUNCH, Relaunch
-from django_wspbus.switchboard import Switchboard
+from django_wspbus.process.messages import LARGEST, Link
+from django_wspbus.process.switchboard import Switchboard
 from django_wspbus.wspbus import Bus
 from tests.processes import DEADLINE
 from tests.servers.load import await_that

@@ -8,16 +8,7 @@ import pytest
 
 from .clients import ask
 from .conftest import BOTH, KINDS, address_of, configure, descriptors
-from .faults import (
-    FAULTS,
-    Fault,
-    Serving,
-    broken,
-    fail_and_recover,
-    give_up_what_hangs,
-    rows,
-    serve,
-)
+from .faults import FAULTS, Fault, Serving, broken, fail_and_recover, give_up_what_hangs, rows, serve
 from .load import Shop, attempt, await_that, await_value, pids
 
 # Settings and models fail in the site process, whatever its servers are.

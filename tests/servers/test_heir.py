@@ -16,7 +16,7 @@ from tests.processes import DEADLINE
 from .clients import connect, read_to_end
 from .conftest import Later
 from .load import await_that
-from .test_threaded import Serve, Served, gate, serve
+from .threaded.test_server import Serve, Served, gate, serve
 
 __all__ = ["serve"]
 

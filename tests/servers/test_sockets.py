@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from django_wspbus.ownership import Owner
-from django_wspbus.servers.address import parse
+from django_wspbus.conf.addresses import parse
 from django_wspbus.servers.sockets import Bound, Sockets, _reason
+from django_wspbus.system.ownership import Owner
 from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
 from tests.processes import DEADLINE
 

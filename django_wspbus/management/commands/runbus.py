@@ -16,23 +16,24 @@ from typing import Any, NoReturn
 import django
 from django.core.management.base import BaseCommand, CommandError
 
-from ... import __version__, conf, debuggers, development
-from ...assembly import SiteProcess
-from ...checks import check_all
+from ... import __version__, conf
+from ...children.dry_run import Tried
+from ...children.spawn import run_child
 from ...conf import Settings
-from ...handover import UnknownVersion
-from ...inheritance import Inheritance
-from ...launch import HEALTH, Launch
-from ...launcher import become
-from ...machine import server_class
-from ...problems import Problem
-from ...process import bus
-from ...servers.spawn import run_child
-from ...servers.trial import Tried
-from ...streams import open_missing
+from ...conf.findings import Problem
+from ...development import debuggers, runserver
+from ...development.launch import HEALTH, Launch
+from ...development.launcher import become
+from ...process.bus import bus
+from ...project.tracebacks import explain
+from ...site.assembly import SiteProcess
+from ...site.checks import check_all
+from ...site.machine import server_class
 from ...successor import start
+from ...successor.inheritance import Inheritance
 from ...successor.order import Order
-from ...tracebacks import explain
+from ...successor.values import UnknownVersion
+from ...system.streams import open_missing
 from ...wspbus import STARTUP_DIRECTORY, Refusal
 
 PROBES = ("livez", "readyz")
@@ -69,7 +70,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--print-settings", action="store_true", help="Print every setting in force, and leave."
         )
-        development.add_arguments(parser)
+        runserver.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         start.original()
@@ -83,7 +84,7 @@ class Command(BaseCommand):
             self.serve(options, inherited)
         elif "child" in order.values:
             if options["no_color"]:
-                development.forget_colours()
+                runserver.forget_colours()
             run_child(order, Overrides(options).values)
         else:
             self.rehearse(options, Tried(order))
@@ -92,7 +93,7 @@ class Command(BaseCommand):
         try:
             overrides = Overrides(options)
             settings = self.settings(overrides, tried.held)
-            development.rehearse(self, options)
+            runserver.rehearse(self, options)
             report = SiteProcess(bus, settings, overrides.values).rehearse()
         except (CommandError, Refusal) as error:
             report = {"refused": str(error)}
@@ -113,7 +114,7 @@ class Command(BaseCommand):
             self.check_and_leave(settings, overrides)
             return
         if options["no_color"]:
-            development.forget_colours()
+            runserver.forget_colours()
         if options["verbosity"] > 1:
             level = logging.DEBUG if options["verbosity"] > 2 else logging.INFO
             bus.subscribe("log", functools.partial(show, level), role="any")
@@ -132,7 +133,8 @@ class Command(BaseCommand):
                 with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
                     lines = banner(site)
                     if conf.is_debug():
-                        lines = development.frame(lines, self, site.servers)
+                        warns = any(server.is_for_development for server in site.servers)
+                        lines = runserver.frame(lines, self, warns=warns)
                     if launch is not None:
                         lines = launch.news(lines)
                     for line in lines:
@@ -144,7 +146,7 @@ class Command(BaseCommand):
         try:
             is_renewed = inherited is not None and launch is None
             is_known = launch is not None and launch.launches > 1
-            development.prepare(self, options, is_renewed=is_renewed, is_known=is_known)
+            runserver.prepare(self, options, is_renewed=is_renewed, is_known=is_known)
             site.run(started)
         except Refusal as refusal:
             raise CommandError(str(refusal), returncode=refusal.status) from None
@@ -221,12 +223,12 @@ class Overrides:
             if bind:
                 named = "an address:port argument" if option == "address:port" else option
                 raise CommandError(f"--bind and {named} mean the same: give one of them.")
-            bind = [development.parse_addrport(options["addrport"], options["use_ipv6"])]
+            bind = [runserver.parse_addrport(options["addrport"], options["use_ipv6"])]
         if bind:
             self.set_of_one(["BIND"], bind, option)
         if options["nothreading"]:
             self.set_of_one(["OPTIONS", "threading"], False, "--nothreading")
-        static_files = development.static_files(options)
+        static_files = runserver.static_files(options)
         if static_files is not None:
             self.set(["STATIC_FILES"], *static_files)
         for name in ("workers", "threads"):

@@ -1,0 +1,1 @@
+"""The WSGI application that the servers serve: loaded, checked, warmed up."""

@@ -1,0 +1,1 @@
+"""The processes that a site starts: how they are spawned, supervised and ended."""

@@ -1,0 +1,77 @@
+"""Where an error is: the file and the line that a traceback ends with, and what is written around it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from ..watching.files import is_foreign
+
+# Python's own modules and what is made at run time are no files: <frozen importlib._bootstrap>, <string>.
+FRAME = re.compile(r'^[ |]*File "([^"<\n][^"\n]*)", line ([0-9]{1,9})(, in .*)?$', re.MULTILINE)
+
+AROUND = 5
+"""Lines that are shown before and after the one that failed."""
+
+MOST_SOURCE = 1 << 20
+LONGEST_LINE = 500
+
+
+@dataclass(slots=True)
+class Place:
+    """``lines`` are pairs of a number and a text; ``caret`` is what is to stand below the one that failed."""
+
+    path: str
+    number: int
+    lines: list[tuple[int, str]]
+    caret: str
+
+
+def mentioned(text: str) -> list[str]:
+    """Return the paths of the files that a traceback goes through."""
+    return list(dict.fromkeys(match[1] for match in FRAME.finditer(text)))
+
+
+def find_place(text: str, root: str) -> Place | None:
+    """Return the last place of a traceback, or the last in the project at ``root`` if that is in a library.
+
+    That is none for a syntax error, whose place is no frame: it is the error.
+    """
+    frames = list(FRAME.finditer(text))
+    if not frames:
+        return None
+    own = [match for match in frames if is_own(match[1], root) and os.path.basename(match[1]) != "manage.py"]
+    match = own[-1] if own and frames[-1][3] else frames[-1]
+    path, number = os.path.join(root, match[1]), int(match[2])
+    lines = _around(path, number)
+    line = dict(lines).get(number, "")
+    return Place(path, number, lines, _caret(text[match.end() + 1 :].split("\n", 2)[:2], line))
+
+
+def is_own(path: str, root: str) -> bool:
+    """Whether a file is the project's, and not a library's that is installed beside it."""
+    relative = os.path.relpath(os.path.join(root, path), root)
+    return not any(part == ".." or is_foreign(part) for part in relative.split(os.sep))
+
+
+def _around(path: str, number: int) -> list[tuple[int, str]]:
+    try:
+        with open(path, "rb") as file:
+            source = file.read(MOST_SOURCE).decode(errors="replace")
+    except (OSError, ValueError):
+        return []
+    first = max(1, number - AROUND)
+    lines = source.splitlines()[first - 1 : number + AROUND]
+    return [(first + index, line[:LONGEST_LINE]) for index, line in enumerate(lines)] if lines else []
+
+
+def _caret(printed: list[str], line: str) -> str:
+    """Return the markers of a traceback below a line, which the traceback prints without its indentation."""
+    if len(printed) < 2 or not re.fullmatch(r" *[~^][~^ ]*", printed[1]) or "^" not in printed[1]:
+        return ""
+    if printed[0].strip() != line.strip():
+        return ""
+    offset = len(printed[1]) - len(printed[1].lstrip()) - (len(printed[0]) - len(printed[0].lstrip()))
+    indentation = line[: len(line) - len(line.lstrip())]
+    return f"{indentation}{' ' * offset}{printed[1].strip()}"

@@ -1,0 +1,138 @@
+"""The processes that the launcher starts, and what each of them has told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ...process.messages import Link, Message, Received, await_event
+from ...successor.invocation import Invocation
+
+ROOT = str(Path(__file__).parents[3])
+# The folder of this package comes last: nothing in it is to hide a module of the standard library.
+START = (
+    "import sys; sys.path[:] = [path for path in sys.path if path] + [sys.argv[1]]; "
+    "from django_wspbus.{module} import main; main({argument})"
+)
+
+Kind = Literal["site", "spare", "page", "watch"]
+PROGRAMS: dict[Kind, str] = {
+    "site": "development.launched",
+    "spare": "development.launched",
+    "page": "development.error_page",
+    "watch": "development.error_page",
+}
+"""A spare is to become a site; what watches a boot is an error page that shows nothing."""
+
+TIME_TO_BOOT = 3.0
+"""Seconds after which a site that has not started is ended if a file changes: it may never start."""
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A process, and what it has told."""
+
+    kind: Kind
+    process: subprocess.Popen[bytes]
+    link: Link
+    began: int
+    """When, as `time.time_ns`: what is saved later may not be what it has read."""
+    is_warm: bool = False
+    """Whether it was a spare before."""
+    running: bool = False
+    """Whether it has begun to run the command."""
+    handles_signals: bool = False
+    started: bool = False
+    """Whether the site serves, or the spare is fit."""
+    exiting: bool = False
+    relaunching: bool = False
+    stop_timeout: float = 25.0
+    """STOP_TIMEOUT, once it is known."""
+    ended: int | None = None
+    """The status that it leaves with, as far as it can tell."""
+    report: Message | None = None
+    """Why it has failed; of a page, what it shows."""
+    hears: bool = True
+    boot_ends: float = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
+    born: float = field(default_factory=time.monotonic)
+    """What its age is counted from: ``began`` is for times of files, and the wall clock may be set."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started, or became a site."""
+        return time.monotonic() - self.born
+
+    @property
+    def is_booting(self) -> bool:
+        return self.kind == "site" and not self.started
+
+    def become_site(self) -> None:
+        """Begin anew, as the spare that it was."""
+        self.kind = "site"
+        self.is_warm = True
+        self.started = False
+        self.began = time.time_ns()
+        self.born = time.monotonic()
+        self.boot_ends = self.born + TIME_TO_BOOT
+
+    def receive(self) -> list[Received]:
+        """Return the messages that have come."""
+        messages = self.link.receive()
+        self.hears = messages is not None
+        return messages or []
+
+    def last_words(self) -> list[Received]:
+        """Return what has not been received yet of a process that has ended."""
+        messages: list[Received] = []
+        while self.hears and await_event(self.link, select.POLLIN, 0):
+            messages += self.receive()
+        return messages
+
+    def end(self) -> None:
+        """Kill it, and leave nothing of it."""
+        self.link.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def spawn(kind: Kind, invocation: Invocation, passed: Iterable[int]) -> Child:
+    """Start a process that is to run a command, with descriptors that keep their numbers."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        program = START.format(module=PROGRAMS[kind], argument="int(sys.argv[2])")
+        # An interpreter that is just starting would have a lot to say of Ctrl-C: each program lets it in.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        words = [invocation.find_interpreter(), *invocation.options, "-c", program]
+        try:
+            process = subprocess.Popen(
+                [*words, ROOT, str(theirs.fileno())],
+                pass_fds=[theirs.fileno(), *passed],
+                cwd=invocation.directory,
+                env={**os.environ, "RUN_MAIN": "true"},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return Child(kind, process, Link(ours, f"The {kind}"), time.time_ns())
+
+
+def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Reap what has ended besides our own processes, which keep their status.
+
+    As PID 1 of a container the launcher gets every orphan in it.
+    """
+    processes = {process.pid: process for process in own}
+    with contextlib.suppress(ChildProcessError, AttributeError):  # no children; no waitid, on macOS
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid in processes:
+                processes[found.si_pid].poll()
+            else:
+                os.waitpid(found.si_pid, 0)

@@ -1,0 +1,54 @@
+"""The way into the launcher: the process of a command that has bound the sockets becomes it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable
+from typing import NoReturn
+
+from ...process.messages import Message
+from ...successor.invocation import Invocation
+from ...successor.values import write_values
+from ...system.streams import open_missing
+from .. import debuggers
+from .child import ROOT, START
+
+
+def become(
+    invocation: Invocation,
+    *,
+    held: Iterable[Message] = (),
+    debug: bool = True,
+    signals: Iterable[str] = (),
+) -> NoReturn:
+    """Execute the launcher in place of this process.
+
+    ``invocation``: what the launcher starts as the site; ``held``: {"holder", "address", "inode",
+    "descriptor"} of listening sockets; ``debug``: whether clients may see why the site does not start;
+    ``signals``: names of those that it acts on even if they are ignored by now.
+    """
+    held = list(held)
+    open_missing()
+    start = {
+        "invocation": dataclasses.asdict(invocation),
+        "held": held,
+        "debug": debug,
+        "signals": list(signals),
+    }
+    handed_over = write_values(start)
+    descriptors = [handed_over, *(each["descriptor"] for each in held)]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or None
+            stream.flush()
+    program = START.format(module="development.launcher", argument="int(sys.argv[2])")
+    os.chdir(invocation.directory)
+    interpreter = invocation.find_interpreter()
+    arguments = [interpreter, "-I", "-S", "-c", program, ROOT, str(handed_over)]
+    if debuggers.follows_children():
+        debuggers.run_below(arguments, invocation.environment, descriptors)
+    os.execve(interpreter, arguments, invocation.environment)

@@ -1,0 +1,334 @@
+"""The launcher's loop: what its child tells and how it ends decides what comes next."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import asdict
+from os.path import dirname, isdir, realpath
+from typing import Any, NoReturn
+
+from ...process.messages import RELAUNCH, BrokenLink, Message, Received
+from ...successor.invocation import Invocation
+from ...successor.values import read_values
+from ...system.statuses import how_ended
+from ...system.terminal import Terminal
+from ..launch import HEALTH, INTERRUPTED, Start
+from .boot import BootWatch
+from .child import Child, Kind, reap_orphans, spawn
+from .ending import Ending
+from .held import Held
+from .spares import Spares
+
+FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+LIFETIME_OF_WORTH = 2.0
+"""Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
+
+PAUSE = 0.5
+"""Seconds before what should not have failed is tried again."""
+
+
+def main(descriptor: int) -> NoReturn:
+    """Run as `entry.become` has written to a file, and leave as the site does."""
+    launcher = Launcher(read_values(descriptor))
+    try:
+        status = launcher.run()
+    finally:
+        launcher.close()
+    if status < 0:
+        status = 128 - status
+    sys.exit(status)
+
+
+class Launcher:
+    """Starts the site, or, while that does not boot, the page that shows why."""
+
+    def __init__(self, start: Message) -> None:
+        self.invocation = Invocation(**start["invocation"])
+        self.root = root_of(self.invocation.command[0])
+        self.held = Held(start["held"])
+        self.terminal = Terminal()
+        self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
+        self.child: Child | None = None
+        self.boot = BootWatch(self.watch_boot)
+        self.ending = Ending(self.terminal.say)
+        self.watch: Message = {"files": [], "dirs": []}
+        self.start = Start()
+        self.shows_reasons: bool = start["debug"]
+        self.hosts: list[str] = []
+        """ALLOWED_HOSTS of the last site that was started with complete settings."""
+        self.times_told = 0
+        """How often it has been told to leave."""
+        self._awake, self._wake = socket.socketpair()
+        for sock in (self._awake, self._wake):
+            sock.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for name in (*FORWARDED, "SIGCHLD"):
+            number = getattr(signal, name)
+            is_ignored = name in FORWARDED and signal.getsignal(number) is signal.SIG_IGN
+            if not is_ignored or name in start["signals"]:  # as under nohup; the site inherits it
+                signal.signal(number, lambda *_: None)
+
+    def spawn(self, kind: Kind) -> Child:
+        return spawn(kind, self.invocation, self.held.passed)
+
+    def run(self) -> int:
+        """Serve until told to stop; return the status to leave with."""
+        self.launch_site()
+        while True:
+            try:
+                status = self.turn()
+            except Exception:  # whatever it is, the developer has work to do
+                self.terminal.say(traceback.format_exc().rstrip())
+                self.held.close_connections()  # it may be for want of descriptors
+                time.sleep(PAUSE)
+            else:
+                if status is not None:
+                    return status
+
+    def turn(self) -> int | None:
+        """Wait for news, and act on them; return the status to leave with, if it is time to."""
+        if self.child is None:  # its start has failed
+            self.launch_site()
+        self.wait()
+        self.spares.look()
+        self.ending.attend(self.child)
+        self.heed(self.boot.watcher, self.boot.attend(self.child))
+        reap_orphans([each.process for each in self.children()])
+        child = self.child
+        if child is None or child.process.poll() is None:
+            return None
+        self.heed(child, child.last_words())
+        child.link.close()
+        self.child = None
+        self.boot.end()
+        return self.follow(child, child.process.returncode)
+
+    def wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._awake, select.POLLIN)
+        speakers = {each.link.fileno(): each for each in self.children() if each.hears}
+        for descriptor, child in speakers.items():
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
+        moments = (self.boot.patience(self.child), self.ending.patience())
+        for descriptor, event in poll.poll(min((each for each in moments if each is not None), default=None)):
+            if descriptor in speakers:
+                self.attend(speakers[descriptor], event)
+            else:
+                self.forward(self._awake.recv(4096))
+
+    def children(self) -> list[Child]:
+        return [each for each in (self.child, self.spares.current, self.boot.watcher) if each is not None]
+
+    def attend(self, child: Child, event: int) -> None:
+        """Send what waits for a child, and act on its messages."""
+        if event & select.POLLOUT:
+            with contextlib.suppress(OSError):  # it has died, which will be seen
+                child.link.flush()
+        if event & ~select.POLLOUT:
+            self.heed(child, child.receive())
+
+    def post(self, child: Child, message: Message, descriptors: Iterable[int] = ()) -> None:
+        """Send a child a message, without waiting for it."""
+        try:
+            child.link.post(message, descriptors)
+        except BrokenLink as error:
+            self.terminal.say(str(error))
+        except OSError:  # it has died, which will be seen
+            pass
+
+    # Signals
+
+    def forward(self, numbers: bytes) -> None:
+        for number in numbers:
+            is_hangup = number == signal.SIGHUP and self.terminal.is_there
+            if number in (signal.SIGINT, signal.SIGTERM) or is_hangup:
+                self.leave(number)
+            elif number != signal.SIGCHLD and (child := self.child) is not None:
+                if child.kind == "page":  # the site, if there were one, had a use for it
+                    child.process.send_signal(signal.SIGUSR2)
+                elif child.handles_signals:  # else it would die of it
+                    child.process.send_signal(number)
+
+    def leave(self, number: int) -> None:
+        self.times_told += 1
+        if self.child is not None:
+            self.ending.expect(self.child)
+        for each in (self.child, self.spares.current):
+            if each is not None:
+                if self.times_told > 1 and not each.handles_signals:  # a boot that neither ends nor listens
+                    each.process.kill()
+                each.process.send_signal(number)
+
+    # News
+
+    def heed(self, child: Child | None, messages: list[Received]) -> None:
+        for message, descriptors in messages:
+            if child is not None and child is self.spares.current:
+                self.spares.hear(message)
+                continue
+            for name, value in message.items():
+                if name in ("changed", "seen", "repeats"):
+                    setattr(self.start, name, value)  # not added up: an edit may be undone
+                elif child is not None:
+                    self.note(child, name, value, descriptors)
+
+    def note(self, child: Child, name: str, value: Any, descriptors: list[int]) -> None:
+        """Take note of one thing that a child has told."""
+        match name:
+            case "running" | "exiting" | "stop_timeout":
+                setattr(child, name, value)
+            case "hosts":
+                self.hosts = value
+            case "stale":  # it was a spare that is not fit any more: a new interpreter does it
+                child.relaunching = True
+            case "sockets":
+                child.handles_signals = True  # a listener tells this, and the handlers stand before
+                self.held.replace(value, descriptors)
+            case "idle":
+                self.held.connections += descriptors
+            case "started":
+                child.started = True
+                self.held.close_connections()  # it has copies, and needs no other to take its place
+                self.shows_reasons = value
+                self.start.changed = []
+            case "watch":
+                self.watch = value if child.started else _union(self.watch, value)
+            case "library":
+                if self.spares.learn(value) and child.is_warm:
+                    self.post(child, {"again": True})
+            case "relaunching":
+                child.relaunching = True
+                self.start.changed = value
+            case "failed":
+                child.report = value
+                if value["debug"] is not None:
+                    self.shows_reasons = value["debug"]
+            case "ended":
+                child.ended = value
+
+    # What comes next
+
+    def follow(self, child: Child, status: int) -> int | None:
+        """Decide what comes after a child that has ended; return the status to leave with, if any."""
+        if child.ended is not None:  # more than what closing its output has added
+            status = child.ended
+        if self.times_told:
+            return self.status_to_leave(child, status)
+        if child.relaunching or (child.kind == "page" and status == RELAUNCH):
+            self.launch_site()
+        elif child.kind == "page":
+            if status == 0:
+                return status
+            if child.age < LIFETIME_OF_WORTH:
+                time.sleep(PAUSE)
+            self.launch_page(child.report)
+        elif child.exiting and (child.started or child.report is None):
+            return status
+        elif child.is_warm and not child.running:  # it had died already
+            self.launch_site()
+        elif child.started and child.report is None and child.age > LIFETIME_OF_WORTH:
+            self.terminal.say(f"The site ended by itself, {how_ended(status)}: it is started again.")
+            self.launch_site()
+        else:
+            if child.report is not None and not child.report["is_told"]:
+                self.terminal.say(child.report["text"])
+            self.launch_page(child.report or self.report_of_end(child, status))
+        return None
+
+    def status_to_leave(self, child: Child, status: int) -> int:
+        if child.exiting:
+            return status
+        if (
+            child.kind == "site"
+            and self.times_told == 1
+            and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED)
+        ):
+            self.terminal.say("The site was told to exit while it was starting.")
+            return 0
+        return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
+
+    def report_of_end(self, child: Child, status: int) -> Message:
+        when = "shortly after it had started" if child.started else "before it served"
+        title = f"The site ended by itself, {how_ended(status)}, {when}."
+        self.terminal.say(title)
+        return {"title": title, "text": f"{title}\nIts output in the terminal may tell why."}
+
+    def launch_site(self) -> None:
+        """Start the site, from the spare if one is fit."""
+        self.terminal.restore()
+        child = self.child = self.spares.take() or self.spawn("site")
+        self.start.since = child.began
+        self.start.launches += 1
+        message = {
+            "invocation": asdict(self.invocation),
+            "run": True,
+            "sockets": [{**each, "descriptor": None} for each in self.held.sockets],
+            "start": asdict(self.start),
+        }
+        self.post(child, message, [*self.held.descriptors, *self.held.connections])
+
+    def launch_page(self, report: Message | None) -> None:
+        """Start the page that shows why the site does not start."""
+        self.terminal.restore()
+        self.child = self.spawn("page")
+        self.show(self.child, report)
+        self.held.close_connections()
+
+    def watch_boot(self) -> Child:
+        """Start what watches the files while the site takes long to start."""
+        watcher = self.spawn("watch")
+        self.show(watcher, None)
+        return watcher
+
+    def show(self, page: Child, report: Message | None) -> None:
+        """Have the error page show a report, and watch; without one it only watches."""
+        page.report = report
+        sockets = [] if report is None else [*self.held.descriptors, *self.held.passed]
+        connections = [] if report is None else self.held.connections
+        resumed = [index for index, each in enumerate(self.held.sockets) if sockets and each.get("resumes")]
+        probed = [
+            index for index, each in enumerate(self.held.sockets) if sockets and each["holder"] == HEALTH
+        ]
+        message = {
+            "report": report or {"title": "", "text": ""},
+            "debug": self.shows_reasons,
+            "hosts": [*self.hosts, *self.held.hosts],
+            "root": self.root,
+            "listening": len(sockets),
+            "resumed": resumed,
+            "probed": probed,
+            "watch": self.watch,
+            "since": self.start.since,
+            "seen": self.start.seen,
+        }
+        self.post(page, message, [*sockets, *connections])
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.spares.end()
+        self.boot.end()
+        if self.child is not None:
+            self.child.end()
+        self.terminal.restore()
+        self.held.close()
+
+
+def root_of(program: str) -> str | None:
+    """Return the project's folder by the program that is run; None: the working directory."""
+    if program.startswith("-"):
+        return None
+    path = realpath(program)
+    return path if isdir(path) else dirname(path)
+
+
+def _union(before: Message, more: Message) -> Message:
+    """Return what is to be watched where a boot has not come far: what the one before knew may mend it."""
+    dirs = {(folder, glob) for folder, glob in (*before["dirs"], *more["dirs"])}
+    return {**before, "files": sorted({*before["files"], *more["files"]}), "dirs": sorted(dirs)}

@@ -1,0 +1,1 @@
+"""The reloaders: what Django has, and what it lacks."""

@@ -1,0 +1,104 @@
+"""The HTTP of the probes: as little of it as a probe needs."""
+
+from __future__ import annotations
+
+import io
+import re
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    from ..plugins.health import Report
+
+PATHS = ("/livez", "/readyz")
+
+LONGEST_HEAD = 100_000
+"""Bytes after which a request is answered as it is: http.server takes no line of more than 65,536."""
+
+# A blank first line is all that there is to wait for.
+HEAD_END = re.compile(rb"\A\r?\n|\r?\n\r?\n")
+
+
+def is_complete(head: bytes | bytearray) -> bool:
+    """Whether the head of a request has come."""
+    return len(head) > LONGEST_HEAD or HEAD_END.search(head) is not None
+
+
+class Request(BaseHTTPRequestHandler):
+    """The head of a request, and its answer: ``output``, once ``asked`` is answered.
+
+    ``asked``: the path of the report that the client wants; None if there is none to wait for.
+    """
+
+    protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.1"  # also of bytes that are no request: they get an answer
+
+    def __init__(self, head: bytes) -> None:
+        self.asked: str | None = None
+        self._head = head
+        super().__init__(head, None, None)  # type: ignore[arg-type]  # which it only keeps
+
+    def setup(self) -> None:
+        self.rfile = io.BytesIO(self._head)
+        self.wfile = io.BytesIO()
+
+    def finish(self) -> None:
+        self.output = self.wfile.getvalue()  # type: ignore[attr-defined]
+
+    def handle(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if self.parse_request():  # else the client has its answer
+            self._respond()
+
+    def _respond(self) -> None:
+        path, _, self._query = self.path.partition("?")
+        if path not in PATHS:
+            self._send(HTTPStatus.NOT_FOUND, f"Here are {' and '.join(PATHS)}.")
+        elif self.command not in ("GET", "HEAD"):
+            self._send(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD are allowed.", Allow="GET, HEAD")
+        else:
+            self.asked = path
+
+    def answer(self, report: Report) -> None:
+        """Make the answer of a report."""
+        status = HTTPStatus.OK if report.is_good else HTTPStatus.SERVICE_UNAVAILABLE
+        accept = ",".join(self.headers.get_all("Accept", []))
+        if ("format", "json") in parse_qsl(self._query) or prefers_json(accept):
+            self._send(status, report.json(), "application/json")
+        else:
+            self._send(status, report.text())
+        self.finish()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        status = HTTPStatus(code)
+        self._send(status, message or status.phrase)
+
+    def _send(
+        self, status: HTTPStatus, text: str, kind: str = "text/plain; charset=utf-8", **headers: str
+    ) -> None:
+        body = f"{text}\n".encode(errors="backslashreplace")
+        self.send_response_only(status)
+        self.send_header("Date", self.date_time_string())
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def prefers_json(accept: str) -> bool:
+    """Whether an Accept header names JSON, and no kind of text before it, or above it by its q."""
+    best, chosen = 0.0, ""
+    for part in accept.lower().split(","):
+        kind, *parameters = (each.strip() for each in part.split(";"))
+        weights = [match[1] for each in parameters if (match := re.fullmatch(r"q=([01](\.\d*)?)", each))]
+        weight = float(weights[0]) if weights else 1.0
+        if kind in ("application/json", "text/plain", "text/html") and weight > best:
+            best, chosen = weight, kind
+    return chosen == "application/json"

@@ -1,0 +1,85 @@
+"""The text of an error in the project: first the line that failed, then the way there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from traceback import TracebackException
+
+from . import libraries
+
+TRACEBACK = "Traceback (most recent call last):"
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def explain(error: BaseException) -> str:
+    """Return the place of an error in the project, what it says, and below that its traceback.
+
+    An error that only code of this package has raised is what it says.
+    """
+    trace = TracebackException.from_exception(error)
+    if all(_is_ours(frame.filename) for frame in trace.stack) and not isinstance(error, SyntaxError):
+        return "".join(trace.format_exception_only()).rstrip()
+    place = place_of(error)
+    head = f"{place}: {summary(error)}" if place else summary(error)
+    return f"{head}\n\n{formatted(error)}"
+
+
+def summary(error: BaseException) -> str:
+    """Return the class of an error and the first line of what it says."""
+    lines = TracebackException(type(error), error, None).format_exception_only()
+    # Before that of a SyntaxError comes its place; notes come last.
+    return next(line for line in lines if not line.startswith(" ")).partition("\n")[0].rstrip()
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return the last line of the project that an error has gone through, as ``shop/views.py, line 3``."""
+    file, number = None, None
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        file, number = error.filename, error.lineno
+    else:
+        for frame in TracebackException.from_exception(error, lookup_lines=False).stack:
+            if _is_own(frame.filename):
+                file, number = frame.filename, frame.lineno
+    return None if file is None or file.startswith("<") else f"{shown(file)}, line {number}"
+
+
+def formatted(error: BaseException) -> str:
+    """Return the traceback of an error from where it enters the project, without the way through Django."""
+    trace = TracebackException.from_exception(error)
+    is_entered = any(_is_own(frame.filename) for frame in trace.stack)
+    if isinstance(error, SyntaxError) and not is_entered and trace.__context__ is None:
+        # Its place is no frame: Django was about to import the file.
+        return "".join([TRACEBACK, "\n", *trace.format_exception_only()]).rstrip()
+    for each in _chain(trace):
+        own = [index for index, frame in enumerate(each.stack) if _is_own(frame.filename)]
+        others = [index for index, frame in enumerate(each.stack) if not _is_ours(frame.filename)]
+        if own or others:
+            del each.stack[: (own or others)[0]]
+    return "".join(trace.format()).rstrip()
+
+
+def shown(path: str) -> str:
+    """Return a path as one would say it here: relative to the working directory if it is below that."""
+    try:
+        here = os.path.relpath(path)
+    except (OSError, ValueError):  # the working directory is gone
+        return path
+    return path if here.startswith(os.pardir) else here
+
+
+def _chain(trace: TracebackException) -> Iterator[TracebackException]:
+    yield trace
+    for other in (trace.__cause__, trace.__context__, *(trace.exceptions or ())):
+        if other is not None:
+            yield from _chain(other)
+
+
+def _is_own(file: str) -> bool:
+    """Whether a file is the project's, but for the script that is run, which every traceback has."""
+    return libraries.is_project_file(file) and os.path.abspath(file) != os.path.abspath(sys.argv[0])
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(("<frozen runpy>", _PACKAGE))

@@ -1,0 +1,150 @@
+"""gunicorn, in a child process: the plugin of the site process."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gunicorn
+
+from ...conf.findings import Problem
+from ...conf.validation import check_option_names, check_writable, shown
+from ...wspbus import Refusal
+from ..child import ChildServer
+from .numbers import AT_LEAST_ONE, check_environment, check_number, default_workers
+
+if TYPE_CHECKING:
+    from ...conf import ServerSettings, Settings
+
+# What the site decides, and which key to set instead.
+OWNED = {
+    "bind": 'WSPBUS["SERVERS"][alias]["BIND"]',
+    "daemon": 'WSPBUS["DAEMONIZE"]',
+    "pidfile": 'WSPBUS["PIDFILE"]',
+    "user": 'WSPBUS["USER"]',
+    "group": 'WSPBUS["GROUP"]',
+    "initgroups": 'WSPBUS["USER"], which sets them',
+    "umask": 'WSPBUS["UMASK"]',
+    "reload": 'WSPBUS["AUTORELOAD"]',
+    "reload_engine": 'WSPBUS["AUTORELOAD"]',
+    "reload_extra_files": 'WSPBUS["AUTORELOAD"]',
+    "reuse_port": "nothing: the site binds one socket, and its workers share it",
+    "wsgi_app": 'WSPBUS["SERVERS"][alias]["APPLICATION"]',
+    "paste": 'WSPBUS["SERVERS"][alias]["APPLICATION"]',
+    "raw_paste_global_conf": 'WSPBUS["SERVERS"][alias]["APPLICATION"]',
+    "graceful_timeout": 'WSPBUS["STOP_TIMEOUT"]',
+    "chdir": "the directory in which manage.py is started",
+    "pythonpath": "sys.path, or --pythonpath of manage.py",
+    "check_config": "manage.py runbus --check",
+    "print_config": "manage.py runbus --print-settings",
+    "control_socket": 'WSPBUS["CONTROL"]',
+    "control_socket_mode": 'WSPBUS["CONTROL"]',
+    "control_socket_disable": 'WSPBUS["CONTROL"]',
+}
+
+ONE_AT_A_TIME = 'With {"workers": 1, "threads": 1} gunicorn answers one request at a time.'
+
+
+class GunicornServer(ChildServer):
+    """Serves with gunicorn. OPTIONS are gunicorn's settings, ``config`` its configuration file."""
+
+    title = f"gunicorn {gunicorn.__version__}"
+    run = "django_wspbus.servers.gunicorn.child:run"
+    check_run = "django_wspbus.servers.gunicorn.child:check"
+
+    @property
+    def patch(self) -> str | None:
+        # A configuration file may name another class: then the child starts again, patched.
+        return "gevent" if "gevent" in str(self.settings.options.get("worker_class")) else None
+
+    @classmethod
+    def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
+        is_overridden = "workers" in settings.options or "config" in settings.options
+        found = list(check_environment(settings, least=0 if is_overridden else 1))
+        yield from found or check_options(settings.path("OPTIONS"), settings.alias, settings.options)
+
+    @classmethod
+    def check_machine(cls, settings: ServerSettings) -> Iterable[Problem]:
+        path = settings.path("OPTIONS", "config")
+        location = settings.options.get("config")
+        if location and not str(location).startswith("python:"):
+            file = Path(str(location).removeprefix("file:"))
+            if not file.is_file():
+                yield Problem(
+                    "E016", path, f"there is no file {str(file)!r}.", "It takes gunicorn's own file."
+                )
+        for name in ("accesslog", "errorlog"):
+            log = settings.options.get(name)
+            if log is not None and log != "-":
+                yield from check_writable("E011", settings.path("OPTIONS", name), Path(log))
+
+    @classmethod
+    def effective_options(cls, settings: ServerSettings, site: Settings) -> dict[str, Any]:
+        options = read_config_file(settings) | as_texts(settings.options)
+        # Under AUTORELOAD one developer is the only client, whatever the environment says.
+        if "workers" not in options:
+            options["workers"] = 1 if site.autoreload else default_workers(settings)
+        return {"preload_app": True, **options}
+
+
+def read_config_file(settings: ServerSettings) -> dict[str, Any]:
+    """Return the settings in gunicorn's configuration file; a `Refusal` says what is wrong with them."""
+    from gunicorn.config import Config
+
+    location = str(settings.options.get("config") or "")
+    if not location:
+        return {}
+    if location.startswith("python:"):
+        values = vars(import_module(location.removeprefix("python:")))
+    else:
+        values = runpy.run_path(location.removeprefix("file:"), run_name="__config__")
+    known = Config().settings
+    options = {name: value for name, value in values.items() if name in known}
+    wrong = [problem.line for problem in check_options(location, settings.alias, options)]
+    if wrong:
+        raise Refusal("\n".join(wrong))
+    return options
+
+
+def as_texts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their paths as text, which is all that gunicorn takes."""
+    return {
+        name: os.fspath(each) if isinstance(each, os.PathLike) else each for name, each in options.items()
+    }
+
+
+def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable[Problem]:
+    """Find the options that gunicorn does not know, does not take, or that the site owns."""
+    try:
+        from gunicorn.config import Config  # heavy, and not for the site process to carry
+    except FileNotFoundError:  # gunicorn cannot be imported in a directory that is gone, where migrate can
+        return
+    from .worker_class import find_problem
+
+    known = Config().settings
+    yield from check_option_names(path, options, [*known, "threading"], "gunicorn")
+    for name, value in as_texts(options).items():
+        here = f'{path}["{name}"]'
+        if name == "threading":
+            yield Problem("E012", here, "this option is of Django's own server.", ONE_AT_A_TIME)
+        elif name in OWNED:
+            owner = OWNED[name].replace("alias", f'"{alias}"')
+            yield Problem("E013", here, "the site owns this option.", f"Set {owner} instead.")
+        elif name in AT_LEAST_ONE:
+            yield from check_number(here, name, value)
+        elif name == "config":
+            if value is not None and not isinstance(value, str):
+                hint = 'It takes the path of gunicorn\'s own file, or "python:module".'
+                yield Problem("E012", here, f"got {shown(value)}.", hint)
+        elif name in known:
+            try:
+                Config().set(name, value)
+            except Exception as error:  # what its validators raise is up to gunicorn
+                yield Problem("E012", here, f"gunicorn does not take {shown(value)}: {error}")
+            else:
+                if name == "worker_class" and (reason := find_problem(value)) is not None:
+                    yield Problem("E012", here, reason)

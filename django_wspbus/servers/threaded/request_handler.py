@@ -1,0 +1,269 @@
+"""A connection of the threaded server: its requests, one after the other, and their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import select
+import socket
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from wsgiref import simple_server
+from wsgiref.headers import Headers
+
+from django.core.servers.basehttp import ServerHandler, WSGIRequestHandler
+
+from .request_head import LONGEST_LINE, MOST_LINES, find_fault
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from .server import HTTPServer
+
+UNREAD = "a request that has not come in full"
+
+TLS = b"\x16\x03"
+"""The first bytes of a client that speaks HTTPS: a handshake, of SSL 3 or any TLS."""
+
+ABSOLUTE = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+"""The target of a request as clients send it to a proxy: the host, and the rest."""
+
+# A client that has connected is about to send: seconds to do so when the server stops.
+LAST_CHANCE = 0.1
+
+KEEP_ALIVE = 2.0
+"""Seconds after an answer within which its client may be sending the next request, whether we stop or not."""
+
+WITHOUT_BODY = ("1", "204", "304")
+"""How a status begins after which no body comes: its client would take one for the next answer."""
+
+MOST_UNREAD = 16 * 2**20
+"""Bytes of a body that are read for nothing, to keep the connection of its client."""
+
+READ_FOR_NOTHING = 10.0
+"""Seconds that this may take."""
+
+
+class Body(io.RawIOBase):
+    """The body of a request: ``left`` more bytes of its connection, and no byte of the next request."""
+
+    def __init__(self, connection: io.BufferedReader, length: int) -> None:
+        self._connection = connection
+        self.left = length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        target = memoryview(buffer).cast("B")
+        data = self._connection.read1(min(len(target), self.left)) if self.left else b""
+        self.left -= len(data)
+        target[: len(data)] = data
+        return len(data)
+
+
+class RequestHandler(WSGIRequestHandler):
+    """Django's handler, which between two requests also waits for its server to stop."""
+
+    server: HTTPServer
+    rfile: io.BufferedReader  # type: ignore[assignment]  # Django's stubs say BytesIO
+    connection: socket.socket  # type: ignore[assignment]  # Django's stubs say a request
+
+    default_request_version = "HTTP/1.0"  # an answer to HTTP/0.9 has no status
+
+    _answered: float | None = None
+    """When the last answer of this connection was given; None on a new one."""
+
+    def address_string(self) -> str:
+        return self.client_address[0] or "unix"
+
+    def handle(self) -> None:
+        # Django's ends with a shutdown, as the server does after it, unless it is handed on.
+        self.close_connection = True
+        self.handle_one_request()
+        while not self.close_connection:
+            self.handle_one_request()
+
+    def handle_one_request(self) -> None:
+        if not self._await_request():
+            self.close_connection = True
+            return
+        self.server.note_request(self.connection, UNREAD)
+        if self.rfile.peek(1).startswith(TLS):
+            self._refuse_tls()
+            return
+        self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
+        if self.raw_requestline in (b"\r\n", b"\n"):  # some clients end a body with one more (RFC 9112, 2.2)
+            self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
+        if len(self.raw_requestline) > LONGEST_LINE:
+            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG)
+        elif self.parse_request():  # else it has told the client what is wrong
+            self.server.note_request(self.connection, f"{self.command} {self.path}")
+            self._respond()
+            self._answered = time.monotonic()
+
+    def parse_request(self) -> bool:
+        """Parse a head only if it is whole, and leaves no doubt about where its request ends."""
+        lines = self._read_fields()
+        if lines is None:
+            self.close_connection = True
+            return False
+        fault = find_fault(self.raw_requestline, lines[:-1])
+        if fault is not None:
+            self._refuse(*fault)
+            return False
+        connection, self.rfile = self.rfile, io.BytesIO(b"".join(lines))  # type: ignore[assignment]
+        try:
+            is_valid = super().parse_request()
+        finally:
+            self.rfile = connection
+        if not is_valid:
+            self._linger()
+        elif self.request_version < "HTTP/1.1":  # its clients expect to be told of a connection that stays
+            self.close_connection = True
+        if is_valid and (absolute := ABSOLUTE.match(self.path)):
+            del self.headers["Host"]
+            self.headers["Host"], self.path = absolute[1], "/" + absolute[2].lstrip("/")
+        return is_valid
+
+    def _read_fields(self) -> list[bytes] | None:
+        """Return the lines up to the empty one, None if the head breaks off.
+
+        Of a head that is too large the last line is one too many, or too long.
+        """
+        lines: list[bytes] = []
+        while len(lines) <= MOST_LINES:
+            line = self.rfile.readline(LONGEST_LINE + 1)
+            lines.append(line)
+            if line in (b"\r\n", b"\n") or len(line) > LONGEST_LINE:
+                break
+            if not line.endswith(b"\n"):
+                return None
+        return lines
+
+    def _refuse(self, status: HTTPStatus, reason: str | None = None) -> None:
+        """Answer a request that is not understood, and close the connection: its end is not known."""
+        self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")[:200]
+        self.request_version = self.command = ""
+        self.send_error(status, reason)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read on after an answer that ends a connection: closed at once, it might be lost to its client."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+        self.read_for_nothing(Body(self.rfile, MOST_UNREAD), KEEP_ALIVE)
+
+    def read_for_nothing(self, body: Body, timeout: float) -> None:
+        """Read a body to its end, as far as ``timeout``, in seconds, and `MOST_UNREAD` allow."""
+        deadline = time.monotonic() + timeout
+        enough = body.left - MOST_UNREAD
+        with contextlib.suppress(OSError):  # the client is gone, or the time is over
+            while body.left > max(enough, 0) and (seconds := deadline - time.monotonic()) > 0:
+                self.connection.settimeout(seconds)
+                if not body.read(65536):
+                    break
+            self.connection.settimeout(None)
+
+    def _respond(self) -> None:
+        environ = self.get_environ()
+        response = ResponseHandler(
+            Body(self.rfile, int(environ.get("CONTENT_LENGTH") or 0)),
+            self.wfile,
+            self.get_stderr(),
+            environ,
+            multithread=self.server.turns is None,
+        )
+        response.request_handler = self
+        response.run(self.server.wsgi)
+        if not response.is_complete:  # the client must not take the next answer for the rest of this one
+            self.close_connection = True
+
+    def _refuse_tls(self) -> None:
+        """Answer a client that speaks HTTPS at once: it does not end what it sends as a line is ended."""
+        self.requestline = self.rfile.read1(LONGEST_LINE).decode("latin-1")
+        self.request_version, self.command = "HTTP/1.0", ""
+        self.close_connection = True
+        self.log_request(HTTPStatus.BAD_REQUEST)  # Django says there what is wrong
+        self.send_response_only(HTTPStatus.BAD_REQUEST)
+        self.end_headers()
+
+    def _await_request(self) -> bool:
+        """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
+        if self.has_received():
+            return True
+        is_readable = _is_readable(self.connection, self.server.stop)
+        if self.server.leave is not None:  # unread as it is, the next process can answer what comes
+            self.server.pass_on(self.connection)
+            return False
+        if not is_readable:
+            chance = LAST_CHANCE
+            if self._answered is not None:
+                chance = max(chance, self._answered + self.server.linger - time.monotonic())
+            if not _is_readable(self.connection, timeout=chance):
+                return False
+        try:
+            return bool(self.rfile.peek(1))
+        except OSError:  # reset by the client
+            return False
+
+    def has_received(self) -> bool:
+        """Whether more is here than was read: the next request, if the client does not wait for answers."""
+        self.connection.setblocking(False)
+        try:
+            return bool(self.rfile.peek(1))
+        except OSError:
+            return False
+        finally:
+            self.connection.setblocking(True)
+
+    def is_last(self) -> bool:
+        """Whether no further request of this connection will be answered."""
+        if self.server.turns is not None:  # others wait for theirs
+            return True
+        return _is_readable(self.server.stop, timeout=0) and not self.has_received()
+
+
+class ResponseHandler(ServerHandler):
+    """Django's, which tells clients of a server that stops to close the connection."""
+
+    request_handler: RequestHandler
+    headers: Headers
+    status: str | None
+
+    def __init__(self, body: Body, *args: Any, **kwargs: Any) -> None:
+        super().__init__(io.BufferedReader(body), *args, **kwargs)
+        self.body = body
+        self.is_complete = False
+
+    def cleanup_headers(self) -> None:
+        super().cleanup_headers()
+        handler = self.request_handler
+        if handler.close_connection or (handler.is_last() and handler.server.leave is None):
+            self.headers["Connection"] = "close"
+            handler.close_connection = True
+
+    def write(self, data: bytes) -> None:
+        super().write(b"" if str(self.status).startswith(WITHOUT_BODY) else data)
+
+    def close(self) -> None:
+        """End a response that was given in full; read what its application has left of the body."""
+        simple_server.ServerHandler.close(self)  # Django's reads all of it, into memory
+        if self.body.left:
+            self.request_handler.read_for_nothing(self.body, READ_FOR_NOTHING)
+        self.is_complete = not self.body.left
+
+
+def _is_readable(
+    sock: socket.socket, or_else: socket.socket | None = None, timeout: float | None = None
+) -> bool:
+    """Wait until a socket is readable, or the other is; return whether the first is."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    if or_else is not None:
+        poll.register(or_else, select.POLLIN)
+    found = poll.poll(None if timeout is None else timeout * 1000)
+    return sock.fileno() in dict(found)

@@ -1,0 +1,288 @@
+"""Django's own threaded server, in a thread of the site process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.core.servers.basehttp import ThreadedWSGIServer
+
+from ...application.loading import Application
+from ...conf.findings import Problem
+from ...conf.validation import check_boolean, check_option_names, check_positive
+from ...sockets.queue import queue_length
+from ...wspbus import EX_SOFTWARE, Refusal
+from ..base import Server, in_words
+from .request_handler import KEEP_ALIVE, LAST_CHANCE, UNREAD, RequestHandler
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from ...conf import ServerSettings
+    from ..sockets import Bound
+
+IN_TURN = "a request whose turn has not come"
+
+LONGEST_ACCEPT = 0.5
+"""Seconds that a server which stops takes to accept its queue: each client may be followed by another."""
+
+
+class ThreadedServer(Server):
+    """Serves with Django's development server, a thread for each connection, or one thread for all."""
+
+    title = f"Django {django.get_version()}, threaded"
+    is_for_development = True
+
+    _thread: threading.Thread | None = None
+    _leaves_queue = False
+    _turns: Turns | None = None
+
+    @classmethod
+    def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
+        path = settings.path("OPTIONS")
+        options = dict(settings.options)
+        if options.pop("threads", None) is not None:  # it is of gunicorn, and too near to the other
+            message = "the threaded server has no option 'threads'."
+            yield Problem("E012", f'{path}["threads"]', message, "Each connection has a thread of its own.")
+        yield from check_option_names(path, options, ["backlog", "threading"], "the threaded server")
+        yield from check_positive(path, settings.options, "backlog")
+        yield from check_boolean(path, settings.options, "threading")
+
+    def start(self) -> None:
+        if self._thread is not None:
+            return
+        application = self.load()
+        self.warm_up(application)
+        # Closing one end tells the thread that accepts, and every connection that waits for a request.
+        self._stop, self._running = socket.socketpair()
+        self._poll = select.poll()
+        self._turns = None
+        if not self.settings.options.get("threading", True):
+            self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
+        self._http_servers = [
+            HTTPServer(bound, application, self._stop, self.bus.wake, self._turns) for bound in self.bound()
+        ]
+        if (heir := self.heir) is not None:
+            for server in self._http_servers:
+                server.linger = 0  # whoever is about to ask is left to the next process, or comes again
+                for connection in heir.claim(server.socket):
+                    server.take(connection)
+        self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
+        if self._turns is not None:
+            self._turns.thread.start()
+        self._thread.start()
+
+    start.priority = 75  # type: ignore[attr-defined]
+
+    def tell_to_stop(self) -> None:
+        """Take none but those in the queue, which over a restart is left to the next program."""
+        if self._thread is not None:
+            self._leaves_queue = self.bus.execv
+            if self.bus.execv and self.heir is not None:
+                for server in self._http_servers:
+                    server.leave = self.heir.leave
+            self._running.close()
+
+    def stop(self) -> None:
+        """Answer what is in flight and what is queued, close idle connections, and return."""
+        if self._thread is None:
+            return
+        self.tell_to_stop()
+        timeout = self.time_to_stop()
+        until = time.monotonic() + timeout
+        self._thread.join()
+        self._thread = None
+        for server in self._http_servers:
+            server.server_close()
+        here = threading.current_thread()
+        threads = [thread for server in self._http_servers for thread in server.threads()]
+        if not self.bus.wait_for(lambda: not self._exchanges(but=here), max(until - time.monotonic(), 0)):
+            requests = in_words(exchange.request for exchange in self._exchanges(but=here))
+            told = f"{self._name}: not answered within {timeout:.3g} seconds: {requests}."
+            if self.patience is None:
+                raise Refusal(told, status=EX_SOFTWARE)
+            self.bus.log(told)
+            for server in self._http_servers:
+                server.cut_off(but=here)
+            return
+        for thread in threads:
+            if thread is not here:
+                thread.join(max(until - time.monotonic(), LAST_CHANCE))
+        if here in threads:  # a request has told the bus to exit: let the process wait for its answer
+            name = f"Last request of {self.settings.alias}"
+            threading.Thread(target=here.join, name=name, daemon=False).start()
+        else:
+            self._stop.close()
+
+    stop.priority = 25  # type: ignore[attr-defined]
+
+    @property
+    def _name(self) -> str:
+        return f"The server {self.settings.alias!r}"
+
+    @property
+    def failure(self) -> str | None:
+        return None if self._thread is not None else f"the server {self.settings.alias!r} did not start"
+
+    def _exchanges(self, but: threading.Thread | None = None) -> list[Exchange]:
+        """Return what goes on in the threads of this server, but for one of them."""
+        exchanges = (exchange for server in self._http_servers for exchange in server.exchanges())
+        return [exchange for exchange in exchanges if exchange.thread is not but]
+
+    def _serve(self) -> None:
+        by_descriptor = {server.fileno(): server for server in self._http_servers}
+        for descriptor in (self._stop.fileno(), *by_descriptor):
+            self._poll.register(descriptor, select.POLLIN)
+        stopping = False
+        while not stopping:
+            for descriptor, _ in self._poll.poll():
+                if descriptor in by_descriptor:
+                    by_descriptor[descriptor].accept()
+                elif descriptor == self._stop.fileno():
+                    stopping = True
+                else:
+                    assert self._turns is not None
+                    self._turns.take(descriptor)
+        for server in self._http_servers if not self._leaves_queue else ():
+            most = queue_length(server.socket)  # each that is taken makes room for one more
+            until = time.monotonic() + LONGEST_ACCEPT
+            while most != 0 and time.monotonic() < until and server.accept():
+                most = most and most - 1
+        if self._turns is not None:
+            self._turns.end(LAST_CHANCE)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A connection's thread, and what it is at work on."""
+
+    thread: threading.Thread
+    request: str = UNREAD
+    is_left: bool = False
+    """Whether the next process has the connection now."""
+
+
+class HTTPServer(ThreadedWSGIServer):
+    """Django's server on a socket that is the site's, which knows what goes on in its threads.
+
+    ``stop`` becomes readable when it is to stop; ``ended()`` is called at the end of each connection.
+    With ``turns`` its connections are not served in threads of their own.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        application: Application,
+        stop: socket.socket,
+        ended: Callable[[], None],
+        turns: Turns | None = None,
+    ) -> None:
+        self.address_family = bound.socket.family
+        name = bound.socket.getsockname()
+        super().__init__(name, RequestHandler, bind_and_activate=False)
+        self.socket.close()
+        # A descriptor of its own: closing it leaves the site's open, and O_NONBLOCK suits every server.
+        self.socket = bound.socket.dup()
+        self.socket.setblocking(False)
+        is_unix = bound.socket.family == socket.AF_UNIX
+        self.server_name, self.server_port = ("localhost", 80) if is_unix else name[:2]
+        self.setup_environ()
+        self.wsgi = application
+        self.stop = stop
+        self._ended = ended
+        self.linger = KEEP_ALIVE
+        self.leave: Callable[[socket.socket], None] | None = None
+        """Takes connections on which no request has begun; None: they are closed."""
+        self.turns = turns
+        self._exchanges: dict[socket.socket, Exchange] = {}
+        self._leaving: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+
+    def accept(self) -> bool:
+        """Take one connection and hand it to a thread of its own; return whether there was one."""
+        try:
+            connection, address = self.get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(0.1)  # until a descriptor is free; it is readable all the while
+            return False
+        self.take(connection, address)
+        return True
+
+    def take(self, connection: socket.socket, address: Any = None) -> None:
+        """Hand a connection to a thread of its own."""
+        try:
+            address = address or connection.getpeername() or ("", 0)
+        except OSError:  # its client is gone
+            connection.close()
+            return
+        try:
+            connection.setblocking(True)
+            self.process_request(connection, address)
+        except Exception:  # no thread to be had: this connection is lost, the server is not
+            self.handle_error(connection, address)
+            self.shutdown_request(connection)
+
+    def cut_off(self, but: threading.Thread) -> None:
+        """End all connections, whatever goes on there."""
+        with self._lock:
+            for connection, exchange in self._exchanges.items():
+                if exchange.thread is not but:
+                    with contextlib.suppress(OSError):  # it is closed already
+                        connection.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self.turns is not None:
+            with self._lock:
+                self._exchanges[request] = Exchange(self.turns.thread, IN_TURN)
+            self.turns.add(self, request, client_address)
+            return
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        with self._lock:
+            self._exchanges[request] = Exchange(thread)
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        exchange = self._exchanges.get(request)
+        if exchange is not None and exchange.is_left:  # a shutdown would reach the next process, too
+            self.close_request(request)
+        else:
+            super().shutdown_request(request)
+        with self._lock:
+            self._leaving = {thread for thread in self._leaving if thread.is_alive()}
+            if exchange is not None and exchange.thread is threading.current_thread():
+                self._leaving.add(exchange.thread)
+            self._exchanges.pop(request, None)
+        self._ended()
+
+    def exchanges(self) -> list[Exchange]:
+        with self._lock:
+            return list(self._exchanges.values())
+
+    def threads(self) -> set[threading.Thread]:
+        """Return its threads, those included that have nothing left to do but to end."""
+        turns = set() if self.turns is None else {self.turns.thread}
+        with self._lock:
+            return self._leaving.union(turns, (exchange.thread for exchange in self._exchanges.values()))
+
+    def _close_connections(self) -> None:
+        if self.turns is None:  # else the thread lives on, and so may its connections to databases
+            super()._close_connections()  # type: ignore[misc]  # Django's stubs lack it
+
+    def note_request(self, connection: socket.socket, request: str) -> None:
+        self._exchanges[connection].request = request
+
+    def pass_on(self, connection: socket.socket) -> None:
+        """Leave a connection, on which no request has begun, to the next process."""
+        assert self.leave is not None
+        self.leave(connection)
+        self._exchanges[connection].is_left = True

@@ -1,0 +1,1 @@
+"""The site process: the plugins that the settings name, put together."""

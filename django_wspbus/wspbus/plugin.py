@@ -1,0 +1,42 @@
+"""The base of plugins: a method named after a channel is a listener on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from . import Bus
+
+
+class Plugin:
+    """What a bus carries: an object whose methods listen on the channels they are named after.
+
+    Give a method a ``priority`` attribute for another one than 50, and the plugin or its class a
+    ``role`` ("site", "worker", "any") to say in which processes it works. A plugin that can tell in
+    advance what is wrong with its options has a method ``check()`` that returns Django check messages.
+    """
+
+    role: str | None = None
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    def subscribe(self) -> None:
+        """Listen with every method that is named after a channel of the bus."""
+        for channel, method in listeners_of(self):
+            self.bus.subscribe(channel, method, role=self.role)
+
+    def unsubscribe(self) -> None:
+        """Listen no longer."""
+        for channel, method in listeners_of(self):
+            self.bus.unsubscribe(channel, method)
+
+
+def listeners_of(plugin: Plugin) -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield the methods of a plugin that are named after a channel of its bus, each with the channel."""
+    for channel in list(plugin.bus.listeners):
+        method = getattr(plugin, channel, None)
+        if callable(method):
+            yield channel, method

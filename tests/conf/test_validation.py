@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from django.utils.translation import gettext_lazy
+
+from django_wspbus.conf.validation import DEFAULT_STOP_TIMEOUT, Reader
+
+NOTHING_OF_THE_SORT = [object(), b"bytes", 3.5, -1, True, "\0", "", (), [None], {1: 2}, {"x": {}}]
+
+SHOP = "shop.servers.Server"
+
+
+def read(raw, debug=False):
+    reader = Reader(raw, debug=debug)
+    return reader.read(), reader.problems
+
+
+def only_problem(raw):
+    """Return what is wrong with a WSPBUS in which one thing is: id, path, message and hint."""
+    _, problems = read({"SERVERS": {"default": {}}, **raw} if isinstance(raw, dict) else raw)
+    errors = [problem for problem in problems if problem.is_error]
+    assert len(errors or problems) == 1, problems
+    return (errors or problems)[0]
+
+
+def of_server(**keys):
+    return {"SERVERS": {"default": keys}}
+
+
+# What is not known
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "hint"),
+    [
+        ({"SERVER": {}}, 'WSPBUS["SERVER"]', "'SERVERS'"),
+        ({"pidfile": "x"}, 'WSPBUS["pidfile"]', "'PIDFILE'"),
+        ({"STOP_TIME": 1}, 'WSPBUS["STOP_TIME"]', "'STOP_TIMEOUT'"),
+        ({7: 1}, "WSPBUS[7]", "Known are SERVERS, AUTORELOAD"),
+        (of_server(BINDS=":1"), 'WSPBUS["SERVERS"]["default"]["BINDS"]', "'BIND'"),
+        (of_server(ENGINE="x.y"), 'WSPBUS["SERVERS"]["default"]["ENGINE"]', "Known are BACKEND, BIND"),
+        ({"AUTORELOAD": {"EXTRA_FILE": []}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILE"]', "'EXTRA_FILES'"),
+        ({"DAEMONIZE": {"STDOUTS": "x"}}, 'WSPBUS["DAEMONIZE"]["STDOUTS"]', "'STDOUT'"),
+        ({"PLUGINS": [{"BACKEND": SHOP, "OPTION": {}}]}, 'WSPBUS["PLUGINS"][0]["OPTION"]', "'OPTIONS'"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(raw, path, hint):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path) == ("E001", path)
+    assert hint in problem.hint
+
+
+# Types and shapes
+
+
+def test_a_lazy_string_is_called_one_as_it_looks_like_any_other():
+    assert only_problem({"USER": gettext_lazy("shop")}).message == "got a lazy string, 'shop'."
+
+
+@pytest.mark.parametrize("raw", [None, [], "gunicorn", 8000])
+def test_a_setting_that_is_no_dict_is_one_finding(raw):
+    values, problems = read(raw)
+    assert values is None
+    assert [(problem.id, problem.path, problem.hint) for problem in problems] == [
+        ("E002", "WSPBUS", "It takes a dict.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "takes"),
+    [
+        ({"SERVERS": {}}, 'WSPBUS["SERVERS"]', "at least one server"),
+        ({"SERVERS": ["default"]}, 'WSPBUS["SERVERS"]', "alias -> {BACKEND, BIND, ...}"),
+        ({"SERVERS": {"": {}}}, 'WSPBUS["SERVERS"][""]', "a string as its alias"),
+        ({"SERVERS": {1: {}}}, 'WSPBUS["SERVERS"][1]', "a string as its alias"),
+        ({"SERVERS": {"a": ":8000"}}, 'WSPBUS["SERVERS"]["a"]', "a dict of BACKEND"),
+        (of_server(BACKEND="gunicorn"), 'WSPBUS["SERVERS"]["default"]["BACKEND"]', "a dotted path"),
+        (of_server(BIND=8000), 'WSPBUS["SERVERS"]["default"]["BIND"]', "an address or a list"),
+        (of_server(BIND=[]), 'WSPBUS["SERVERS"]["default"]["BIND"]', "an address or a list"),
+        (of_server(BIND=[8000]), 'WSPBUS["SERVERS"]["default"]["BIND"]', "addresses as strings"),
+        (of_server(APPLICATION="a-b.c"), 'WSPBUS["SERVERS"]["default"]["APPLICATION"]', "a dotted path"),
+        (
+            of_server(APPLICATION="shop.wsgi:app"),
+            'WSPBUS["SERVERS"]["default"]["APPLICATION"]',
+            "like \"package.module.name\", so 'shop.wsgi.app' here",
+        ),
+        (of_server(MOUNTS=["/x"]), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]', "a dict of prefix"),
+        (of_server(MOUNTS={"x": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["x"]', "a slash"),
+        (of_server(MOUNTS={"/x/": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x/"]', "a slash"),
+        (of_server(MOUNTS={"/x": "a"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x"]', "a dotted path"),
+        (of_server(OPTIONS={1: 1}), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]', "the server's own settings"),
+        ({"AUTORELOAD": "yes"}, 'WSPBUS["AUTORELOAD"]', "None, True, False, or a dict of EXTRA_FILES"),
+        ({"AUTORELOAD": {"EXTRA_FILES": "x"}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
+        ({"AUTORELOAD": {"EXTRA_FILES": [1]}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
+        ({"AUTORELOAD": {"EXTRA_DIRS": {"x": 1}}}, 'WSPBUS["AUTORELOAD"]["EXTRA_DIRS"]', "directory -> glob"),
+        ({"AUTORELOAD": {"SPARE": 1}}, 'WSPBUS["AUTORELOAD"]["SPARE"]', "True or False"),
+        ({"AUTORELOAD": {"POLL": 1}}, 'WSPBUS["AUTORELOAD"]["POLL"]', "None, True or False"),
+        ({"SIGNALS": ["SIGHUP"]}, 'WSPBUS["SIGNALS"]', "signal name -> bus method or channel"),
+        ({"SIGNALS": {"SIGHUP": 1}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),
+        ({"SIGNALS": {"SIGHUP": ""}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),
+        ({"DAEMONIZE": 0}, 'WSPBUS["DAEMONIZE"]', 'True, False or {"STDOUT": path'),
+        ({"DAEMONIZE": {"STDERR": 2}}, 'WSPBUS["DAEMONIZE"]["STDERR"]', "a path, or None"),
+        ({"PIDFILE": ""}, 'WSPBUS["PIDFILE"]', "a path, or None"),
+        ({"PIDFILE": "a\0b"}, 'WSPBUS["PIDFILE"]', "a path, or None"),
+        ({"USER": ""}, 'WSPBUS["USER"]', "a name or a number, or None"),
+        ({"USER": -1}, 'WSPBUS["USER"]', "a name or a number, or None"),
+        ({"GROUP": True}, 'WSPBUS["GROUP"]', "a name or a number, or None"),
+        ({"UMASK": "089"}, 'WSPBUS["UMASK"]', "a number from 0 to 0o777"),
+        ({"UMASK": 2.5}, 'WSPBUS["UMASK"]', "a number from 0 to 0o777"),
+        ({"PLUGINS": {"BACKEND": SHOP}}, 'WSPBUS["PLUGINS"]', "a list of"),
+        ({"PLUGINS": [SHOP]}, 'WSPBUS["PLUGINS"][0]', "a dict"),
+        ({"PLUGINS": [{}]}, 'WSPBUS["PLUGINS"][0]["BACKEND"]', "a dotted path"),
+        ({"STATIC_FILES": 0}, 'WSPBUS["STATIC_FILES"]', "True or False"),
+        ({"WARMUP": "/"}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
+        ({"WARMUP": ["x"]}, 'WSPBUS["WARMUP"]', "paths that begin with a slash"),
+        ({"READY_TIMEOUT": "30"}, 'WSPBUS["READY_TIMEOUT"]', "seconds above 0"),
+        ({"STOP_TIMEOUT": None}, 'WSPBUS["STOP_TIMEOUT"]', "seconds above 0"),
+        ({"DRAIN_DELAY": False}, 'WSPBUS["DRAIN_DELAY"]', "seconds from 0"),
+        ({"HEALTH": [":8001"]}, 'WSPBUS["HEALTH"]', "one address"),
+        ({"CONTROL": 1}, 'WSPBUS["CONTROL"]', "True, False or a path"),
+    ],
+)
+def test_a_wrong_type_or_shape_is_answered_with_the_values_that_the_key_takes(raw, path, takes):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path) == ("E002", path)
+    assert problem.message.startswith("got ")
+    assert takes in problem.hint
+
+
+def test_what_was_got_is_shown_and_not_at_length():
+    assert only_problem({"PIDFILE": 3.5}).message == "got 3.5."
+    assert read({})[1][0].message == "got nothing."
+    assert only_problem({"UMASK": "x" * 1000}).message == f"got '{'x' * 76}...."
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ({"UMASK": 0o1000}, 'WSPBUS["UMASK"]'),
+        ({"UMASK": -1}, 'WSPBUS["UMASK"]'),
+        ({"READY_TIMEOUT": 0}, 'WSPBUS["READY_TIMEOUT"]'),
+        ({"STOP_TIMEOUT": -1}, 'WSPBUS["STOP_TIMEOUT"]'),
+        ({"STOP_TIMEOUT": float("inf")}, 'WSPBUS["STOP_TIMEOUT"]'),
+        ({"STOP_TIMEOUT": float("nan")}, 'WSPBUS["STOP_TIMEOUT"]'),
+        ({"READY_TIMEOUT": 10**9 + 1}, 'WSPBUS["READY_TIMEOUT"]'),
+        ({"READY_TIMEOUT": 10**5000}, 'WSPBUS["READY_TIMEOUT"]'),
+        ({"USER": 2**32 - 1}, 'WSPBUS["USER"]'),
+        ({"GROUP": 10**20}, 'WSPBUS["GROUP"]'),
+    ],
+)
+def test_a_number_out_of_range_is_a_finding_of_its_own(raw, path):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path) == ("E015", path)
+    assert re.match("It takes a (name, or a )?number", problem.hint)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        *("8000", "localhost", ":", ":x", "host:-1", ":65536", "127.0.0.256:80", "[::1]", "[::g]:80"),
+        *(
+            "::1:80",
+            "a b:80",
+            "unix:",
+            "unix:relative.sock",
+            f"unix:/{'x' * 107}",
+            "systemd:",
+            "http://host:80",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_bound_is_shown_with_the_forms_there_are(bind):
+    problem = only_problem(of_server(BIND=["127.0.0.1:1", bind]))
+    assert (problem.id, problem.path) == ("E003", 'WSPBUS["SERVERS"]["default"]["BIND"]')
+    assert repr(bind) in problem.message
+    assert '"unix:/run/site.sock"' in problem.hint
+
+
+def test_a_port_out_of_range_says_its_range():
+    assert "must be from 0 to 65535" in only_problem(of_server(BIND=":70000")).message
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "told"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", "127.0.0.1:80 is bound by the server 'one' too."),
+        (":80", "127.0.0.1:80", "127.0.0.1:80 is bound by the server 'one' too, as 0.0.0.0:80."),
+        ("[::1]:80", "[::]:80", "[::]:80 is bound by the server 'one' too, as [::1]:80."),
+        ("unix:/run/s", "unix:///run/s", "unix:/run/s is bound by the server 'one' too."),
+        ("systemd", "systemd", "systemd is bound by the server 'one' too."),
+    ],
+)
+def test_an_address_that_two_servers_share_names_both(one, two, told):
+    problem = only_problem({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})
+    assert (problem.id, problem.path) == ("E004", 'WSPBUS["SERVERS"]["two"]["BIND"]')
+    assert problem.message == told
+
+
+def test_an_address_that_a_server_would_bind_twice_is_found():
+    problem = only_problem(of_server(BIND=[":80", ":81", ":80"]))
+    assert (problem.id, problem.message) == ("E004", "0.0.0.0:80 is bound twice here.")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        *((":80", ":81"), (":0", ":0"), ("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.1:80", "[::1]:80")),
+        *(("unix:/run/a", "unix:/run/b"), ("systemd:a", "systemd:b"), ("systemd", "systemd:b")),
+    ],
+)
+def test_addresses_that_can_be_bound_together_are_none_of_our_business(one, two):
+    assert read({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "health"),
+    [("127.0.0.1:80", "127.0.0.1:80"), (":80", "127.0.0.1:80"), ("unix:/run/s", "unix:///run/s")],
+)
+def test_an_address_that_the_probes_share_with_a_server_is_found_at_theirs(bind, health):
+    problem = only_problem({"SERVERS": {"one": {}, "two": {"BIND": [":81", bind]}}, "HEALTH": health})
+    assert (problem.id, problem.path) == ("E004", 'WSPBUS["HEALTH"]')
+    assert problem.message.endswith(" is bound by the server 'two' too.")
+    assert problem.hint == "The probes want an address of their own."
+
+
+def test_an_address_that_the_probes_have_for_themselves_is_none_of_our_business():
+    servers = {"one": {"BIND": [":80", "127.0.0.1:0"]}, "two": {"BIND": "unix:/run/s"}}
+    assert read({"SERVERS": servers, "HEALTH": "127.0.0.1:81"})[1] == []
+    assert read({"SERVERS": servers, "HEALTH": "127.0.0.1:0"})[1] == []
+
+
+# Seconds
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"DRAIN_DELAY": 5, "STOP_TIMEOUT": 5}, "got 5, and STOP_TIMEOUT is 5, of which it is a part."),
+        ({"DRAIN_DELAY": 26}, f"got 26, and STOP_TIMEOUT is {DEFAULT_STOP_TIMEOUT}, of which it is a part."),
+    ],
+)
+def test_a_delay_that_leaves_no_time_to_stop_is_found(raw, told):
+    problem = only_problem(raw)
+    assert (problem.id, problem.path, problem.message) == ("E015", 'WSPBUS["DRAIN_DELAY"]', told)
+    assert problem.hint == "It takes fewer seconds than STOP_TIMEOUT."
+
+
+def test_a_delay_that_leaves_time_to_stop_is_taken():
+    values, problems = read({"SERVERS": {"default": {}}, "DRAIN_DELAY": 4.9, "STOP_TIMEOUT": 5})
+    assert problems == []
+    assert (values["drain_delay"], values["stop_timeout"]) == (4.9, 5)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    ("name", "id", "told"),
+    [
+        ("SIGHUB", "E007", "'SIGHUP'"),
+        ("hup", "E007", "'SIGHUP'"),
+        ("SOMETHING_ELSE", "E007", None),
+        (1, "E007", None),
+        ("SIGKILL", "E008", None),
+        ("SIGSTOP", "E008", None),
+    ],
+)
+def test_a_signal_that_is_unknown_or_cannot_be_caught(name, id, told):  # noqa: A002
+    problem = only_problem({"SIGNALS": {name: "exit"}})
+    assert problem.id == id
+    assert problem.path == 'WSPBUS["SIGNALS"]' + ("[1]" if name == 1 else f'["{name}"]')
+    assert problem.hint == (told and f"Did you mean {told}?")
+
+
+# A daemon does not reload
+
+
+@pytest.mark.parametrize("value", [True, {"EXTRA_FILES": []}])
+def test_a_daemon_with_autoreload_is_an_error(value):
+    problem = only_problem({"AUTORELOAD": value, "DAEMONIZE": True})
+    assert (problem.id, problem.path, problem.is_error) == ("E018", 'WSPBUS["AUTORELOAD"]', True)
+
+
+@pytest.mark.parametrize("autoreload", [None, False])
+def test_a_daemon_under_debug_does_not_reload(autoreload):
+    raw = {"SERVERS": {"default": {}}, "AUTORELOAD": autoreload, "DAEMONIZE": True}
+    values, problems = read(raw, debug=True)
+    assert (values["autoreload"], problems) == (False, [])
+
+
+# All at once, whatever comes
+
+
+def test_all_that_is_wrong_is_found_at_once():
+    _, problems = read(
+        {
+            "SERVERS": {"one": {"BIND": "x"}, "two": {"BACKEND": "y", "OPTION": {}}},
+            "PIDFILE": 1,
+            "SIGNALS": {"SIGKILL": "exit"},
+            "UMASK": "8",
+        }
+    )
+    assert sorted(problem.id for problem in problems) == ["E001", "E002", "E002", "E002", "E003", "E008"]
+
+
+@pytest.mark.parametrize("value", NOTHING_OF_THE_SORT, ids=lambda value: repr(value).partition(" at ")[0])
+def test_any_value_at_any_place_gives_a_value_or_a_finding_with_its_path(value):
+    places = [
+        *("SERVERS", "AUTORELOAD", "SIGNALS", "DAEMONIZE", "PIDFILE", "USER", "GROUP", "UMASK", "PLUGINS"),
+        *("WARMUP", "READY_TIMEOUT", "DRAIN_DELAY", "STOP_TIMEOUT", "HEALTH", "CONTROL"),
+    ]
+    for key in places:
+        values, problems = read({"SERVERS": {"default": {}}, key: value})
+        assert key.lower() in values
+        assert all(problem.path.startswith(f'WSPBUS["{key}"]') for problem in problems), problems
+    for key in ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS"):
+        values, problems = read(of_server(**{key: value}))
+        assert key.lower() in values["servers"]["default"]
+        assert all(f'["{key}"]' in problem.path for problem in problems), problems
+
+
+# What is right
+
+
+def test_values_are_read_in_the_forms_there_are():
+    values, problems = read(
+        {
+            "SERVERS": {"default": {"BIND": [":80", "unix:/run/s"], "MOUNTS": {"/x": "a.b"}}},
+            "SIGNALS": {"SIGHUP": None, "SIGUSR2": "shop.reload"},
+            "DAEMONIZE": {"STDOUT": "out.log"},
+            "PIDFILE": Path("run/site.pid"),
+            "USER": "www-data",
+            "GROUP": 33,
+            "UMASK": "027",
+            "PLUGINS": ({"BACKEND": SHOP},),
+            "CONTROL": "/run/site.control",
+        }
+    )
+    assert not any(problem.is_error for problem in problems)
+    assert [str(address) for address in values["servers"]["default"]["bind"]] == ["0.0.0.0:80", "unix:/run/s"]
+    assert values["signals"] == {"SIGHUP": None, "SIGUSR2": "shop.reload"}
+    assert values["daemonize"] == {"stdout": Path("out.log"), "stderr": None}
+    assert values["pidfile"] == Path("run/site.pid")
+    assert (values["user"], values["group"], values["umask"]) == ("www-data", 33, 0o27)
+    assert values["plugins"] == [{"backend": SHOP, "options": {}}]
+    assert values["control"] == Path("/run/site.control")
+
+
+def test_autoreload_is_read_as_it_is():
+    said = {"EXTRA_FILES": [Path("a")], "EXTRA_DIRS": {Path("texts"): "*.md"}, "SPARE": True}
+    values, problems = read({"SERVERS": {"default": {}}, "AUTORELOAD": said})
+    assert (values["autoreload"], problems) == (said, [])
+
+
+@pytest.mark.parametrize("value", [None, "left out"])
+@pytest.mark.parametrize("debug", [True, False])
+def test_autoreload_is_as_debug_unless_it_is_said(value, debug):
+    raw = {"SERVERS": {"default": {}}}
+    if value is None:
+        raw["AUTORELOAD"] = None
+    assert read(raw, debug=debug)[0]["autoreload"] is debug
+    assert read({**raw, "AUTORELOAD": not debug}, debug=debug)[0]["autoreload"] is not debug
+
+
+@pytest.mark.parametrize(
+    ("raw", "read_as"), [(True, {"stdout": None, "stderr": None}), (False, None), (None, None)]
+)
+def test_daemonize_is_a_switch_or_says_where_output_goes(raw, read_as):
+    assert read({"SERVERS": {"default": {}}, "DAEMONIZE": raw})[0]["daemonize"] == read_as

@@ -1,0 +1,296 @@
+"""The launcher's loop in the process of the tests, with children that are scripts of a few lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from django_wspbus.development.launcher import boot, child, program
+from django_wspbus.development.launcher.program import Launcher
+from django_wspbus.process.messages import Link
+from django_wspbus.successor.invocation import Invocation
+from django_wspbus.system.terminal import Terminal
+from tests.processes import DEADLINE, ROOT, has_signal
+from tests.servers.load import await_that
+
+HEAD = f"""\
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from django_wspbus.development.launch import Launch
+
+launch = Launch.take()
+
+
+def note(text):
+    with open("journal.txt", "a") as file:
+        file.write(f"{{os.getpid()}} {{text}}\\n")
+
+
+def serve(library=None):
+    signal.signal(signal.SIGTERM, leave)
+    launch.link.send({{"sockets": []}})
+    launch.link.send({{"started": True}})
+    launch.link.send({{"watch": {{"files": [], "dirs": []}}}})
+    launch.link.send({{"library": library}})
+
+
+def leave(*_):
+    launch.link.send({{"exiting": True}})
+    sys.exit(0)
+
+
+note("runs")
+"""
+FOREVER = "\nwhile True: time.sleep(0.01)\n"
+
+
+class Drive:
+    """A launcher that is run by the test, and the script that it runs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.script = folder / "script.py"
+        listener = socket.create_server(("127.0.0.1", 0))
+        one = {"holder": "a", "address": "127.0.0.1:0", "inode": None, "descriptor": listener.detach()}
+        invocation = Invocation(sys.executable, ["-B"], ["script.py"], str(folder), dict(os.environ))
+        start = {"invocation": asdict(invocation), "held": [one], "debug": True, "signals": []}
+        self.launcher = Launcher(start)
+        self.failures = []
+
+    def write(self, source):
+        new = self.folder / "script.new"
+        new.write_text(HEAD + source)
+        new.rename(self.script)
+
+    def notes(self, text):
+        """Return the PIDs of those that have noted this."""
+        lines = (self.folder / "journal.txt").read_text().splitlines() if self.has_notes else []
+        return [int(pid) for pid, told in (line.split(" ", 1) for line in lines) if told == text]
+
+    @property
+    def has_notes(self):
+        return (self.folder / "journal.txt").exists()
+
+    def await_note(self, text, count=1):
+        await_that(lambda: len(self.notes(text)) >= count)
+        return self.notes(text)[count - 1]
+
+    @property
+    def page_pid(self):
+        each = self.launcher.child
+        return None if each is None or each.kind != "page" else each.process.pid
+
+    def run(self, act):
+        """Run the launcher, and meanwhile ``act``, and a SIGTERM after it; return its status."""
+
+        def do():
+            try:
+                act()
+            except BaseException as error:
+                self.failures.append(error)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=do)
+        thread.start()
+        status = self.launcher.run()
+        thread.join(DEADLINE)
+        assert self.failures == []
+        return status
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "PAUSE", 0.01)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    wakeup = signal.set_wakeup_fd(-1)
+    drive = Drive(tmp_path)
+    yield drive
+    drive.launcher.close()
+    for sock in (drive.launcher._awake, drive.launcher._wake):
+        sock.close()
+    signal.set_wakeup_fd(wakeup)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def test_one_that_fails_in_its_exit_leaves_with_its_own_status(drive):
+    drive.write("serve()\nlaunch.link.send({'exiting': True})\nsys.exit(70)")
+    assert drive.launcher.run() == 70
+
+
+def test_one_that_says_so_is_started_again_with_what_it_told_and_with_its_idle_connections(drive):
+    drive.write(
+        """
+import socket
+assert launch.launches in (1, 2)
+if launch.launches == 1:
+    serve()
+    one, other = socket.socketpair()
+    launch.link.send({"idle": True}, [one.fileno()])
+    launch.link.send({"seen": {"a": "b"}, "repeats": {"a": 1}})
+    launch.link.send({"relaunching": ["shop.py"]})
+    sys.exit(3)
+assert (launch.seen, launch.repeats, launch.changed) == ({"a": "b"}, {"a": 1}, ["shop.py"])
+assert len(launch.connections) == 1
+serve()
+note("again")
+while True: time.sleep(0.01)
+"""
+    )
+    assert drive.run(lambda: drive.await_note("again")) == 0
+
+
+def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
+    drive.write("serve()\nos.kill(os.getpid(), signal.SIGKILL)")
+
+    def act():
+        await_that(lambda: drive.page_pid is not None)
+        drive.write("serve()\nnote('mended')" + FOREVER)
+        drive.await_note("mended")
+
+    assert drive.run(act) == 0
+    assert "killed by SIGKILL, shortly after it had started" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_a_boot_that_does_not_end_is_given_up_for_a_save(drive, monkeypatch, is_deaf):
+    monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
+    monkeypatch.setattr(boot, "TIME_TO_BOOT", 0.1)
+    monkeypatch.setattr(boot, "TIME_TO_END", 0.1)
+    drive.write("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * is_deaf + "note('hangs')" + FOREVER)
+
+    def act():
+        drive.await_note("hangs")
+        await_that(lambda: drive.launcher.boot.watcher is not None)
+        drive.write("serve()\nnote('serves')" + FOREVER)
+        drive.await_note("serves")
+
+    assert drive.run(act) == 0
+
+
+def test_a_boot_that_takes_long_is_not_given_up_if_no_file_changes(drive, monkeypatch):
+    monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
+    wait = "while not os.path.exists('go'):\n    time.sleep(0.01)\n"
+    drive.write(f"note('boots')\n{wait}serve()\nnote('serves'){FOREVER}")
+
+    def act():
+        await_that(lambda: (watcher := drive.launcher.boot.watcher) and is_ready(watcher.process.pid))
+        (drive.folder / "go").touch()
+        drive.await_note("serves")
+
+    assert drive.run(act) == 0
+    assert len(drive.notes("boots")) == 1
+
+
+def is_ready(pid):
+    return has_signal(pid, "SigCgt", signal.SIGUSR2)
+
+
+def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
+    drive.launcher.held.passed = [os.dup(0)]
+    drive.write(f"os.fstat({drive.launcher.held.passed[0]})\nserve()\nnote('serves')" + FOREVER)
+    assert drive.run(lambda: drive.await_note("serves")) == 0
+    os.close(drive.launcher.held.passed[0])
+
+
+# One decision each
+
+
+@pytest.fixture
+def site(drive):
+    """A child of which nothing has been told, and that is gone."""
+    ours, theirs = socket.socketpair()
+    site = child.Child("site", None, Link(ours), time.time_ns())
+    drive.launcher.child = site
+    yield site
+    drive.launcher.child = None
+    site.link.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "times_told", "status", "leaves_with"),
+    [
+        ({"exiting": True}, 2, 70, 70),
+        ({}, 1, program.INTERRUPTED, 0),
+        ({}, 2, program.INTERRUPTED, program.INTERRUPTED),
+        ({"relaunching": ["views.py"]}, 1, 3, 0),
+        ({"failed": {"title": "", "text": "", "debug": None, "is_told": True}}, 1, 1, 0),
+        ({"ended": 5}, 1, 120, 5),
+    ],
+)
+def test_told_to_leave_it_leaves_with(drive, site, told, times_told, status, leaves_with):
+    drive.launcher.times_told = times_told
+    drive.launcher.heed(site, [(told, [])])
+    assert drive.launcher.follow(site, status) == leaves_with
+
+
+def test_a_failed_boot_is_watched_for_what_the_one_before_knew_as_well(drive, site):
+    launcher = drive.launcher
+    launcher.heed(site, [({"started": True}, []), ({"watch": {"files": ["a"], "dirs": [["b", "*"]]}}, [])])
+    site.started = False
+    failed = {"title": "", "text": "", "debug": False, "is_told": True}
+    launcher.heed(site, [({"failed": failed, "watch": {"files": ["c"], "dirs": []}}, [])])
+    assert launcher.watch == {"files": ["a", "c"], "dirs": [("b", "*")]}
+    assert launcher.shows_reasons is False
+
+
+def test_a_spare_that_has_become_another_project_starts_again(drive, site, monkeypatch):
+    told = []
+    site.is_warm = True
+    monkeypatch.setattr(drive.launcher.spares, "learn", lambda library: True)
+    monkeypatch.setattr(Link, "post", lambda self, message, descriptors=(): told.append(message))
+    drive.launcher.heed(site, [({"library": {}}, [])])
+    assert told == [{"again": True}]
+    site.is_warm = False
+    drive.launcher.heed(site, [({"library": {}}, []), ({"stale": True}, [])])
+    assert told == [{"again": True}]
+    assert site.relaunching
+
+
+def test_a_hangup_of_the_terminal_is_to_leave_and_without_one_it_is_the_sites(drive, site, monkeypatch):
+    sent = []
+    site.process = SimpleNamespace(send_signal=sent.append, kill=lambda: None)
+    drive.launcher.forward(bytes([signal.SIGHUP]))
+    assert sent == []  # it would die of it
+    site.handles_signals = True
+    drive.launcher.forward(bytes([signal.SIGHUP, signal.SIGCHLD]))
+    assert (sent, drive.launcher.times_told) == ([signal.SIGHUP], 0)
+    monkeypatch.setattr(Terminal, "is_there", True)
+    drive.launcher.forward(bytes([signal.SIGHUP]))
+    assert (sent, drive.launcher.times_told) == ([signal.SIGHUP] * 2, 1)
+
+
+def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypatch, capsys):
+    results = iter([OSError("no descriptors"), None, 7])
+
+    def turn():
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(drive.launcher, "turn", turn)
+    monkeypatch.setattr(drive.launcher, "launch_site", lambda: None)
+    assert drive.launcher.run() == 7
+    assert capsys.readouterr().err.endswith("OSError: no descriptors\n")
+
+
+def test_a_start_that_has_failed_is_tried_again(drive, monkeypatch):
+    def launch_site():
+        raise OSError("no process to be had")
+
+    monkeypatch.setattr(drive.launcher, "launch_site", launch_site)
+    with pytest.raises(OSError, match="no process"):
+        drive.launcher.turn()

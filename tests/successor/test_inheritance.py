@@ -1,0 +1,65 @@
+"""What a process hands over to its next program."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from django_wspbus.successor.inheritance import ChildState, Inheritance, LinkState
+from django_wspbus.successor.invocation import INHERITED
+from django_wspbus.successor.values import descriptor_of
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INHERITED, "")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[int, int]]:
+    """Two descriptors that an exec would close."""
+    with socket.socket() as one, socket.socket() as other:
+        yield one.fileno(), other.fileno()
+
+
+def child_state(pair: int, links: list[LinkState]) -> ChildState:
+    return ChildState(
+        alias="shop",
+        pid=4711,
+        pair=pair,
+        links=links,
+        expected=1,
+        is_serving=True,
+        has_answered=False,
+        left=None,
+        allowed=0.0,
+    )
+
+
+def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int, int]) -> None:
+    listening, link = pair
+    sockets = [{"holder": "shop", "address": "127.0.0.1:80", "descriptor": listening, "inode": None}]
+    state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
+    left = Inheritance(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
+    environment = left.leave()
+    assert all(map(os.get_inheritable, (listening, link, descriptor_of(INHERITED, environment))))
+
+    os.environ.update(environment)
+    taken = Inheritance.take()
+    assert taken == left
+    assert taken.addresses == {"127.0.0.1:80"}
+    assert not os.get_inheritable(listening)
+    assert not os.get_inheritable(link)
+    assert Inheritance.take() is None
+    assert INHERITED not in os.environ
+
+
+def test_the_pipe_of_the_signals_is_left_as_well(pair: tuple[int, int]) -> None:
+    os.environ.update(Inheritance(signals=(pair[0], [15])).leave())
+
+    taken = Inheritance.take()
+    assert taken is not None
+    assert taken.descriptors() == [pair[0]]
