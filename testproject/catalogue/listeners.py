@@ -2,24 +2,22 @@
 
 from django_wspbus import bus, every
 
-from .models import ProcessEvent
-
-note = ProcessEvent.objects.note  # one more of these in this process
+from .models import ProcessEvent, note
 
 
-@bus.subscribe("start", priority=10, role="site")
-def begin_run():  # once per site, before the others
+@bus.subscribe("start", role="site", priority=10)
+def begin_run():  # once per site, before anything is served
     ProcessEvent.objects.forget_last_run()
     note("start, role=site")
 
 
 @bus.subscribe("start")
-def open_pool():  # once in every process that serves
+def open_pool():  # once in each worker
     note("start")
 
 
 @bus.lifespan
-def consumer():  # likewise, and the rest when it stops
+def consumer():  # once in each worker: to the yield when it starts, the rest when it stops
     note("lifespan, until yield")
     yield
     note("lifespan, after yield")
@@ -31,5 +29,5 @@ def clean_up():  # every five seconds, in one process
 
 
 @bus.subscribe("health")
-def database_answers():  # whenever somebody asks /readyz, in the site process
+def database_answers():  # in the site process, whenever a client asks for /readyz
     ProcessEvent.objects.exists()

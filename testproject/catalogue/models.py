@@ -54,7 +54,7 @@ class ProcessEvents(models.Manager):
 
 
 class ProcessEvent(models.Model):
-    """What a process of the site did, and how often, since the site started."""
+    """Something that a process of the site did, and how often, since the site started."""
 
     pid = models.PositiveIntegerField("process")
     role = models.CharField(max_length=20)
@@ -73,9 +73,12 @@ class ProcessEvent(models.Model):
         return f"{self.what} in {self.pid} ({self.role}): {self.count}"
 
 
+note = ProcessEvent.objects.note
+
+
 @contextlib.contextmanager
 def _refusal_if_not_migrated():
-    """Let a site on a new database not start, and say in a line what to do."""
+    """Refuse to start on a database without tables, and say what to do."""
     try:
         yield
     except DatabaseError:

@@ -69,8 +69,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(database):
-    with RunningSite("--noreload", env=settings(database)) as running:
+def serve(database, *options):
+    with RunningSite("--noreload", *options, env=settings(database)) as running:
         yield Served(running, database)
 
 
@@ -141,8 +141,9 @@ def test_a_site_forgets_the_last_run(site):
     assert "of the last run" not in site.fetch("/processes.json")
 
 
-def test_the_readme_shows_the_events_that_the_site_shows(site):
-    events = Counter((event["what"], event["role"]) for event in after_a_tick(site)["events"])
+def test_the_readme_shows_the_events_of_a_site_with_two_workers_of_gunicorn(database):
+    with serve(database, "--server", "gunicorn") as site:
+        events = Counter((event["what"], event["role"]) for event in after_a_tick(site)["events"])
     line = re.compile(r"(\S.*?) {2,}(\d+) {2,}(\S.*?) {2,}(\d+)")
     shown = [match for match in map(line.fullmatch, (ROOT / "README.md").read_text().splitlines()) if match]
 
