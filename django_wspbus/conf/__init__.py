@@ -61,6 +61,7 @@ class Autoreload:
     extra_files: tuple[Path, ...] = ()
     extra_dirs: Mapping[Path, str] = field(default_factory=lambda: MappingProxyType({}))
     spare: bool = True
+    preload: tuple[str, ...] = ()
     poll: bool | None = None
 
 
@@ -165,6 +166,7 @@ def _autoreload(values: Mapping[str, Any]) -> Autoreload:
             {Path(folder): glob for folder, glob in values.get("EXTRA_DIRS", {}).items()}
         ),
         spare=values.get("SPARE", True),
+        preload=tuple(values.get("PRELOAD", ())),
         poll=values.get("POLL"),
     )
 

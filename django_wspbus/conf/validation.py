@@ -19,7 +19,7 @@ DEFAULT_BACKEND = "django_wspbus.servers.gunicorn.GunicornServer"
 DEFAULT_BIND = "127.0.0.1:8000"
 DEFAULT_STOP_TIMEOUT = 25
 SERVER_KEYS = ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS")
-AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE", "POLL")
+AUTORELOAD_KEYS = ("EXTRA_FILES", "EXTRA_DIRS", "SPARE", "PRELOAD", "POLL")
 BUS_METHODS = ("start", "stop", "graceful", "restart", "exit")
 
 MOST_SECONDS = 10**9
@@ -189,6 +189,9 @@ class Reader:
             )
         if not isinstance(raw.get("SPARE", True), bool):
             self.wrong(f'{path}["SPARE"]', raw["SPARE"], "True or False")
+        preload = raw.get("PRELOAD", [])
+        if not _is_list(preload) or not all(map(_is_module_name, preload)):
+            self.wrong(f'{path}["PRELOAD"]', preload, 'a list of packages or modules: ["numpy", "PIL.Image"]')
         if not isinstance(raw.get("POLL"), bool | None):
             self.wrong(f'{path}["POLL"]', raw["POLL"], "None, True or False")
         return dict(raw)
@@ -397,6 +400,10 @@ def _quote(key: Any) -> str:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _is_module_name(value: Any) -> bool:
+    return isinstance(value, str) and all(part.isidentifier() for part in value.split("."))
 
 
 def _is_path(value: Any) -> bool:

@@ -260,6 +260,7 @@ def test_what_logging_speaks_of(monkeypatch):
             {"EXTRA_FILES": ["a.md"], "EXTRA_DIRS": {"texts": "*.md"}, "SPARE": False},
             conf.Autoreload(extra_files=(Path("a.md"),), extra_dirs={Path("texts"): "*.md"}, spare=False),
         ),
+        ({"PRELOAD": ["numpy", "PIL.Image"]}, conf.Autoreload(preload=("numpy", "PIL.Image"))),
     ],
 )
 def test_a_dict_turns_autoreload_on_whatever_it_holds(wspbus, said, read):

@@ -97,6 +97,16 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
         ({"AUTORELOAD": {"EXTRA_FILES": [1]}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
         ({"AUTORELOAD": {"EXTRA_DIRS": {"x": 1}}}, 'WSPBUS["AUTORELOAD"]["EXTRA_DIRS"]', "directory -> glob"),
         ({"AUTORELOAD": {"SPARE": 1}}, 'WSPBUS["AUTORELOAD"]["SPARE"]', "True or False"),
+        (
+            {"AUTORELOAD": {"PRELOAD": "numpy"}},
+            'WSPBUS["AUTORELOAD"]["PRELOAD"]',
+            "a list of packages or modules",
+        ),
+        (
+            {"AUTORELOAD": {"PRELOAD": ["a-b"]}},
+            'WSPBUS["AUTORELOAD"]["PRELOAD"]',
+            "a list of packages or modules",
+        ),
         ({"AUTORELOAD": {"POLL": 1}}, 'WSPBUS["AUTORELOAD"]["POLL"]', "None, True or False"),
         ({"SIGNALS": ["SIGHUP"]}, 'WSPBUS["SIGNALS"]', "signal name -> bus method or channel"),
         ({"SIGNALS": {"SIGHUP": 1}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),

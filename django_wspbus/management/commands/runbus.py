@@ -317,6 +317,7 @@ def describe(settings: Settings) -> Iterator[str]:
             "EXTRA_FILES": list(map(str, autoreload.extra_files)),
             "EXTRA_DIRS": {str(folder): glob for folder, glob in autoreload.extra_dirs.items()},
             "SPARE": autoreload.spare,
+            "PRELOAD": list(autoreload.preload),
             "POLL": autoreload.poll,
         },
         "SIGNALS": dict(settings.signals),
