@@ -4,14 +4,17 @@ import compileall
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from . import fork_server
-from .processes import ROOT
+from .processes import DEADLINE, ROOT
 from .projects import GUNICORN, THREADED, Project
 
 
@@ -62,3 +65,35 @@ def taken_port() -> Iterator[int]:
     """A port of this machine that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def later() -> Iterator[Callable[..., Future[Any]]]:
+    """Call a function in a thread, for which no bus waits; its result is a future's."""
+    started = []
+
+    def call(function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        thread = threading.Thread(target=run, name="Client", daemon=True)
+        started.append(thread)
+        thread.start()
+        return future
+
+    yield call
+    for thread in started:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a name that is short enough for Unix sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

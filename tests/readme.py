@@ -73,7 +73,7 @@ def main(name: str) -> int:
     if name == "test":
         return subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, check=False).returncode
     free = {"CATALOGUE_BIND_GUNICORN": "127.0.0.1:0", "CATALOGUE_BIND_THREADED": "127.0.0.1:0"}
-    return serve(command, "/processes.json", timeout=180, **free) != 2
+    return serve(command, "/processes.json", timeout=300, **free) != 2
 
 
 if __name__ == "__main__":

@@ -369,7 +369,7 @@ def test_an_error_in_a_view_is_told_once_and_logged_by_nobody_else(site, logged,
     told = reason(django(), "/broken")
     first, second, *_, last = told.splitlines()
     assert first == "WSPBUS[\"WARMUP\"]: the request for '/broken' was answered 500 Internal Server Error."
-    assert re.fullmatch(r"tests/test_warmup\.py, line \d+: ZeroDivisionError: of a view", second)
+    assert re.fullmatch(r"tests/application/test_warmup\.py, line \d+: ZeroDivisionError: of a view", second)
     assert last == "ZeroDivisionError: of a view"
     assert told.count("\nZeroDivisionError: of a view") == 1
     assert f'File "{__file__}"' in told
@@ -387,7 +387,7 @@ def test_an_error_that_leaves_the_application_is_told_once(site, logged):
     site.DEBUG_PROPAGATE_EXCEPTIONS = True
     told = reason(django(), "/broken")
     assert told.startswith(
-        "WSPBUS[\"WARMUP\"]: the request for '/broken' failed.\ntests/test_warmup.py, line "
+        "WSPBUS[\"WARMUP\"]: the request for '/broken' failed.\ntests/application/test_warmup.py, line "
     )
     assert told.count("\nZeroDivisionError: of a view") == 1
     assert logged == []
@@ -413,7 +413,7 @@ def test_each_of_two_errors_is_told(site, logged):
 def test_an_error_is_told_whatever_status_is_made_of_it(site):
     site.MIDDLEWARE = [f"{__name__}.unavailable"]
     told = reason(django(), "/broken")
-    assert "'/broken' was answered 503 Service Unavailable.\ntests/test_warmup.py, line " in told
+    assert "'/broken' was answered 503 Service Unavailable.\ntests/application/test_warmup.py, line " in told
     assert told.splitlines()[-1] == "ZeroDivisionError: of a view"
 
 
@@ -438,7 +438,7 @@ def test_the_beginning_of_a_text_may_come_in_parts_and_be_json():
 def test_an_error_after_the_status_is_a_failure():
     told = reason(django(), "/streaming")
     assert told.startswith(
-        "WSPBUS[\"WARMUP\"]: the request for '/streaming' failed.\ntests/test_warmup.py, line "
+        "WSPBUS[\"WARMUP\"]: the request for '/streaming' failed.\ntests/application/test_warmup.py, line "
     )
     assert told.splitlines()[-1] == "ZeroDivisionError: of a view"
 
@@ -507,7 +507,9 @@ def fails_after(body):
 @pytest.mark.parametrize(("body", "what"), [(b"", "was answered 500 No."), (b"begun", "failed.")])
 def test_an_error_that_an_application_hands_to_start_response_is_told(body, what):
     told = reason(fails_after(body))
-    assert told.startswith(f"WSPBUS[\"WARMUP\"]: the request for '/' {what}\ntests/test_warmup.py, line ")
+    assert told.startswith(
+        f"WSPBUS[\"WARMUP\"]: the request for '/' {what}\ntests/application/test_warmup.py, line "
+    )
     assert told.count("\nZeroDivisionError: of an application") == 1
 
 

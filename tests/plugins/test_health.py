@@ -33,7 +33,6 @@ from django_wspbus.wspbus import Bus, ChannelFailures, states
 from tests.processes import DEADLINE, run
 from tests.projects import Project
 from tests.servers.conftest import descriptors
-from tests.servers.conftest import later as later
 from tests.servers.load import await_that
 
 SOON = 0.1

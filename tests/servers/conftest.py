@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -42,43 +41,11 @@ BOTH: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def later() -> Iterator[Callable[..., Future[Any]]]:
-    """Call a function in a thread, for which no bus waits; its result is a future's."""
-    started = []
-
-    def call(function: Callable[..., Any], *args: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function(*args))
-            except BaseException as error:
-                future.set_exception(error)
-
-        thread = threading.Thread(target=run, name="Client", daemon=True)
-        started.append(thread)
-        thread.start()
-        return future
-
-    yield call
-    for thread in started:
-        thread.join(DEADLINE)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     """A project whose code has versions, with pages that are held until ``release`` lets them go."""
     folder = tmp_path / "project"
     folder.mkdir()
     return Shop(folder)
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder with a name that is short enough for Unix sockets."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def hold(project: Project, later: Later, address: str, path: str, body: bytes | None = None) -> Future[Any]:

@@ -14,7 +14,6 @@ import pytest
 
 from ..projects import Project
 from ..servers.conftest import GUNICORN, THREADED, URLS, address_of, ask, configure, is_free, release
-from ..servers.conftest import later as later
 from ..servers.load import await_that
 from ..terminals import CONTROL_C, Terminal
 

@@ -216,8 +216,8 @@ def test_requests_sent_together_are_answered_when_it_stops_and_the_last_says_so(
 def test_a_client_that_has_just_connected_may_still_ask_when_it_stops(
     serve: Serve, later: Later, monkeypatch: pytest.MonkeyPatch, threading: bool
 ) -> None:
-    for module in ("threaded", "request_handler"):
-        monkeypatch.setattr(f"django_wspbus.servers.{module}.LAST_CHANCE", DEADLINE)
+    for module in ("server", "request_handler"):
+        monkeypatch.setattr(f"django_wspbus.servers.threaded.{module}.LAST_CHANCE", DEADLINE)
     served = serve(threading=threading)
     with connect(served.address) as sock:
         exited = later(served.bus.exit)
