@@ -18,5 +18,5 @@ class WSPBusConfig(AppConfig):
     def ready(self) -> None:
         from .site import checks
 
-        django_checks.register(checks.check_shapes)
+        django_checks.register(checks.check_settings)
         django_checks.register(checks.check_deployment, deploy=True)

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from django.utils.module_loading import import_string
+
 from ..application.loading import Application, load
 from ..application.warmup import warm_up
 from ..conf.findings import Problem
@@ -137,6 +139,16 @@ class Server(Plugin):
         """Return what ``bus.site.status()`` tells of it."""
         bound = [each.name for each in self.bound()]
         return {"backend": self.settings.backend, "bind": bound, "pid": os.getpid()}
+
+
+def server_class(settings: ServerSettings) -> type[Server]:
+    """Import the class of a server; ImportError or TypeError if there is none."""
+    backend = import_string(settings.backend)
+    if not (isinstance(backend, type) and issubclass(backend, Server)):
+        raise TypeError(
+            f"{settings.backend} is no server: it must be a subclass of {Server.__module__}.Server."
+        )
+    return backend
 
 
 def in_words(requests: Iterable[str]) -> str:

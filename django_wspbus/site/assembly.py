@@ -37,7 +37,7 @@ from ..process.phases import time_of_site
 from ..process.site import LocalSite, NoSite
 from ..process.switchboard import Switchboard
 from ..project.threads import ADVICE, foreign_threads
-from ..servers.base import Server
+from ..servers.base import Server, server_class
 from ..servers.child import ChildServer
 from ..servers.drain import Drain
 from ..servers.sockets import BACKLOG, LISTEN_VARIABLES, Sockets
@@ -51,7 +51,6 @@ from ..system.ownership import Owner
 from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 from ..wspbus.plugin import Plugin
-from . import machine
 
 SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
 """Published where the process is ended at once; before a restart, to refuse it; just before its exec; on a
@@ -148,7 +147,7 @@ class SiteProcess:
     def _warn_of_threads(self) -> None:
         """Name the threads of the project that this process does not need, or that end as it forks."""
         names = ", ".join(foreign_threads())
-        is_worker = any(machine.server_class(each).in_process for each in self.settings.servers.values())
+        is_worker = any(server_class(each).in_process for each in self.settings.servers.values())
         if names and self.settings.daemonize is not None and self.inherited is None:
             self.bus.log(f"Threads end as the site becomes a daemon: {names}. {ADVICE}", level=30)
         elif names and not is_worker:
@@ -295,7 +294,7 @@ class SiteProcess:
         return binds
 
     def _server(self, settings: ServerSettings) -> Server:
-        backend = machine.server_class(settings)
+        backend = server_class(settings)
         common = (self.bus, settings, self.settings, lambda: self.sockets.of(settings.alias))
         if issubclass(backend, ChildServer):
             return backend(*common, children=self.children)

@@ -254,7 +254,7 @@ def test_settings_of_another_shape_are_told_whatever_the_options(settings, wspbu
 
 
 def test_a_warning_is_shown_and_stops_nobody(settings):
-    plugin = {"BACKEND": "tests.site.test_machine.Small", "OPTIONS": {"size": 6}}
+    plugin = {"BACKEND": "tests.site.checks.test_backends.Small", "OPTIONS": {"size": 6}}
     settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED}}, "PLUGINS": [plugin]}
     output, errors = io.StringIO(), io.StringIO()
     call_command("runbus", "--check", stdout=output, stderr=errors)

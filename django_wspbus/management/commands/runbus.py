@@ -26,9 +26,9 @@ from ...development.launch import HEALTH, Launch
 from ...development.launcher import become
 from ...process.bus import bus
 from ...project.tracebacks import explain
+from ...servers.base import server_class
 from ...site.assembly import SiteProcess
-from ...site.checks import check_all
-from ...site.machine import server_class
+from ...site.checks import check_start
 from ...successor import start
 from ...successor.inheritance import Inheritance
 from ...successor.order import Order
@@ -172,7 +172,7 @@ class Command(BaseCommand):
     def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:
         settings, problems = conf.read(overrides.values)
         if settings is not None:
-            problems += check_all(settings, held)
+            problems += check_start(settings, held)
         self.refuse(map(overrides.sourced, problems))
         assert settings is not None
         return settings if overrides.only is None else overrides.restrict(settings)

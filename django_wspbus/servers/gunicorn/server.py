@@ -119,14 +119,7 @@ def as_texts(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable[Problem]:
     """Find the options that gunicorn does not know, does not take, or that the site owns."""
-    try:
-        from gunicorn.config import Config  # heavy, and not for the site process to carry
-    except FileNotFoundError:  # gunicorn cannot be imported in a directory that is gone, where migrate can
-        return
-    from .worker_class import find_problem
-
-    known = Config().settings
-    yield from check_option_names(path, options, [*known, "threading"], "gunicorn")
+    others = {}
     for name, value in as_texts(options).items():
         here = f'{path}["{name}"]'
         if name == "threading":
@@ -136,15 +129,35 @@ def check_options(path: str, alias: str, options: Mapping[str, Any]) -> Iterable
             yield Problem("E013", here, "the site owns this option.", f"Set {owner} instead.")
         elif name in AT_LEAST_ONE:
             yield from check_number(here, name, value)
-        elif name == "config":
-            if value is not None and not isinstance(value, str):
-                hint = 'It takes the path of gunicorn\'s own file, or "python:module".'
-                yield Problem("E012", here, f"got {shown(value)}.", hint)
-        elif name in known:
-            try:
-                Config().set(name, value)
-            except Exception as error:  # what its validators raise is up to gunicorn
-                yield Problem("E012", here, f"gunicorn does not take {shown(value)}: {error}")
-            else:
-                if name == "worker_class" and (reason := find_problem(value)) is not None:
-                    yield Problem("E012", here, reason)
+        elif name != "config":
+            others[name] = value
+        elif value is not None and not isinstance(value, str):
+            hint = 'It takes the path of gunicorn\'s own file, or "python:module".'
+            yield Problem("E012", here, f"got {shown(value)}.", hint)
+    if others:  # gunicorn's table of settings takes 1.6 MB: most sites do not need it here
+        yield from check_others(path, others)
+
+
+def check_others(path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
+    """Ask gunicorn about options that only gunicorn judges."""
+    try:
+        from gunicorn.config import Config
+    except FileNotFoundError:  # gunicorn does not import in a removed directory, where migrate still runs
+        FileNotFoundError
+    ):  # gunicorn cannot be imported in a directory that was removed; migrate can run there
+        return
+    from .worker_class import find_problem
+
+    known = Config().settings
+    yield from check_option_names(path, options, known, "gunicorn")
+    for name, value in options.items():
+        if name not in known:
+            continue
+        here = f'{path}["{name}"]'
+        try:
+            Config().set(name, value)
+        except Exception as error:  # gunicorn decides what its validators raise
+            yield Problem("E012", here, f"gunicorn does not take {shown(value)}: {error}")
+        else:
+            if name == "worker_class" and (reason := find_problem(value)) is not None:
+                yield Problem("E012", here, reason)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,16 @@ def test_a_configuration_file_must_be_there(config: str | None, is_missing: bool
 def in_force(**options: object) -> dict[str, Any]:
     site = Settings(servers={}, autoreload=None)
     return GunicornServer.effective_options(settings(**options), site)
+
+
+def test_common_options_are_checked_without_the_table_of_gunicorns_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gunicorn.config", None)
+
+    assert list(GunicornServer.check_options(settings(workers=2, threads=4, config="gunicorn.conf.py"))) == []
+    with pytest.raises(ImportError):
+        list(GunicornServer.check_options(settings(keepalive=2)))
 
 
 def test_the_options_in_force_show_what_is_not_gunicorns_default(

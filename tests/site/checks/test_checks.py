@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 from django.core import checks
 
 from django_wspbus import Plugin, conf
 from django_wspbus.conf.findings import IDS
-from django_wspbus.site.checks import check_all
+from django_wspbus.site.checks import check_start
 
 SERVER = {"BIND": "127.0.0.1:0"}
 
@@ -120,9 +119,9 @@ def test_backends_that_are_wrong_keep_the_checks_from_what_depends_on_them(check
 
 def test_what_runbus_checks_is_all_but_the_applications(settings):
     settings.WSPBUS = {**with_server(APPLICATION="nowhere.app"), "USER": "no-such-user"}
-    assert [problem.id for problem in check_all(conf.get())] == ["E009"]
+    assert [problem.id for problem in check_start(conf.get())] == ["E009"]
     settings.WSPBUS = {**with_server(OPTIONS={"worker": 1}), "USER": "no-such-user"}
-    assert [problem.id for problem in check_all(conf.get())] == ["E012"]
+    assert [problem.id for problem in check_start(conf.get())] == ["E012"]
 
 
 def test_the_command_check_shows_all_that_is_wrong_and_fails(project):
@@ -147,18 +146,4 @@ class Broken(Plugin):
 def test_a_check_of_a_plugin_that_fails_is_seen(settings):
     settings.WSPBUS = with_server() | {"PLUGINS": [{"BACKEND": f"{__name__}.Broken"}]}
     with pytest.raises(RuntimeError, match="this check"):
-        check_all(conf.get())
-
-
-def test_beside_another_thread_the_same_is_found_without_a_fork(settings, monkeypatch):
-    settings.WSPBUS = with_server(OPTIONS={"worker": 1})
-    alone = check_all(conf.get())
-    monkeypatch.delattr(os, "fork")
-    held = threading.Event()
-    thread = threading.Thread(target=held.wait)
-    thread.start()
-    try:
-        assert check_all(conf.get()) == alone != []
-    finally:
-        held.set()
-        thread.join()
+        check_start(conf.get())
