@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration: the ids of the system checks, and one sentence for each finding."""
+"""Findings about the settings: the ids of the system checks, with one sentence for each."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from django.core import checks
 
 IDS = {
-    "E001": "A key that is not known.",
+    "E001": "An unknown key.",
     "E002": "A value of the wrong type or shape.",
-    "E003": "An address that cannot be bound: no address, or a port out of range.",
-    "E004": "An address that two servers, one server twice, or the probes too, would bind.",
-    "E005": "A dotted path that does not import.",
-    "E006": "An application that is no WSGI application: ASGI, or not callable as one.",
+    "E003": "An address that cannot be bound: it is malformed, or its port is out of range.",
+    "E004": "An address that is used twice, by servers or by a server and the probes.",
+    "E005": "A dotted path that cannot be imported.",
+    "E006": "An application that is not WSGI.",
     "E007": "An unknown signal.",
-    "E008": "A signal that cannot be caught.",
-    "E009": "An unknown user or group, or one that this process may not become.",
+    "E008": "A signal that no process can catch.",
+    "E009": "An unknown user or group, or one that this process is not allowed to become.",
     "E010": "A PID file that cannot be written.",
-    "E011": "A file or directory for output that cannot be written.",
+    "E011": "An output file, or the directory of a Unix socket, that cannot be written.",
     "E012": "An option that the server does not know, or a value that it does not take.",
-    "E013": "An option of a server that the site owns.",
-    "E014": "A backend that is not of the kind that is needed here.",
+    "E013": "An option of a server that belongs to the site.",
+    "E014": "A backend of the wrong kind.",
     "E015": "A number out of range.",
-    "E016": "A file that an option names and that cannot be read.",
-    "E017": "Static files that are to be served without django.contrib.staticfiles.",
+    "E016": "A file that is named by an option and cannot be read.",
+    "E017": "Static files are switched on without django.contrib.staticfiles.",
     "E018": "Settings that exclude each other.",
-    "E019": "ALLOWED_HOSTS that let Django answer no request.",
+    "E019": "ALLOWED_HOSTS with which Django answers every request with 400.",
     "W001": "A signal that publishes on a channel whose name is almost that of a bus method.",
 }
 
@@ -39,7 +39,7 @@ class Problem:
     message: str
     hint: str | None = None
     level: int | None = None
-    """Django's, for a finding of somebody else's; ours say it by the first letter of their id."""
+    """The level of a check of a plugin or of Django; None: the first letter of the id says it."""
 
     @property
     def is_error(self) -> bool:
