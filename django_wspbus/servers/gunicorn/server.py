@@ -143,8 +143,6 @@ def check_others(path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
     try:
         from gunicorn.config import Config
     except FileNotFoundError:  # gunicorn does not import in a removed directory, where migrate still runs
-        FileNotFoundError
-    ):  # gunicorn cannot be imported in a directory that was removed; migrate can run there
         return
     from .worker_class import find_problem
 
