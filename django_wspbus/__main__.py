@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from typing import Any
 
 from .development.launched import debug
 from .development.launcher import become
+from .successor.inheritance import HeldSocket
 from .successor.invocation import OWN_VARIABLES
 from .successor.program import execute
 from .successor.start import original
@@ -38,7 +38,7 @@ def main() -> None:
         become(dataclasses.replace(original(), command=command), held=first_socket(), debug=True)
 
 
-def first_socket() -> list[dict[str, Any]]:
+def first_socket() -> list[HeldSocket]:
     """Listen where the command line says, or else where a site without settings would: that shows the error.
 
     SystemExit with the reason if that cannot be, or the command line is wrong.
@@ -58,7 +58,7 @@ def first_socket() -> list[dict[str, Any]]:
         sockets.start()
     except (CommandError, ValueError, Refusal) as error:
         raise SystemExit(f"CommandError: {error}") from None
-    return sockets.give_away()
+    return sockets.detach()
 
 
 if __name__ == "__main__":

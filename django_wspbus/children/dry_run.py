@@ -1,7 +1,7 @@
 """The dry run of a restart: the site's next program boots in another process first.
 
-That process runs the command line as it stands, and finds an order to report what it would do instead of
-doing it.
+That process runs the command line as it stands, and finds an order to report what the site would be,
+instead of serving.
 """
 
 from __future__ import annotations
@@ -13,32 +13,85 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn, Self
 
 from ..successor import start
-from ..successor.inheritance import Inheritance
+from ..successor.inheritance import Holdings
 from ..successor.order import Order
 from ..successor.values import scratch_file
 from ..system.terminal import ALONE
 from ..wspbus import Refusal
 
-MOST_OF_AN_OUTPUT = 60_000
+LONGEST_OUTPUT = 60_000
+"""Bytes of the output of a dry run, its last ones, that a refusal shows."""
 
 
-class Trial:
-    """A dry run; ``ended()`` is called, in a thread, when it has ended."""
+@dataclass(frozen=True, slots=True)
+class PlannedServer:
+    """A server of the restarted site."""
 
-    def __init__(self, held: Inheritance, ended: Callable[[], None]) -> None:
+    run: str | None
+    """What its child runs, see `servers.child.ChildServer`; None if it serves in the site process."""
+    bind: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSocket:
+    """An address on which the restarted site listens. ``holder``: see `inheritance.HeldSocket`."""
+
+    holder: str
+    address: str
+    backlog: int
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """What the restarted site would be."""
+
+    servers: dict[str, PlannedServer]
+    """alias -> server"""
+    sockets: list[PlannedSocket]
+    pidfile: str | None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        return cls(
+            {alias: PlannedServer(**server) for alias, server in values["servers"].items()},
+            [PlannedSocket(**each) for each in values["sockets"]],
+            values["pidfile"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunReport:
+    """The outcome of a dry run: a plan, or the reason why the site would not start."""
+
+    plan: SitePlan | None = None
+    refused: str = ""
+    status: int | None = None
+    """That of the process, if it ended before ``runbus`` had the order: `successor.runner` reports this."""
+
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        values = json.loads(text or b"{}")
+        plan = values.pop("plan", None)
+        return cls(None if plan is None else SitePlan.of(plan), **values)
+
+
+class DryRunProcess:
+    """A dry run, as the site sees it; ``ended()`` is called, in a thread, when it has ended."""
+
+    def __init__(self, held: Holdings, ended: Callable[[], None]) -> None:
         self._output = scratch_file()
         self._report = scratch_file()
-        order = {"addresses": sorted(held.addresses), "pidfile": held.pidfile}
         self._process = start.spawn(
-            {"trial": order},
+            {"dry_run": asdict(held)},
             ("dry-run",),
             descriptors={"report": self._report.fileno()},
             options={**ALONE, "stdout": self._output.fileno(), "stderr": self._output.fileno()},
         )
-        self._watch = threading.Thread(target=self._await_end, args=(ended,), name="Trial", daemon=True)
+        self._watch = threading.Thread(target=self._await_end, args=(ended,), name="Dry run", daemon=True)
         self._watch.start()
 
     def _await_end(self, ended: Callable[[], None]) -> None:
@@ -53,19 +106,18 @@ class Trial:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def result(self) -> dict[str, Any]:
-        """Return what the next program would do; a `Refusal` says why it would not start."""
+    def result(self) -> SitePlan:
+        """Return what the restarted site would be; a `Refusal` says why it would not start."""
         self._report.seek(0)
-        written = self._report.read()
-        report: dict[str, Any] = json.loads(written) if written else {}
+        report = DryRunReport.read(self._report.read())
         status = self._process.wait()
-        if report and "refused" not in report and not status:
-            return report
-        reason = report.get("refused", "")
-        if reason and "status" not in report:
+        if report.plan is not None and not status:
+            return report.plan
+        reason = report.refused
+        if reason and report.status is None:
             raise Refusal(reason)
         self._output.seek(0)
-        output = self._output.read()[-MOST_OF_AN_OUTPUT:].decode(errors="replace").strip()
+        output = self._output.read()[-LONGEST_OUTPUT:].decode(errors="replace").strip()
         if not reason or reason in output:
             reason = f"its boot ended with status {status}."
         raise Refusal(f"{reason}\n{output}".strip())
@@ -79,20 +131,17 @@ class Trial:
         self._report.close()
 
 
-class Tried:
-    """In the process of the dry run: what the site holds, and the report to it."""
+class DryRun:
+    """The dry run in its own process. ``held``: what the site holds, and so need not be free."""
 
     def __init__(self, order: Order) -> None:
         self._report = order.descriptors["report"]
-        held = order.values["trial"]
-        self.held = Inheritance(
-            sockets=[{"address": address} for address in held["addresses"]], pidfile=held["pidfile"]
-        )
+        self.held = Holdings(**order.values["dry_run"])
 
-    def tell(self, report: dict[str, Any]) -> NoReturn:
+    def report(self, report: DryRunReport) -> NoReturn:
         """Report to the site, and end without regard to what else this process has begun."""
         with open(self._report, "w") as file:
-            json.dump(report, file)
+            json.dump(asdict(report), file)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None
                 stream.flush()

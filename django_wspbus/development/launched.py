@@ -19,7 +19,7 @@ from types import FrameType
 from ..process.messages import RELAUNCH, Link, Message
 from ..project import libraries
 from ..successor import program
-from ..successor.inheritance import Inheritance
+from ..successor.inheritance import HeldSocket, Inheritance
 from ..successor.invocation import Invocation
 from . import spare
 from .launch import INTERRUPTED, TIME_TO_TELL, Launch, current
@@ -91,9 +91,10 @@ def set_up(invocation: Invocation) -> list[str]:
 
 def run(link: Link, command: list[str], message: Message, descriptors: list[int]) -> None:
     """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
-    held = message["sockets"]
-    for each, descriptor in zip(held, descriptors, strict=False):
-        each["descriptor"] = descriptor
+    held = [
+        HeldSocket.of({name: each[name] for name in each if name != "resumes"}, descriptor=descriptor)
+        for each, descriptor in zip(message["sockets"], descriptors, strict=False)
+    ]
     connections = [socket.socket(fileno=descriptor) for descriptor in descriptors[len(held) :]]
     current.append(Launch(link=link, connections=connections, **message["start"]))
     os.environ.update(Inheritance(sockets=held).as_environment())

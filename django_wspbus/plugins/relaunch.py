@@ -9,14 +9,15 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any
 
 from ..development import doubts
 from ..development.launch import Launch
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
 from ..project import libraries
+from ..successor.inheritance import HeldSocket
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
@@ -27,7 +28,7 @@ PATIENCE = 1.0
 class Relaunch(Plugin):
     """Lends the site the launcher's sockets, and has a restart end this process, to be started again.
 
-    ``held()``: the sockets that the site has bound, as `inheritance.Inheritance` has them; ``part()``
+    ``held()``: the sockets that the site has bound; ``part()``
     is called when they are the launcher's no more. ``watched``: {"files", "dirs", "poll"} besides modules.
     ``resuming``: the servers that take up idle connections of the process before. ``debug``, ``hosts``: DEBUG
     and ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds after which the launcher ends
@@ -42,7 +43,7 @@ class Relaunch(Plugin):
         launch: Launch,
         switchboard: Switchboard,
         *,
-        held: Callable[[], list[dict[str, Any]]],
+        held: Callable[[], list[HeldSocket]],
         part: Callable[[], None],
         watched: Message,
         resuming: Container[str],
@@ -87,7 +88,7 @@ class Relaunch(Plugin):
 
     def lend(self) -> None:
         """Give the launcher all sockets: whatever fails from now on, they stay."""
-        held = self.held()
+        held = [asdict(each) for each in self.held()]
         descriptors = [each.pop("descriptor") for each in held]
         for each in held:
             each["resumes"] = each["holder"] in self.resuming

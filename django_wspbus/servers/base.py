@@ -20,8 +20,8 @@ from ..wspbus.plugin import Plugin
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings
+    from ..sockets.bound import Bound
     from ..wspbus import Bus
-    from .sockets import Bound
 
 BEFORE_STOP = 24
 MOST_NAMED = 20

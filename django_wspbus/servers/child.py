@@ -14,7 +14,7 @@ from .base import Server
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings, Settings
-    from .sockets import Bound
+    from ..sockets.bound import Bound
 
 PROVEN = 1
 """Seconds after which a child that serves has worked, also if nobody has asked it anything."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..children.children import Children
 from ..process.phases import Phases
-from ..sockets.queue import PATIENCE, close_queue, is_empty, turn_away
+from ..sockets.late_clients import TIMEOUT, turn_away
+from ..sockets.queue import close_queue, is_empty
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 from .sockets import Sockets
@@ -98,8 +99,8 @@ class Drain(Plugin):
     def _time_to_turn_away(self) -> float:
         """Return seconds: the time is that of the site's listeners, so only a part of it."""
         if self.bus.deadline is None:
-            return PATIENCE
-        return min(PATIENCE, max(self.bus.deadline - time.monotonic(), 0) / 4)
+            return TIMEOUT
+        return min(TIMEOUT, max(self.bus.deadline - time.monotonic(), 0) / 4)
 
     def subscribe(self) -> None:
         super().subscribe()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..children.children import Children
-from ..children.dry_run import Trial
+from ..children.dry_run import DryRunProcess, PlannedServer, SitePlan
 from ..children.generation import Generation
 from ..conf import setting_path
-from ..successor.inheritance import Inheritance
+from ..successor.inheritance import Holdings
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import ChildServer
@@ -106,39 +106,40 @@ class Swap(Plugin):
             return
         with self._under_way("restart"), contextlib.ExitStack() as undone:
             began = time.monotonic()
-            # Beside the trial, as most likely those that are needed.
+            # At the same time as the dry run, as these are most likely the ones that are needed.
             booting = {(server.alias, server.run): server.boot() for server in self.child_servers}
             undone.callback(lambda: self._end(booting.values()))
-            report = self._try_program()
-            servers: Mapping[str, Any] = report["servers"]
-            self._compare_binds(servers)
-            undone.callback(self.sockets.drop, self.sockets.add(report["sockets"]))
-            booted = [self._boot(booting, alias, run) for alias, run in _runs(servers)]
+            plan = self._make_dry_run()
+            self._compare_binds(plan.servers)
+            undone.callback(self.sockets.drop, self.sockets.add(plan.sockets))
+            booted = [
+                self._boot(booting, alias, server.run) for alias, server in plan.servers.items() if server.run
+            ]
             self._await(booted)
             undone.pop_all()
-            self.sockets.keep(report["sockets"])
+            self.sockets.keep(plan.sockets)
             self.children.switch(booted)
             self._part_with_others(booted)
-            self.pidfile = report["pidfile"]
+            self.pidfile = plan.pidfile
             self.restart_began = began
             self._tell("Restarting", booted, began)
 
     before_restart.priority = 90  # type: ignore[attr-defined]  # whoever else refuses it does so before
 
-    def _try_program(self) -> dict[str, Any]:
+    def _make_dry_run(self) -> SitePlan:
         timeout = self.site.ready_timeout
-        held = Inheritance(sockets=self.sockets.held(), pidfile=self._own_pidfile())
-        trial = Trial(held, self.bus.wake)
-        self.children.others.append(trial.pid)
+        addresses = [each.address for each in self.sockets.held()]
+        dry_run = DryRunProcess(Holdings(addresses, self._own_pidfile()), self.bus.wake)
+        self.children.others.append(dry_run.pid)
         try:
-            self.bus.wait_for(lambda: trial.has_ended or self.bus.exit_asked, timeout)
+            self.bus.wait_for(lambda: dry_run.has_ended or self.bus.exit_asked, timeout)
             self._go_on_unless_exiting()
-            if not trial.has_ended:
+            if not dry_run.has_ended:
                 raise Refusal(f'its boot took longer than {timeout:g} seconds (WSPBUS["READY_TIMEOUT"]).')
-            return trial.result()
+            return dry_run.result()
         finally:
-            trial.close()
-            self.children.others.remove(trial.pid)
+            dry_run.close()
+            self.children.others.remove(dry_run.pid)
 
     def _boot(self, booting: dict[tuple[str, str], Generation], alias: str, run: str) -> Generation:
         """Return the child of a server, which is booting already unless the server is a new one."""
@@ -150,11 +151,11 @@ class Swap(Plugin):
     def _own_pidfile(self) -> str | None:
         return None if self.site.pidfile is None else str(self.site.pidfile)
 
-    def _compare_binds(self, servers: Mapping[str, Any]) -> None:
+    def _compare_binds(self, servers: Mapping[str, PlannedServer]) -> None:
         for server in self.servers:
             alias = server.settings.alias
             before = [str(address) for address in server.settings.bind]
-            after = servers[alias]["bind"] if alias in servers else before
+            after = servers[alias].bind if alias in servers else before
             if sorted(after) != sorted(before):
                 raise Refusal(
                     f"{setting_path('SERVERS', alias, 'BIND')} was {', '.join(before)} and is "
@@ -232,8 +233,3 @@ class Swap(Plugin):
     def _tell(self, what: str, booted: Iterable[Generation], began: float) -> None:
         children = ", ".join(f"{each.alias!r} is process {each.pid}" for each in booted)
         self.bus.log(f"{what} after {time.monotonic() - began:.2f} s{': ' if children else '.'}{children}")
-
-
-def _runs(servers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (alias, run) of those servers of the next program that are to run in children."""
-    return [(alias, told["run"]) for alias, told in servers.items() if told["run"]]

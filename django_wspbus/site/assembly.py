@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 
 from .. import conf
 from ..children.children import Children
+from ..children.dry_run import PlannedServer, PlannedSocket, SitePlan
 from ..children.spawn import run_child
 from ..conf import ServerSettings, Settings
 from ..conf.addresses import Address
@@ -40,10 +41,12 @@ from ..project.threads import ADVICE, foreign_threads
 from ..servers.base import Server, server_class
 from ..servers.child import ChildServer
 from ..servers.drain import Drain
-from ..servers.sockets import BACKLOG, LISTEN_VARIABLES, Sockets
+from ..servers.sockets import Sockets
 from ..servers.swap import Swap
+from ..sockets.binding import BACKLOG
+from ..sockets.systemd import LISTEN_VARIABLES
 from ..successor import start
-from ..successor.inheritance import Inheritance
+from ..successor.inheritance import HeldSocket, Inheritance
 from ..successor.keeper import Keeper
 from ..successor.order import Order, keep_no_longer
 from ..successor.values import descriptor_of
@@ -220,6 +223,7 @@ class SiteProcess:
             umask=self.settings.umask,
             owner=self.owner(),
             inherited=inherited.sockets,
+            is_lent=self.launch is not None,
         )
 
     def make_pidfile(self, inherited: Inheritance) -> PIDFile | None:
@@ -232,7 +236,7 @@ class SiteProcess:
     def owner(self) -> Owner:
         return identity(self.settings.user, self.settings.group)
 
-    def listen(self) -> list[dict[str, Any]]:
+    def listen(self) -> list[HeldSocket]:
         """Bind all sockets for the next program of this process; a `Refusal` if one cannot be had."""
         sockets = self.make_sockets(Inheritance())
         try:
@@ -240,12 +244,11 @@ class SiteProcess:
         except BaseException:
             sockets.close()
             raise
-        return sockets.give_away()
+        return sockets.detach()
 
     def _develop(self, launch: Launch) -> None:
         """Serve on sockets of the launcher, which starts this process again when a file changes."""
         settings = self.settings
-        self.sockets.is_lent = True
         self.children.outlive_restarts = False
         self.children.patience = PATIENCE
         told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
@@ -284,7 +287,7 @@ class SiteProcess:
 
     def _part_with_launcher(self) -> None:
         """The site exits for good: who still waits for an answer is the matter of this process alone."""
-        self.sockets.is_lent = False
+        self.sockets.take_back()
 
     def binds(self) -> dict[str, tuple[tuple[Address, ...], int]]:
         """Return what the site listens on: holder -> (addresses, backlog)."""
@@ -344,8 +347,8 @@ class SiteProcess:
         finally:
             self.switchboard.close()
 
-    def rehearse(self) -> dict[str, Any]:
-        """Do all of a start that can be undone, and return what the site would be: see `servers.swap`."""
+    def plan(self) -> SitePlan:
+        """Do all of a start that can be undone, and return what the site would be."""
         self.build()
         try:
             for server in self.servers:
@@ -353,21 +356,19 @@ class SiteProcess:
                     server.warm_up(server.load())
         finally:
             self.switchboard.close()
-        return {
-            "servers": {
-                server.settings.alias: {
-                    "run": server.run if isinstance(server, ChildServer) else None,
-                    "bind": list(map(str, server.settings.bind)),
-                }
-                for server in self.servers
-            },
-            "sockets": [
-                {"holder": holder, "address": str(address), "backlog": backlog}
-                for holder, (addresses, backlog) in self.binds().items()
-                for address in addresses
-            ],
-            "pidfile": self.settings.pidfile and str(self.settings.pidfile),
+        servers = {
+            server.settings.alias: PlannedServer(
+                server.run if isinstance(server, ChildServer) else None, list(map(str, server.settings.bind))
+            )
+            for server in self.servers
         }
+        sockets = [
+            PlannedSocket(holder, str(address), backlog)
+            for holder, (addresses, backlog) in self.binds().items()
+            for address in addresses
+        ]
+        pidfile = self.settings.pidfile
+        return SitePlan(servers, sockets, None if pidfile is None else str(pidfile))
 
     def status(self) -> dict[str, Any]:
         """Return what ``bus.site.status()`` tells."""
@@ -436,7 +437,7 @@ class Handover(Plugin):
             site.pidfile.remove()
             pidfile = None
         inheritance = Inheritance(
-            sockets=site.sockets.hand_on(),
+            sockets=site.sockets.hand_over(),
             children=children,
             signals=signals,
             pidfile=pidfile,
@@ -488,8 +489,8 @@ def refusal_of(failures: ChannelFailures) -> Refusal:
 
 def _files(inheritance: Inheritance) -> list[tuple[str, int, int]]:
     """Return (path, device, inode) of the files that a site removes when it exits."""
-    sockets = (each for each in inheritance.sockets if each["inode"] is not None)
-    files = [(os.path.abspath(each["address"].removeprefix("unix:")), *each["inode"]) for each in sockets]
+    sockets = ((each.address, each.inode) for each in inheritance.sockets)
+    files = [(os.path.abspath(path.removeprefix("unix:")), *inode) for path, inode in sockets if inode]
     if inheritance.pidfile is not None:
         with contextlib.suppress(OSError):
             status = os.lstat(inheritance.pidfile)

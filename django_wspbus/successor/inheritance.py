@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from .invocation import INHERITED
 from .values import descriptor_of, hand_over, take_over
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSocket:
+    """A listening socket that one program of a site hands over to another."""
+
+    holder: str
+    """The alias of the server that serves on it, or the path of the setting that wants it."""
+    address: str
+    """Its address, as BIND has it."""
+    inode: tuple[int, int] | None
+    """Device and inode of the file of a Unix socket."""
+    descriptor: int
+    """Its number in the process that has described it."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], **others: Any) -> Self:
+        """Return the socket that `dataclasses.asdict` has described, also after a way through JSON."""
+        values = {**values, **others}
+        return cls(**{**values, "inode": values["inode"] and tuple(values["inode"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a site holds already when its next program starts, and so need not be free."""
+
+    addresses: list[str]
+    """Of its sockets, as BIND has them."""
+    pidfile: str | None
 
 
 @dataclass(slots=True)
@@ -50,8 +80,7 @@ class ChildState:
 class Inheritance:
     """The sockets and children of a site. Descriptors keep their numbers, as the process stays the same."""
 
-    sockets: list[dict[str, Any]] = field(default_factory=list)
-    """{"holder", "address", "descriptor", "inode"} of each listening socket."""
+    sockets: list[HeldSocket] = field(default_factory=list)
     children: list[ChildState] = field(default_factory=list)
     signals: tuple[int, list[int]] | None = None
     """The end of a pipe that holds the numbers of the signals that came meanwhile; those that are blocked."""
@@ -63,9 +92,8 @@ class Inheritance:
     """When the restart began, as `time.monotonic`."""
 
     @property
-    def addresses(self) -> set[str]:
-        """The addresses that the site holds, as BIND has them."""
-        return {each["address"] for each in self.sockets}
+    def holdings(self) -> Holdings:
+        return Holdings(sorted(each.address for each in self.sockets), self.pidfile)
 
     @classmethod
     def take(cls) -> Inheritance | None:
@@ -76,9 +104,12 @@ class Inheritance:
         values = take_over(INHERITED)
         if values is None:
             return None
-        for child in values["children"]:
-            child["links"] = [LinkState(**link) for link in child["links"]]
-        inheritance = cls(**{**values, "children": [ChildState(**child) for child in values["children"]]})
+        sockets = [HeldSocket.of(each) for each in values["sockets"]]
+        children = [
+            ChildState(**{**child, "links": [LinkState(**link) for link in child["links"]]})
+            for child in values["children"]
+        ]
+        inheritance = cls(**{**values, "sockets": sockets, "children": children})
         for descriptor in inheritance.descriptors():
             os.set_inheritable(descriptor, False)
         return inheritance
@@ -96,7 +127,7 @@ class Inheritance:
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the next program needs, without that of the values themselves."""
-        found = [each["descriptor"] for each in self.sockets]
+        found = [each.descriptor for each in self.sockets]
         for child in self.children:
             found += child.descriptors
         found += [] if self.lock is None else [self.lock]

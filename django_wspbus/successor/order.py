@@ -17,7 +17,7 @@ class Order:
     """The task of this process, which is no site: a child, or a dry run."""
 
     values: dict[str, Any]
-    """``{"child": {...}}``: see `children.spawn`; or ``{"trial": {...}}``: see `children.dry_run`."""
+    """``{"child": {...}}``: see `children.spawn`; or ``{"dry_run": {...}}``: see `children.dry_run`."""
     descriptors: dict[str, int]
     sockets: int
     """How many listening sockets there are, from descriptor 3 on."""

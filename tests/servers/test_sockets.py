@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from django_wspbus.children.dry_run import PlannedSocket
 from django_wspbus.conf.addresses import parse
-from django_wspbus.servers.sockets import Bound, Sockets, _reason
+from django_wspbus.servers.sockets import Sockets
+from django_wspbus.sockets.binding import explain
+from django_wspbus.sockets.bound import Bound
 from django_wspbus.system.ownership import Owner
 from django_wspbus.wspbus import Bus, ChannelFailures, Refusal
 from tests.processes import DEADLINE
@@ -114,7 +117,7 @@ def test_a_machine_without_ipv6_is_told(bind: Bind, monkeypatch: pytest.MonkeyPa
     [("127.0.0.1:80", "permission denied (ports below 1024 need root)"), ("unix:/s", "permission denied")],
 )
 def test_what_only_root_may_bind_is_told(text: str, says: str) -> None:
-    assert _reason(PermissionError(errno.EACCES, "Permission denied"), parse(text), Owner()) == says
+    assert explain(PermissionError(errno.EACCES, "Permission denied"), parse(text), [], Owner()) == says
 
 
 def test_an_address_of_another_machine_is_told(bind: Bind) -> None:
@@ -338,8 +341,8 @@ def test_both_wildcards_may_be_of_two_holders_and_of_a_program_to_come(port: int
 
     sockets = Sockets(Bus(), {"shop": ((parse("127.0.0.1:0"),), 5)})
     sockets.start()
-    wanted = [{"holder": "new", "address": address, "backlog": 5} for address in (f"[::]:{port}", f":{port}")]
-    sockets.add([{**each, "address": str(parse(each["address"]))} for each in wanted])  # type: ignore[arg-type]
+    planned = [PlannedSocket("new", str(parse(text)), 5) for text in (f"[::]:{port}", f":{port}")]
+    sockets.add(planned)
     assert families(port) == ["127.0.0.1", "::1"]
     sockets.close()
 
@@ -351,5 +354,5 @@ def test_a_socket_of_the_same_site_that_is_in_the_way_is_named(bind: Bind, port:
     sockets = Sockets(Bus(), {"shop": ((parse(f"[::]:{port}"),), 5)})
     sockets.start()
     with pytest.raises(Refusal, match=r"this site listens on \[::\]:\d+ already"):
-        sockets.add([{"holder": "new", "address": f"0.0.0.0:{port}", "backlog": 5}])
+        sockets.add([PlannedSocket("new", f"0.0.0.0:{port}", 5)])
     sockets.close()

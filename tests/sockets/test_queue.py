@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from django_wspbus.conf.addresses import parse
-from django_wspbus.servers.sockets import Bound, Sockets
+from django_wspbus.servers.sockets import Sockets
 from django_wspbus.sockets import queue
-from django_wspbus.sockets.queue import ANSWER, close_queue, is_empty, queue_length, turn_away
+from django_wspbus.sockets.bound import Bound
+from django_wspbus.sockets.late_clients import ANSWER, turn_away
+from django_wspbus.sockets.queue import close_queue, is_empty, queue_length
 from django_wspbus.wspbus import Bus
 from tests.processes import DEADLINE
 from tests.projects import Project
@@ -307,10 +309,7 @@ def test_clients_that_connect_all_the_time_are_answered_or_refused_and_never_res
         assert set(answers) == {ANSWER}
 
 
-def test_a_client_that_has_not_asked_yet_may_do_so(
-    bind: Bind, clients: Clients, later: Later, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "PATIENCE", DEADLINE)
+def test_a_client_that_has_not_asked_yet_may_do_so(bind: Bind, clients: Clients, later: Later) -> None:
     bound = bind()
     client = clients.enter_context(connect(bound.name))
     turned_away = later(turn_away, [bound], DEADLINE)
@@ -384,53 +383,6 @@ def test_when_time_is_up_clients_that_have_asked_are_answered(bind: Bind, client
 
     assert [read_to_end(client) for client in waiting] == [ANSWER] * 3
     assert is_free(where)
-
-
-# Without filters: the one place in a closed queue
-
-
-@pytest.mark.parametrize("address", INET)
-def test_an_empty_queue_is_plugged_by_ourselves(bind: Bind, clients: Clients, address: str) -> None:
-    bound = bind(address)
-    forbid_filters(bound)
-    close_queue(bound)
-
-    assert queue._fill(clients, bound.socket, bound)
-    assert queue_length(bound.socket) == 1
-    assert not is_connected(clients.enter_context(try_to_connect(bound)))
-    assert queue_length(bound.socket) == 1
-
-
-def test_a_place_that_a_client_has_taken_is_its_own(bind: Bind, clients: Clients) -> None:
-    bound = bind()
-    forbid_filters(bound)
-    close_queue(bound)
-    client = clients.enter_context(connect(bound.name))
-
-    assert not queue._fill(clients, bound.socket, bound)
-    ask(client)
-    turn_away([bound])
-    assert read_to_end(client) == ANSWER
-
-
-def test_a_client_that_gets_in_beside_us_is_answered_first(bind: Bind, clients: Clients) -> None:
-    bound = bind()
-    forbid_filters(bound)
-    client = clients.enter_context(connect(bound.name))  # while the queue has places for both
-    ask(client)
-
-    assert not queue._fill(clients, bound.socket, bound)
-    turn_away([bound])
-    assert read_to_end(client) == ANSWER
-
-
-@pytest.mark.parametrize("address", [pytest.param("127.0.0.1:0", marks=needs_filters), "unix"])
-def test_a_queue_that_need_not_be_plugged_is_not(bind: Bind, clients: Clients, address: str) -> None:
-    bound = bind(address)
-    close_queue(bound)
-
-    assert queue._fill(clients, bound.socket, bound)
-    assert is_empty(bound)
 
 
 # Of whole sites

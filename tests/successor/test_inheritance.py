@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_wspbus.successor.inheritance import ChildState, Inheritance, LinkState
+from django_wspbus.successor.inheritance import ChildState, HeldSocket, Holdings, Inheritance, LinkState
 from django_wspbus.successor.invocation import INHERITED
 from django_wspbus.successor.values import descriptor_of
 
@@ -41,7 +41,10 @@ def child_state(pair: int, links: list[LinkState]) -> ChildState:
 
 def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int, int]) -> None:
     listening, link = pair
-    sockets = [{"holder": "shop", "address": "127.0.0.1:80", "descriptor": listening, "inode": None}]
+    sockets = [
+        HeldSocket("shop", "127.0.0.1:80", None, listening),
+        HeldSocket("shop", "unix:/s", (1, 2), link),
+    ]
     state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
     left = Inheritance(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
     environment = left.leave()
@@ -50,7 +53,7 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     os.environ.update(environment)
     taken = Inheritance.take()
     assert taken == left
-    assert taken.addresses == {"127.0.0.1:80"}
+    assert taken.holdings == Holdings(["127.0.0.1:80", "unix:/s"], "/run/shop.pid")
     assert not os.get_inheritable(listening)
     assert not os.get_inheritable(link)
     assert Inheritance.take() is None

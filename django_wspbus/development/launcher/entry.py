@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
-from ...process.messages import Message
+from ...successor.inheritance import HeldSocket
 from ...successor.invocation import Invocation
 from ...successor.values import write_values
 from ...system.streams import open_missing
@@ -20,26 +20,26 @@ from .child import ROOT, START
 def become(
     invocation: Invocation,
     *,
-    held: Iterable[Message] = (),
+    held: Iterable[HeldSocket] = (),
     debug: bool = True,
     signals: Iterable[str] = (),
 ) -> NoReturn:
     """Execute the launcher in place of this process.
 
-    ``invocation``: what the launcher starts as the site; ``held``: {"holder", "address", "inode",
-    "descriptor"} of listening sockets; ``debug``: whether clients may see why the site does not start;
-    ``signals``: names of those that it acts on even if they are ignored by now.
+    ``invocation``: what the launcher starts as the site; ``held``: its listening sockets; ``debug``: whether
+    clients may see why the site does not start; ``signals``: names of those that it acts on even if they are
+    ignored by now.
     """
     held = list(held)
     open_missing()
     start = {
         "invocation": dataclasses.asdict(invocation),
-        "held": held,
+        "held": [dataclasses.asdict(each) for each in held],
         "debug": debug,
         "signals": list(signals),
     }
     handed_over = write_values(start)
-    descriptors = [handed_over, *(each["descriptor"] for each in held)]
+    descriptors = [handed_over, *(each.descriptor for each in held)]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     for stream in (sys.stdout, sys.stderr):

@@ -17,7 +17,7 @@ import django
 from django.core.management.base import BaseCommand, CommandError
 
 from ... import __version__, conf
-from ...children.dry_run import Tried
+from ...children.dry_run import DryRun, DryRunReport
 from ...children.spawn import run_child
 from ...conf import Settings
 from ...conf.findings import Problem
@@ -30,7 +30,7 @@ from ...servers.base import server_class
 from ...site.assembly import SiteProcess
 from ...site.checks import check_start
 from ...successor import start
-from ...successor.inheritance import Inheritance
+from ...successor.inheritance import Holdings, Inheritance
 from ...successor.order import Order
 from ...successor.values import UnknownVersion
 from ...system.streams import open_missing
@@ -87,21 +87,22 @@ class Command(BaseCommand):
                 runserver.forget_colours()
             run_child(order, Overrides(options).values)
         else:
-            self.rehearse(options, Tried(order))
+            self.plan(options, DryRun(order))
 
-    def rehearse(self, options: dict[str, Any], tried: Tried) -> NoReturn:
+    def plan(self, options: dict[str, Any], dry_run: DryRun) -> NoReturn:
+        """In a dry run: report what the restarted site would be, or why it would not start."""
         try:
             overrides = Overrides(options)
-            settings = self.settings(overrides, tried.held)
+            settings = self.settings(overrides, dry_run.held)
             runserver.rehearse(self, options)
-            report = SiteProcess(bus, settings, overrides.values).rehearse()
+            plan = SiteProcess(bus, settings, overrides.values).plan()
         except (CommandError, Refusal) as error:
-            report = {"refused": str(error)}
-        tried.tell(report)
+            dry_run.report(DryRunReport(refused=str(error)))
+        dry_run.report(DryRunReport(plan))
 
     def serve(self, options: dict[str, Any], inherited: Inheritance | None) -> None:
         overrides = Overrides(options)
-        settings = self.settings(overrides, inherited)
+        settings = self.settings(overrides, None if inherited is None else inherited.holdings)
         if options["print_settings"]:
             try:
                 self.stdout.write("\n".join(describe(settings)))
@@ -169,7 +170,7 @@ class Command(BaseCommand):
         signals = [name for name, action in site.settings.signals.items() if action is not None]
         become(start.original(), held=held, debug=conf.is_debug(), signals=signals)
 
-    def settings(self, overrides: Overrides, held: Inheritance | None) -> Settings:
+    def settings(self, overrides: Overrides, held: Holdings | None) -> Settings:
         settings, problems = conf.read(overrides.values)
         if settings is not None:
             problems += check_start(settings, held)

@@ -26,7 +26,7 @@ from .turns import Turns
 
 if TYPE_CHECKING:
     from ...conf import ServerSettings
-    from ..sockets import Bound
+    from ...sockets.bound import Bound
 
 IN_TURN = "a request whose turn has not come"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from django.core.checks import CheckMessage
 
     from ...conf import Settings
-    from ...successor.inheritance import Inheritance
+    from ...successor.inheritance import Holdings
 
 # The modules beside this one are imported when a check runs: every management command imports this one.
 
@@ -53,7 +53,7 @@ def applications(settings: Settings) -> list[Problem]:
         return [Problem("E005", conf.setting_path("SERVERS"), message)]
 
 
-def check_start(settings: Settings, held: Inheritance | None = None) -> list[Problem]:
+def check_start(settings: Settings, held: Holdings | None = None) -> list[Problem]:
     """Check all that `runbus` needs to start, except the applications, which the servers load.
 
     ``held``: what the site already has, over a restart, and does not need to obtain again.

@@ -12,13 +12,13 @@ from ...conf import Settings, setting_path
 from ...conf.findings import Problem
 from ...conf.validation import check_writable
 from ...servers.base import server_class
-from ...successor.inheritance import Inheritance
+from ...successor.inheritance import Holdings
 
 
-def check_machine(settings: Settings, held: Inheritance | None = None) -> Iterable[Problem]:
+def check_machine(settings: Settings, held: Holdings | None = None) -> Iterable[Problem]:
     """Check users, paths and files, but for what the site ``held`` has already."""
     is_running = held is not None
-    held = held or Inheritance()
+    held = held or Holdings([], None)
     yield from _check_identity("USER", settings.user)
     yield from _check_identity("GROUP", settings.group)
     if settings.pidfile is not None and str(settings.pidfile) != held.pidfile:

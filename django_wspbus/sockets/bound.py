@@ -1,0 +1,75 @@
+"""A listening socket of a site."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass, field
+
+from ..conf.addresses import Address
+from ..successor.inheritance import HeldSocket
+from ..system.ownership import unlink_same
+
+
+@dataclass(slots=True)
+class Bound:
+    """A listening socket and the address that asked for it."""
+
+    address: Address
+    socket: socket.socket
+    inode: tuple[int, int] | None = None
+    """Device and inode of the file of a Unix socket that this process has made."""
+    is_filtered: bool = False
+    """Whether the kernel drops the packets of new clients."""
+    name: str = field(init=False)
+    """The address as bound: the port is known, also if 0 was asked for."""
+
+    def __post_init__(self) -> None:
+        self.name = _name(self.socket)  # now, as it is asked for after the socket is closed, too
+
+    @classmethod
+    def adopt(cls, held: HeldSocket, address: Address, backlog: int) -> Bound:
+        """Take over a socket that another program has bound."""
+        sock = socket.socket(fileno=held.descriptor)
+        sock.listen(backlog)  # the setting may have changed
+        return cls(address, sock, held.inode)
+
+    @property
+    def url(self) -> str:
+        """The URL under which a browser on this machine finds it."""
+        if self.socket.family == socket.AF_UNIX:
+            return self.name
+        name = self.name
+        if name.startswith("0.0.0.0:"):
+            name = "127.0.0.1" + name.removeprefix("0.0.0.0")
+        elif name.startswith("[::]:"):
+            name = "[::1]" + name.removeprefix("[::]")
+        return f"http://{name}/"
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether systemd has passed it."""
+        return self.address.kind == "systemd"
+
+    @property
+    def is_open(self) -> bool:
+        return self.socket.fileno() != -1
+
+    def close(self) -> None:
+        self.socket.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Remove the file of a Unix socket, if it is still the same; after a change of user it may stay."""
+        if self.inode is not None:
+            with contextlib.suppress(OSError):
+                unlink_same(self.address.path, self.inode)
+
+
+def _name(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        path = sock.getsockname()
+        return f"unix:{path if isinstance(path, str) else os.fsdecode(path)}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
