@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -41,8 +40,6 @@ class Launch(Start):
     """The start of this process by the launcher."""
 
     link: Link
-    connections: list[socket.socket] = field(default_factory=list)
-    """Idle ones of the process before, on which a request may come any time."""
 
     @classmethod
     def take(cls) -> Launch | None:
@@ -58,18 +55,6 @@ class Launch(Start):
         else:
             seconds = (time.time_ns() - self.since) / 1e9
             yield f"Serving again after {seconds:.2f} s."
-
-    def claim(self, listener: socket.socket) -> list[socket.socket]:
-        """Return the connections that were accepted from a listening socket; they are the caller's now."""
-        family, name = listener.family, listener.getsockname()
-        claimed = []
-        for connection in self.connections:
-            own = connection.getsockname()
-            is_of_it = own == name if family == socket.AF_UNIX else own[1:2] == name[1:2]
-            if connection.family == family and is_of_it:
-                claimed.append(connection)
-        self.connections = [each for each in self.connections if each not in claimed]
-        return claimed
 
 
 current: list[Launch] = []

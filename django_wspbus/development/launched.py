@@ -91,12 +91,9 @@ def set_up(invocation: Invocation) -> list[str]:
 
 def run(link: Link, command: list[str], message: Message, descriptors: list[int]) -> None:
     """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
-    held = [
-        HeldSocket.of({name: each[name] for name in each if name != "resumes"}, descriptor=descriptor)
-        for each, descriptor in zip(message["sockets"], descriptors, strict=False)
-    ]
-    connections = [socket.socket(fileno=descriptor) for descriptor in descriptors[len(held) :]]
-    current.append(Launch(link=link, connections=connections, **message["start"]))
+    pairs = zip(message["sockets"], descriptors, strict=False)
+    held = [HeldSocket.of(each, descriptor=descriptor) for each, descriptor in pairs]
+    current.append(Launch(link=link, **message["start"]))
     os.environ.update(Inheritance(sockets=held).as_environment())
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
 import sys
 import threading
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 
@@ -30,9 +29,8 @@ class Relaunch(Plugin):
 
     ``held()``: the sockets that the site has bound; ``part()``
     is called when they are the launcher's no more. ``watched``: {"files", "dirs", "poll"} besides modules.
-    ``resuming``: the servers that take up idle connections of the process before. ``debug``, ``hosts``: DEBUG
-    and ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds after which the launcher ends
-    this process if it was told to exit.
+    ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds
+    after which the launcher ends this process if it was told to exit.
     """
 
     role = "site"
@@ -46,7 +44,6 @@ class Relaunch(Plugin):
         held: Callable[[], list[HeldSocket]],
         part: Callable[[], None],
         watched: Message,
-        resuming: Container[str],
         has_spare: bool,
         debug: bool,
         stop_timeout: float,
@@ -58,7 +55,6 @@ class Relaunch(Plugin):
         self.held = held
         self.part = part
         self.watched = watched
-        self.resuming = resuming
         self.has_spare = has_spare
         self.debug = debug
         self.stop_timeout = stop_timeout
@@ -74,24 +70,12 @@ class Relaunch(Plugin):
         except OSError:  # it has ended, and this process is about to
             pass
 
-    # Idle connections, from one process of the site to the next
-
-    def leave(self, connection: socket.socket) -> None:
-        """Leave an idle connection to the process that comes after this one."""
-        self.tell({"idle": True}, [connection.fileno()])
-
-    def claim(self, listener: socket.socket) -> list[socket.socket]:
-        """Return the connections of the process before that came over a listening socket."""
-        return self.launch.claim(listener)
-
     # Sockets
 
     def lend(self) -> None:
         """Give the launcher all sockets: whatever fails from now on, they stay."""
         held = [asdict(each) for each in self.held()]
         descriptors = [each.pop("descriptor") for each in held]
-        for each in held:
-            each["resumes"] = each["holder"] in self.resuming
         self.tell({"sockets": held, "stop_timeout": self.stop_timeout}, descriptors)
         self._watch_launcher()
 
@@ -115,9 +99,6 @@ class Relaunch(Plugin):
         self.bus.defer(self.bus.exit)
 
     def start(self) -> None:
-        for connection in self.launch.connections:  # of a server that there is no more
-            connection.close()
-        self.launch.connections = []
         self.bus.defer(self.tell_started)  # if it is: all start listeners run, also after one that fails
 
     start.priority = 100  # type: ignore[attr-defined]

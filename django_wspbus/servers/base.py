@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.utils.module_loading import import_string
 
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
 
 BEFORE_STOP = 24
 MOST_NAMED = 20
-
-
-class Heir(Protocol):
-    """The process after this one, as the servers of this one see it."""
-
-    def claim(self, listener: socket.socket) -> list[socket.socket]:
-        """Return the idle connections that the process before has left to whoever has this socket."""
-
-    def leave(self, connection: socket.socket) -> None:
-        """Leave it an idle connection."""
 
 
 class Server(Plugin):
@@ -62,8 +51,6 @@ class Server(Plugin):
         self.bound = bound
         self.patience: float | None = None
         """The most seconds that a stop waits for requests in flight, before it cuts them off."""
-        self.heir: Heir | None = None
-        """The process that serves on when this one starts again; None: there is none."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.alias}>"

@@ -270,7 +270,6 @@ class SiteProcess:
                 "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
                 "poll": autoreload.poll,
             },
-            resuming={server.settings.alias for server in self.servers if server.in_process},
             has_spare=autoreload.spare and not debuggers.follows_children(),
             debug=conf.debug(),
             hosts=conf.allowed_hosts(),
@@ -279,7 +278,6 @@ class SiteProcess:
         self.plugins.append(relaunch)
         for server in self.servers:
             server.patience = PATIENCE
-            server.heir = relaunch
         if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
             self.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
         if is_worker:

@@ -38,7 +38,6 @@ def site(pair):
         held=list,
         part=lambda: parted.append(True),
         watched={"files": ["a"], "dirs": []},
-        resuming={"default"},
         has_spare=False,
         debug=True,
         stop_timeout=25,
@@ -93,31 +92,6 @@ def test_a_message_that_is_too_large_for_the_launcher_costs_only_itself(site, pa
 def test_it_is_told_in_a_line_that_the_site_serves_again(pair):
     (line,) = pair[1].news(["banner"])
     assert line.startswith("Serving again after ")
-
-
-def test_connections_are_claimed_by_the_server_that_listens_there(pair, tmp_path):
-    launch = pair[1]
-    with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as tcp:
-        unix.bind(str(tmp_path / "socket"))
-        unix.listen()
-        clients = [socket.create_connection(tcp.getsockname()), socket.socket(socket.AF_UNIX)]
-        clients[1].connect(unix.getsockname())
-        launch.connections = [tcp.accept()[0], unix.accept()[0]]
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            assert launch.claim(other) == []
-        of_unix, of_tcp = launch.claim(unix), launch.claim(tcp)
-        assert [each.family for each in (*of_unix, *of_tcp)] == [socket.AF_UNIX, socket.AF_INET]
-        assert launch.connections == []
-        for sock in (*clients, *of_unix, *of_tcp):
-            sock.close()
-
-
-def test_connections_that_nobody_claims_are_closed(site, pair):
-    mine, its = socket.socketpair()
-    pair[1].connections = [its]
-    site.bus.start()
-    with mine:
-        assert mine.recv(1) == b""
 
 
 def test_a_start_an_edit_and_a_stop_are_told(site, pair):

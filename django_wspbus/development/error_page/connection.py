@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 
@@ -30,7 +31,7 @@ class States(Enum):
 
 
 class Connection:
-    """A connection that never blocks, whatever its descriptor is set to: that is shared with other processes.
+    """A connection that never blocks.
 
     ``answer`` makes the bytes of an answer of a request and a status, 400 and 408 being without a request;
     ``holds`` says whether the answer to a request stays open.
@@ -44,6 +45,7 @@ class Connection:
     ) -> None:
         self.socket = sock
         self.state = States.IDLE
+        self.opened = time.monotonic()
         self.deadline: float | None = None
         self._answer = answer
         self._holds = holds
@@ -92,15 +94,6 @@ class Connection:
         except OSError:
             pass
         self.state = States.CLOSED
-
-    def has_left(self) -> bool:
-        """Whether the client of an idle connection has closed it; what it has sent remains to be read."""
-        try:
-            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
 
     def _read(self, now: float) -> None:
         data = self.socket.recv(65536, socket.MSG_DONTWAIT)

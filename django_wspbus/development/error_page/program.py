@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -63,8 +62,6 @@ class Program:
         self._waker = waker
         self._connections: dict[Connection, int] = {}
         self._listeners: list[socket.socket] = []
-        self._resumed: set[socket.socket] = set()
-        """Listening sockets whose idle connections the next program can take, and such connections."""
         self._probed: set[socket.socket] = set()
         """Listening sockets of probes, which say no more than that the site does not start."""
         self._is_changing = False
@@ -126,15 +123,11 @@ class Program:
         files = FileWatch(paths, watch["dirs"], root, watch.get("poll"))
         changed, self._seen = files.since(message["since"], message["seen"])
         threading.Thread(target=self._watch, args=(files, changed), name="Files", daemon=True).start()
-        self._listeners = sockets[: message["listening"]]
-        self._resumed = {sockets[index] for index in message["resumed"]}
+        self._listeners = sockets
         self._probed = {sockets[index] for index in message["probed"]}
         for listener in self._listeners:
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        for sock in sockets[message["listening"] :]:
-            self._resumed.add(sock)
-            self._add(sock, self._answers)
 
     def _watch(self, files: FileWatch, changed: list[str]) -> None:
         with closing(files):
@@ -163,8 +156,6 @@ class Program:
             return
         if len(self._connections) >= MOST_CONNECTIONS:
             self._forget_oldest()
-        if listener in self._resumed:
-            self._resumed.add(sock)
         self._add(sock, self._closed if listener in self._probed else self._answers)
 
     def _forget_oldest(self) -> None:
@@ -180,7 +171,6 @@ class Program:
     def _forget(self, connection: Connection) -> None:
         self._selector.unregister(connection.socket)
         del self._connections[connection]
-        self._resumed.discard(connection.socket)
         connection.socket.close()
 
     def _proceed(self, connection: Connection) -> None:
@@ -215,29 +205,25 @@ class Program:
     # Its end
 
     def _take_no_more(self) -> None:
-        """Give back all that the next program can answer: who asks now had rather wait for that."""
+        """Accept no further connections: they wait in the queue, and the next program answers them."""
         for listener in self._listeners:
             self._selector.unregister(listener)
             listener.close()
         self._listeners = []
-        idle = [
-            each for each in self._connections if each.state is States.IDLE and each.socket in self._resumed
-        ]
-        if left := [each.socket.fileno() for each in idle if not each.has_left()]:
-            self._tell({"idle": True}, left)
-        for connection in idle:
-            self._forget(connection)
 
     def _begin_to_end(self, changed: list[str]) -> None:
-        """Have what has begun to ask be answered."""
-        self._end = time.monotonic() + TIME_TO_END
+        """Close idle connections; give requests that have begun, and new connections, `TIME_TO_END`."""
+        now = time.monotonic()
+        self._end = now + TIME_TO_END
         self._selector.unregister(self._launcher)
-        self._tell({"changed": changed, "seen": self._seen})
+        with suppress(OSError, ValueError):  # the launcher is gone; more files than a message may have
+            self._launcher.post({"changed": changed, "seen": self._seen})
         for connection in list(self._connections):
             if connection.state is States.HELD:
                 connection.end(AGAIN)
                 self._follow(connection)
-
-    def _tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
-        with suppress(OSError, ValueError):  # the launcher is gone; more files than a message may have
-            self._launcher.post(message, descriptors)
+            elif connection.state is States.IDLE and now - connection.opened > TIME_TO_END:
+                self._proceed(connection)  # a request may have come meanwhile
+                if connection.state is States.IDLE:
+                    connection.end()
+                    self._follow(connection)

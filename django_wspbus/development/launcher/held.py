@@ -1,4 +1,4 @@
-"""What the launcher holds from one child to the next: the sockets, and idle connections."""
+"""The listening sockets, which the launcher holds from one child to the next."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from ...system.ownership import unlink_same
 
 
 class Held:
-    """``sockets``: {"holder", "address", "inode", "descriptor", "resumes"} of each listening one.
+    """``sockets``: {"holder", "address", "inode", "descriptor"} of each of them.
 
-    "resumes" tells whether its server takes up idle connections of the process before. Those that systemd
-    has passed are ``passed``, under the numbers that it gave them.
+    ``passed``: the descriptors of those that systemd has passed, under the numbers that it gave them.
     """
 
     def __init__(self, sockets: list[Message]) -> None:
         self.sockets = sockets
-        self.connections: list[int] = []
         self.passed: list[int] = []
         if os.environ.get("LISTEN_PID") == str(os.getpid()):
             self.passed = list(range(SYSTEMD_FIRST, SYSTEMD_FIRST + int(os.environ.get("LISTEN_FDS", "0"))))
@@ -50,13 +48,7 @@ class Held:
         pairs = zip(sockets, descriptors, strict=True)
         self.sockets = [{**each, "descriptor": descriptor} for each, descriptor in pairs]
 
-    def close_connections(self) -> None:
-        for descriptor in self.connections:
-            os.close(descriptor)
-        self.connections = []
-
     def close(self) -> None:
-        self.close_connections()
         for each in self.sockets:
             os.close(each["descriptor"])
             unlink(each)

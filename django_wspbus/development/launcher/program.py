@@ -86,7 +86,6 @@ class Launcher:
                 status = self.turn()
             except Exception:  # whatever it is, the developer has work to do
                 self.terminal.say(traceback.format_exc().rstrip())
-                self.held.close_connections()  # it may be for want of descriptors
                 time.sleep(PAUSE)
             else:
                 if status is not None:
@@ -191,11 +190,8 @@ class Launcher:
             case "sockets":
                 child.handles_signals = True  # a listener tells this, and the handlers stand before
                 self.held.replace(value, descriptors)
-            case "idle":
-                self.held.connections += descriptors
             case "started":
                 child.started = True
-                self.held.close_connections()  # it has copies, and needs no other to take its place
                 self.shows_reasons = value
                 self.start.changed = []
             case "watch":
@@ -272,14 +268,13 @@ class Launcher:
             "sockets": [{**each, "descriptor": None} for each in self.held.sockets],
             "start": asdict(self.start),
         }
-        self.post(child, message, [*self.held.descriptors, *self.held.connections])
+        self.post(child, message, self.held.descriptors)
 
     def launch_page(self, report: Message | None) -> None:
         """Start the page that shows why the site does not start."""
         self.terminal.restore()
         self.child = self.spawn("page")
         self.show(self.child, report)
-        self.held.close_connections()
 
     def watch_boot(self) -> Child:
         """Start what watches the files while the site takes long to start."""
@@ -291,8 +286,6 @@ class Launcher:
         """Have the error page show a report, and watch; without one it only watches."""
         page.report = report
         sockets = [] if report is None else [*self.held.descriptors, *self.held.passed]
-        connections = [] if report is None else self.held.connections
-        resumed = [index for index, each in enumerate(self.held.sockets) if sockets and each.get("resumes")]
         probed = [
             index for index, each in enumerate(self.held.sockets) if sockets and each["holder"] == HEALTH
         ]
@@ -301,14 +294,12 @@ class Launcher:
             "debug": self.shows_reasons,
             "hosts": [*self.hosts, *self.held.hosts],
             "root": self.root,
-            "listening": len(sockets),
-            "resumed": resumed,
             "probed": probed,
             "watch": self.watch,
             "since": self.start.since,
             "seen": self.start.seen,
         }
-        self.post(page, message, [*sockets, *connections])
+        self.post(page, message, sockets)
 
     def close(self) -> None:
         """Leave nothing behind."""

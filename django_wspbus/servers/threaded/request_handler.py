@@ -30,11 +30,11 @@ TLS = b"\x16\x03"
 ABSOLUTE = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 """The target of a request as clients send it to a proxy: the host, and the rest."""
 
-# A client that has connected is about to send: seconds to do so when the server stops.
 LAST_CHANCE = 0.1
+"""Seconds after its connection in which a client may send its first request, although the server stops."""
 
 KEEP_ALIVE = 2.0
-"""Seconds after an answer within which its client may be sending the next request, whether we stop or not."""
+"""Seconds after an answer in which its client may send the next request, although the server stops."""
 
 WITHOUT_BODY = ("1", "204", "304")
 """How a status begins after which no body comes: its client would take one for the next answer."""
@@ -73,14 +73,15 @@ class RequestHandler(WSGIRequestHandler):
 
     default_request_version = "HTTP/1.0"  # an answer to HTTP/0.9 has no status
 
-    _answered: float | None = None
-    """When the last answer of this connection was given; None on a new one."""
+    _until = 0.0
+    """When an idle connection is closed, of a server that stops."""
 
     def address_string(self) -> str:
         return self.client_address[0] or "unix"
 
     def handle(self) -> None:
-        # Django's ends with a shutdown, as the server does after it, unless it is handed on.
+        # Django's ends with a shutdown, as the server does after it.
+        self._until = time.monotonic() + LAST_CHANCE
         self.close_connection = True
         self.handle_one_request()
         while not self.close_connection:
@@ -102,7 +103,7 @@ class RequestHandler(WSGIRequestHandler):
         elif self.parse_request():  # else it has told the client what is wrong
             self.server.note_request(self.connection, f"{self.command} {self.path}")
             self._respond()
-            self._answered = time.monotonic()
+            self._until = time.monotonic() + self.server.keep_alive
 
     def parse_request(self) -> bool:
         """Parse a head only if it is whole, and leaves no doubt about where its request ends."""
@@ -195,15 +196,9 @@ class RequestHandler(WSGIRequestHandler):
         """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
         if self.has_received():
             return True
-        is_readable = _is_readable(self.connection, self.server.stop)
-        if self.server.leave is not None:  # unread as it is, the next process can answer what comes
-            self.server.pass_on(self.connection)
-            return False
-        if not is_readable:
-            chance = LAST_CHANCE
-            if self._answered is not None:
-                chance = max(chance, self._answered + self.server.linger - time.monotonic())
-            if not _is_readable(self.connection, timeout=chance):
+        if not _is_readable(self.connection, self.server.stop):
+            seconds = max(self._until - time.monotonic(), 0)
+            if not _is_readable(self.connection, timeout=seconds):
                 return False
         try:
             return bool(self.rfile.peek(1))
@@ -242,7 +237,7 @@ class ResponseHandler(ServerHandler):
     def cleanup_headers(self) -> None:
         super().cleanup_headers()
         handler = self.request_handler
-        if handler.close_connection or (handler.is_last() and handler.server.leave is None):
+        if handler.close_connection or handler.is_last():
             self.headers["Connection"] = "close"
             handler.close_connection = True
 

@@ -66,14 +66,12 @@ class ThreadedServer(Server):
         self._turns = None
         if not self.settings.options.get("threading", True):
             self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
+        # In development a save must not wait for idle connections.
+        keep_alive = KEEP_ALIVE if self.patience is None else LAST_CHANCE
         self._http_servers = [
-            HTTPServer(bound, application, self._stop, self.bus.wake, self._turns) for bound in self.bound()
+            HTTPServer(bound, application, self._stop, self.bus.wake, keep_alive, self._turns)
+            for bound in self.bound()
         ]
-        if (heir := self.heir) is not None:
-            for server in self._http_servers:
-                server.linger = 0  # whoever is about to ask is left to the next process, or comes again
-                for connection in heir.claim(server.socket):
-                    server.take(connection)
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
         if self._turns is not None:
             self._turns.thread.start()
@@ -85,9 +83,6 @@ class ThreadedServer(Server):
         """Take none but those in the queue, which over a restart is left to the next program."""
         if self._thread is not None:
             self._leaves_queue = self.bus.execv
-            if self.bus.execv and self.heir is not None:
-                for server in self._http_servers:
-                    server.leave = self.heir.leave
             self._running.close()
 
     def stop(self) -> None:
@@ -165,14 +160,14 @@ class Exchange:
 
     thread: threading.Thread
     request: str = UNREAD
-    is_left: bool = False
-    """Whether the next process has the connection now."""
 
 
 class HTTPServer(ThreadedWSGIServer):
     """Django's server on a socket that is the site's, which knows what goes on in its threads.
 
     ``stop`` becomes readable when it is to stop; ``ended()`` is called at the end of each connection.
+    ``keep_alive``: seconds after an answer in which a connection may bring another request although the
+    server stops.
     With ``turns`` its connections are not served in threads of their own.
     """
 
@@ -182,6 +177,7 @@ class HTTPServer(ThreadedWSGIServer):
         application: Application,
         stop: socket.socket,
         ended: Callable[[], None],
+        keep_alive: float,
         turns: Turns | None = None,
     ) -> None:
         self.address_family = bound.socket.family
@@ -197,9 +193,7 @@ class HTTPServer(ThreadedWSGIServer):
         self.wsgi = application
         self.stop = stop
         self._ended = ended
-        self.linger = KEEP_ALIVE
-        self.leave: Callable[[socket.socket], None] | None = None
-        """Takes connections on which no request has begun; None: they are closed."""
+        self.keep_alive = keep_alive
         self.turns = turns
         self._exchanges: dict[socket.socket, Exchange] = {}
         self._leaving: set[threading.Thread] = set()
@@ -213,22 +207,14 @@ class HTTPServer(ThreadedWSGIServer):
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.1)  # until a descriptor is free; it is readable all the while
             return False
-        self.take(connection, address)
-        return True
-
-    def take(self, connection: socket.socket, address: Any = None) -> None:
-        """Hand a connection to a thread of its own."""
-        try:
-            address = address or connection.getpeername() or ("", 0)
-        except OSError:  # its client is gone
-            connection.close()
-            return
+        address = address or ("", 0)  # that of a Unix socket is empty
         try:
             connection.setblocking(True)
             self.process_request(connection, address)
         except Exception:  # no thread to be had: this connection is lost, the server is not
             self.handle_error(connection, address)
             self.shutdown_request(connection)
+        return True
 
     def cut_off(self, but: threading.Thread) -> None:
         """End all connections, whatever goes on there."""
@@ -253,10 +239,7 @@ class HTTPServer(ThreadedWSGIServer):
 
     def shutdown_request(self, request: Any) -> None:
         exchange = self._exchanges.get(request)
-        if exchange is not None and exchange.is_left:  # a shutdown would reach the next process, too
-            self.close_request(request)
-        else:
-            super().shutdown_request(request)
+        super().shutdown_request(request)
         with self._lock:
             self._leaving = {thread for thread in self._leaving if thread.is_alive()}
             if exchange is not None and exchange.thread is threading.current_thread():
@@ -280,9 +263,3 @@ class HTTPServer(ThreadedWSGIServer):
 
     def note_request(self, connection: socket.socket, request: str) -> None:
         self._exchanges[connection].request = request
-
-    def pass_on(self, connection: socket.socket) -> None:
-        """Leave a connection, on which no request has begun, to the next process."""
-        assert self.leave is not None
-        self.leave(connection)
-        self._exchanges[connection].is_left = True

@@ -8,7 +8,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from django.db import connections
@@ -18,10 +17,6 @@ logger = logging.getLogger("django_wspbus")
 
 class Serves(Protocol):
     """What a turn is taken at: Django's servers have most of it from `socketserver`."""
-
-    leave: Callable[[socket.socket], None] | None
-
-    def pass_on(self, connection: socket.socket) -> None: ...
 
     def process_request_thread(self, request: socket.socket, client_address: object) -> None: ...
 
@@ -59,11 +54,6 @@ class Turns:
 
         It is not waited for.
         """
-        for descriptor, (server, connection, _) in list(self._silent.items()):
-            if server.leave is not None:
-                del self._silent[descriptor]
-                server.pass_on(connection)
-                server.shutdown_request(connection)
         deadline = time.monotonic() + chance
         # The sockets of the server, which are in the other, are not to wake this one.
         silent = select.poll()

@@ -40,6 +40,13 @@ sys.path.append(sys.argv[1])
 from django_wspbus.development.error_page import program
 program.TIME_TO_END = 2
 """
+LONG_AGO = """
+import sys
+sys.path.append(sys.argv[1])
+from django_wspbus.development.error_page import program
+program.TIME_TO_END = 1000
+program.Connection.opened = property(lambda self: -1000, lambda self, now: None)
+"""
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 SOURCE = "one = 1\ntwo = <2>\n"
@@ -69,7 +76,6 @@ class ErrorPage:
 
     def serve(
         self,
-        *more,
         since=None,
         seen=None,
         debug=True,
@@ -77,7 +83,6 @@ class ErrorPage:
         probed=(),
         listeners=None,
         report=None,
-        resumed=True,
         **watch,
     ):
         path = self.folder / "views.py"
@@ -88,14 +93,12 @@ class ErrorPage:
             "debug": debug,
             "hosts": list(hosts),
             "root": None,
-            "listening": len(listeners or [self.listener]),
-            "resumed": [0] if resumed else [],
             "probed": list(probed),
             "watch": {"files": [], "dirs": [], **watch},
             "since": since or time.time_ns() + 10**9,  # what the test has just written is no change
             "seen": seen or {},
         }
-        sockets = [*(listeners or [self.listener]), *more]
+        sockets = listeners or [self.listener]
         self.link.send(message, [sock.fileno() for sock in sockets])
         return self
 
@@ -117,14 +120,14 @@ class ErrorPage:
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
 
     def message(self):
-        """Return the next message of the program and the sockets that came with it; None at the end."""
+        """Return the next message of the program; None at the end."""
         while not self.messages:
             received = self.link.receive(DEADLINE)
             if received is None:
                 return None
             self.messages += received
-        message, descriptors = self.messages.pop(0)
-        return message, [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        message, _ = self.messages.pop(0)
+        return message
 
     def wait(self):
         """Return the status, once it has ended; it has written nothing to the terminal."""
@@ -233,19 +236,17 @@ def test_without_debug_nothing_is_said_of_the_error(page, accept):
         assert secret not in body
 
 
-def test_it_answers_on_every_kind_of_socket_and_on_connections_of_an_earlier_process(page, tmp_path):
+def test_it_answers_on_every_kind_of_socket(page, tmp_path):
     with contextlib.ExitStack() as stack:
         unix = stack.enter_context(socket.socket(socket.AF_UNIX))
         unix.bind(str(tmp_path / "socket"))
         unix.listen()
         tcp6 = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))
         tcp6.setblocking(False)
-        early = stack.enter_context(page.connect())
-        with page.listener.accept()[0] as accepted:
-            page.serve(accepted, listeners=[page.listener, unix, tcp6])
-        clients = [early, page.connect(), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET6)]
-        clients[2].connect(str(tmp_path / "socket"))
-        clients[3].connect(tcp6.getsockname())
+        page.serve(listeners=[page.listener, unix, tcp6])
+        clients = [page.connect(), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET6)]
+        clients[1].connect(str(tmp_path / "socket"))
+        clients[2].connect(tcp6.getsockname())
         for client in clients:
             stack.enter_context(client)
             client.settimeout(DEADLINE)
@@ -485,7 +486,7 @@ def test_the_button_of_the_page_has_the_site_started_again(page, headers):
     answer = press(page, retry_of(page), *headers)
     assert status_of(answer) == 303
     assert b"Location: /\r\n" in answer
-    assert page.message()[0] == {"changed": [], "seen": {}}
+    assert page.message() == {"changed": [], "seen": {}}
     assert page.wait() == RELAUNCH
 
 
@@ -553,38 +554,38 @@ def test_a_change_ends_it_and_the_wait_of_the_pages(folder, prelude):
         waiting.sendall(f"GET {wait} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
         (folder / "views.py").write_text("two = 2\n")
-        message, descriptors = page.message()
+        assert page.message() == {"changed": [str(folder / "views.py")], "seen": {}}
         begin = time.monotonic()
-        assert message == {"idle": True}
-        assert len(descriptors) == 1
-        message, _ = page.message()
-        assert message == {"changed": [str(folder / "views.py")], "seen": {}}
         assert read_all(waiting) == b"again\n"
+        assert read_all(idle) == b""
         assert page.message() is None
         assert page.wait() == 3
         assert time.monotonic() - begin < DEADLINE / 3
-        idle.sendall(b"for the next")
-        with descriptors[0] as sock:
-            assert sock.recv(100) == b"for the next"
         with page.connect() as late:  # it waits in the queue for the next program
             late.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with page.listener.accept()[0] as accepted:
                 assert accepted.recv(3) == b"GET"
 
 
-def test_a_connection_that_was_closed_is_not_given_back(page, folder):
-    page.serve()
-    process = psutil.Process(page.process.pid)
-    page.fetch()
-    with page.connect():
-        pass
-    await_that(
-        lambda: not any(each.laddr.port == page.port and each.raddr for each in process.net_connections())
-    )
-    (folder / "new.py").write_text("")
-    assert page.message()[0]["changed"] == [str(folder / "new.py")]
-    assert page.message() is None
-    assert page.wait() == 3
+def test_a_client_that_has_just_connected_may_still_ask_when_it_ends(folder):
+    with running(folder, PATIENT) as page, page.connect() as idle:
+        page.serve()
+        page.fetch()
+        (folder / "new.py").write_text("")
+        assert page.message()["changed"] == [str(folder / "new.py")]
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_all(idle).startswith(b"HTTP/1.1 500 ")
+        assert page.wait() == 3
+
+
+def test_a_client_that_has_connected_long_ago_and_not_asked_does_not_hold_up_the_end(folder):
+    with running(folder, LONG_AGO) as page, page.connect() as idle:
+        page.serve()
+        page.fetch()
+        (folder / "new.py").write_text("")
+        assert page.message()["changed"] == [str(folder / "new.py")]
+        assert read_all(idle) == b""
+        assert page.wait() == 3
 
 
 def test_a_request_that_has_begun_is_answered_before_the_end(folder):
@@ -600,7 +601,7 @@ def test_a_request_that_has_begun_is_answered_before_the_end(folder):
         upload.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
         page.fetch()
         (folder / "new.py").write_text("")
-        assert page.message()[0]["changed"]
+        assert page.message()["changed"]
         late.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
         upload.sendall(b"x" * 500_000)
         assert read_all(late).startswith(b"HTTP/1.1 500 ")
@@ -612,7 +613,7 @@ def test_a_request_that_has_begun_is_answered_before_the_end(folder):
 def test_a_change_that_came_before_it_ends_it_once(page, folder):
     path = str(folder / "views.py")
     page.serve(since=1)
-    message, _ = page.message()
+    message = page.message()
     assert message["changed"] == [path]
     assert list(message["seen"]) == [path]
     assert page.wait() == 3
@@ -620,7 +621,7 @@ def test_a_change_that_came_before_it_ends_it_once(page, folder):
         again.serve(since=1, seen=message["seen"])
         assert again.fetch()[0].status == 500
         (folder / "views.py").write_text("two = 2\n")
-        assert again.message()[0] == message
+        assert again.message() == message
         assert again.wait() == 3
 
 
@@ -632,7 +633,7 @@ def test_files_of_the_report_and_of_the_watch_are_watched_wherever_they_are(page
     page.fetch()
     (elsewhere / "lib.py").write_text("1")
     (elsewhere / "a.html").write_text("2")
-    assert page.message()[0]["changed"] == [str(elsewhere / "a.html"), str(elsewhere / "lib.py")]
+    assert page.message()["changed"] == [str(elsewhere / "a.html"), str(elsewhere / "lib.py")]
     assert page.wait() == 3
 
 
@@ -644,41 +645,25 @@ def test_in_a_folder_that_is_gone_it_answers(page, folder):
     assert page.fetch(**BROWSER)[0].status == 500
 
 
-def test_a_request_made_while_files_are_still_written_is_left_to_the_next_program(page, folder):
+def test_a_client_that_connects_while_files_are_still_written_is_answered_by_the_next_program(page, folder):
     page.serve()
-    with contextlib.ExitStack() as stack:
-        early = stack.enter_context(page.connect())
-        page.fetch()
-        stop = threading.Event()
-        writing = threading.Thread(target=write_until, args=(stop, folder / "new.py"))
-        writing.start()
-        try:
-            message, descriptors = page.message()
-            assert message == {"idle": True}
-            (accepted,) = map(stack.enter_context, descriptors)
-            late = stack.enter_context(page.connect())
-            for client in (early, late):
-                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert page.process.poll() is None
-        finally:
-            stop.set()
-            writing.join()
-        assert page.message()[0]["changed"] == [str(folder / "new.py")]
-        assert page.wait() == 3
-        assert accepted.recv(3) == b"GET"
-        assert stack.enter_context(page.listener.accept()[0]).recv(3) == b"GET"
-
-
-def test_an_idle_connection_that_no_other_program_can_take_is_answered_to_the_end(folder):
-    with running(folder, PATIENT) as page, page.connect() as idle, page.connect() as late:
-        page.serve(resumed=False)
-        page.fetch()
-        (folder / "new.py").write_text("")
-        assert page.message()[0]["changed"] == [str(folder / "new.py")]
+    page.fetch()
+    process = psutil.Process(page.process.pid)
+    stop = threading.Event()
+    writing = threading.Thread(target=write_until, args=(stop, folder / "new.py"))
+    writing.start()
+    try:
+        await_that(lambda: not any(each.status == psutil.CONN_LISTEN for each in process.net_connections()))
+        late = page.connect()
         late.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert read_all(late).startswith(b"HTTP/1.1 500 ")
-        assert read_all(idle) == b""
-        assert page.wait() == 3
+        assert page.process.poll() is None
+    finally:
+        stop.set()
+        writing.join()
+    assert page.message()["changed"] == [str(folder / "new.py")]
+    assert page.wait() == 3
+    with late, page.listener.accept()[0] as accepted:
+        assert accepted.recv(3) == b"GET"
 
 
 def write_until(stop, path):
@@ -696,7 +681,7 @@ def test_the_page_has_a_button_that_has_the_site_started_again(page):
     assert page.process.poll() is None
     response, _ = page.fetch("POST", path, "", Referer=f"http://127.0.0.1:{page.port}/books/?page=2")
     assert (response.status, response.getheader("Location")) == (303, "/books/?page=2")
-    assert page.message()[0] == {"changed": [], "seen": {}}
+    assert page.message() == {"changed": [], "seen": {}}
     assert page.wait() == 3
 
 
@@ -704,7 +689,7 @@ def test_told_to_try_again_it_ends_as_if_something_had_changed(page):
     page.serve()
     page.fetch()
     page.process.send_signal(signal.SIGUSR2)
-    assert page.message()[0] == {"changed": [], "seen": {}}
+    assert page.message() == {"changed": [], "seen": {}}
     assert page.wait() == 3
 
 
@@ -843,9 +828,6 @@ def test_a_browser_shows_the_error_and_then_the_next_programs_answer(browser, pa
     titles = browser(url if method == "get" else form.as_uri())
     await_that(lambda: titles() == ["SyntaxError: invalid syntax (views.py, line 2)"])
     (folder / "views.py").write_text("two = 2\n")
-    given_back = []
-    while message := page.message():
-        given_back += message[1]
     assert page.wait() == 3
     with Next(("127.0.0.1", 0), Fixed, bind_and_activate=False) as server:
         server.socket.close()
@@ -853,8 +835,6 @@ def test_a_browser_shows_the_error_and_then_the_next_programs_answer(browser, pa
         server.asked = []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        for sock in given_back:
-            server.process_request(sock, sock.getpeername())
         try:
             await_that(lambda: titles() == ["It works"])
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ import pytest
 
 from tests.processes import RunningSite
 from tests.projects import GUNICORN, THREADED
-from tests.servers.conftest import Client
+from tests.servers.clients import connect, read_to_end
 from tests.servers.load import Load
 
 from .broken import Mending, appended, await_error, await_fixed
@@ -26,9 +25,7 @@ from .reloading import Served, each_server
 def test_an_edit_shows_and_no_request_fails_meanwhile(development, server, spare):
     development.set_up(server, spare=spare)
     development.append("shop/listeners.py", "import os\n\nnote(f'ready {os.environ.get(\"RUN_MAIN\")}')\n")
-    with development.served() as served, contextlib.closing(Client(served.address)) as client:
-        client.ask("/version/")
-        first = client.sock
+    with development.served() as served, connect(served.address) as idle:
         with Load(served.address, think=0.03) as load:
             for _ in range(2):
                 version = development.edit()
@@ -39,9 +36,7 @@ def test_an_edit_shows_and_no_request_fails_meanwhile(development, server, spare
             versions = [answer.version for answer in answers if answer.client == name]
             assert versions == sorted(versions)
         assert len(served.restarts()) == 2
-        if server is THREADED:  # it hands over this connection, idle since the first request
-            client.ask("/version/")
-            assert client.sock is first
+        assert read_to_end(idle) == b""  # it is closed, and not reset
         assert served.evaluate("import os; result = os.environ['RUN_MAIN']") == "true"
     notes = development.notes()
     boots = [note.pid for note in notes if note.event == "site start"]

@@ -179,6 +179,35 @@ def test_idle_connections_do_not_hold_up_a_stop(serve: Serve) -> None:
         assert read_to_end(idle.sock) == b""
 
 
+def test_in_development_an_idle_connection_does_not_hold_up_a_stop_although_it_was_just_answered(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.servers.threaded.server.KEEP_ALIVE", DEADLINE)
+    served = Served("127.0.0.1:0")
+    served.server.patience = DEADLINE
+    served.bus.start()
+    with served.client() as idle:
+        idle.ask("/")
+        served.exit(within=5)
+
+        assert read_to_end(idle.sock) == b""
+
+
+def test_in_development_a_request_that_takes_too_long_is_cut_off_which_is_no_failure(serve: Serve) -> None:
+    served = serve()
+    served.server.patience = 0.1
+    with connect(served.address) as sock:
+        sock.sendall(REQUEST % b"/held")
+        assert gate.reached.wait(DEADLINE)
+        served.exit(within=5)
+        assert not served.bus.failed
+        assert read_to_end(sock) == b""
+        gate.opened.set()
+    await_that(lambda: not served.server._exchanges())
+    served.server._stop.close()
+    assert any("not answered within 0.1 seconds: GET /held" in line for line in served.lines)
+
+
 def test_connections_that_wait_in_the_queue_are_answered_when_it_stops(serve: Serve) -> None:
     served = serve()
     served.bus.stop()
