@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import functools
 import os
 import re
 import signal
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,10 +20,12 @@ from typing import Any
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
-GRACE = 1.0
-"""Seconds in which a parent may still ask for the status of a child that has ended."""
+WAITING_TIME = 1.0
+"""Seconds in which the code that has forked a process may wait for it, once it has ended."""
+
 INTERVAL = 0.25
 """Seconds between two looks at the zombies, while there are any."""
+
 PROC = Path("/proc")
 
 _ZOMBIE = re.compile(rb"^State:\tZ.*^NSpid:([\t\d]+)$", re.MULTILINE | re.DOTALL)
@@ -37,14 +40,15 @@ def start_timer(seconds: float, function: Callable[[], None]) -> threading.Timer
 
 
 class Reaper(Plugin):
-    """Reaps what is reparented to PID 1, and takes no status from anybody who asks for it in time.
+    """Reaps what is reparented to PID 1, and leaves their status to the programs that wait for it.
 
-    A zombie that is a second old is an orphan, unless it is one of ``own()``, whose owner reaps it,
-    or that of a `subprocess.Popen` or a `multiprocessing.Process`, which then learns its status.
-    The child of an ``os.fork()`` cannot be told from an orphan: whoever forks has that second to wait.
+    A zombie counts as an orphan after `WAITING_TIME`, with three exceptions: the site itself waits for
+    those of ``own()``, and a `subprocess.Popen` (made while the plugin is subscribed) or a
+    `multiprocessing.Process` is told to fetch the status of its process. The child of an ``os.fork()``
+    looks like an orphan: wait for it in time.
 
-    ``later(seconds, function)`` calls a function after a while, in any thread. ``pid``: which process
-    has the duty; in any other the plugin does nothing.
+    ``later(seconds, function)`` calls a function after a while, in any thread. ``pid``: the process that has
+    the duty; in any other the plugin does nothing.
     """
 
     role = "site"
@@ -66,12 +70,14 @@ class Reaper(Plugin):
         self._seen: dict[int, float] = {}  # PID -> when it was first seen as a zombie
         self._is_awaited = False
         self._timer: object = None
+        self._popens = Popens()
 
     def subscribe(self) -> None:
         """Install the handler of SIGCHLD, if this is the process; to be called in the main thread."""
         if os.getpid() == self.pid and not self._is_active:
             super().subscribe()
             self._is_active = True
+            self._popens.watch()
             self._previous = signal.signal(signal.SIGCHLD, self._handle)
 
     def unsubscribe(self) -> None:
@@ -79,7 +85,8 @@ class Reaper(Plugin):
         super().unsubscribe()
         if self._is_active:
             self._is_active = False
-            # None: installed by something other than Python, which can not be restored.
+            self._popens.stop_watching()
+            # None: something other than Python installed it, and Python cannot restore it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if self._previous is None else self._previous)
             if isinstance(self._timer, threading.Timer):
                 self._timer.cancel()
@@ -89,7 +96,7 @@ class Reaper(Plugin):
         self.bus.defer(self.reap)  # orphans may be older than the plugin, as after a restart
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() == self.pid:  # and not forked off it
+        if os.getpid() == self.pid:  # a process that was forked off this one has the handler, too
             self.bus.defer(self.reap)
         if callable(self._previous):
             self._previous(number, frame)
@@ -100,20 +107,21 @@ class Reaper(Plugin):
             return
         found, now = zombies(), time.monotonic()
         self._seen = {pid: self._seen.get(pid, now) for pid in found}
-        old = {pid for pid, since in self._seen.items() if now - since >= GRACE}.difference(self.own())
+        old = {pid for pid, since in self._seen.items() if now - since >= WAITING_TIME}.difference(self.own())
         if old:
-            for pid in old - tell_owners(old):
-                with contextlib.suppress(ChildProcessError):  # its owner was as quick
+            poll_multiprocessing()
+            for pid in old - self._popens.poll(old):
+                with contextlib.suppress(ChildProcessError):  # its owner was quicker
                     os.waitpid(pid, os.WNOHANG)
                     self.bus.log(f"Reaped process {pid}.", level=10)
-        if self._seen:  # there may be others behind those that are gone now
+        if self._seen:  # others may be behind those that are gone now: see `zombies`
             self._wait()
 
     def _wait(self) -> None:
         self._is_awaited = True
         try:
             self._timer = self.later(INTERVAL, self._come_back)
-        except BaseException:  # no thread can be started, say: the next signal is another chance
+        except BaseException:  # such as no free thread: the next signal is another chance
             self._is_awaited = False
             raise
 
@@ -125,13 +133,13 @@ class Reaper(Plugin):
 def zombies() -> set[int]:
     """Return the PIDs of the children that have ended, and have not been reaped.
 
-    The kernel shows the first of them only, or that of a given PID. So all numbers are tried that
-    /proc has for any zombie; where it cannot be read, a zombie is seen once those before it are gone.
+    The kernel shows the first of them only, or that of a given PID, so this tries the PIDs of all zombies in
+    /proc. Where that cannot be read, a zombie is seen once those before it are gone.
     """
     first = _peek(os.P_ALL)
     if first is None:
         return set()
-    return {first, *(number for number in _rumoured() if _peek(os.P_PID, number))}
+    return {first, *(number for number in _candidates() if _peek(os.P_PID, number))}
 
 
 def _peek(kind: int, number: int = 0) -> int | None:
@@ -142,8 +150,8 @@ def _peek(kind: int, number: int = 0) -> int | None:
     return found.si_pid if found is not None else None
 
 
-def _rumoured() -> Iterator[int]:
-    """Yield the PIDs of zombies, in whatever namespace: /proc may be that of another than ours."""
+def _candidates() -> Iterator[int]:
+    """Yield the PIDs of zombies in every namespace: /proc may be mounted for another one."""
     for path in PROC.glob("[0-9]*/status"):
         with contextlib.suppress(OSError):  # gone meanwhile
             match = _ZOMBIE.search(path.read_bytes())
@@ -151,16 +159,46 @@ def _rumoured() -> Iterator[int]:
                 yield from map(int, match[1].split())
 
 
-def tell_owners(pids: Collection[int]) -> set[int]:
-    """Have those objects reap which stand for one of these children; return the PIDs of such."""
+class Popens:
+    """The `subprocess.Popen` objects that are made while it watches.
+
+    Python keeps no list of them, and a process that was reaped elsewhere has the status 0 for its `Popen`.
+    """
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[int, subprocess.Popen[Any]] = weakref.WeakValueDictionary()
+        self._init: Any = None  # the one before
+        self._watching_init: Any = None
+
+    def watch(self) -> None:
+        """Note each `Popen` that is made from now on."""
+        known: Any = self._known
+        init: Any = subprocess.Popen.__init__
+
+        @functools.wraps(init)
+        def watching_init(popen: Any, *args: Any, **kwargs: Any) -> None:
+            known[id(popen)] = popen
+            init(popen, *args, **kwargs)
+
+        self._init, self._watching_init = init, watching_init
+        subprocess.Popen.__init__ = watching_init  # type: ignore[assignment,method-assign]
+
+    def stop_watching(self) -> None:
+        if subprocess.Popen.__init__ is self._watching_init:  # else a wrapper of another package calls it
+            subprocess.Popen.__init__ = self._init  # type: ignore[method-assign]
+
+    def poll(self, pids: Collection[int]) -> set[int]:
+        """Tell the `Popen` of each of these processes to fetch its status; return the PIDs of such."""
+        # A PID may be that of an earlier process, too.
+        owners = [each for each in self._known.values() if each.pid in pids and each.returncode is None]
+        for owner in owners:
+            owner.poll()
+        return {owner.pid for owner in owners}
+
+
+def poll_multiprocessing() -> None:
+    """Tell each `multiprocessing.Process` that has ended to fetch its status."""
     if "multiprocessing" in sys.modules:
         from multiprocessing import active_children
 
-        active_children()  # reaps, and keeps the status
-    # Not isinstance(), which evaluates what is lazy.
-    objects = (each for each in gc.get_objects() if issubclass(type(each), subprocess.Popen))
-    # One whose __init__() has failed has neither; and a PID may have been used before.
-    owners = [each for each in objects if getattr(each, "pid", None) in pids and each.returncode is None]
-    for owner in owners:
-        owner.poll()
-    return {owner.pid for owner in owners}
+        active_children()

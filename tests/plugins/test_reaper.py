@@ -17,10 +17,10 @@ from tests.processes import DEADLINE, ROOT, Running
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has processes that adopt others")
 
 BEGINNING = f"""
-import ctypes, multiprocessing, os, signal, subprocess, sys, threading, time
+import contextlib, ctypes, multiprocessing, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 from django_wspbus.plugins import reaper
-from django_wspbus.plugins.reaper import GRACE, INTERVAL, Reaper
+from django_wspbus.plugins.reaper import WAITING_TIME, INTERVAL, Reaper
 from django_wspbus.wspbus import Bus
 
 DEADLINE = {DEADLINE}
@@ -79,7 +79,7 @@ bus.start()
 HURRIED = (
     ADOPTING
     + """
-reaper.GRACE, reaper.INTERVAL = GRACE, INTERVAL = 0.4, 0.1
+reaper.WAITING_TIME, reaper.INTERVAL = WAITING_TIME, INTERVAL = 0.4, 0.1
 """
 )
 
@@ -101,7 +101,7 @@ def test_an_orphan_is_reaped_with_no_word_above_debug() -> None:
 started = time.monotonic()
 (pid,) = orphans()
 expect(is_gone, pid)
-print(time.monotonic() - started > GRACE, (10, f"Reaped process {pid}.") in messages)
+print(time.monotonic() - started > WAITING_TIME, (10, f"Reaped process {pid}.") in messages)
 print([message for level, message in messages if level > 10])
 """
     assert run(ADOPTING + source) == ["True True", "['Bus STARTING', 'Bus STARTED']"]
@@ -113,7 +113,7 @@ pids = orphans(20)
 started = time.monotonic()
 for pid in pids:
     expect(is_gone, pid)
-print(time.monotonic() - started < 10 * GRACE)
+print(time.monotonic() - started < 10 * WAITING_TIME)
 """
     assert run(ADOPTING + source) == ["True"]
 
@@ -172,22 +172,17 @@ def test_a_popen_that_somebody_waits_for_is_left_to_them() -> None:
 popen = subprocess.Popen(["sh", "-c", "exit 3"])
 with popen._waitpid_lock:  # as wait() holds it
     await_end(popen.pid)
-    pause(2 * GRACE)
+    pause(2 * WAITING_TIME)
     print(is_zombie(popen.pid))
 print(popen.wait())
 """
     assert run(HURRIED + source) == ["True", "3"]
 
 
-def test_the_search_for_a_popen_touches_no_other_object() -> None:
+def test_a_popen_that_has_its_status_keeps_it_when_another_process_gets_its_pid() -> None:
     source = """
-class Lazy:
-    @property
-    def __class__(self):
-        print("evaluated")
-
-lazy = Lazy()
-half_made = subprocess.Popen.__new__(subprocess.Popen)
+with contextlib.suppress(FileNotFoundError):
+    subprocess.Popen(["/nowhere"])
 used = subprocess.Popen(["true"])
 used.wait()
 (pid,) = orphans()
@@ -196,6 +191,22 @@ expect(is_gone, pid)
 print(used.returncode)
 """
     assert run(HURRIED + source) == ["0"]
+
+
+def test_popen_is_as_before_once_the_plugin_is_unsubscribed() -> None:
+    source = """
+watching = subprocess.Popen.__init__
+plugin.unsubscribe()
+before = subprocess.Popen.__init__
+plugin.subscribe()
+again = subprocess.Popen.__init__
+subprocess.Popen.__init__ = lambda *args, **kwargs: again(*args, **kwargs)  # as of a tracer
+wrapper = subprocess.Popen.__init__
+plugin.unsubscribe()
+print(watching is not before, again is not before, subprocess.Popen.__init__ is wrapper)
+print(subprocess.Popen(["true"]).wait())
+"""
+    assert run(HURRIED + source) == ["True True True", "0"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -220,10 +231,10 @@ print("multiprocessing" in sys.modules)
 
 def test_a_program_that_forks_has_a_while_to_wait() -> None:
     source = """
-reaper.GRACE = DEADLINE
+reaper.WAITING_TIME = DEADLINE
 pid = forked(7)
 pause(2 * INTERVAL)
-print(status_of(pid), GRACE >= 1)
+print(status_of(pid), WAITING_TIME >= 1)
 """
     assert run(ADOPTING + source) == ["7 True"]
 
@@ -241,7 +252,7 @@ def test_a_process_of_the_sites_own_is_left_to_it_and_hides_no_orphan() -> None:
 pid = forked(5)
 own.add(pid)
 expect(is_gone, *orphans())
-pause(2 * GRACE)
+pause(2 * WAITING_TIME)
 print(status_of(pid))
 """
     assert run(HURRIED + source) == ["5"]
@@ -254,7 +265,7 @@ pid = forked(5)
 own.add(pid)
 (orphan,) = orphans()
 await_end(orphan)
-pause(3 * GRACE)
+pause(3 * WAITING_TIME)
 print(is_zombie(orphan), status_of(pid))
 expect(is_gone, orphan)
 print("gone")
@@ -267,7 +278,7 @@ def test_a_process_that_is_forked_off_reaps_nothing() -> None:
 pid = os.fork()
 if not pid:
     child = forked(9)
-    pause(2 * GRACE)
+    pause(2 * WAITING_TIME)
     os._exit(status_of(child))
 print(status_of(pid))
 """
@@ -294,13 +305,13 @@ print(set(told) == {signal.SIGCHLD}, signal.getsignal(signal.SIGCHLD) is before)
 
 def test_once_unsubscribed_it_reaps_nothing_and_may_be_subscribed_again() -> None:
     source = """
-reaper.GRACE = DEADLINE
+reaper.WAITING_TIME = DEADLINE
 pid = forked(0)
 pause(INTERVAL / 2)
 plugin.unsubscribe()
 plugin.unsubscribe()  # has no effect
-reaper.GRACE = GRACE
-pause(2 * GRACE)
+reaper.WAITING_TIME = WAITING_TIME
+pause(2 * WAITING_TIME)
 print(is_zombie(pid), threading.active_count(), signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL)
 plugin.subscribe()
 plugin.start()
@@ -379,7 +390,7 @@ print(os.getpid(), status_of(child))
 started = time.monotonic()
 for pid in orphans(20):
     expect(is_gone, pid)
-print(popen.wait(), time.monotonic() - started < 10 * GRACE)
+print(popen.wait(), time.monotonic() - started < 10 * WAITING_TIME)
 """
     assert Path("/proc/self").exists()
     assert run(BEGINNING + source, *unshare) == ["1 7", "3 True"]
