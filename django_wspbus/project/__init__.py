@@ -1,1 +1,1 @@
-"""The project's code, seen from outside: which modules are loaded, whose a file is, where an error is."""
+"""The project's code, seen from outside: loaded modules, library files, threads and tracebacks."""

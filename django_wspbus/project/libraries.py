@@ -1,4 +1,4 @@
-"""Whose a file is: code that the developer edits, or that of a library."""
+"""Tell the project's files, which the developer edits, from those of libraries."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _PATHS = sysconfig.get_paths()
 STANDARD = tuple({_PATHS["stdlib"], _PATHS["platstdlib"]})
 LIBRARIES = tuple({_PATHS["purelib"], _PATHS["platlib"], *site.getsitepackages(), site.getusersitepackages()})
 
-# Also those of another environment, which PYTHONPATH or a .pth file adds; and what is packed into one file.
+# Another environment's folders, which PYTHONPATH or a .pth file adds, and archives hold libraries as well.
 _INSTALLED = re.compile(r"[/\\](?:site-packages|dist-packages|[^/\\]+\.(?:egg|whl|zip))(?:[/\\]|$)")
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def folders() -> tuple[str, ...]:
-    """Return the folders from which libraries are imported, but for those of the standard library."""
+    """Return the folders of installed libraries, without the standard library."""
     return (*LIBRARIES, *_installed_into(tuple(path for path in sys.path if isinstance(path, str)), _roots()))
 
 
 def is_library_file(file: str) -> bool:
-    """Whether a file belongs to a library; a folder belongs to it, too."""
+    """Return whether a file belongs to a library. The path may also be that of a folder."""
     if _INSTALLED.search(file) or _is_below(file, STANDARD):
         return True
     return _is_below(file, folders())
 
 
 def is_project_file(file: str) -> bool:
-    """Whether a file is code that the developer edits: not of a library, the standard one or this package."""
+    """Return whether a file belongs to the project: not to a library, the standard one or this package."""
     return not file.startswith(("<", _HERE)) and not is_library_file(file)
 
 
 def project_files() -> list[str]:
-    """Return the files of the modules that are loaded, but for those of libraries."""
+    """Return the files of the project's loaded modules."""
     return sorted(file for file in modules.files() if is_project_file(file))
 
 
@@ -48,7 +48,7 @@ def _is_below(file: str, folders: tuple[str, ...]) -> bool:
 
 
 def _roots() -> frozenset[str]:
-    """Return the folders of the project itself: that of its script, and the working directory."""
+    """Return the folders of the project itself: the script's folder and the working directory."""
     roots = {os.path.dirname(os.path.realpath(sys.argv[0] if sys.argv else ""))}
     with contextlib.suppress(OSError):  # deleted
         roots.add(os.getcwd())
@@ -67,7 +67,7 @@ def _installed_into(path: tuple[str, ...], roots: frozenset[str]) -> tuple[str, 
 
 def _holds_distributions(folder: str) -> bool:
     try:
-        # An *.egg-info may also be that of a checkout which is being edited.
+        # *.egg-info does not count, because a checkout that the developer edits may hold one.
         return any(name.endswith(".dist-info") for name in os.listdir(folder))
-    except (OSError, ValueError):  # not there, a file, or no path at all
+    except (OSError, ValueError):  # missing, a file, or an invalid path
         return False

@@ -1,4 +1,4 @@
-"""Threads that the project started at import or in `AppConfig.ready()`: in too many processes."""
+"""Threads that the project starts at import or in `AppConfig.ready()`, and so in too many processes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 TASKS = Path("/proc/self/task")
 
 LONGEST_NAME = 15
-"""Characters that the kernel keeps of the name of a thread (TASK_COMM_LEN)."""
+"""Characters of a thread's name that the kernel keeps (TASK_COMM_LEN)."""
 
 DEBUGGERS = ("pydevd", "debugpy", "ptvsd")
 
 POOLS = re.compile(r"openblas|mkl_|blis|libgomp|libomp|libiomp")
-"""Libraries that keep threads without names for arithmetic, and start them again after a fork."""
+"""Numeric libraries. They keep threads without names for arithmetic, and restart them after a fork."""
 
 ADVICE = "Start them in a listener of the channel 'start', or in a lifespan, instead of in AppConfig.ready()."
 
 
 def foreign_threads() -> list[str]:
-    """Return the names of the threads besides the main one, native ones included where the system tells.
+    """Return the names of all threads but the main one; on Linux also those of native threads.
 
-    Left out are the threads of a debugger and those that numeric libraries keep for arithmetic.
+    Threads of a debugger or of a numeric library are left out.
     """
     return [*_python_threads(), *_native_threads()]
 
@@ -35,17 +35,17 @@ def _python_threads() -> list[str]:
 
 
 def _native_threads() -> list[str]:
-    """Return the names of the threads that `threading` does not know, as C extensions start them."""
+    """Return the names of threads that `threading` does not know, such as those of C extensions."""
     if sys.platform != "linux":
         return []
-    # The main thread of a process that was forked may bear the native_id of the parent's.
+    # In a forked process the main thread may still have the native_id of the parent's.
     known = {str(os.getpid()), *(str(each.native_id) for each in threading.enumerate())}
     try:
         names = [_name(task) for task in TASKS.iterdir() if task.name not in known]
-        # gunicorn may have given the main thread another name since (setproctitle).
+        # gunicorn may have renamed the main thread (setproctitle).
         own = {_name(TASKS / str(os.getpid())), os.path.basename(sys.executable)[:LONGEST_NAME]}
         has_pools = bool(POOLS.search(Path("/proc/self/maps").read_text(errors="replace")))
-    except OSError:  # no /proc; or a thread has ended meanwhile
+    except OSError:  # there is no /proc, or a thread has ended meanwhile
         return []
     named = sorted({*names} - own)
     unnamed = ["without a name"] if own & {*names} and not has_pools else []

@@ -1,4 +1,4 @@
-"""The text of an error in the project: first the line that failed, then the way there."""
+"""Readable text for an error in the project: the line that failed, then the traceback."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def explain(error: BaseException) -> str:
-    """Return the place of an error in the project, what it says, and below that its traceback.
+    """Return the place of an error in the project, its message, and below that its traceback.
 
-    An error that only code of this package has raised is what it says.
+    If the error passed only through code of this package, return just its message.
     """
     trace = TracebackException.from_exception(error)
     if all(_is_ours(frame.filename) for frame in trace.stack) and not isinstance(error, SyntaxError):
@@ -27,14 +27,14 @@ def explain(error: BaseException) -> str:
 
 
 def summary(error: BaseException) -> str:
-    """Return the class of an error and the first line of what it says."""
+    """Return the class of an error and the first line of its message."""
     lines = TracebackException(type(error), error, None).format_exception_only()
-    # Before that of a SyntaxError comes its place; notes come last.
+    # For a SyntaxError, indented lines with the place come first; notes come last.
     return next(line for line in lines if not line.startswith(" ")).partition("\n")[0].rstrip()
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the last line of the project that an error has gone through, as ``shop/views.py, line 3``."""
+    """Return the last line of the project in an error's traceback, as ``shop/views.py, line 3``."""
     file, number = None, None
     if isinstance(error, SyntaxError) and error.filename is not None:
         file, number = error.filename, error.lineno
@@ -46,11 +46,11 @@ def place_of(error: BaseException) -> str | None:
 
 
 def formatted(error: BaseException) -> str:
-    """Return the traceback of an error from where it enters the project, without the way through Django."""
+    """Return the traceback of an error from its first frame in the project, without Django's frames above."""
     trace = TracebackException.from_exception(error)
     is_entered = any(_is_own(frame.filename) for frame in trace.stack)
     if isinstance(error, SyntaxError) and not is_entered and trace.__context__ is None:
-        # Its place is no frame: Django was about to import the file.
+        # The file was being imported, so the project has no frame and the message names the place.
         return "".join([TRACEBACK, "\n", *trace.format_exception_only()]).rstrip()
     for each in _chain(trace):
         own = [index for index, frame in enumerate(each.stack) if _is_own(frame.filename)]
@@ -61,7 +61,7 @@ def formatted(error: BaseException) -> str:
 
 
 def shown(path: str) -> str:
-    """Return a path as one would say it here: relative to the working directory if it is below that."""
+    """Return a path relative to the working directory if it is below that, else unchanged."""
     try:
         here = os.path.relpath(path)
     except (OSError, ValueError):  # the working directory is gone
@@ -77,7 +77,7 @@ def _chain(trace: TracebackException) -> Iterator[TracebackException]:
 
 
 def _is_own(file: str) -> bool:
-    """Whether a file is the project's, but for the script that is run, which every traceback has."""
+    """Return whether a file belongs to the project. The script does not count: every traceback holds it."""
     return libraries.is_project_file(file) and os.path.abspath(file) != os.path.abspath(sys.argv[0])
 
 

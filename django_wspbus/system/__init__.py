@@ -1,1 +1,1 @@
-"""What the operating system gives a process: its terminal, its standard streams, its users."""
+"""The operating system's side of a process: its terminal, standard streams, users and exit status."""

@@ -1,4 +1,8 @@
-"""Files that root makes for another user, in directories that the user may change between any two calls."""
+"""Files that root creates for another user.
+
+The user may be able to change the directory between any two calls. So root opens the directory once and works
+in it by its descriptor, or acts as the user.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MOST_STEPS = 1000
-"""More directories and links than any path has that the kernel would follow."""
+"""Directories and links to follow in a path. The kernel gives up sooner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The user and the group that get the files which root makes; -1: root's own."""
+    """The user and the group of the files that root creates; -1 leaves them root's."""
 
     uid: int = -1
     gid: int = -1
@@ -23,9 +27,9 @@ class Owner:
 
     @contextlib.contextmanager
     def at(self, path: str | os.PathLike[str]) -> Iterator[Folder]:
-        """Open the directory of a file, and act as the owner there unless only root may change it.
+        """Open the directory of a file. Root acts as the owner, unless only root may change the directory.
 
-        A process of another user than root acts as itself. PermissionError if root may not become the owner.
+        A process that does not run as root acts as itself. PermissionError if root may not become the owner.
         """
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(Folder.of(path))
@@ -50,9 +54,9 @@ class Owner:
             os.setgroups(groups)
 
     def open(self, path: str | os.PathLike[str]) -> int:
-        """Open a file to append to it, which the owner may open again later; OSError if that cannot be.
+        """Open a file for appending, such that the owner can open it again later; OSError if it fails.
 
-        Root itself does not append to a link, or to a file with several names, in a directory of others.
+        In a directory that others may change, root refuses a link and a file with several names.
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
         with self.at(path) as folder:
@@ -66,7 +70,7 @@ class Owner:
                     os.fchown(descriptor, self.uid, self.gid)
         if not folder.is_safe and not _has_one_name(descriptor):
             os.close(descriptor)
-            reason = "in a directory of others, root writes only to a regular file that has one name"
+            reason = "other users may change its directory: root writes only to a regular file with one name"
             raise PermissionError(errno.EPERM, reason)
         os.set_blocking(descriptor, True)
         return descriptor
@@ -74,12 +78,12 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The open directory of a file: calls with ``dir_fd=descriptor`` work in it, also after a rename."""
+    """The open directory of a file. Calls with ``dir_fd=descriptor`` work in it, even after a rename."""
 
     descriptor: int
     name: str
     is_safe: bool
-    """Whether the process is not root, or only root may change the directory."""
+    """True if the process is not root, or if only root may change the directory."""
 
     @classmethod
     @contextlib.contextmanager
@@ -92,11 +96,11 @@ class Folder:
             os.close(descriptor)
 
     def status(self) -> os.stat_result:
-        """Return the status of the file or link that has the name now."""
+        """Return the status of the file or link that now has the name."""
         return os.stat(self.name, dir_fd=self.descriptor, follow_symlinks=False)
 
     def has(self, descriptor: int) -> bool:
-        """Return whether the file that has the name now is this open one."""
+        """Return whether the name still leads to this open file."""
         try:
             return os.path.samestat(self.status(), os.fstat(descriptor))
         except FileNotFoundError:
@@ -113,35 +117,35 @@ NO_OWNER = Owner()
 
 
 def _has_one_name(descriptor: int) -> bool:
-    """Whether an open file is a regular one, of which the name that was opened is the only one."""
+    """Return whether an open file is a regular file without hard links besides the opened name."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         return False
     with contextlib.suppress(FileNotFoundError):  # no /proc
-        # Else the one name that was counted may be another: a hard link can be removed after the open.
+        # The user can remove the opened name after the open; then st_nlink counts another name.
         return not os.readlink(f"/proc/self/fd/{descriptor}").endswith(" (deleted)")
     return True
 
 
 def _is_shared(status: os.stat_result) -> bool:
-    """Whether another user than root may change a directory."""
+    """Return whether users other than root may change a directory."""
     return status.st_uid != 0 or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def unlink_same(path: str, inode: Sequence[int]) -> None:
-    """Remove a file if it still has this device and inode; OSError if it may not be removed."""
+    """Remove a file if it still has this device and inode; OSError if the process may not remove it."""
     with Folder.of(path) as folder:
         folder.unlink_same(inode)
 
 
 def is_of_root(folder: str) -> bool:
-    """Whether only root can change what is in a folder, and what its absolute path stands for."""
+    """Return whether only root can change a folder's entries, and the folders and links in its path."""
     here, left = "/", folder.split("/")[::-1]
     try:
         for _ in range(MOST_STEPS):
             status = os.lstat(here)
             path = os.path.join(here, left.pop()) if left else here
-            # In a sticky directory only root can rename what is root's.
+            # In a sticky directory only root can rename root's files.
             is_kept = path != here and status.st_mode & stat.S_ISVTX and os.lstat(path).st_uid == 0
             if _is_shared(status) and not (status.st_uid == 0 and is_kept):
                 return False
@@ -152,7 +156,7 @@ def is_of_root(folder: str) -> bool:
             elif not left and path == here:
                 return stat.S_ISDIR(status.st_mode)
             else:
-                here = os.path.normpath(path)  # no link is in it
+                here = os.path.normpath(path)  # safe, as the path has no links
     except OSError:
         pass
     return False

@@ -1,4 +1,4 @@
-"""The statuses of processes, in words."""
+"""Exit statuses of processes, in words."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import signal
 
 
 def how_ended(status: int) -> str:
-    """Return in words how a process ended, from its status as `subprocess` has it."""
+    """Describe a status of `subprocess` in words, as in "killed by SIGKILL"."""
     if status >= 0:
         return f"with status {status}"
     try:
         return f"killed by {signal.Signals(-status).name}"
-    except ValueError:  # most signals of real time have no name
+    except ValueError:  # most real-time signals have no name
         return f"killed by signal {-status}"

@@ -1,4 +1,4 @@
-"""The terminal that the developer looks at, if there is one, and what children have to do with it."""
+"""The developer's terminal, if there is one, and how child processes share it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 KEYS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-"""What the keys of a terminal, and its end, send to every process in the foreground."""
+"""The signals that a terminal's keys, and its end, send to every process in the foreground."""
 
 ALONE: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
-"""Options of `subprocess.Popen` for a process without an input, to which the keys send no signals."""
+"""Options of `subprocess.Popen` for a process without input that gets no signals from the keys."""
 
 
 class Terminal:
-    """Remembers the settings of the terminal, which a debugger that is ended may leave behind changed."""
+    """Remembers the settings of the terminal, because a killed debugger may leave them changed."""
 
     def __init__(self) -> None:
         self._settings: list[Any] | None = None
@@ -31,8 +31,8 @@ class Terminal:
         return self._settings is not None
 
     def restore(self) -> None:
-        """Put the settings back, so that the terminal shows again what is typed."""
-        with contextlib.suppress(OSError, termios.error):  # it is gone, or another's now
+        """Restore the settings, so that the terminal echoes input again."""
+        with contextlib.suppress(OSError, termios.error):  # it is gone, or belongs to another session
             if self._settings is not None and is_in_foreground():
                 termios.tcsetattr(0, termios.TCSANOW, self._settings)
 
@@ -43,7 +43,7 @@ class Terminal:
 
 
 def is_in_foreground() -> bool:
-    """Whether this process may read from the terminal, whose keys send it signals."""
+    """Return whether this process is in the foreground of the terminal, and so may read from it."""
     try:
         return os.tcgetpgrp(0) == os.getpgrp()
     except OSError:  # there is no terminal
@@ -52,14 +52,15 @@ def is_in_foreground() -> bool:
 
 @contextlib.contextmanager
 def options_of_child(*, reads: bool) -> Iterator[dict[str, Any]]:
-    """Yield the options of `subprocess.Popen` for a child of the site, to be started within the block.
+    """Yield the options of `subprocess.Popen` for a child of the site. Start the child within the block.
 
-    A child that ``reads``, as a debugger in it does, shares the terminal of a site in the foreground: it is
-    in the same process group. The keys are for the site, which ends its children. Any other child has a
-    group of its own and no input. A terminal with ``stty tostop`` would stop it as soon as it writes.
+    ``reads``: the child reads from the terminal, as a debugger does. If the site is in the foreground, the
+    child then shares its process group. The keys' signals are blocked in the child, because the site reacts
+    to them and ends its children.
 
-    All that is blocked here stays blocked in the child and in what it starts. That SIGTTOU is ignored would
-    not do: gunicorn has a handler for it.
+    Any other child gets its own process group and no input. SIGTTOU is blocked in it, because a terminal
+    with ``stty tostop`` would stop the child as soon as it writes. Ignoring SIGTTOU would not be enough:
+    gunicorn installs a handler for it. The processes that the child starts inherit the blocked signals.
     """
     options: dict[str, Any] = {"stdin": None}
     blocked: tuple[signal.Signals, ...] = KEYS
