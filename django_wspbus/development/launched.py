@@ -91,8 +91,7 @@ def set_up(invocation: Invocation) -> list[str]:
 
 def run(link: Link, command: list[str], message: Message, descriptors: list[int]) -> None:
     """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
-    pairs = zip(message["sockets"], descriptors, strict=False)
-    held = [HeldSocket.of(each, descriptor=descriptor) for each, descriptor in pairs]
+    held = HeldSocket.received(message["sockets"], descriptors) or []
     current.append(Launch(link=link, **message["start"]))
     os.environ.update(Inheritance(sockets=held).as_environment())
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher

@@ -74,9 +74,9 @@ class Relaunch(Plugin):
 
     def lend(self) -> None:
         """Give the launcher all sockets: whatever fails from now on, they stay."""
-        held = [asdict(each) for each in self.held()]
-        descriptors = [each.pop("descriptor") for each in held]
-        self.tell({"sockets": held, "stop_timeout": self.stop_timeout}, descriptors)
+        held = self.held()
+        message = {"sockets": [asdict(each) for each in held], "stop_timeout": self.stop_timeout}
+        self.tell(message, [each.descriptor for each in held])
         self._watch_launcher()
 
     def _watch_launcher(self) -> None:

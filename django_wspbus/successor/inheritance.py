@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -25,10 +25,23 @@ class HeldSocket:
     """Its number in the process that has described it."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], **others: Any) -> Self:
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """Return the socket that `dataclasses.asdict` has described, also after a way through JSON."""
-        values = {**values, **others}
         return cls(**{**values, "inode": values["inode"] and tuple(values["inode"])})
+
+    @classmethod
+    def received(cls, message: Iterable[Mapping[str, Any]], descriptors: Sequence[int]) -> list[Self] | None:
+        """Return the sockets of a message that came with their descriptors.
+
+        None if not all descriptors came, as no number was free; the others are closed then.
+        """
+        described = list(message)
+        if len(described) != len(descriptors):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return None
+        pairs = zip(described, descriptors, strict=True)
+        return [cls.of({**each, "descriptor": descriptor}) for each, descriptor in pairs]
 
 
 @dataclass(frozen=True, slots=True)

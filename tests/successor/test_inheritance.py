@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 
@@ -58,6 +59,17 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     assert not os.get_inheritable(link)
     assert Inheritance.take() is None
     assert INHERITED not in os.environ
+
+
+def test_sockets_of_which_not_all_descriptors_came_are_not_taken(pair: tuple[int, int]) -> None:
+    described = [asdict(HeldSocket("shop", f"127.0.0.1:{port}", None, port)) for port in (80, 81)]
+    taken = HeldSocket.received(described, pair)
+    assert taken == [HeldSocket("shop", f"127.0.0.1:{port}", None, pair[port - 80]) for port in (80, 81)]
+
+    copy = os.dup(pair[0])
+    assert HeldSocket.received(described, [copy]) is None
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(copy)
 
 
 def test_the_pipe_of_the_signals_is_left_as_well(pair: tuple[int, int]) -> None:

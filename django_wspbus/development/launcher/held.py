@@ -5,58 +5,49 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ...process.messages import Message
+from ...successor.inheritance import HeldSocket
 from ...successor.program import SYSTEMD_FIRST
 from ...system.ownership import unlink_same
 
 
 class Held:
-    """``sockets``: {"holder", "address", "inode", "descriptor"} of each of them.
+    """The sockets that the site has bound, and those that systemd has passed, by the numbers it gave them."""
 
-    ``passed``: the descriptors of those that systemd has passed, under the numbers that it gave them.
-    """
-
-    def __init__(self, sockets: list[Message]) -> None:
+    def __init__(self, sockets: list[HeldSocket]) -> None:
         self.sockets = sockets
         self.passed: list[int] = []
         if os.environ.get("LISTEN_PID") == str(os.getpid()):
             self.passed = list(range(SYSTEMD_FIRST, SYSTEMD_FIRST + int(os.environ.get("LISTEN_FDS", "0"))))
         for each in sockets:
-            os.set_inheritable(each["descriptor"], False)
+            os.set_inheritable(each.descriptor, False)
 
     @property
     def descriptors(self) -> list[int]:
-        return [each["descriptor"] for each in self.sockets]
+        return [each.descriptor for each in self.sockets]
 
     @property
     def hosts(self) -> list[str]:
         """The hosts of the addresses that are bound, as BIND names them."""
-        addresses = [each["address"] for each in self.sockets]
+        addresses = [each.address for each in self.sockets]
         return [address.rpartition(":")[0] for address in addresses if not address.startswith("unix:")]
 
-    def replace(self, sockets: list[Message], descriptors: list[int]) -> None:
-        """Hold these instead: what the site listens on from now on."""
-        if len(descriptors) != len(sockets):  # there were none free: better those of before than none
-            for descriptor in descriptors:
-                os.close(descriptor)
-            return
-        kept = {(each["address"], *(each["inode"] or ())) for each in sockets}
+    def replace(self, sockets: list[HeldSocket]) -> None:
+        """Hold these sockets instead: those on which the site listens from now on."""
+        kept = {(each.address, each.inode) for each in sockets}
         for each in self.sockets:
-            os.close(each["descriptor"])
-            if (each["address"], *(each["inode"] or ())) not in kept:
+            os.close(each.descriptor)
+            if (each.address, each.inode) not in kept:
                 unlink(each)
-        pairs = zip(sockets, descriptors, strict=True)
-        self.sockets = [{**each, "descriptor": descriptor} for each, descriptor in pairs]
+        self.sockets = sockets
 
     def close(self) -> None:
         for each in self.sockets:
-            os.close(each["descriptor"])
+            os.close(each.descriptor)
             unlink(each)
 
 
-def unlink(held: Message) -> None:
+def unlink(held: HeldSocket) -> None:
     """Remove a Unix socket's file, if it is still the one that was bound."""
-    if held["inode"] is not None:
-        path = held["address"].removeprefix("unix:")
+    if held.inode is not None:
         with contextlib.suppress(OSError):
-            unlink_same(path, held["inode"])
+            unlink_same(held.address.removeprefix("unix:"), held.inode)

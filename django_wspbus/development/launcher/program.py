@@ -15,6 +15,7 @@ from os.path import dirname, isdir, realpath
 from typing import Any, NoReturn
 
 from ...process.messages import RELAUNCH, BrokenLink, Message, Received
+from ...successor.inheritance import HeldSocket
 from ...successor.invocation import Invocation
 from ...successor.values import read_values
 from ...system.statuses import how_ended
@@ -52,7 +53,7 @@ class Launcher:
     def __init__(self, start: Message) -> None:
         self.invocation = Invocation(**start["invocation"])
         self.root = root_of(self.invocation.command[0])
-        self.held = Held(start["held"])
+        self.held = Held([HeldSocket.of(each) for each in start["held"]])
         self.terminal = Terminal()
         self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
@@ -189,7 +190,8 @@ class Launcher:
                 child.relaunching = True
             case "sockets":
                 child.handles_signals = True  # a listener tells this, and the handlers stand before
-                self.held.replace(value, descriptors)
+                if (held := HeldSocket.received(value, descriptors)) is not None:
+                    self.held.replace(held)
             case "started":
                 child.started = True
                 self.shows_reasons = value
@@ -265,7 +267,7 @@ class Launcher:
         message = {
             "invocation": asdict(self.invocation),
             "run": True,
-            "sockets": [{**each, "descriptor": None} for each in self.held.sockets],
+            "sockets": [asdict(each) for each in self.held.sockets],
             "start": asdict(self.start),
         }
         self.post(child, message, self.held.descriptors)
@@ -286,9 +288,7 @@ class Launcher:
         """Have the error page show a report, and watch; without one it only watches."""
         page.report = report
         sockets = [] if report is None else [*self.held.descriptors, *self.held.passed]
-        probed = [
-            index for index, each in enumerate(self.held.sockets) if sockets and each["holder"] == HEALTH
-        ]
+        probed = [index for index, each in enumerate(self.held.sockets) if sockets and each.holder == HEALTH]
         message = {
             "report": report or {"title": "", "text": ""},
             "debug": self.shows_reasons,

@@ -11,7 +11,8 @@ import sys
 import psutil
 import pytest
 
-from django_wspbus.development.launcher.held import Held, unlink
+from django_wspbus.development.launcher.held import unlink
+from django_wspbus.successor.inheritance import HeldSocket
 from tests.processes import ROOT, Running, has_signal
 from tests.servers.load import await_that
 
@@ -139,21 +140,12 @@ def page_of(program, but=()):
 # Within a process
 
 
-def test_sockets_of_which_not_all_came_do_not_take_the_place_of_those_it_has():
-    held = Held([])
-    descriptor = os.dup(0)
-    held.replace([{"address": "a", "inode": None}, {"address": "b", "inode": None}], [descriptor])
-    assert held.sockets == []
-    with pytest.raises(OSError, match="Bad file"):
-        os.fstat(descriptor)
-
-
 def test_a_unix_socket_of_somebody_else_is_not_removed(tmp_path):
     path = tmp_path / "site.sock"
     path.touch()
-    unlink({"address": f"unix:{path}", "inode": [1, 2]})
+    unlink(HeldSocket("shop", f"unix:{path}", (1, 2), -1))
     assert path.exists()
     status = path.stat()
-    unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
+    unlink(HeldSocket("shop", f"unix:{path}", (status.st_dev, status.st_ino), -1))
     assert not path.exists()
-    unlink({"address": f"unix:{path}", "inode": [status.st_dev, status.st_ino]})
+    unlink(HeldSocket("shop", f"unix:{path}", (status.st_dev, status.st_ino), -1))
