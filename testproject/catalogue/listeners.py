@@ -1,4 +1,4 @@
-"""What the processes of this site do besides answering requests; see the page /processes/."""
+"""Listeners: the work of the site's processes besides answering requests. The page /processes/ shows it."""
 
 from django_wspbus import bus, every
 

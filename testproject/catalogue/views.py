@@ -49,7 +49,7 @@ def processes(request):
 
 @require_POST
 def renew(request):
-    """Reload or restart the site, from whichever of its processes this is."""
+    """Reload or restart the site, from the process that answers this request."""
     what = request.POST.get("what")
     if what not in ("graceful", "restart"):
         return HttpResponseBadRequest("It takes what=graceful or what=restart.")
@@ -75,7 +75,7 @@ def find_books(query):
 
 
 def site_status():
-    """Ask the site process; None where no ``runbus`` runs, as under ``runserver``."""
+    """Return the status of the site; None where another program than ``runbus`` serves."""
     try:
         return bus.site.status()
     except SiteUnreachable:

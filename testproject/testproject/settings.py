@@ -1,11 +1,11 @@
-"""A demonstration: two servers on one bus. For a site of your own, see "In your project" in README.md."""
+"""A demonstration with two servers. For a site of your own, see "In your project" in README.md."""
 
 import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-SECRET_KEY = "for this demonstration only: anybody can read it"
+SECRET_KEY = "for this demonstration only: it is public"
 DEBUG = os.environ.get("CATALOGUE_DEBUG", "1") == "1"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -61,7 +61,7 @@ TEMPLATES = [
     }
 ]
 
-# Several processes write: each transaction takes its lock at once and waits for it, and nobody waits to read.
+# Several processes write: each transaction waits for its lock when it begins, and reads do not wait.
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -80,7 +80,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 
-# One line for each event, with its process: the bus, gunicorn and the request lines of both servers.
+# Each line names its process. The bus, gunicorn and the requests of both servers are shown.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
