@@ -16,6 +16,7 @@ from django_wspbus.management.commands.runbus import Command
 from django_wspbus.wspbus import BUILT_IN_CHANNELS, ROLES, states
 
 from .processes import ROOT
+from .test_architecture import FOLDERS
 
 DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 ALL = "\n".join(DOCS.values())
@@ -59,7 +60,7 @@ KEYS = [field.name.upper() for field in dataclasses.fields(conf.Settings)]
 @pytest.mark.parametrize(
     "key", [*KEYS, *validation.SERVER_KEYS, *validation.AUTORELOAD_KEYS, "STDOUT", "STDERR"]
 )
-def test_each_key_of_the_settings_is_told(key):
+def test_each_key_of_the_settings_is_documented(key):
     assert re.search(rf"\b{key}\b", code_spans(DOCS["settings.md"]))
 
 
@@ -69,24 +70,24 @@ def test_each_check_has_a_line_of_its_own(number):
     assert lines
 
 
-def test_no_page_names_a_check_that_there_is_not():
+def test_no_page_names_a_check_that_does_not_exist():
     named = re.findall(r"\b(?:django_wspbus\.)([EW]\d{3})\b", ALL)
     assert named
     assert set(named) <= set(problems.IDS)
 
 
 @pytest.mark.parametrize("option", sorted(options_of(Command()) - options_of(BaseCommand())))
-def test_each_option_of_the_command_is_told(option):
+def test_each_option_of_the_command_is_documented(option):
     assert re.search(rf"{option}\b", code_spans(ALL))
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN_CHANNELS, *(state.name for state in states), *ROLES, "any"])
-def test_each_channel_state_and_role_is_told(name):
+def test_each_channel_state_and_role_is_documented(name):
     assert re.search(rf"\b{name}\b", code_spans(DOCS["channels.md"]))
 
 
 @pytest.mark.parametrize("name", django_wspbus.__all__)
-def test_each_public_name_is_told(name):
+def test_each_public_name_is_documented(name):
     assert re.search(rf"\b{name}\b", code_spans(ALL))
 
 
@@ -102,6 +103,10 @@ def test_each_link_leads_somewhere(page, target, anchor):
     assert path.exists()
     if anchor:
         assert anchor in anchors(path.read_text())
+
+
+def test_the_folders_are_documented_in_the_order_of_their_imports():
+    assert re.findall(r"^\| `(\w+)/` \|", DOCS["contributing.md"], re.MULTILINE) == FOLDERS
 
 
 def test_the_defaults_that_are_shown_are_those_in_force(settings):

@@ -29,6 +29,15 @@ def test_there_are_blocks_of_code_and_two_commands_of_one_line_each():
     assert " pytest " in COMMANDS["test"]
 
 
+def test_each_measured_figure_is_one_of_the_benchmarks():
+    promises = README[README.index("| measured |") : README.index("## Try it")]
+    figures = re.findall(r"\d+\.\d+", promises)
+    benchmarks = set(re.findall(r"\d+\.\d+", (ROOT / "docs" / "benchmarks.md").read_text()))
+
+    assert figures
+    assert set(figures) <= benchmarks
+
+
 def test_links_lead_to_files_of_this_tree():
     links = re.findall(r"\]\(([^)#:]+)\)", README)
 
