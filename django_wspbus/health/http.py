@@ -6,11 +6,9 @@ import io
 import re
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-if TYPE_CHECKING:
-    from ..plugins.health import Report
+from .report import Report
 
 PATHS = ("/livez", "/readyz")
 

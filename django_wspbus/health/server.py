@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from .http import Request, is_complete
-
-if TYPE_CHECKING:
-    from ..plugins.health import Report
+from .report import Report
 
 TIME_TO_ASK = 2
 """Seconds that a client has to send its request, and again to take the answer."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 from weakref import WeakSet
 
 from ..health.checks import Checks, Outcome, Round, failure
+from ..health.report import Condition, Report
 from ..health.server import ProbeServer
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
@@ -24,41 +23,6 @@ TIME_TO_END = 1
 """Seconds that the exit of the bus waits for answers and checks under way."""
 
 SERVING = ("ready", "reloading")
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """How a site is.
-
-    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: for every client, and so
-    without the message of an exception. ``details``: the JSON has them besides, in values that it knows.
-    """
-
-    state: str
-    reason: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The answer to a probe. ``checks``: name -> what fails, "" if nothing does."""
-
-    is_good: bool
-    condition: Condition
-    checks: Mapping[str, str] = field(default_factory=dict)
-
-    def text(self) -> str:
-        state, reason = self.condition.state, self.condition.reason
-        return " ".join(f"{state}: {reason}".split()) if reason else state
-
-    def json(self) -> str:
-        told = {
-            "status": "ok" if self.is_good else "unavailable",
-            "state": self.condition.state,
-            "reason": self.condition.reason,
-            "checks": {name: reason or "ok" for name, reason in self.checks.items()},
-        }
-        return json.dumps({**told, **self.condition.details}, default=str)
 
 
 @dataclass(frozen=True, slots=True)

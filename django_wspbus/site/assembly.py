@@ -23,10 +23,11 @@ from ..conf import ServerSettings, Settings
 from ..conf.addresses import Address
 from ..development import debuggers
 from ..development.launch import HEALTH, Launch
+from ..health.report import Condition
 from ..plugins.autoreload import Autoreloader
 from ..plugins.daemon import Foreground, Output, daemonize
 from ..plugins.guard import Guard
-from ..plugins.health import Condition, Probes
+from ..plugins.health import Probes
 from ..plugins.pidfile import PIDFile
 from ..plugins.privileges import DropPrivileges, identity
 from ..plugins.reaper import Reaper

@@ -26,9 +26,10 @@ import pytest
 from django_wspbus.health import checks as health_checks
 from django_wspbus.health import server as health_server
 from django_wspbus.health.http import prefers_json
+from django_wspbus.health.report import Condition
 from django_wspbus.health.server import MOST_CONNECTIONS
 from django_wspbus.plugins import health as health
-from django_wspbus.plugins.health import Condition, Probes
+from django_wspbus.plugins.health import Probes
 from django_wspbus.wspbus import Bus, ChannelFailures, states
 from tests.processes import DEADLINE, run
 from tests.projects import Project
@@ -976,7 +977,8 @@ PROGRAM = """
 import socket
 import urllib.request
 
-from django_wspbus.plugins.health import Condition, Probes
+from django_wspbus.health.report import Condition
+from django_wspbus.plugins.health import Probes
 from django_wspbus.wspbus import Bus
 
 used = []
