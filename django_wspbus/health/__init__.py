@@ -1,1 +1,1 @@
-"""How a site tells that it is well: the checks of its apps, and the HTTP server of the probes."""
+"""The health of a site: the checks of its apps, and the HTTP server that answers probes."""

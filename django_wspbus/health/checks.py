@@ -1,4 +1,4 @@
-"""The checks of a site's apps: made all at once, within a deadline, each in a thread of its own."""
+"""The health checks of a site's apps: all run at the same time, each in its own thread, within a deadline."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from django.apps import apps
 from django.db import connections
 
 TIME_TO_CHECK = 0.8
-"""Seconds that all checks have together: Kubernetes waits one for the answer."""
+"""Seconds for all checks together, as Kubernetes waits one second for the answer."""
 
 Check = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a check. ``reason``: for every client, "" if nothing fails; ``detail``: for the log.
+    """The result of a check. ``reason``: for every client, "" if the check passes; ``detail``: for the log.
 
-    A check that returns a reason has chosen its words. The message of an exception is for the log alone, as
-    it may hold the password of a database.
+    A reason that a check returns is shown. The message of an exception goes only to the log, because it may
+    hold the password of a database.
     """
 
     reason: str = ""
@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A check under way. ``outcome``: None while it runs."""
+    """A running check. ``outcome``: None until it ends; ``again``: run it once more after that."""
 
     begun: float
     outcome: Outcome | None = None
@@ -41,14 +41,14 @@ class Run:
 
 
 class Round:
-    """The runs that one probe waits for, one of each check, for `TIME_TO_CHECK` seconds at most."""
+    """The runs that one probe waits for: one of each check, for at most `TIME_TO_CHECK` seconds."""
 
     def __init__(self, runs: dict[str, Run], deadline: float) -> None:
         self.deadline = deadline
         self._runs = runs
 
     def outcomes(self) -> dict[str, Outcome] | None:
-        """Return what each check has found, by name; None if one still runs and the time is not over."""
+        """Return the outcomes by name of check; None while a check runs and the deadline has not passed."""
         now = time.monotonic()
         if now < self.deadline and any(run.outcome is None for run in self._runs.values()):
             return None
@@ -56,11 +56,12 @@ class Round:
 
 
 class Checks:
-    """Makes all checks at once, each in a thread of its own, of which a check never has two.
+    """Runs all checks at the same time, each in its own thread. A check never runs in two threads at once.
 
-    ``listeners()`` are the checks; ``ended()`` is called when one has ended. A probe that comes while
-    one is being made waits for the same run. One that hangs fails until it comes back, and is made anew for
-    the probes that wait for it then.
+    ``listeners()`` returns the checks. ``ended()`` is called when a check has ended.
+
+    A probe that arrives while a check runs waits for the same run. A check that hangs counts as failed until
+    it ends. If probes wait for it at that moment, it runs once more for them.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Checks:
         self._runs: dict[Check, Run] = {}
 
     def begin(self) -> Round:
-        """Begin the checks that are not being made; return what a probe is to wait for."""
+        """Start the checks that are not running; return the round that a probe waits for."""
         deadline = time.monotonic() + TIME_TO_CHECK
         with self._lock:
             runs = {name: self._join(name, check) for name, check in _named(self._listeners())}
@@ -90,7 +91,7 @@ class Checks:
         run = Run(time.monotonic())
         try:
             self._call_in_thread(f"Check {name}", partial(self._make, check, run))
-        except RuntimeError as error:  # no thread to be had
+        except RuntimeError as error:  # the system refuses another thread
             run.outcome = failure(error)
         else:
             self._runs[check] = run
@@ -113,9 +114,9 @@ def _outcome(check: Check) -> Outcome:
         try:
             result = check()
         finally:
-            if apps.ready:  # on a bare bus there may be no Django that could have any
+            if apps.ready:  # without Django there are no connections
                 connections.close_all()
-    except BaseException as error:  # SystemExit, too, is for its thread and not for the process
+    except BaseException as error:  # in a thread, SystemExit must not end the process either
         return failure(error)
     reason = "returned False" if result is False else result if isinstance(result, str) else ""
     return Outcome(reason, reason)
@@ -136,7 +137,7 @@ def failure(error: BaseException) -> Outcome:
 
 
 def _named(checks: Iterable[Check]) -> Iterator[tuple[str, Check]]:
-    """Yield checks, each with a name that no other has."""
+    """Yield the checks with unique names."""
     names: Counter[str] = Counter()
     for check in checks:
         name = name_of(check)
@@ -145,10 +146,10 @@ def _named(checks: Iterable[Check]) -> Iterator[tuple[str, Check]]:
 
 
 def name_of(function: Any) -> str:
-    """Return the dotted name of a function, or of the class of another callable."""
+    """Return the dotted name of a function, or of the class of any other callable."""
     while isinstance(function, partial):
         function = function.func
     if not hasattr(function, "__qualname__"):
         function = type(function)
-    module = getattr(function, "__module__", None)  # methods of built-in types have none
+    module = getattr(function, "__module__", None)  # None for methods of built-in types
     return f"{module}.{function.__qualname__}" if module else str(function.__qualname__)

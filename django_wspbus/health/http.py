@@ -1,4 +1,4 @@
-"""The HTTP of the probes: as little of it as a probe needs."""
+"""HTTP requests and responses of probes, reduced to what a probe needs."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .report import Report
 PATHS = ("/livez", "/readyz")
 
 LONGEST_HEAD = 100_000
-"""Bytes after which a request is answered as it is: http.server takes no line of more than 65,536."""
+"""Bytes of a head to wait for at most: http.server accepts no line of more than 65,536."""
 
-# A blank first line is all that there is to wait for.
+# A request that begins with a blank line is complete: it gets status 400.
 HEAD_END = re.compile(rb"\A\r?\n|\r?\n\r?\n")
 
 
 def is_complete(head: bytes | bytearray) -> bool:
-    """Whether the head of a request has come."""
+    """Return whether the head of a request is complete."""
     return len(head) > LONGEST_HEAD or HEAD_END.search(head) is not None
 
 
 class Request(BaseHTTPRequestHandler):
-    """The head of a request, and its answer: ``output``, once ``asked`` is answered.
+    """The head of a request and, in ``output``, the response.
 
-    ``asked``: the path of the report that the client wants; None if there is none to wait for.
+    ``asked``: the path of the report that the client wants. None: ``output`` is complete without a report.
     """
 
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.1"  # also of bytes that are no request: they get an answer
+    default_request_version = "HTTP/1.1"  # so that bytes that are no request get a response as well
 
     def __init__(self, head: bytes) -> None:
         self.asked: str | None = None
         self._head = head
-        super().__init__(head, None, None)  # type: ignore[arg-type]  # which it only keeps
+        super().__init__(head, None, None)  # type: ignore[arg-type]  # it only stores them
 
     def setup(self) -> None:
         self.rfile = io.BytesIO(self._head)
@@ -47,20 +47,20 @@ class Request(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         self.raw_requestline = self.rfile.readline(65537)
-        if self.parse_request():  # else the client has its answer
+        if self.parse_request():  # else it has called send_error()
             self._respond()
 
     def _respond(self) -> None:
         path, _, self._query = self.path.partition("?")
         if path not in PATHS:
-            self._send(HTTPStatus.NOT_FOUND, f"Here are {' and '.join(PATHS)}.")
+            self._send(HTTPStatus.NOT_FOUND, f"Not found. The paths are {' and '.join(PATHS)}.")
         elif self.command not in ("GET", "HEAD"):
             self._send(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD are allowed.", Allow="GET, HEAD")
         else:
             self.asked = path
 
     def answer(self, report: Report) -> None:
-        """Make the answer of a report."""
+        """Write the response for a report."""
         status = HTTPStatus.OK if report.is_good else HTTPStatus.SERVICE_UNAVAILABLE
         accept = ",".join(self.headers.get_all("Accept", []))
         if ("format", "json") in parse_qsl(self._query) or prefers_json(accept):
@@ -91,7 +91,7 @@ class Request(BaseHTTPRequestHandler):
 
 
 def prefers_json(accept: str) -> bool:
-    """Whether an Accept header names JSON, and no kind of text before it, or above it by its q."""
+    """Return whether an Accept header prefers JSON to text, by its q values and then by its order."""
     best, chosen = 0.0, ""
     for part in accept.lower().split(","):
         kind, *parameters = (each.strip() for each in part.split(";"))

@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How a site is.
+    """The condition of a site.
 
-    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: for every client, and so
-    without the message of an exception. ``details``: the JSON has them besides, in values that it knows.
+    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: shown to every client, so
+    it must not hold the message of an exception. ``details``: further fields of the JSON report.
     """
 
     state: str
@@ -23,7 +23,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer to a probe. ``checks``: name -> what fails, "" if nothing does."""
+    """The answer to a probe. ``checks``: name -> reason of the failure, "" if the check passes."""
 
     is_good: bool
     condition: Condition
@@ -34,10 +34,10 @@ class Report:
         return " ".join(f"{state}: {reason}".split()) if reason else state
 
     def json(self) -> str:
-        told = {
+        fields = {
             "status": "ok" if self.is_good else "unavailable",
             "state": self.condition.state,
             "reason": self.condition.reason,
             "checks": {name: reason or "ok" for name, reason in self.checks.items()},
         }
-        return json.dumps({**told, **self.condition.details}, default=str)
+        return json.dumps({**fields, **self.condition.details}, default=str)

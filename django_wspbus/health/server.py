@@ -1,4 +1,4 @@
-"""The server of the probes: one thread that waits for all of their connections and for none of them."""
+"""The HTTP server of the probes: one thread, which no single client can block."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .http import Request, is_complete
 from .report import Report
 
 TIME_TO_ASK = 2
-"""Seconds that a client has to send its request, and again to take the answer."""
+"""Seconds for a client to send its request, and again to read the response."""
 
 TIME_TO_CLOSE = 1
-"""Seconds that a client has to close the connection once it is answered."""
+"""Seconds for a client to close the connection after the response."""
 
 LAST_CHANCE = 0.2
-"""Seconds in which a client that has connected may still send its request when the probes end."""
+"""Seconds for a connected client to send its request once the server has begun to end."""
 
 PAUSE = 0.1
-"""Seconds without a new connection where no descriptor is free, not even by closing one of ours."""
+"""Seconds without accepting if the process has no free descriptor and the server has no client to drop."""
 
 MOST_CONNECTIONS = 200
-"""At once; then a new one takes the place of the oldest one that has nothing to wait for."""
+"""Connections at the same time. A further one replaces the oldest that waits for no response."""
 
 MOST_ACCEPTS = 16
-"""New connections between two looks at the others."""
+"""Connections to accept before the server looks at the other clients again."""
 
 
 class Pending(Protocol):
-    """An answer that takes time: there is a report at the ``deadline`` (`time.monotonic`), or before."""
+    """A response that takes time. Its report exists by the ``deadline`` (`time.monotonic`) at the latest."""
 
     @property
     def deadline(self) -> float: ...
@@ -46,7 +46,7 @@ class Pending(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """A connection: it sends ``received``, waits for ``pending``, takes ``to_send``, and closes."""
+    """A connection: the client sends ``received``, waits for ``pending``, reads ``to_send``, and closes."""
 
     socket: socket.socket
     deadline: float
@@ -58,15 +58,15 @@ class Client:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the server owes it nothing at present."""
+        """True if the client waits for no response."""
         return self.pending is None and not self.to_send
 
 
 class ProbeServer:
-    """Answers on listening sockets, which it closes in the end; ``run`` is for a thread.
+    """Answers probes on listening sockets, and closes the sockets at its end. Call `run` in a thread.
 
-    ``answer(path)`` begins to make a report: call `wake` when there may be one before its deadline.
-    ``failed()`` is called in the ``except`` of an answer that cannot be made.
+    ``answer(path)`` begins a report: call `wake` when it may be complete before its deadline.
+    ``failed()`` is called in the ``except`` clause of a response that raises an error.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class ProbeServer:
         self._resumes: float | None = None
         self._ends: float | None = None
         self._selector = selectors.DefaultSelector()
-        # A process may run out of descriptors: with this one it still answers one probe at a time.
+        # If the process runs out of descriptors, the server closes this one and answers one probe at a time.
         self._reserve: int | None = os.open(os.devnull, os.O_RDONLY)
         self._awake, self._waker = socket.socketpair()
         for sock in (self._awake, self._waker, *self._listeners):
-            sock.setblocking(False)  # a client may be gone before it is accepted
+            sock.setblocking(False)  # a client may disconnect before accept()
         self._selector.register(self._awake, selectors.EVENT_READ, self._wake_up)
         self._listen()
 
     def run(self) -> None:
-        """Answer until `end` is called, and no client is left."""
+        """Answer probes until `end` has been called and no client is left."""
         try:
             while self._ends is None or self._clients:
                 for key, _ in self._selector.select(self._timeout()):
@@ -101,12 +101,12 @@ class ProbeServer:
             self.close()
 
     def wake(self) -> None:
-        """Look at once whether there are reports."""
-        with contextlib.suppress(OSError):  # full: it wakes anyway; closed
+        """Make `run` look for complete reports now."""
+        with contextlib.suppress(OSError):  # full, so that `run` wakes anyway; or closed
             self._waker.send(b".")
 
     def end(self, seconds: float) -> None:
-        """Accept no more; the clients that have connected have these seconds, and less if they do not ask."""
+        """Stop accepting. Connected clients get these seconds, or `LAST_CHANCE` to send a request."""
         self._ends = time.monotonic() + seconds
         self.wake()
 
@@ -120,7 +120,7 @@ class ProbeServer:
             os.close(self._reserve)
             self._reserve = None
 
-    # Its turns
+    # The loop
 
     def _timeout(self) -> float | None:
         moments = [client.deadline for client in self._clients]
@@ -173,16 +173,16 @@ class ProbeServer:
                 if error.errno in (errno.EMFILE, errno.ENFILE) and not self._make_room():
                     self._pause()
                     return
-                continue  # the client is gone, or there is room now
+                continue  # the client has disconnected, or a descriptor is free now
             if len(self._clients) >= MOST_CONNECTIONS:
                 self._forget_oldest()
             client = Client(connection, time.monotonic() + TIME_TO_ASK)
             self._clients[client] = None
             self._try(client, partial(self._expect, client, selectors.EVENT_READ))
-            self._proceed(client)  # most have sent their request by now
+            self._proceed(client)  # most clients have sent their request by now
 
     def _make_room(self) -> bool:
-        """Free a descriptor; return whether there was one to be had."""
+        """Close a descriptor; return False if the server has none to close."""
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
@@ -208,7 +208,7 @@ class ProbeServer:
         del self._clients[client]
         client.socket.close()
         if self._reserve is None:
-            with contextlib.suppress(OSError):  # none is free
+            with contextlib.suppress(OSError):  # no descriptor is free
                 self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def _expect(self, client: Client, events: int) -> None:
@@ -223,8 +223,8 @@ class ProbeServer:
         client.events = events
 
     def _proceed(self, client: Client) -> None:
-        """Read or write what is possible now."""
-        if client in self._clients:  # else it was forgotten in this very turn
+        """Read from or write to a client without blocking."""
+        if client in self._clients:  # else it was forgotten in this iteration of the loop
             self._try(client, partial(self._write if client.to_send else self._read, client))
 
     def _try(self, client: Client, step: Callable[[], None]) -> None:
@@ -232,7 +232,7 @@ class ProbeServer:
             step()
         except (BlockingIOError, InterruptedError):
             pass
-        except OSError:  # the client is gone
+        except OSError:  # the client has disconnected
             self._forget(client)
         except Exception:
             self._failed()
@@ -240,7 +240,7 @@ class ProbeServer:
 
     def _read(self, client: Client) -> None:
         data = client.socket.recv(65536, socket.MSG_DONTWAIT)
-        if client.request is not None:  # answered: what it still sends is discarded
+        if client.request is not None:  # answered, so the rest of its input is discarded
             if not data:
                 self._forget(client)
             return
@@ -277,6 +277,6 @@ class ProbeServer:
     def _write(self, client: Client) -> None:
         while client.to_send:
             client.to_send = client.to_send[client.socket.send(client.to_send, socket.MSG_DONTWAIT) :]
-        client.socket.shutdown(socket.SHUT_WR)  # and not closed yet: unread bytes would reset the answer
+        client.socket.shutdown(socket.SHUT_WR)  # close() with unread bytes would reset the connection
         client.deadline = min(client.deadline, time.monotonic() + TIME_TO_CLOSE)
         self._expect(client, selectors.EVENT_READ)

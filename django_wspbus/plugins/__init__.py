@@ -1,1 +1,1 @@
-"""The plugins of a process. Each is one file, and works on a bare bus, too."""
+"""The plugins of a process, one in each file. Each works on a bare bus as well."""

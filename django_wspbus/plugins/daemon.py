@@ -1,4 +1,4 @@
-"""Going into the background, and telling the foreground how the start went."""
+"""Daemons: fork into the background, report the start to the shell, reopen output files."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
 
 MOST_OF_A_MESSAGE = 60_000
-"""Characters of an error that are shown; it may hold a text of any length."""
+"""Characters of an error to show, from its end."""
 
-PATIENCE = 5
-"""Seconds that a daemon which did not start has to be gone before the shell has its prompt again."""
+FOREGROUND_TIMEOUT = 5
+"""Seconds for the daemon to send its report, and for the foreground to wait until a failed daemon ends."""
 
 
 class Foreground:
-    """The process that was started from the shell, seen from the daemon: it waits for one message."""
+    """The daemon's link to the process that the shell started, which waits for a report of the start."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._is_told = False
+        self._has_reported = False
 
-    def tell(self, status: int, message: str = "") -> None:
-        """Make it exit with a status, and a message if that is not 0. Only the first call counts."""
-        if self._is_told:
+    def report(self, status: int, message: str = "") -> None:
+        """Make the foreground exit with a status and, on failure, a message. Only the first call counts."""
+        if self._has_reported:
             return
-        self._is_told = True
-        with contextlib.suppress(OSError):  # it has ended, or is stopped
-            self._link.send({"status": status, "message": message[-MOST_OF_A_MESSAGE:]}, timeout=PATIENCE)
-        if not status:  # else it stays open to the end of this process, for which the foreground waits
+        self._has_reported = True
+        report = {"status": status, "message": message[-MOST_OF_A_MESSAGE:]}
+        with contextlib.suppress(OSError):  # the foreground has ended, or is stopped
+            self._link.send(report, timeout=FOREGROUND_TIMEOUT)
+        if not status:  # after a failure, the open link shows that this process has not ended yet
             self._link.close()
 
 
 class Output(Plugin):
-    """The files that a daemon writes its output to: a restart opens them again, by their names.
+    """Reopens the output files of a daemon at a restart, so that log rotation can move them.
 
-    So a file that was moved away gets no more of it. The children that boot for the restart have the new
-    files from the beginning. A file that cannot be opened keeps the output that it has.
+    The children that boot for the restart write to the new files from the beginning. If a file cannot be
+    opened, the output still goes to the old one.
     """
 
     role = "site"
@@ -62,12 +63,12 @@ class Output(Plugin):
                     failures[str(path)] = error.strerror
         if failures:
             which = ", ".join(f"{path} ({reason})" for path, reason in failures.items())
-            self.bus.log(f"Output goes on to the files opened before; not opened again: {which}.", level=30)
+            self.bus.log(f"Output files not reopened, so output goes to the old ones: {which}.", level=30)
 
     before_restart.priority = 10  # type: ignore[attr-defined]  # before children boot
 
     def _open_again(self, number: int, path: Path) -> None:
-        descriptor = NO_OWNER.open(path)  # the site has its user already
+        descriptor = NO_OWNER.open(path)  # the site has already become its user
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None
                 stream.flush()
@@ -78,12 +79,12 @@ class Output(Plugin):
 def daemonize(
     stdout: Path | None = None, stderr: Path | None = None, owner: Owner = NO_OWNER
 ) -> Foreground | None:
-    """Fork into the background, with a session of its own and no terminal; to be called without threads.
+    """Fork into the background, with its own session and without a terminal. Call it before starting threads.
 
-    ``owner``: the user that the daemon becomes, who may open the output files again.
+    ``owner``: the user that the daemon becomes, and who must be able to reopen the output files.
 
-    Returns `Foreground` in the daemon. In the process that called it returns None once the daemon
-    has said that all is well, and raises `Refusal` with what it said otherwise.
+    Return `Foreground` in the daemon. In the calling process, return None once the daemon has reported
+    success, or raise a `Refusal` with its message.
     """
     output = _open(stdout, owner), _open(stderr, owner)
     ours, theirs = socket.socketpair()
@@ -99,7 +100,7 @@ def daemonize(
             _await(link)
         return None
     os.setsid()
-    if os.fork():  # only a session's leader can get a terminal again
+    if os.fork():  # only a session's leader can acquire a terminal
         os._exit(0)
     ours.close()
     _redirect(*output)
@@ -128,7 +129,7 @@ def _await(link: Link) -> None:
     messages = link.receive(None)
     if not messages:
         raise Refusal("The daemon ended during its start.")
-    (said, _), *_ = messages
-    if said["status"]:
-        await_event(link, select.POLLIN, PATIENCE)
-        raise Refusal(said["message"], status=said["status"])
+    (report, _), *_ = messages
+    if report["status"]:
+        await_event(link, select.POLLIN, FOREGROUND_TIMEOUT)
+        raise Refusal(report["message"], status=report["status"])

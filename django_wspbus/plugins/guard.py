@@ -1,4 +1,4 @@
-"""The end of a site process that does not react to signals, as C code in it holds the GIL."""
+"""A guard that ends a site process which cannot react to signals because C code holds the GIL."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.
 class Guard(Plugin):
     """A small process beside a site that serves in its own process.
 
-    Python acts on a signal only once it has the GIL. A view in C code that keeps the GIL would so keep the
-    site from its exit. But the interpreter writes the number of a signal to a socket without the GIL; the
-    guard sees it there, and ends the site when STOP_TIMEOUT has passed, or soon after a second signal.
+    Python runs a signal handler only when it has the GIL. So a view that calls C code which holds the GIL
+    would keep the site from exiting. But the interpreter writes the number of a signal to a socket even
+    without the GIL. The guard reads it there, and ends the site once STOP_TIMEOUT has passed, or soon after a
+    second signal.
 
-    ``numbers``: the signals that ask for the exit. ``pids``: a list that has the guard's PID while it runs.
+    ``numbers``: the signals that ask for the exit. ``pids``: a list that holds the guard's PID while it runs.
     """
 
     role = "site"
@@ -38,18 +39,18 @@ class Guard(Plugin):
     def start(self) -> None:
         if self.process is not None or not hasattr(select, "epoll") or self.bus.stop_timeout is None:
             return
-        # Signals to all processes are for the site.
+        # The guard must survive signals that the shell or systemd sends to all processes of the site.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
             self.process = self._spawn(self.bus.keep_signals(), self.bus.stop_timeout + 2 * WITHOUT_GIL)
-        except OSError as error:  # a site serves without it, too
-            self.bus.log(f"There is no guard against C code that holds the GIL: {error}", level=30)
+        except OSError as error:  # the site can serve without the guard
+            self.bus.log(f"The guard against C code that holds the GIL did not start: {error}", level=30)
         else:
             self.pids.append(self.process.pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    start.priority = 31  # type: ignore[attr-defined]  # once the user is the final one
+    start.priority = 31  # type: ignore[attr-defined]  # after privileges are dropped
 
     def _spawn(self, descriptor: int, timeout: float) -> subprocess.Popen[bytes]:
         program = [sys.executable, "-I", "-S", guard_program.__file__]
@@ -60,12 +61,12 @@ class Guard(Plugin):
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],
             process_group=0,
-            cwd="/",  # it keeps no directory busy
+            cwd="/",  # so that no directory stays in use
             env={name: value for name, value in os.environ.items() if name.startswith("LD_")},
         )
 
     def end(self) -> None:
-        """End the guard: this process goes on to another program, or needs it no longer."""
+        """End the guard, before an exec or when the site no longer needs it."""
         process, self.process = self.process, None
         if process is not None:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The probes of a site: a little HTTP server, off the path of its requests, that tells how the site is."""
+"""The plugin that answers health probes over HTTP, apart from the site's own requests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
 CHANNEL = "health"
-"""On which apps subscribe their checks."""
+"""The channel on which apps subscribe their checks."""
 
 TIME_TO_END = 1
-"""Seconds that the exit of the bus waits for answers and checks under way."""
+"""Seconds that the exit of the bus waits for pending responses, and again for running checks."""
 
 SERVING = ("ready", "reloading")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A report that is there at once."""
+    """A report that needs no checks."""
 
     made: Report
     deadline: float = 0
@@ -50,11 +50,11 @@ class Readiness:
 
 
 class Probes(Plugin):
-    """Answers ``/livez`` and ``/readyz`` from a thread of the site process, and makes checks in others.
+    """Answers ``/livez`` and ``/readyz`` in one thread of the site process, and runs checks in other threads.
 
-    ``sockets()``: those to answer on, bound and listening; the site closes them, after this plugin's
-    ``exit``. Until then it goes on answering, also while the site drains. The thread sleeps while no
-    client is connected, and waits neither for a client nor for a check.
+    ``sockets()`` returns the listening sockets to answer on. The site closes them after this plugin's
+    ``exit``; until then the plugin answers, even while the site drains. ``condition()`` returns the condition
+    of the site. The thread sleeps while no client is connected. No client and no check can block it.
     """
 
     role = "site"
@@ -71,21 +71,21 @@ class Probes(Plugin):
         self._failing: set[str] = set()
         self._is_blind = False
 
-    # What it tells
+    # Reports
 
     def _answer(self, path: str) -> Made | Readiness:
         condition = self._look()
-        if path == "/livez":  # this process answers, whatever its state
+        if path == "/livez":  # good in every state, as this process answers
             return Made(Report(True, condition))
         if condition.state not in SERVING:
             return Made(Report(False, condition))
         return Readiness(self, self._checks.begin())
 
     def conclude(self, outcomes: Mapping[str, Outcome]) -> Report:
-        """Report whether the site serves, and the checks of its apps find nothing wrong."""
+        """Return a report of the site's condition and the outcomes of its checks."""
         self._note(outcomes)
         checks = {name: outcome.reason for name, outcome in outcomes.items()}
-        condition = self._look()  # again, as it may drain by now
+        condition = self._look()  # again, as the site may have begun to drain
         if condition.state not in SERVING:
             return Report(False, condition, checks)
         failures = [f"{name}: {reason}" for name, reason in checks.items() if reason]
@@ -96,16 +96,16 @@ class Probes(Plugin):
     def _look(self) -> Condition:
         try:
             condition = self._condition()
-        except Exception as error:  # a probe gets an answer all the same
+        except Exception as error:  # a probe must get a response even then
             if not self._is_blind:
                 self._is_blind = True
-                self.bus.log("The condition of the site cannot be told", level=40, traceback=True)
+                self.bus.log("The condition of the site is unknown", level=40, traceback=True)
             return Condition("failed", failure(error).reason)
         self._is_blind = False
         return condition
 
     def _note(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Log which checks have begun to fail, and which no longer do: few clients of probes show it."""
+        """Log which checks have begun or ceased to fail, because few clients show the text of a report."""
         failing = {name for name, outcome in outcomes.items() if outcome.reason}
         before, self._failing = self._failing, failing
         for name in sorted(failing - before):
@@ -113,10 +113,10 @@ class Probes(Plugin):
         for name in sorted(before - failing):
             self.bus.log(f"The check {name} no longer fails.")
 
-    # Its threads
+    # Threads
 
     def start(self) -> None:
-        if self._server is not None:  # it outlives a stop
+        if self._server is not None:  # still running since before a stop
             return
         with contextlib.ExitStack() as undone:
             listeners = [undone.enter_context(sock.dup()) for sock in self._sockets()]
@@ -124,41 +124,41 @@ class Probes(Plugin):
             undone.pop_all()
         self._call_in_thread("Probes", self._server.run)
 
-    start.priority = 21  # type: ignore[attr-defined]  # so that "starting" is seen
+    start.priority = 21  # type: ignore[attr-defined]  # early, so that probes see the state "starting"
 
     def _failed(self) -> None:
-        self.bus.log("A probe was not answered", level=40, traceback=True)
+        self.bus.log("Error while answering a probe", level=40, traceback=True)
 
     def _wake(self) -> None:
         if (server := self._server) is not None:
             server.wake()
 
     def _call_in_thread(self, name: str, function: Callable[[], None]) -> None:
-        # A daemon, as a check that hangs must not keep the process alive.
+        # A daemon thread, because a check that hangs must not keep the process alive.
         thread = threading.Thread(target=function, name=name, daemon=True)
         self._threads.add(thread)
         thread.start()
 
     def exit(self) -> None:
-        """Answer the clients that have asked; name and leave behind what takes too long, or hangs."""
+        """Answer the requests that have arrived, and log the threads that take longer than `TIME_TO_END`."""
         if self._server is None:
             return
         self._server.end(TIME_TO_END)
         if threads := self._join(TIME_TO_END):
             names = ", ".join(sorted(thread.name for thread in threads))
-            self.bus.log(f"Not waited for any longer: {names}", level=30)
+            self.bus.log(f"The exit does not wait any longer for: {names}", level=30)
         self._server = None
 
     exit.priority = 89  # type: ignore[attr-defined]  # before the sockets are closed
 
     def _join(self, seconds: float) -> list[threading.Thread]:
-        """Wait for our threads; return those that have not ended by then."""
+        """Wait for the plugin's threads; return those that have not ended in time."""
         deadline = time.monotonic() + seconds
         while (threads := self._running()) and (left := deadline - time.monotonic()) > 0:
             threads[0].join(left)
         return threads
 
     def _running(self) -> list[threading.Thread]:
-        """Return our threads, but for this one: a check may have told the bus to exit."""
+        """Return the plugin's live threads, except for this one: a check may have called ``bus.exit()``."""
         here = threading.current_thread()
         return [each for each in threading.enumerate() if each in self._threads and each is not here]

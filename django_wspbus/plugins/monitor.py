@@ -20,13 +20,13 @@ F = TypeVar("F", bound=Callable[[], Any])
 class BackgroundTask(threading.Thread):
     """A thread that calls ``function()`` every ``period`` seconds until it is cancelled.
 
-    The first call comes after one period. A call that fails, be it by SystemExit, is logged, and the
-    next comes all the same; a call that takes longer than the period delays those after it, and none is
-    made up for. Django's old database connections are closed before and after each.
+    The first call comes after one period. If a call fails, even with SystemExit, the error is logged and the
+    calls go on. A call that takes longer than the period delays the next one; missed calls are not made up
+    for. Django's old database connections are closed before and after each call.
     """
 
     def __init__(self, bus: Bus, period: float, function: Callable[[], Any], name: str | None = None) -> None:
-        # A daemon, as it must not keep a process alive in which nobody stops the bus.
+        # A daemon thread, because it must not keep a process alive that never stops its bus.
         super().__init__(name=name or _name(function), daemon=True)
         self.bus = bus
         self.period = _positive(period)
@@ -34,7 +34,7 @@ class BackgroundTask(threading.Thread):
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Call no more; a call that is under way goes on to its end."""
+        """Make no further call. A running call continues to its end."""
         self._cancelled.set()
 
     def run(self) -> None:
@@ -50,8 +50,8 @@ class BackgroundTask(threading.Thread):
                 self.function()
             finally:
                 _close_connections()
-        except BaseException:  # SystemExit, too, is for this call: in a thread it would end all that follow
-            with contextlib.suppress(BaseException):  # a log listener may raise it as well
+        except BaseException:  # SystemExit would end the thread, and with it all further calls
+            with contextlib.suppress(BaseException):  # a log listener may raise SystemExit as well
                 self.bus.log(f"Error in {self.name}", level=40, traceback=True)
 
 
@@ -74,14 +74,14 @@ class Monitor(Plugin):
         self.thread: BackgroundTask | None = None
 
     def start(self) -> None:
-        if self.thread is None or not self.thread.is_alive():  # it may be that of a forking parent
+        if self.thread is None or not self.thread.is_alive():  # not alive in a forked child
             self.thread = BackgroundTask(self.bus, self.period, self.callback, self.name)
             self.thread.start()
 
     start.priority = 70  # type: ignore[attr-defined]
 
     def stop(self) -> None:
-        """Stop at once; a call that is under way is waited for, unless it is the one that stops us."""
+        """Stop the thread; wait for a running call, unless that call itself stops the bus."""
         thread, self.thread = self.thread, None
         if thread is not None:
             thread.cancel()
@@ -94,7 +94,7 @@ class Monitor(Plugin):
 def every(period: float, *, role: str | None = None, name: str | None = None) -> Callable[[F], F]:
     """Decorate a function to be called every ``period`` seconds while the process's bus is STARTED.
 
-    ``role``: "worker" if left out: in each process that serves; "site": once per site.
+    ``role``: "worker" (the default) for each process that serves, "site" for once per site.
     """
     from ..process.bus import bus
 
@@ -106,7 +106,7 @@ def every(period: float, *, role: str | None = None, name: str | None = None) ->
 
 
 def _close_connections() -> None:
-    if apps.ready:  # on a bare bus there may be no Django that could have any
+    if apps.ready:  # without Django there are no connections
         close_old_connections()
 
 

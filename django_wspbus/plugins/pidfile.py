@@ -1,4 +1,4 @@
-"""The PID file of a site."""
+"""The PID file, whose lock keeps a second site from starting."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from ..wspbus.plugin import Plugin
 
 ATTEMPTS = 20
 PAUSE = 0.02
-"""Seconds between two attempts to take a file that another process may be about to replace."""
+"""Seconds between two attempts, while another process may be replacing the file."""
 
-# A child that Python forks shares the lock with its parent, and would keep it after the parent's death.
+# A child that Python forks shares the lock with its parent, and would keep it after the parent's end.
 _held: set[int] = set()
 
 
 class PIDFile(Plugin):
-    """Holds the PID of the site process in a file, whose lock keeps a second site from starting.
+    """Writes the PID of the site process to a file, and holds a lock on the file.
 
-    The file appears whole or not at all. The site holds its lock (flock) while it lives, over restarts as
-    well: no child has it, and no PID decides anything. A file without a lock is stale, and replaced. A
-    locked one is a `Refusal`, and so is a link, or a file that holds no PID.
+    The file appears whole or not at all. The site holds the lock (flock) as long as it lives, even over
+    restarts; its children do not. Only the lock counts: another process may have the same PID by now. A file
+    without a lock is stale, and is replaced. A locked file is a `Refusal`, and so is a link or a file that
+    holds no PID.
 
     ``owner``: the user that the site becomes. ``descriptor``: the open file, if an earlier program of
     this process has handed it over.
@@ -48,7 +49,7 @@ class PIDFile(Plugin):
         self.path = Path(os.path.abspath(path))
         self.owner = owner
         self.descriptor = descriptor
-        """The open and locked file; None: the site has none."""
+        """The open and locked file; None if the site has no file."""
         if descriptor is not None:
             _held.add(descriptor)
 
@@ -58,7 +59,7 @@ class PIDFile(Plugin):
                 if self.descriptor is not None:
                     if folder.has(self.descriptor):
                         return
-                    _close(self.descriptor)  # its file has been removed
+                    _close(self.descriptor)  # the file has been removed
                     self.descriptor = None
                 self.descriptor = self._claim(folder)
         except OSError as error:
@@ -68,9 +69,9 @@ class PIDFile(Plugin):
     start.priority = 10  # type: ignore[attr-defined]
 
     def _claim(self, folder: Folder) -> int:
-        """Return a new file in this place, open and locked."""
+        """Create the file; return it open and locked."""
         temporary = f".{folder.name}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):  # of a process that had this PID, and was killed
+        with contextlib.suppress(FileNotFoundError):  # left by a killed process that had this PID
             os.unlink(temporary, dir_fd=folder.descriptor)
         descriptor = _open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, folder)
         try:
@@ -85,7 +86,7 @@ class PIDFile(Plugin):
         return descriptor
 
     def _put(self, temporary: str, folder: Folder) -> None:
-        """Give a file its name; unlike a rename, a link never replaces another file."""
+        """Link the file to its name. Unlike a rename, a link never replaces another file."""
         ends = {"src_dir_fd": folder.descriptor, "dst_dir_fd": folder.descriptor}
         for attempt in range(ATTEMPTS):
             try:
@@ -97,16 +98,16 @@ class PIDFile(Plugin):
         raise OSError(errno.EBUSY, "other processes keep claiming it")
 
     def _remove_stale(self, folder: Folder, is_last: bool) -> None:
-        """Remove the file of a site that has ended; a `Refusal` if it is of a live one, or of no site."""
+        """Remove the file of a site that has ended. A `Refusal` if its site lives, or no site wrote it."""
         with contextlib.suppress(FileNotFoundError), self._opened(folder) as descriptor:
             pid = self._read(descriptor)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # A process that is replacing a stale file has it locked for a moment.
+                # A process that is replacing a stale file locks it for a moment.
                 if is_last or (pid and is_alive(pid)):
                     raise Refusal(
-                        f"The site is running already: PID {pid}{_called(pid)}, says {self.path}."
+                        f"The site is running already: PID {pid}{_called(pid)}, according to {self.path}."
                     ) from None
                 time.sleep(PAUSE)
                 return
@@ -118,12 +119,12 @@ class PIDFile(Plugin):
         try:
             try:
                 descriptor = _open(folder.name, os.O_RDWR | os.O_NONBLOCK, folder)
-            except PermissionError:  # of another user; NFS wants it open for writing to lock it
+            except PermissionError:  # another user's file; NFS locks only files that are open for writing
                 descriptor = _open(folder.name, os.O_RDONLY | os.O_NONBLOCK, folder)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 raise
-            raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.") from None
+            raise Refusal(self._not_replaced("it is not a regular file")) from None
         try:
             yield descriptor
         finally:
@@ -131,14 +132,17 @@ class PIDFile(Plugin):
 
     def _read(self, descriptor: int) -> int:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refusal(f"The PID file {self.path} is in the way: it is no regular file.")
+            raise Refusal(self._not_replaced("it is not a regular file"))
         try:
             return read_pid(descriptor)
         except ValueError:
-            raise Refusal(f"The PID file {self.path} is in the way: it holds no PID.") from None
+            raise Refusal(self._not_replaced("it holds no PID")) from None
+
+    def _not_replaced(self, reason: str) -> str:
+        return f"The PID file {self.path} cannot be replaced: {reason}."
 
     def exit(self) -> None:
-        """Remove the file, if it is still the site's; a restart keeps it."""
+        """Remove the file if it is still the site's, unless the bus restarts."""
         if not self.bus.execv:
             self.remove()
 
@@ -146,7 +150,7 @@ class PIDFile(Plugin):
 
     def remove(self) -> None:
         descriptor, self.descriptor = self.descriptor, None
-        if descriptor is None or descriptor not in _held:  # the latter in a process that was forked off
+        if descriptor is None or descriptor not in _held:  # not in _held in a forked child
             return
         try:
             with self.owner.at(self.path) as folder:
@@ -155,13 +159,13 @@ class PIDFile(Plugin):
                     self.bus.log(f"PID file {self.path} removed.")
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:  # its directory may be root's, and this process no longer is
-            self.bus.log(f"The PID file {self.path} stays: {error}", level=30)
+        except (OSError, ValueError) as error:  # the directory may be root's, and the site has dropped root
+            self.bus.log(f"The PID file {self.path} was not removed: {error}", level=30)
         finally:
             _close(descriptor)
 
     def abort(self) -> None:
-        """Leave no file behind where the process is ended at once."""
+        """Remove the file before the process ends at once."""
         self.remove()
 
 
@@ -187,7 +191,7 @@ os.register_at_fork(after_in_child=_close_copies)
 
 
 def read_pid(descriptor: int) -> int:
-    """Return the PID that a file holds, 0 if it is empty; ValueError if it holds something else."""
+    """Return the PID in a file, 0 if the file is empty; ValueError if it holds no PID."""
     text = os.pread(descriptor, 64, 0).strip()
     pid = int(text) if text else 0
     if text and pid <= 0:
@@ -196,7 +200,7 @@ def read_pid(descriptor: int) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of that PID, of any user."""
+    """Return whether any user has a process with this PID."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""Giving up root once the sockets are bound."""
+"""The change from root to another user, once the sockets are bound."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..wspbus.plugin import Plugin
 
 
 class DropPrivileges(Plugin):
-    """Becomes another user and group: supplementary groups, gid, uid, umask, in that order.
+    """Sets supplementary groups, gid, uid and umask of the site process, in that order.
 
-    ``user``, ``group``: names or numbers; the group is the user's own if left out. The user may reopen
-    the log files that are open. Privileges that cannot be given up are a `Refusal`.
+    ``user``, ``group``: names or numbers; ``group`` defaults to the user's own. Open log files are made
+    writable for the user, so that it can reopen them. A `Refusal` if the process cannot drop its privileges.
     """
 
     role = "site"
@@ -51,7 +51,7 @@ class DropPrivileges(Plugin):
     def _drop(self) -> None:
         was_root = os.geteuid() == 0
         if was_root and self.uid not in (-1, 0) and self.gid == -1:
-            raise Refusal(f"There is no user {self.uid} whose group to take: GROUP must name one.")
+            raise Refusal(f"USER {self.uid} has no entry that names its group: set GROUP as well.")
         if was_root:
             self._give_log_files()
         try:
@@ -70,14 +70,14 @@ class DropPrivileges(Plugin):
         self.bus.log(f"Running as uid {os.getuid()}, gid {os.getgid()}, groups {os.getgroups()}.")
 
     def _verify(self, was_root: bool) -> None:
-        """Make sure that there is no way back; a sandbox may pretend that a call has succeeded."""
+        """Check that root cannot be regained, because a sandbox may only pretend that a call succeeds."""
         if self.uid not in (-1, 0) and was_root:
             for regain in (os.setuid, os.setgid) if self.gid != 0 else (os.setuid,):
                 try:
                     regain(0)
                 except PermissionError:
                     continue
-                raise Refusal("The privileges of root could be regained after they were dropped.")
+                raise Refusal("The process dropped root's privileges, but could regain them.")
         if self.uid != -1 and os.getresuid() != (self.uid,) * 3:
             raise Refusal(f"The process did not become uid {self.uid}.")
         if self.gid != -1 and os.getresgid() != (self.gid,) * 3:
@@ -92,17 +92,17 @@ class DropPrivileges(Plugin):
                     elif is_of_root(os.path.dirname(path)):
                         os.chown(path, self.uid, self.gid, follow_symlinks=False)
             except FileNotFoundError:
-                pass  # the user makes it
+                pass  # the user creates it
             except OSError as error:
                 reason = f"uid {self.uid} may not write it ({error.strerror})"
-                self.bus.log(f"The log file {path} stays as it is: {reason}.", level=30)
+                self.bus.log(f"The log file {path} was not given to the user: {reason}.", level=30)
 
 
 def _open_again(path: str, stream: int | None) -> None:
-    """Open a log file as this user, in the place of the descriptor that root has of it.
+    """Reopen a log file as the acting user, under the number of root's descriptor.
 
-    If it is not the user's to write, a copy takes its place: root gives nothing away in a directory of the
-    user, where its name may be that of any other file by now.
+    If the user may not write the file, a copy replaces it. Root does not change the owner of a file in a
+    directory of the user, because the user may have given the name to any other file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK
     try:
@@ -129,7 +129,7 @@ def _replace_by_copy(path: str) -> None:
 
 
 def identity(user: str | int | None, group: str | int | None) -> Owner:
-    """Return the user and groups that a site becomes; KeyError if there is no such name."""
+    """Return the user and groups that a site becomes; KeyError if a name is unknown."""
     uid = gid = -1
     groups: list[int] = []
     if user is not None:
@@ -138,7 +138,7 @@ def identity(user: str | int | None, group: str | int | None) -> Owner:
         except KeyError:
             if not isinstance(user, int):
                 raise
-            uid = user  # as in a container, where users are numbers
+            uid = user  # in a container, users often have only a number
         else:
             uid, gid = entry.pw_uid, entry.pw_gid
             groups = os.getgrouplist(entry.pw_name, gid)
@@ -149,7 +149,7 @@ def identity(user: str | int | None, group: str | int | None) -> Owner:
 
 
 def log_files() -> list[tuple[str, int | None]]:
-    """Return the file of each handler of Python logging, with its descriptor, None if it is not open."""
+    """Return (path, descriptor) for each file handler of Python logging; None for a file that is not open."""
     names = list(logging.root.manager.loggerDict)
     loggers = [logging.root, *(logging.getLogger(name) for name in names)]
     handlers = {handler for each in loggers for handler in each.handlers}

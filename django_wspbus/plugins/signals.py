@@ -1,4 +1,4 @@
-"""Signals as calls of the bus."""
+"""Signal handlers that call the bus."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ DEFAULTS = {
 
 
 class SignalHandler(Plugin):
-    """Calls a bus method, or publishes on a channel, when a signal comes.
+    """Calls a bus method, or publishes on a channel, when a signal arrives.
 
-    ``handlers``: signal name -> method or channel, laid over the defaults; None leaves a signal
-    alone. A signal that this process ignores since its start, as under nohup, stays ignored unless
-    ``handlers`` names it. A handler only enqueues: the thread in ``bus.block()`` acts. A second signal that
-    asks for the exit, more than a moment later, ends the process at once, with status 128 + its number.
+    ``handlers``: signal name -> method or channel, merged with the defaults; None leaves a signal alone. A
+    signal that this process has ignored since its start, as under nohup, stays ignored unless ``handlers``
+    names it. A handler only enqueues; the thread in ``bus.block()`` acts. A second signal that asks for the
+    exit, more than `SAME_REQUEST` seconds later, ends the process at once with status 128 + its number.
 
-    Over a restart no signal is lost or deadly: those that have not been acted on are left to the next
-    program of this process, which gives what `leave` returned to its own handler as ``inherited``.
+    A restart neither loses a signal nor dies of one: `hand_over` returns the pending signals, and the next
+    program of this process passes them to its handler as ``handed_over``.
     """
 
     role = "site"
@@ -44,10 +44,10 @@ class SignalHandler(Plugin):
         handlers: Mapping[str, str | None] | None = None,
         *,
         daemonized: bool = False,
-        inherited: tuple[int, list[int]] | None = None,
+        handed_over: tuple[int, list[int]] | None = None,
     ) -> None:
         super().__init__(bus)
-        # A terminal that is closed hangs up on its processes; to anyone else it is a request.
+        # A closed terminal sends SIGHUP to its processes. Without a terminal, an operator sends it.
         hangup = "restart" if daemonized or not _has_terminal() else "exit"
         defaults = {**DEFAULTS, "SIGHUP": hangup}
         self.handlers = {
@@ -55,15 +55,15 @@ class SignalHandler(Plugin):
             **(handlers or {}),
         }
         self._previous: dict[int, Any] = {}
-        self._told_to_exit: float | None = None
-        self._unserved: list[int] = []
-        self._inherited = inherited
+        self._exit_asked: float | None = None
+        self._pending: list[int] = []
+        self._handed_over = handed_over
 
     def subscribe(self) -> None:
-        """Install the handlers; to be called in the main thread."""
+        """Install the handlers. Call it in the main thread."""
         super().subscribe()
         self._pid = os.getpid()
-        self._told_to_exit = None
+        self._exit_asked = None
         for name, action in self.handlers.items():
             if action is not None:
                 number = getattr(signal, name)
@@ -72,40 +72,40 @@ class SignalHandler(Plugin):
         self._take_over()
 
     def _take_over(self) -> None:
-        """Take what came for the program before; its signals are blocked until now."""
-        inherited, self._inherited = self._inherited, None
-        if inherited is not None:
-            reader, blocked = inherited
+        """Raise the signals that the program before has handed over, and unblock the signals."""
+        handed_over, self._handed_over = self._handed_over, None
+        if handed_over is not None:
+            reader, blocked = handed_over
             for number in os.read(reader, 4096).strip(b"\0"):
                 signal.raise_signal(number)
             os.close(reader)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 
-    def leave(self) -> tuple[int, list[int]]:
-        """Hold all signals for the next program, to which an exec is to follow.
+    def hand_over(self) -> tuple[int, list[int]]:
+        """Block all signals and keep them for the next program. Call it just before the exec.
 
-        Returns the end of a pipe, to be passed on, and the numbers of the signals that are blocked.
+        Return the reading end of a pipe with pending signals, and the numbers of the blocked signals.
         """
         blocked = list(self._previous)
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-        # Another thread may still take one: then the interpreter writes its number here, at once.
+        # Another thread may still receive a signal; then the interpreter writes its number to this pipe.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        os.write(writer, bytes([0, *self._unserved]))
+        os.write(writer, bytes([0, *self._pending]))
         return reader, blocked
 
     def unsubscribe(self) -> None:
-        """Restore the handlers that were there before."""
+        """Restore the previous handlers."""
         super().unsubscribe()
         self.bus.unwatch_exits()
         while self._previous:
             number, previous = self._previous.popitem()
-            # None: installed by something other than Python, which can not be restored.
+            # None: a handler not installed from Python, which Python cannot restore.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # forked off the site process, and no part of it
+        if os.getpid() != self._pid:  # in a forked process, which is not the site
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -113,18 +113,18 @@ class SignalHandler(Plugin):
         action = self.handlers[name] or ""
         if action == "exit":
             now = time.monotonic()
-            if self._told_to_exit is not None and now - self._told_to_exit > SAME_REQUEST:
+            if self._exit_asked is not None and now - self._exit_asked > SAME_REQUEST:
                 self._end_at_once(name, number)
-            self._told_to_exit = self._told_to_exit or now
+            self._exit_asked = self._exit_asked or now
             self.bus.expect_exit()
-        self._unserved.append(number)
+        self._pending.append(number)
         self.bus.defer(partial(self._act, number, action))
 
     def _act(self, number: int, action: str) -> None:
         self.bus.log(f"Caught signal {signal.Signals(number).name}: {action}.")
         if action in ("graceful", "restart"):
-            # What comes of it is logged; there is nobody else to tell.
-            self.bus.request(action, lambda error: self._unserved.remove(number))
+            # The bus logs the outcome, and a signal has no sender to report to.
+            self.bus.request(action, lambda error: self._pending.remove(number))
             return
         try:
             if action in BUS_METHODS:
@@ -133,10 +133,10 @@ class SignalHandler(Plugin):
             else:
                 self.bus.publish(action)
         finally:
-            self._unserved.remove(number)
+            self._pending.remove(number)
 
     def _end_at_once(self, name: str, number: int) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it
+        with contextlib.suppress(OSError):  # stderr may be closed
             os.write(2, f"Caught {name} again: ending at once.\n".encode())
         try:
             self.bus.publish("abort")
@@ -145,7 +145,7 @@ class SignalHandler(Plugin):
 
 
 def is_ignored(name: str) -> bool:
-    """Return whether this process ignores a signal: nohup and a shell's ``trap '' HUP`` hand that down."""
+    """Return whether this process ignores a signal, as under nohup or a shell's ``trap '' HUP``."""
     return signal.getsignal(getattr(signal, name)) is signal.SIG_IGN
 
 

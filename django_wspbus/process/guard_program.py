@@ -1,4 +1,4 @@
-"""The program of the guard: `plugins.guard` starts it by its path, with no more than an interpreter."""
+"""The program of the guard. `plugins.guard` starts it by its path, so that it imports nothing else."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import sys
 import time
 
 SAME_REQUEST = 0.1
-"""Seconds in which a second signal is the same request: timeout(1) signals a process and then its group."""
+"""Seconds in which a second signal is the same request: timeout(1) signals the process, then its group."""
 
-AT_ONCE = 0.5
-"""Seconds in which the site may itself act on a second request."""
+TIME_TO_REACT = 0.5
+"""Seconds for the site to act on a second request itself."""
 
-LAST_WORDS = 1.0
-"""Seconds to write the stacks of all threads, after SIGABRT."""
+TIME_TO_WRITE_STACKS = 1.0
+"""Seconds for the site to write the stacks of all threads after SIGABRT."""
 
 
 def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None:
-    """End the process ``site`` if it lives on ``timeout`` seconds after one of the signals ``numbers``.
+    """End the process ``site`` if it still lives ``timeout`` seconds after one of the signals ``numbers``.
 
-    The interpreter of the site writes the number of a signal to a socket whose other end is ``descriptor``.
+    ``descriptor``: a socket on which the interpreter of the site reports the number of each signal.
     """
     try:
         process = os.pidfd_open(site)
@@ -33,7 +33,7 @@ def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None
         return
     events = select.epoll()
     events.register(process, select.EPOLLIN)
-    # The site reads what arrives; the guard only peeks.
+    # The guard only peeks, because the site reads the numbers from the same socket.
     wakeups = socket.socket(fileno=descriptor)
     events.register(wakeups, select.EPOLLIN | select.EPOLLET)
     first = deadline = None
@@ -50,7 +50,7 @@ def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None
         if deadline is None or first is None:
             first, deadline = now, now + timeout
         elif now - first > SAME_REQUEST:
-            deadline = min(deadline, now + AT_ONCE)
+            deadline = min(deadline, now + TIME_TO_REACT)
     end(process, site)
 
 
@@ -62,12 +62,12 @@ def peek(wakeups: socket.socket) -> bytes:
 
 
 def end(process: int, site: int) -> None:
-    """Signal the site to write its stacks, and end it."""
+    """Make the site write its stacks, and kill it if it does not end."""
     with contextlib.suppress(OSError):  # the output may be closed
-        os.write(2, f"The site process {site} does not react to signals: ending it.\n".encode())
+        os.write(2, f"Site process {site} does not react to signals: ending it.\n".encode())
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(process, signal.SIGABRT)
-        if not select.select([process], [], [], LAST_WORDS)[0]:
+        if not select.select([process], [], [], TIME_TO_WRITE_STACKS)[0]:
             signal.pidfd_send_signal(process, signal.SIGKILL)
 
 

@@ -113,11 +113,11 @@ class SiteProcess:
         except Refusal as refusal:
             if foreground is None:
                 raise
-            foreground.tell(refusal.status, str(refusal))
+            foreground.report(refusal.status, str(refusal))
             raise SystemExit(refusal.status) from None
         finally:
             if foreground is not None:
-                foreground.tell(EX_SOFTWARE, "The daemon ended during its start.")
+                foreground.report(EX_SOFTWARE, "The daemon ended during its start.")
 
     def _run(self, foreground: Foreground | None, started: Callable[[], None]) -> None:
         terminal = Terminal()
@@ -134,11 +134,11 @@ class SiteProcess:
             if self.bus.state is self.bus.states.STARTED:
                 started()
                 if foreground is not None:
-                    foreground.tell(0)
+                    foreground.report(0)
             else:
                 told = "The site was told to exit while it was starting."
                 if foreground is not None:
-                    foreground.tell(1, told)
+                    foreground.report(1, told)
                 elif not self.bus.execv:  # else the next program starts
                     with contextlib.suppress(OSError):  # nobody reads it
                         sys.stderr.write(told + "\n")
@@ -179,7 +179,7 @@ class SiteProcess:
         )
         daemonized = settings.daemonize is not None
         self.signals = SignalHandler(
-            bus, settings.signals, daemonized=daemonized, inherited=inherited.signals
+            bus, settings.signals, daemonized=daemonized, handed_over=inherited.signals
         )
         self.pidfile = self.make_pidfile(inherited)
         self.handover = Handover(bus, self)
@@ -429,7 +429,7 @@ class Handover(Plugin):
 
     def execv(self) -> None:
         site = self.site
-        signals = site.signals.leave()
+        signals = site.signals.hand_over()
         children = site.children.hand_over(site.answers.unanswered)
         pidfile = None if site.settings.pidfile is None else str(site.settings.pidfile)
         if site.pidfile is not None and site.swap.pidfile != pidfile:  # the next program has another

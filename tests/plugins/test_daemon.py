@@ -162,11 +162,11 @@ def test_an_output_file_that_cannot_be_opened_is_an_error_before_the_fork(tmp_pa
         daemonize(stdout=path)
 
 
-def test_only_the_first_word_counts() -> None:
+def test_only_the_first_report_counts() -> None:
     ours, theirs = map(Link, socket.socketpair())
     foreground = Foreground(theirs)
-    foreground.tell(0)
-    foreground.tell(70, "too late")
+    foreground.report(0)
+    foreground.report(70, "too late")
 
     assert ours.receive() == [({"status": 0, "message": ""}, [])]
     assert ours.receive() is None
@@ -176,10 +176,10 @@ def test_only_the_first_word_counts() -> None:
 def test_a_foreground_that_is_stopped_does_not_hold_up_a_daemon_that_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(daemon, "PATIENCE", 0.1)
+    monkeypatch.setattr(daemon, "FOREGROUND_TIMEOUT", 0.1)
     monkeypatch.setattr(daemon, "MOST_OF_A_MESSAGE", 1_000_000)  # more than it takes unread
     ours, theirs = map(Link, socket.socketpair())
-    Foreground(theirs).tell(70, "x" * 1_000_000)
+    Foreground(theirs).report(70, "x" * 1_000_000)
     ours.close()
     theirs.close()
 
@@ -262,7 +262,7 @@ def test_without_its_folder_the_output_goes_on_to_the_old_files_after_one_warnin
     restart(daemon, moved / "out.log", 2)
 
     written = (moved / "err.log").read_text()
-    assert written.count("Output goes on to the files opened before; not opened again: ") == 1
+    assert written.count("Output files not reopened, so output goes to the old ones: ") == 1
     assert f"{logs / 'out.log'} (No such file or directory), {logs / 'err.log'} (No such" in written
     logs.mkdir()
     restart(daemon, logs / "out.log", 1)

@@ -266,7 +266,7 @@ def test_a_condition_that_fails_is_an_answer_and_is_logged_once_until_it_works_a
         site.condition = Condition("ready")
         site.expect("/readyz", 200, "ready")
 
-    logged = site.said("The condition of the site cannot be told")
+    logged = site.said("The condition of the site is unknown")
     assert len(logged) == 2
     assert logged[0].rstrip().endswith("ZeroDivisionError: division by zero")
 
@@ -303,7 +303,7 @@ def test_head_is_answered_as_get_without_a_body(site: ProbedSite, path: str) -> 
 def test_another_path_is_404_and_names_the_right_ones(site: ProbedSite, path: str) -> None:
     answer = site.ask(path)
 
-    assert (answer.status, answer.body) == (404, "Here are /livez and /readyz.\n")
+    assert (answer.status, answer.body) == (404, "Not found. The paths are /livez and /readyz.\n")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW", "get"])
@@ -379,7 +379,7 @@ def test_details_that_cannot_be_told_are_logged(site: ProbedSite) -> None:
         connection.sendall(b"GET /livez?format=json HTTP/1.1\r\n\r\n")
         assert read_to_end(connection) == b""
 
-    (logged,) = site.said("A probe was not answered")
+    (logged,) = site.said("Error while answering a probe")
     assert "Circular reference" in logged
     site.expect("/livez", 200, "ready")
 
@@ -940,7 +940,7 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
     site.bus.exit()
 
     assert 2 * SOON <= time.monotonic() - begun < DEADLINE / 2
-    assert site.said("Not waited for") == [f"Not waited for any longer: Check {GATE}"]
+    assert site.said("The exit does not wait") == [f"The exit does not wait any longer for: Check {GATE}"]
     gate.opened.set()
     await_that(lambda: f"Check {GATE}" not in threads())
 
@@ -954,7 +954,7 @@ def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
     site.bus.block()
 
     assert answer.status in (200, 503)
-    assert site.said("Not waited for") == []
+    assert site.said("The exit does not wait") == []
     await_that(lambda: not any(name.startswith("Check") for name in threads()))
 
 

@@ -150,7 +150,7 @@ def test_that_of_a_live_process_is_refused_by_its_name(
 ) -> None:
     told = refusal(write)
     assert told.startswith(f"The site is running already: PID {live} (python")
-    assert told.endswith(f"says {path}.")
+    assert told.endswith(f"according to {path}.")
     assert path.read_text() == f"{live}\n"
     assert [each.name for each in path.parent.iterdir()] == ["site.pid"]
 
@@ -161,7 +161,7 @@ def test_a_file_that_holds_no_pid_is_refused_and_stays(
 ) -> None:
     path.write_text(text)
 
-    assert refusal(write) == f"The PID file {path} is in the way: it holds no PID."
+    assert refusal(write) == f"The PID file {path} cannot be replaced: it holds no PID."
     assert path.read_text() == text
 
 
@@ -179,7 +179,7 @@ def test_no_link_is_followed_and_nothing_but_a_file_replaced(
         if kind == "link to a file":
             target.write_text(f"{dead}\n")
 
-    assert refusal(write) == f"The PID file {path} is in the way: it is no regular file."
+    assert refusal(write) == f"The PID file {path} cannot be replaced: it is not a regular file."
     assert not target.exists() or target.read_text() == f"{dead}\n"
 
 
@@ -220,7 +220,7 @@ def test_at_exit_it_is_removed_only_if_it_is_still_ours(
     assert os.path.lexists(path) is (how != "removed")
     assert not bus.failed
     if how == "rewritten":
-        assert any(level == 30 and "stays" in message for level, message in bus.lines)  # type: ignore[attr-defined]
+        assert any(level == 30 and "was not removed" in message for level, message in bus.lines)  # type: ignore[attr-defined]
 
 
 def test_ended_at_once_it_leaves_no_file(path: Path, write: Callable[[], Bus]) -> None:
@@ -321,7 +321,7 @@ def test_where_there_is_no_proc_a_live_process_has_no_name(
         return read_text(self)
 
     monkeypatch.setattr(Path, "read_text", refuse)  # as on macOS
-    assert f"PID {live}, says" in refusal(write)
+    assert f"PID {live}, according to" in refusal(write)
 
 
 def test_a_place_that_others_keep_claiming_is_given_up(
@@ -412,7 +412,7 @@ def test_a_lock_of_a_process_in_another_namespace_counts_though_its_pid_is_unkno
     path.write_text(f"{dead}\n")
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert refusal(write) == f"The site is running already: PID {dead}, says {path}."
+        assert refusal(write) == f"The site is running already: PID {dead}, according to {path}."
 
 
 @pytest.mark.parametrize("name", ["write", "link"])

@@ -262,7 +262,7 @@ if "LEFT" not in os.environ:
     bus.listeners["shop"] = {lambda: print("acted on in the first program", flush=True)}
     bus.start()
     os.kill(os.getpid(), signal.SIGHUP)  # noted, and not acted on: nobody is in block()
-    reader, blocked = plugin.leave()
+    reader, blocked = plugin.hand_over()
     if sys.argv[1] == "another thread":
         import threading
 
@@ -284,7 +284,7 @@ bus.exit()
 bus = Bus()
 bus.subscribe("log", lambda message, level: print(message, flush=True))
 handlers = {"SIGHUP": "shop", "SIGUSR1": "shop"}
-SignalHandler(bus, handlers, inherited=json.loads(os.environ["LEFT"])).subscribe()
+SignalHandler(bus, handlers, handed_over=json.loads(os.environ["LEFT"])).subscribe()
 bus.listeners["shop"] = {lambda: None}
 print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])), flush=True)
 bus.start()
@@ -319,7 +319,7 @@ bus.listeners["shop"] = {lambda: 1 / 0}
 bus.start()
 os.kill(os.getpid(), signal.SIGHUP)
 bus.wait_for(lambda: False, 0.1)
-reader, blocked = plugin.leave()
+reader, blocked = plugin.hand_over()
 print(os.read(reader, 100), sorted(blocked) == sorted(plugin._previous), flush=True)
 os._exit(0)
 """

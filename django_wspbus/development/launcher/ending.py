@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from ...process.guard_program import AT_ONCE, LAST_WORDS, SAME_REQUEST
+from ...process.guard_program import SAME_REQUEST, TIME_TO_REACT, TIME_TO_WRITE_STACKS
 from .child import Child
 
 AFTER_ITS_OWN = 1.0
@@ -28,7 +28,7 @@ class Ending:
         if self._told is None or self._deadline is None:
             self._told, self._deadline = now, now + child.stop_timeout + AFTER_ITS_OWN
         elif now - self._told > SAME_REQUEST:
-            self._deadline = min(self._deadline, now + AT_ONCE)
+            self._deadline = min(self._deadline, now + TIME_TO_REACT)
 
     def patience(self) -> float | None:
         """Return the milliseconds within which `attend` is to be called; None: there is no hurry."""
@@ -43,6 +43,6 @@ class Ending:
             child.process.kill()
         else:
             self._is_aborted = True
-            self._deadline += LAST_WORDS
+            self._deadline += TIME_TO_WRITE_STACKS
             self._say(f"The site process {child.process.pid} does not react to signals: ending it.")
             child.process.send_signal(signal.SIGABRT)
