@@ -49,7 +49,7 @@ from ..sockets.systemd import LISTEN_VARIABLES
 from ..successor import start
 from ..successor.inheritance import HeldSocket, Inheritance
 from ..successor.keeper import Keeper
-from ..successor.order import Order, keep_no_longer
+from ..successor.order import Order, confirm_takeover
 from ..successor.values import descriptor_of
 from ..system.ownership import Owner
 from ..system.terminal import Terminal
@@ -318,7 +318,7 @@ class SiteProcess:
             self.children.adopt(self.inherited.children, aliases)
             # A failure that the dry run could not show must not end what serves.
             bus.outlives_failed_start = self.launch is None
-            if keep_no_longer():
+            if confirm_takeover():
                 bus.request("graceful", lambda error: None)  # the bus logs an error
 
     def dismantle(self) -> None:
@@ -450,7 +450,7 @@ class Handover(Plugin):
     def _execute(self, inheritance: Inheritance) -> NoReturn:
         """Execute the next program, or keep what it is to take over until that succeeds."""
         site, invocation = self.site, start.original()
-        ((name, variable),) = inheritance.leave().items()
+        ((name, variable),) = inheritance.hand_over().items()
         environment = {name: os.environ[name] for name in LISTEN_VARIABLES if name in os.environ}
         keep = {
             "variable": variable,

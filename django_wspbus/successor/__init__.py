@@ -1,6 +1,5 @@
-"""Starting successors: children, dry runs and next programs, as if the command of the site were typed again.
+"""Start successors: children, dry runs and next programs, as if the command of the site were typed again.
 
-The modules `invocation`, `program`, `keeper` and `runner` import nothing but each other and the standard
-library. A successor executes them from memory, so that it finds this package anew: by its own interpreter,
-in its own release.
+The modules `invocation`, `program`, `keeper` and `runner` import only each other and the standard library. A
+successor executes them from memory, and imports this package with its own interpreter from its own release.
 """

@@ -13,20 +13,20 @@ from .values import descriptor_of, hand_over, take_over
 
 @dataclass(frozen=True, slots=True)
 class HeldSocket:
-    """A listening socket that one program of a site hands over to another."""
+    """A listening socket that one program of a site hands over to the next one."""
 
     holder: str
-    """The alias of the server that serves on it, or the path of the setting that wants it."""
+    """The alias of its server, or the path of the setting that names its address."""
     address: str
     """Its address, as BIND has it."""
     inode: tuple[int, int] | None
     """Device and inode of the file of a Unix socket."""
     descriptor: int
-    """Its number in the process that has described it."""
+    """Its number in the process that hands it over."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Return the socket that `dataclasses.asdict` has described, also after a way through JSON."""
+        """Return the socket that `dataclasses.asdict` has described, also from JSON."""
         return cls(**{**values, "inode": values["inode"] and tuple(values["inode"])})
 
     @classmethod
@@ -46,23 +46,23 @@ class HeldSocket:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a site holds already when its next program starts, and so need not be free."""
+    """The addresses and the PID file of a running site. They need not be free for its next program."""
 
     addresses: list[str]
-    """Of its sockets, as BIND has them."""
+    """The addresses of its sockets, as BIND has them."""
     pidfile: str | None
 
 
 @dataclass(slots=True)
 class LinkState:
-    """A link to a process of a child. ``received`` and ``unsent`` are bytes of messages, in base64."""
+    """A link to a process of a child. ``received`` and ``unsent``: bytes of messages, in base64."""
 
     descriptor: int
     name: str
     received: str
     unsent: str
     worker: int | None
-    """The PID of the worker at its other end, None if another process is there."""
+    """The PID of the worker at its other end; None for another process."""
     is_ready: bool
 
 
@@ -73,16 +73,16 @@ class ChildState:
     alias: str
     pid: int
     pair: int
-    """The descriptor over which its processes hand in links."""
+    """The descriptor over which its processes send their links."""
     links: list[LinkState]
     expected: int | None
-    """How many workers it has, once it has said so."""
+    """The number of its workers; None until the child has reported it."""
     is_serving: bool
     has_answered: bool
     left: float | None
-    """Seconds that it has left to drain, None if it serves."""
+    """Seconds until its drain must end; None if it serves."""
     allowed: float
-    """Seconds that it had for that."""
+    """Seconds for its drain in all."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -91,18 +91,18 @@ class ChildState:
 
 @dataclass(slots=True)
 class Inheritance:
-    """The sockets and children of a site. Descriptors keep their numbers, as the process stays the same."""
+    """The state of a site. Descriptors keep their numbers, because the process stays the same."""
 
     sockets: list[HeldSocket] = field(default_factory=list)
     children: list[ChildState] = field(default_factory=list)
     signals: tuple[int, list[int]] | None = None
-    """The end of a pipe that holds the numbers of the signals that came meanwhile; those that are blocked."""
+    """The result of `SignalHandler.hand_over`."""
     pidfile: str | None = None
-    """The PID file, which stays where it is."""
+    """The path of the PID file, which the restart keeps."""
     lock: int | None = None
-    """The open PID file, by which this process has it locked."""
+    """The descriptor of the PID file, which holds its lock."""
     restart_began: float | None = None
-    """When the restart began, as `time.monotonic`."""
+    """The beginning of the restart, as `time.monotonic`."""
 
     @property
     def holdings(self) -> Holdings:
@@ -110,9 +110,9 @@ class Inheritance:
 
     @classmethod
     def take(cls) -> Inheritance | None:
-        """Take what this process has handed over to itself, None if this is its first program.
+        """Take the state that the program before has handed over; None if this process has no program before.
 
-        `successor.values.UnknownVersion` if that was a program of another version.
+        `successor.values.UnknownVersion` if another version of this package has handed it over.
         """
         values = take_over(INHERITED)
         if values is None:
@@ -127,19 +127,19 @@ class Inheritance:
             os.set_inheritable(descriptor, False)
         return inheritance
 
-    def leave(self) -> dict[str, str]:
-        """Return the environment by which the program finds it that this process executes next, at once."""
+    def hand_over(self) -> dict[str, str]:
+        """Return the variable by which the next program finds the state. Call it just before the exec."""
         environment = self.as_environment()
         for descriptor in (*self.descriptors(), descriptor_of(INHERITED, environment)):
             os.set_inheritable(descriptor, True)
         return environment
 
     def as_environment(self) -> dict[str, str]:
-        """Return the environment by which this very program finds it."""
+        """Return the variable by which this program itself finds the state."""
         return hand_over(INHERITED, asdict(self))
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors that the next program needs, without that of the values themselves."""
+        """Return the descriptors that the next program needs, without that of the written state."""
         found = [each.descriptor for each in self.sockets]
         for child in self.children:
             found += child.descriptors

@@ -1,4 +1,4 @@
-"""How a program was started, so that it can be started again as if its command were typed again."""
+"""The command line of a program, from which the site starts the program again."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 INHERITED = "DJANGO_WSPBUS_INHERITED"
-"""By which a program finds what the one before has handed over: see `successor.inheritance`."""
+"""The variable that leads to the state which the program before has handed over: see `inheritance`."""
 
 KEPT = "DJANGO_WSPBUS_KEPT"
-"""By which a program finds what is kept in case it does not start: see `keeper`."""
+"""The variable that names the descriptors to keep in case the program fails to start: see `runner`."""
 
 ORDER = "DJANGO_WSPBUS_ORDER"
-"""By which a child or a dry run finds what it is to do: see `order`."""
+"""The variable that leads to the order of a child or a dry run: see `order`."""
 
 OWN_VARIABLES = (INHERITED, KEPT, ORDER)
-"""The variables by which programs of this package address one process."""
+"""The variables of this package that are addressed to one process."""
 
 ADDRESSED_VARIABLES = (
     *("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID"),
     *("GUNICORN_CMD_ARGS", "GUNICORN_PID", "GUNICORN_FD", "GUNICORN_DIRTY_SOCKET"),
 )
-"""The variables by which systemd and gunicorn address one process. Children of a site must not see them."""
+"""The variables of systemd and gunicorn that are addressed to one process, and so must not reach children."""
 
-# An option of Python's own, as in -OW error, -Xdev or -Bm module.
+# An option of the interpreter, as in -OW error, -Xdev or -Bm module.
 _OPTION = re.compile(
     r"--check-hash-based-pycs|-(?=.)(?P<flags>[^cmWX-]*)"
     r"((?P<program>[cm])(?P<rest>.*)|(?P<valued>[WX])(?P<value>.*))?",
@@ -37,10 +37,10 @@ _OPTION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A command line of Python, where it was typed. Links in its paths are resolved when it is started."""
+    """A command line of Python, its directory and environment. Links in paths are resolved at each start."""
 
     interpreter: str
-    """An absolute path, or a bare name that is searched on PATH."""
+    """An absolute path, or a bare name to look up on PATH."""
     options: list[str]
     """Options of the interpreter: -O, -X ..., -W ..., and the like."""
     command: list[str]
@@ -60,7 +60,7 @@ class Invocation:
         """Return the invocation of a process.
 
         ``words``: its whole command line; ``executable``: its interpreter; ``directory``: its working
-        directory at its start, None if that was gone.
+        directory at its start, None if that did not exist any more.
         """
         words = list(words) or [""]
         options, command = _split(words[1:])
@@ -75,7 +75,7 @@ class Invocation:
         return [self.interpreter, *self.options, *self.command]
 
     def find_interpreter(self) -> str:
-        """Return the path of the interpreter as of now; FileNotFoundError if there is none."""
+        """Look up the path of the interpreter; FileNotFoundError if there is none."""
         if os.path.isabs(self.interpreter):
             return self.interpreter
         found = _search(self.interpreter, self.directory, self.environment)
@@ -84,7 +84,7 @@ class Invocation:
         return found
 
     def environment_of_child(self) -> dict[str, str]:
-        """Return the environment for another process, without what is addressed to the first one."""
+        """Return the environment without the variables that are addressed to one process."""
         return {name: value for name, value in self.environment.items() if name not in ADDRESSED_VARIABLES}
 
 
@@ -106,22 +106,23 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _next(words: list[str]) -> str:
-    return words.pop(0) if words else ""  # the command line of an embedding program may look like anything
+    return words.pop(0) if words else ""  # a program that embeds Python may have any command line
 
 
 def _logical_directory(
     physical: str | None, interpreter: str, command: Sequence[str], environment: Mapping[str, str]
 ) -> str:
-    """Return a name of the working directory that keeps the links by which it was reached.
+    """Return the path of the working directory with the links by which the user reached it.
 
-    An absolute path of the script tells them, or that of the interpreter; a shell tells them in $PWD.
+    The links are in the absolute path of the script, or else in the shell's $PWD, or else in the path of the
+    interpreter.
     """
     script = command[0] if command and not command[0].startswith("-") else ""
     shell = environment.get("PWD", "")
     if physical is None:
         return os.path.dirname(script) if os.path.isabs(script) else shell or os.sep
     found = _ancestor(script, physical)
-    # A program elsewhere, as /srv/venv/bin/django-admin, may have folders in common that tell no link.
+    # A script outside the directory, as /srv/venv/bin/django-admin, counts only if its path holds a link.
     if found and (found != physical or os.path.realpath(script).startswith(physical + os.sep)):
         return found
     if os.path.isabs(shell) and os.path.realpath(shell) == physical:
@@ -130,7 +131,7 @@ def _logical_directory(
 
 
 def _ancestor(path: str, physical: str) -> str | None:
-    """Return the working directory by the name of a folder above a path, if it is that one or below it."""
+    """Return the working directory by way of a folder above a path; None if no such folder contains it."""
     while os.path.isabs(path) and (folder := os.path.dirname(path)) != path:
         real = os.path.realpath(folder)
         if real != os.sep and (physical == real or physical.startswith(real + os.sep)):
@@ -140,7 +141,7 @@ def _ancestor(path: str, physical: str) -> str | None:
 
 
 def _typed_interpreter(typed: str, executable: str, directory: str, environment: Mapping[str, str]) -> str:
-    """Return what was typed, if it leads to the interpreter; a path becomes absolute."""
+    """Return the typed name or path if it leads to the interpreter, else the interpreter's own path."""
     is_name = os.sep not in typed
     found = _search(typed, directory, environment) if is_name else os.path.join(directory, typed)
     if not found or not executable or _real_place(found) != _real_place(executable):
@@ -149,11 +150,11 @@ def _typed_interpreter(typed: str, executable: str, directory: str, environment:
 
 
 def _search(name: str, directory: str, environment: Mapping[str, str]) -> str | None:
-    """Return where a name is found on PATH, of which relative entries belong to the directory."""
+    """Look up a name on PATH. Relative entries of PATH are relative to the directory."""
     entries = environment.get("PATH", os.defpath).split(os.pathsep)
     return shutil.which(name, path=os.pathsep.join(os.path.join(directory, entry) for entry in entries))
 
 
 def _real_place(path: str) -> tuple[str, str]:
-    """Return the folder and the name; the file itself is a link in a virtual environment."""
+    """Return the resolved folder, and the name as it is: in a virtual environment the file is a link."""
     return os.path.realpath(os.path.dirname(path)), os.path.basename(path)

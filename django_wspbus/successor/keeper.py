@@ -1,4 +1,4 @@
-"""Keeping a site's sockets and children while the next program of its process does not start."""
+"""Keep a site's sockets and children while the next program of its process fails to start."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ BOOTSTRAP = (
     "os.lseek(start, 0, 0); values = json.load(open(start, 'rb', closefd=False))['values']; "
     "exec(values['loader'])"
 )
-"""What ``python -c`` runs: it needs no file of this package, which a deployment may have removed."""
+"""The code for ``python -c``. It needs no file of this package, as a deployment may have removed them."""
 
 FIRST, MOST = 1.0, 15.0
-"""Seconds between two attempts: they double from the first to the most."""
+"""Seconds between two attempts: the first interval, which doubles at each failure, and the longest."""
 
 TRY_NOW = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 END = (signal.SIGTERM, signal.SIGINT)
 
 
 class Keeper:
-    """Executes the next program of a site's process again and again, until one takes over what it keeps.
+    """Executes the next program of a site's process until one takes over the sockets and children.
 
-    ``start``: the descriptor of the file that `start.write_start` has written, which this rewrites. In it,
-    "keep" has the "variable" by which the program finds what is handed over, the "descriptors" and the PIDs
-    of the "children", the "files" (path, device, inode) to remove at an exit, "stop_timeout" and
-    "ready_timeout" in seconds, and, after a failure, the number of "failures" so far, the last "status",
-    its "reason", and the "pause" in seconds before the next attempt.
+    ``start``: the descriptor of the file that `start.write_start` has written. The keeper updates its entry
+    "keep", which has these fields:
+
+    - "variable": the value of the variable that leads to the state of the site
+    - "descriptors": those to keep; "children": the PIDs of the children
+    - "files": (path, device, inode) of the files to remove at an exit
+    - "stop_timeout", "ready_timeout": in seconds
+    - after a failure: "failures", their number so far; "status" and "reason" of the last one; "pause", the
+      seconds before the next attempt
     """
 
     def __init__(self, start: int) -> None:
@@ -47,7 +51,7 @@ class Keeper:
         self.keep: dict[str, Any] = self.values["keep"]
 
     def copy(self) -> list[int]:
-        """Return copies of the descriptors, which the next program may close in its failure."""
+        """Duplicate the descriptors, because the next program may close them before it fails."""
         return [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 3) for each in self._descriptors()]
 
     def restore(self, copies: Sequence[int]) -> None:
@@ -58,7 +62,7 @@ class Keeper:
         return [self._start, *self.keep["descriptors"]]
 
     def execute(self) -> NoReturn:
-        """Execute the next program; wait and try again while the system refuses that."""
+        """Execute the next program. While the system refuses that, wait and try again."""
         while True:
             try:
                 self._execute()
@@ -79,11 +83,11 @@ class Keeper:
         os.execve(interpreter, words, invocation.environment | self.values["environment"])
 
     def note_failure(self, status: int, reason: str) -> None:
-        """Say once why an attempt failed, and remember that for the next one."""
+        """Record a failed attempt, and print its reason unless the attempt before failed for the same one."""
         if reason != self.keep.get("reason"):
             text = (
                 f"The restarted site did not start, with status {status}: {reason}\n"
-                f"Its servers serve on. The site starts again at intervals of up to {MOST:g} seconds, "
+                f"Its workers keep serving. The site tries again at intervals of up to {MOST:g} seconds, "
                 "and at once on SIGHUP, SIGUSR1 or SIGUSR2.\n"
             )
             with contextlib.suppress(OSError):  # a closed terminal must not stop the site
@@ -92,15 +96,15 @@ class Keeper:
         pause = min(FIRST * 2 ** (failures - 1), MOST)
         self._store(failures=failures, pause=pause, status=status, reason=reason)
 
-    def _store(self, **news: Any) -> None:
-        self.keep.update(news)
+    def _store(self, **fields: Any) -> None:
+        self.keep.update(fields)
         os.ftruncate(self._start, 0)
         os.lseek(self._start, 0, os.SEEK_SET)
         with open(self._start, "wb", closefd=False) as file:
             file.write(json.dumps(self._written).encode())
 
     def wait(self) -> None:
-        """Wait until it is time for the next attempt; end the site if a signal asks for that."""
+        """Wait until the next attempt is due, or end the site if a signal asks for that."""
         seconds = self.keep.get("pause", 0)
         if not seconds:
             return
@@ -115,7 +119,7 @@ class Keeper:
         self._store(pause=0)
 
     def end(self) -> NoReturn:
-        """End the children, which have the time of an exit, and leave with the status of the failure."""
+        """End the children within "stop_timeout", and exit with the status of the last failure."""
         children = self.keep["children"]
         deadline = time.monotonic() + self.keep["stop_timeout"]
         for pid in children:
@@ -124,7 +128,7 @@ class Keeper:
         while any(map(_is_running, children)) and time.monotonic() < deadline:
             time.sleep(0.05)
         for pid in children:
-            for kill in (os.killpg, os.kill):  # in a terminal a child may be in the process group of the site
+            for kill in (os.killpg, os.kill):  # in a terminal, a child may be in the site's process group
                 with contextlib.suppress(OSError):
                     kill(pid, signal.SIGKILL)
         for path, device, inode in self.keep["files"]:

@@ -1,4 +1,4 @@
-"""In a successor: what ``runbus`` is to do in it."""
+"""The order that ``runbus`` receives in a child or a dry run."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from .values import read_values
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The task of this process, which is no site: a child, or a dry run."""
+    """The task of this process, which is a child or a dry run."""
 
     values: dict[str, Any]
     """``{"child": {...}}``: see `children.spawn`; or ``{"dry_run": {...}}``: see `children.dry_run`."""
     descriptors: dict[str, int]
     sockets: int
-    """How many listening sockets there are, from descriptor 3 on."""
+    """The number of listening sockets, from descriptor 3 on."""
 
     @classmethod
     def take(cls) -> Order | None:
-        """Take the order of this process; None if it has none, as it is to be a site.
+        """Take the order of this process; None if it has none and so becomes a site.
 
-        `successor.values.UnknownVersion` if another version of this package has given it.
+        `successor.values.UnknownVersion` if another version of this package has written the order.
         """
         addressed = os.environ.get(ORDER)
         pid, start, descriptors = json.loads(addressed) if addressed else (0, 0, {})
         if pid != os.getpid():
             return None
         values = read_values(start)
-        del os.environ[ORDER]  # only now: the runner reports why it was not taken
+        del os.environ[ORDER]  # not before: the runner reports the error if the variable is still there
         return cls(values["order"], descriptors, len(values["sockets"]))
 
 
-def keep_no_longer() -> bool:
-    """Tell the runner that this program has taken over the sockets and children of the one before.
+def confirm_takeover() -> bool:
+    """Confirm to the runner that this program has taken over the sockets and children of the one before.
 
-    Return whether other attempts failed before: then the children may have booted from older code.
+    Return whether earlier attempts failed. If so, the children may have booted from older code.
     """
     failures, *copies = json.loads(os.environ.pop(KEPT, "[0]"))
     if copies:

@@ -1,4 +1,4 @@
-"""Running a command of Python in an interpreter that is running already, as ``python`` would run it."""
+"""Run a command line of Python in the current interpreter, as ``python`` would run it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 PR_SET_PDEATHSIG = 1
-"""The option of prctl(2) that names the signal which a process gets when its parent ends."""
+"""The option of prctl(2) that sets the signal which the kernel sends when the parent ends."""
 
 SYSTEMD_FIRST = 3
-"""The first descriptor that systemd hands over (sd_listen_fds(3))."""
+"""The first descriptor that systemd passes (sd_listen_fds(3))."""
 
 
 def set_up(command: Sequence[str]) -> None:
     """Prepare ``sys.argv`` and ``sys.path`` for the command: see `invocation.Invocation.command`."""
-    if sys.argv[:1] != ["-c"]:  # it is done already
+    if sys.argv[:1] != ["-c"]:  # already set up
         return
     kind = command[0]
     sys.argv[:] = ["-c", *command[2:]] if kind == "-c" else command[1:] if kind == "-m" else command
@@ -44,7 +44,7 @@ def execute(command: Sequence[str]) -> None:
     elif command[0] == "-c":
         _run(command[1], "<string>")
     else:
-        # runpy would take the path as it is, and write it over sys.argv[0].
+        # Not runpy: it would leave the path relative, and overwrite sys.argv[0].
         path = os.path.abspath(command[0])
         with io.open_code(path) as file:
             source = file.read()
@@ -60,7 +60,7 @@ def _run(source: bytes | str, path: str) -> None:
 
 
 def _is_container(path: str) -> bool:
-    """Whether Python would run the ``__main__.py`` in it: a folder, or an archive (see zipapp)."""
+    """Return whether Python would run a ``__main__.py`` in this folder or archive (see zipapp)."""
     if path.startswith("-"):
         return False
     try:
@@ -70,7 +70,7 @@ def _is_container(path: str) -> bool:
 
 
 def formatted(error: BaseException, own: Iterable[str]) -> str:
-    """Return the traceback of an error, without the first frames of files in the folders ``own``."""
+    """Return the traceback of an error, without its first frames in the folders ``own``."""
     prefixes = ("<frozen runpy>", *own)
 
     def is_own(trace: TracebackType) -> bool:
@@ -79,13 +79,13 @@ def formatted(error: BaseException, own: Iterable[str]) -> str:
     trace = error.__traceback__
     while trace is not None and is_own(trace):
         trace = trace.tb_next
-    if trace is None and not isinstance(error, SyntaxError):  # all of it is
+    if trace is None and not isinstance(error, SyntaxError):  # all frames are in these folders
         trace = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
 def die_with(parent: int, number: int) -> None:
-    """Tell the kernel to send this process a signal when its parent ends, also if it has ended already."""
+    """Make the kernel signal this process when its parent ends; signal it now if the parent has ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
@@ -93,7 +93,7 @@ def die_with(parent: int, number: int) -> None:
 
 
 def place_sockets(descriptors: Sequence[int], others: Sequence[int]) -> list[int]:
-    """Put listening sockets where systemd's protocol wants them, and return where ``others`` are then."""
+    """Move listening sockets to the numbers of systemd's protocol; return the new numbers of ``others``."""
     above = SYSTEMD_FIRST + len(descriptors)
     moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in (*descriptors, *others)]
     for descriptor in (*descriptors, *others):

@@ -1,7 +1,7 @@
-"""The program that starts every successor: it prepares the process, and runs the command of the site in it.
+"""The first code of every successor: it prepares the process and runs the command of the site in it.
 
-It is executed from memory, with the modules that it imports: see `start.sources`. The command is expected to
-reach ``runbus``, which takes the order of a child, or the site that the program before has handed over.
+It is executed from memory, with the modules that it imports: see `start.sources`. The command must reach
+``runbus``, which takes the order of a child, or the state that the program before has handed over.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NOT_REACHED = "its script ended without running the command runbus."
 
 
 class Overdue(BaseException):
-    """The next program of a site takes too long to start. Not an `Exception`, which the project may catch."""
+    """The next program of a site takes too long. No `Exception`, because the project may catch those."""
 
 
 def main(values: dict[str, Any], start: int) -> None:
-    """Run the command as `start.Start` says; ``start``: the descriptor that the values were read from."""
+    """Run the command with the values of `start.write_start`. ``start``: the descriptor of their file."""
     os.set_inheritable(start, False)
     invocation = Invocation(**values["invocation"])
     if values["site"] is not None:
@@ -40,7 +40,7 @@ def main(values: dict[str, Any], start: int) -> None:
 
 
 def prepare_child(values: dict[str, Any], start: int) -> None:
-    """Put the descriptors in their places, and leave the order to be found."""
+    """Move the descriptors to their final numbers, and set the variable that leads to the order."""
     sockets, others = values["sockets"], [start, *values["descriptors"].values()]
     start, *moved = place_sockets(sockets, others)
     values["descriptors"] = dict(zip(values["descriptors"], moved, strict=True))
@@ -48,7 +48,7 @@ def prepare_child(values: dict[str, Any], start: int) -> None:
 
 
 def run(command: list[str], values: dict[str, Any]) -> None:
-    """Run the command of a child; report why, if it ends before ``runbus`` has taken the order."""
+    """Run the command of a child; report to the site if it ends before ``runbus`` takes the order."""
     pid = os.getpid()
     try:
         if values["patch"] == "gevent":
@@ -70,19 +70,19 @@ def run(command: list[str], values: dict[str, Any]) -> None:
 
 
 def outcome(error: BaseException, folders: list[str]) -> tuple[int, str]:
-    """Return the status with which a command would end, and the reason."""
+    """Return the exit status that an error means, and the reason in words."""
     if not isinstance(error, SystemExit):
         return 1, f"its boot failed: {described(error, folders)}"
     status = error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error.code, str):
         return status, error.code
-    if error.__context__ is not None:  # a command ends like this after it has printed the error
+    if error.__context__ is not None:  # a management command exits like this after it has printed the error
         return status, str(error.__context__) or described(error.__context__, folders)
     return status or 1, f"its boot ended with status {status}." if status else NOT_REACHED
 
 
 def described(error: BaseException, folders: list[str]) -> str:
-    """Return where and why a command has failed, in the way of this package if the command can import it."""
+    """Return where and why a command failed, in this package's own format if the command can import it."""
     try:
         from django_wspbus.project.tracebacks import explain
 
@@ -92,7 +92,7 @@ def described(error: BaseException, folders: list[str]) -> str:
 
 
 class Succession:
-    """In the process of a site: its next program takes over, or the site is kept for another attempt."""
+    """Runs the next program of a site. If it fails to take over, keeps the site for another attempt."""
 
     def __init__(self, values: dict[str, Any], start: int) -> None:
         self._keeper = Keeper(start)

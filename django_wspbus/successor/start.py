@@ -1,4 +1,4 @@
-"""In the site: what it was started with, and how it starts a successor."""
+"""The command of this site, and the start of its successors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .keeper import BOOTSTRAP
 from .values import write_values
 
 DETACHED = ("invocation", "program", "keeper", "runner")
-"""The modules that a successor executes, in an order in which they can be imported."""
+"""The modules that a successor executes, each after those that it imports."""
 
 CANNOT_RUN = "The command of the site cannot be run again"
 
@@ -43,9 +43,10 @@ made.main(values, start)
 
 
 def first_environment() -> dict[str, str]:
-    """Return the environment that this process was started with, where the system tells.
+    """Return the environment that this process was started with; without /proc, the present one.
 
-    Settings and apps add to it what a successor has to find for itself, from files that may have changed.
+    A successor must not see the variables that settings and apps have added since, because it reads them from
+    files that may have changed.
     """
     with contextlib.suppress(OSError):
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
@@ -55,8 +56,8 @@ def first_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-# Read when this is imported: later a link may lead elsewhere, and an app may have changed the title of its
-# process, which is written over the environment.
+# Read at import: later a link may lead elsewhere, and an app may have changed the title of its process, which
+# overwrites the environment in /proc.
 TYPED = Invocation.typed(
     sys.orig_argv,
     executable=sys.executable or "",  # None in a program that embeds Python
@@ -67,7 +68,7 @@ TYPED = Invocation.typed(
 
 @functools.cache
 def original() -> Invocation:
-    """Return how this process was started; to be called while the files of this package are there."""
+    """Return the invocation of this process. Call it first while the files of this package still exist."""
     sources()
     return dataclasses.replace(TYPED, command=_without_wrapper(TYPED))
 
@@ -104,12 +105,12 @@ def sources() -> list[tuple[str, str, str]]:
 
 
 def check() -> None:
-    """Raise a `Refusal` if this process's command cannot be run again."""
+    """Raise a `Refusal` if the command of this process cannot be run again."""
     invocation = original()
     program = invocation.command[0] if invocation.command else "-"
     path = os.path.join(invocation.directory, program)
     if program == "-":
-        raise Refusal(f"{CANNOT_RUN}: it was read from the standard input. Write it to a file.")
+        raise Refusal(f"{CANNOT_RUN}: Python read it from standard input. Write it to a file.")
     if program not in ("-m", "-c") and os.path.isdir(invocation.directory) and not os.path.exists(path):
         raise Refusal(f"{CANNOT_RUN}: there is no {path}.")
 
@@ -125,11 +126,14 @@ def write_start(
     keep: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Write what `runner.main` wants to know, and return the descriptor of the file.
+    """Write the values that `runner.main` needs, and return the descriptor of the file.
 
-    ``order``: what ``runbus`` is to do, see `order.Order`; ``sockets``: to be put where systemd's protocol
-    has them; ``descriptors``: others, by name; ``patch``: "gevent" or None; ``site``: the PID with which a
-    child ends; ``keep``: see `keeper.Keeper`; ``environment``: what the next program finds besides.
+    - ``order``: the task of ``runbus``, see `order.Order`
+    - ``sockets``: to be moved to the numbers of systemd's protocol; ``descriptors``: others, by name
+    - ``patch``: "gevent" or None
+    - ``site``: the PID of the site, whose end ends the child
+    - ``keep``: see `keeper.Keeper`
+    - ``environment``: further variables for the next program
     """
     values = {
         "loader": LOADER,
@@ -155,7 +159,7 @@ def execute(
     descriptors: Mapping[str, int],
     patch: str | None,
 ) -> NoReturn:
-    """In a child: execute the command of the site once more, in place of this process; see `spawn`."""
+    """Replace this child process by a new program with the command of the site; see `spawn`."""
     invocation = original()
     descriptor = write_start(
         invocation, order=order, sockets=sockets, descriptors=descriptors, patch=patch, site=os.getppid()
@@ -178,11 +182,11 @@ def spawn(
     options: Mapping[str, Any] = MappingProxyType(ALONE),
     reserved: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that runs this site's command and ends with this process; see `write_start`.
+    """Start a process that runs the command of this site and ends together with it; see `write_start`.
 
-    ``label``: words that its command line shows; ``options``: others of `subprocess.Popen`. To be called in
-    the main thread: the kernel ends the process together with the thread that started it. A `Refusal` if the
-    interpreter or the directory is gone.
+    ``label``: words that its command line shows; ``options``: further ones of `subprocess.Popen`. Call it in
+    the main thread, because the kernel ends the process when the starting thread ends. A `Refusal` if the
+    interpreter or the directory no longer exists.
     """
     check()
     invocation = original()

@@ -48,7 +48,7 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     ]
     state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
     left = Inheritance(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
-    environment = left.leave()
+    environment = left.hand_over()
     assert all(map(os.get_inheritable, (listening, link, descriptor_of(INHERITED, environment))))
 
     os.environ.update(environment)
@@ -73,7 +73,7 @@ def test_sockets_of_which_not_all_descriptors_came_are_not_taken(pair: tuple[int
 
 
 def test_the_pipe_of_the_signals_is_left_as_well(pair: tuple[int, int]) -> None:
-    os.environ.update(Inheritance(signals=(pair[0], [15])).leave())
+    os.environ.update(Inheritance(signals=(pair[0], [15])).hand_over())
 
     taken = Inheritance.take()
     assert taken is not None

@@ -63,7 +63,7 @@ def test_a_version_that_is_not_known_is_named_beside_the_one_that_is() -> None:
     with scratch_file() as file:
         file.write(json.dumps({"version": 99, "something": "else"}).encode())
         file.flush()
-        with pytest.raises(UnknownVersion, match=f"version 99 of its state.* knows version {VERSION}:"):
+        with pytest.raises(UnknownVersion, match=f"state in version 99, .* reads version {VERSION}:"):
             read_values(os.dup(file.fileno()))
 
 

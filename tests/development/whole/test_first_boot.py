@@ -262,5 +262,5 @@ def test_a_program_that_is_no_file_is_refused(shop):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
         "django.core.management.base.CommandError: The command of the site cannot be run again: "
-        "it was read from the standard input. Write it to a file."
+        "Python read it from standard input. Write it to a file."
     )
