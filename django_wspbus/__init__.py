@@ -1,6 +1,6 @@
 """A process lifecycle for Django: one Web Site Process Bus for each process.
 
-What is named here is made on first use, so that this package imports without Django's settings.
+The public names are imported on first use, so that this package imports without Django's settings.
 """
 
 from __future__ import annotations

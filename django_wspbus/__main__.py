@@ -1,7 +1,7 @@
-"""``python -m django_wspbus runbus``: what ``manage.py runbus`` is, also while the project's code is broken.
+"""``python -m django_wspbus runbus``: ``manage.py runbus`` that starts even if the project's code is broken.
 
-``manage.py`` sets up the project before any command of it runs: if that fails, there is nothing to show the
-error in a browser, and to start again. This does, if it is certain that the settings say DEBUG.
+``manage.py`` sets up the project before it runs a command. If the setup fails, no process is left to show the
+error in the browser and to try again after a change. This program does both if the settings say DEBUG.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def main() -> None:
         without_reload = any(option in sys.argv for option in WITHOUT_RELOAD)
         if sys.argv[1:2] != ["runbus"] or without_reload or is_successor:
             raise
-        if debug(error) is not True:  # else it may be in production
+        if debug(error) is not True:  # the site may be in production
             raise
         become(dataclasses.replace(original(), command=command), held=first_socket(), debug=True)
 
 
 def first_socket() -> list[HeldSocket]:
-    """Listen where the command line says, or else where a site without settings would: that shows the error.
+    """Bind the addresses of the command line, or the default one, for the page that shows the error.
 
-    SystemExit with the reason if that cannot be, or the command line is wrong.
+    SystemExit with the reason if an address cannot be bound, or if the command line is wrong.
     """
     from django.core.management.base import CommandError
 

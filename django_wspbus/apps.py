@@ -5,10 +5,10 @@ import sys
 from django.apps import AppConfig
 from django.core import checks as django_checks
 
-if sys.platform == "win32":  # one sentence, before an import of this package fails there
+if sys.platform == "win32":  # before an import fails with an error that does not name the reason
     sys.exit("django-wspbus does not run on Windows: use Linux, as in WSL 2, or macOS for development.")
 
-from .successor import start  # noqa: F401  # before any app changes the environment or the directory
+from .successor import start  # noqa: F401  # reads how the process was started, before any app changes that
 
 
 class WSPBusConfig(AppConfig):

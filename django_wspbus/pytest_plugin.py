@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from .process.bus import ProcessBus
     from .wspbus import Listener
 
-GRACE = 5.0
-"""Seconds that threads have to end once the bus has stopped."""
+THREAD_TIMEOUT = 5.0
+"""Seconds for threads to end once the bus has stopped."""
 
 KEPT = ("django.db.", "asgiref.", "asyncio.")
-"""Modules whose threads belong to the whole process: pools of database connections, executors of loops."""
+"""Modules whose threads live as long as the process: database connection pools, executors of event loops."""
 
 IN_TEST = pytest.StashKey[bool]()
 
 
 @pytest.fixture
 def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
-    """The process's bus, STARTED with both roles, so that every listener of the project's apps has run.
+    """The process's bus, STARTED with both roles, so that all start listeners of the project's apps have run.
 
-    ``bus.site`` is this process. After the test the bus is stopped. A thread that the test or a listener
-    has started, and a subscription that the test, or what it called, left behind is an error; the
-    subscriptions are put back as they were, so that no test sees another's.
+    ``bus.site`` is this process. The bus stops after the test. The test then fails if it left a subscription
+    behind, or if a thread that it or a listener has started is still alive. The subscriptions are restored,
+    so that tests do not affect each other.
     """
     if {"db", "transactional_db"} & set(request.fixturenames):
         # Listeners may use the database, from the start to the stop.
@@ -45,7 +45,7 @@ def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     from .process.bus import bus
     from .process.site import LocalSite
 
-    if apps.ready:  # as a server does: else what views subscribe at import would seem to be the test's
+    if apps.ready:  # otherwise subscriptions that views make at import would count as the test's
         import_urlconf()
     before, site = Snapshot(bus), bus.site
     threads = Threads(request.node.stash)
@@ -62,7 +62,7 @@ def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Note when a test itself runs, and none of its fixtures."""
+    """Note that the test itself runs, and not its fixtures."""
     item.stash[IN_TEST] = True
     try:
         return (yield)
@@ -80,7 +80,7 @@ class Snapshot:
         }
 
     def restore(self, bus: Any) -> list[str]:
-        """Put the subscriptions back; return what was left behind, one sentence each."""
+        """Restore the subscriptions; return a sentence for each that the test left behind."""
         left = []
         for channel, callbacks in list(bus.listeners.items()):
             for callback in callbacks - self.listeners.get(channel, set()):
@@ -95,7 +95,7 @@ class Snapshot:
 class Threads:
     """The threads that a test and the listeners start, and those that these threads start.
 
-    Others start threads meanwhile: other fixtures, as the live server for each connection, and libraries.
+    Threads of libraries and of other fixtures do not count, such as the live server's for each connection.
     """
 
     def __init__(self, stash: pytest.Stash) -> None:
@@ -105,7 +105,7 @@ class Threads:
 
     @contextlib.contextmanager
     def watched(self) -> Generator[None]:
-        """Note each thread that is started meanwhile."""
+        """Note each thread that starts within the block."""
         start = threading.Thread.start
 
         def note(thread: threading.Thread) -> None:
@@ -120,16 +120,16 @@ class Threads:
             threading.Thread.start = start  # type: ignore[method-assign]
 
     def left(self) -> list[str]:
-        """Wait for the threads to end; return a sentence for each that does not."""
+        """Wait for the threads to end; return a sentence for each that is still alive."""
         alive = [thread for thread in self._started if thread.is_alive()]
         for thread in alive:
-            thread.join(GRACE / len(alive))
+            thread.join(THREAD_TIMEOUT / len(alive))
         return [
             f"the thread {thread.name!r}: end it in a stop listener" for thread in alive if thread.is_alive()
         ]
 
     def _is_ours(self) -> bool:
-        """Whether the thread that is about to be started here is the test's or a listener's."""
+        """Return whether the calling code, about to start a thread, is the test's or a listener's."""
         stack = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())][2:]
         if _is_kept(stack):
             return False
@@ -145,7 +145,7 @@ def _publishes(frame: FrameType) -> bool:
 
 
 def _is_kept(stack: list[FrameType]) -> bool:
-    """Whether a library, and no code of the project, starts a thread for the whole process."""
+    """Return whether a library starts the thread for the whole process, without code of the project."""
     from .project.libraries import is_project_file
 
     is_pooled = False

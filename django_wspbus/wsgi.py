@@ -1,4 +1,4 @@
-"""The adapter for sites that another program starts: Apache, uWSGI, plain gunicorn, runserver."""
+"""The adapter for sites that another program serves: Apache, uWSGI, plain gunicorn, runserver."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Environ = dict[str, Any]
 
 
 def get_wsgi_application() -> WorkerApplication:
-    """Return Django's WSGI application, with the bus running in each process that serves it.
+    """Return Django's WSGI application; it runs the bus in each process that serves it.
 
-    Use it in wsgi.py in place of ``django.core.wsgi.get_wsgi_application``. Under ``runbus`` it
-    adds nothing.
+    Use it in wsgi.py in place of ``django.core.wsgi.get_wsgi_application``. Under ``runbus``, which runs the
+    bus itself, it is the same as Django's.
     """
     return WorkerApplication(wsgi.get_wsgi_application(), bus)
 
 
 class WorkerApplication:
-    """Starts the bus as a worker before the first request of a process, and exits it when that ends.
+    """Starts the bus as a worker at the first request of a process, and exits it when the process ends.
 
-    Not before: an application may be loaded in a process that only forks, as gunicorn's master does
-    with ``--preload``. A start that fails fails the request, and is tried again by the next.
+    The bus does not start when the application is loaded, because the process may only fork, as gunicorn's
+    master does with ``--preload``. If the start fails, the request fails, and the next request tries again.
     """
 
     def __init__(self, application: Callable[..., Iterable[bytes]], bus: ProcessBus) -> None:
@@ -68,7 +68,7 @@ class WorkerApplication:
             self._pid = os.getpid()
 
     def _warn_of_role(self, role: str) -> None:
-        """Name the listeners of a role that no process plays where another program serves."""
+        """Log the listeners of a role that no process plays if another program serves."""
         names = dict.fromkeys(_name(callback) for _, callback in self.bus.of_role(role))
         if names:
             self.bus.log(
@@ -78,30 +78,30 @@ class WorkerApplication:
             )
 
     def _exit_with_the_process(self, pid: int) -> None:
-        """Make the bus exit when this process is about to end, whichever program it belongs to."""
-        self._has_exited = False  # as a parent may have
-        # `atexit` is too late where a listener has started a thread that only a stop listener ends: the
-        # interpreter first waits for all threads but daemons. The end of the main thread comes before.
-        # A child of multiprocessing calls no atexit handlers, and so waits for a thread that is no daemon;
-        # other programs, as CherryPy, may wait for such threads in their main thread.
+        """Exit the bus when this process is about to end, in any server program."""
+        self._has_exited = False  # the bus of the forking parent may have exited
+        # `atexit` alone is too late: before it, the interpreter waits for all threads except daemon threads,
+        # and a listener may have started a thread that only a stop listener ends. So this thread waits for
+        # the end of the main thread. It is a daemon thread, because servers such as CherryPy wait for all
+        # other threads, except in a child of multiprocessing, which calls no atexit handlers.
         is_child = multiprocessing.parent_process() is not None
         thread = threading.Thread(target=self._await_end, args=(pid,), name="Bus exit", daemon=not is_child)
         thread.start()
         atexit.register(self._exit, pid)
-        # Apache ends the interpreter of a site without either, unless it is the main one.
+        # In a subinterpreter of mod_wsgi neither the main thread ends nor atexit handlers run.
         subscribe = getattr(sys.modules.get("mod_wsgi"), "subscribe_shutdown", None)
         if subscribe is not None:
             subscribe(lambda *args, **kwargs: self._exit(pid))
 
     def _await_end(self, pid: int) -> None:
         threading.main_thread().join()
-        for thread in set(self._serving):  # the interpreter waits for them as well
+        for thread in set(self._serving):  # the bus must not exit while they answer requests
             if not thread.daemon:
                 thread.join()
         self._exit(pid)
 
     def _exit(self, pid: int) -> None:
-        """Exit the bus, once; wait until another thread has done so."""
+        """Exit the bus once. If another thread is exiting it, wait for that."""
         if pid != os.getpid():
             return
         with self._exiting:
@@ -111,7 +111,7 @@ class WorkerApplication:
 
 
 def _name(listener: Listener) -> str:
-    """Return where the project defines what a listener calls."""
+    """Return the dotted name of the project's function that a listener calls."""
     owner = getattr(listener, "__self__", None)
     if isinstance(owner, Lifespan):
         return name_of(owner)

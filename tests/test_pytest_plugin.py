@@ -197,7 +197,7 @@ def test_sees_no_subscription(bus):
     assert left_listener not in bus.listeners["start"]
 
 def test_leaves_a_thread(monkeypatch, bus):
-    monkeypatch.setattr("django_wspbus.pytest_plugin.GRACE", 0.1)
+    monkeypatch.setattr("django_wspbus.pytest_plugin.THREAD_TIMEOUT", 0.1)
     threading.Thread(target=forever.wait, name="The one that stays").start()
 
 def test_is_not_to_blame_for_the_thread_of_another(bus):
@@ -275,7 +275,7 @@ def ask(connection):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr("django_wspbus.pytest_plugin.GRACE", 0.1)
+    monkeypatch.setattr("django_wspbus.pytest_plugin.THREAD_TIMEOUT", 0.1)
 
 def test_live_server_before(connection, bus):
     ask(connection)

@@ -1,4 +1,4 @@
-"""The interface of an application: whether it is one of WSGI, as far as that is known without a call."""
+"""Recognize WSGI and ASGI applications without calling them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import inspect
 from typing import Any
 
 WRAPPERS = ("whitenoise.", "werkzeug.middleware.", "django.contrib.staticfiles.", "django_wspbus.")
-"""Modules whose applications pass each request on, as it is, to the one in their attribute."""
+"""Modules whose applications pass each request on, unchanged, to the application in an attribute."""
 
 WRAPPED = ("application", "app")
 
 
 def find_fault(application: Any) -> str | None:
-    """Return why ``application(environ, start_response)`` would fail, None if nothing is known against it."""
+    """Return why ``application(environ, start_response)`` would fail; None if it seems to be valid."""
     application = unwrap(application)
     if not callable(application):
         return f"{application!r} is not callable"
     if is_asgi(application):
         return "it is an ASGI application"
     if inspect.isclass(application) and not _makes_iterables(application):
-        return "it is a class, whose instances cannot be iterated over"
+        return "it is a class whose instances are not iterable"
     signature = _signature(application)
     if signature is None:
         return None
     try:
         signature.bind(object(), object())
     except TypeError as error:
-        return f"it is not to be called with (environ, start_response): {error}"
+        return f"it cannot be called with (environ, start_response): {error}"
     return None
 
 
 def is_asgi(application: Any) -> bool:
-    """Whether a callable is a coroutine function, or takes (scope, receive, send)."""
+    """Return whether a callable is a coroutine function, or takes (scope, receive, send)."""
     call = application.__call__ if inspect.isclass(application) else type(application).__call__
     if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call):
         return True
@@ -51,14 +51,14 @@ def unwrap(application: Any) -> Any:
 
 def _signature(application: Any) -> inspect.Signature | None:
     try:
-        # That of the callable itself, whatever functools.wraps makes it look like.
+        # The callable's own signature, not that of a function that functools.wraps has copied.
         return inspect.signature(application, follow_wrapped=False)
     except (TypeError, ValueError):  # written in C
         return None
 
 
 def _makes_iterables(application: type) -> bool:
-    """Whether a call of a class may return an iterable: an instance, or what a metaclass or __new__ makes."""
+    """Return whether calling a class may return an iterable. A metaclass or __new__ may return any object."""
     if type(application) is not type or any("__new__" in vars(base) for base in application.__mro__[:-1]):
         return True
     return hasattr(application, "__iter__") or hasattr(application, "__getitem__")

@@ -1,4 +1,4 @@
-"""The WSGI application that a server serves: Django's, the project's own, and what is mounted beside it."""
+"""The WSGI application of a server: Django's or the project's own, with the applications in MOUNTS."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 def load(settings: ServerSettings, static_files: bool | None = None) -> Application:
-    """Import the application, its URLconf and what is mounted; a `Refusal` says why that fails.
+    """Import the application, its URLconf and the mounted applications. A `Refusal` says why an import fails.
 
     ``static_files``: the value of STATIC_FILES.
 
-    Django imports the URLconf at the first request only; a server that has said that it is ready
-    should have no such surprise left.
+    Django imports the URLconf only at the first request. A worker imports it before, so that broken code
+    never becomes ready.
     """
     try:
         wrong = problems(settings)
@@ -41,7 +41,7 @@ def load(settings: ServerSettings, static_files: bool | None = None) -> Applicat
         mounts = {prefix: load_dotted(path) for prefix, path in settings.mounts.items()}
     except Refusal:
         raise
-    except Exception as error:  # the project's own code: anything may come
+    except Exception as error:  # the project's code may raise anything
         raise Refusal(f"its application does not load: {explain(error)}") from error
     if conf.serves_static_files(static_files):
         application = with_static_files(application)
@@ -52,16 +52,16 @@ def with_static_files(application: Application) -> Application:
     from django.contrib.staticfiles.handlers import StaticFilesHandler
 
     try:
-        # It asks no more of what it wraps than to be a WSGI application.
+        # It accepts any WSGI application, although its annotation asks for a WSGIHandler.
         return StaticFilesHandler(cast(Any, application))
     except ImproperlyConfigured as error:  # no STATIC_URL
         raise Refusal(f"its static files cannot be served: {error}") from error
 
 
 def problems(settings: ServerSettings) -> list[Problem]:
-    """Import what APPLICATION and MOUNTS name, and return what is wrong with the names.
+    """Import the applications in APPLICATION and MOUNTS; return the problems with their names.
 
-    An error that the project's own code raises meanwhile is not caught.
+    An error that the project's own code raises during the import is not caught.
     """
     found = []
     named = {settings.path("MOUNTS", prefix): dotted for prefix, dotted in settings.mounts.items()}
@@ -71,22 +71,20 @@ def problems(settings: ServerSettings) -> list[Problem]:
         named = {path: main, **named}
     for path, dotted in named.items():
         found += _problems_of(path, dotted)
-    # What WSGI_APPLICATION names is Django's own, however it is wrapped.
+    # The application in WSGI_APPLICATION is Django's, however it is wrapped.
     if not found and (settings.application is None or any(map(_is_djangos, named.values()))):
         found += allowed_hosts_problems()
     return found
 
 
 def allowed_hosts_problems() -> list[Problem]:
-    """Return what is wrong with ALLOWED_HOSTS once the middleware, which may set it, is loaded."""
+    """Return the problems with ALLOWED_HOSTS. Call it after the middleware, which may set it, is loaded."""
     if conf.is_debug() or conf.allows_hosts():
         return []
     hosts = conf.allowed_hosts()
-    what = f"no entry of {hosts!r} is the name of a host" if hosts else "it is empty, and DEBUG is False"
-    message = f"{what}: Django would answer every request with 400."
-    return [
-        Problem("E019", "ALLOWED_HOSTS", message, 'It takes names of hosts, as "example.org", without ports.')
-    ]
+    reason = f"no entry of {hosts!r} is a host name" if hosts else "it is empty, and DEBUG is False"
+    message = f"{reason}: Django would answer every request with 400."
+    return [Problem("E019", "ALLOWED_HOSTS", message, 'It takes host names without ports, as "example.org".')]
 
 
 def _is_djangos(dotted: str) -> bool:
@@ -101,14 +99,14 @@ def _problems_of(path: str, dotted: str) -> list[Problem]:
         if isinstance(error, ModuleNotFoundError):
             is_ours = f"{module}.".startswith(f"{error.name}.")
         else:
-            is_ours = isinstance(error.__cause__, AttributeError)  # as import_string puts it
+            is_ours = isinstance(error.__cause__, AttributeError)  # raised by import_string
         if not is_ours:
             raise
         return [not_imported(path, dotted, error)]
     fault = find_fault(application)
     if fault is None:
         return []
-    message = f"{dotted} is no WSGI application: {fault}."
+    message = f"{dotted} is not a WSGI application: {fault}."
     return [Problem("E006", path, message, 'It takes a WSGI application, as "shop.wsgi.application".')]
 
 
@@ -118,7 +116,7 @@ def not_imported(path: str, dotted: str, error: ImportError) -> Problem:
 
 def load_application(path: str | None) -> Application:
     path = path or conf.default_application()
-    # Not get_wsgi_application(): it would set up Django once more, logging included.
+    # get_wsgi_application() would set up Django and its logging once more.
     return WSGIHandler() if path is None else load_dotted(path)
 
 
@@ -130,10 +128,10 @@ def load_dotted(path: str) -> Application:
 
 @contextlib.contextmanager
 def enabled_loggers() -> Iterator[None]:
-    """Keep the loggers that are enabled as they are, while a wsgi.py sets up Django and its logging.
+    """Keep loggers enabled while a wsgi.py sets up Django and its logging.
 
-    Those made before, gunicorn's among them, would be mute from then on, unless LOGGING names
-    them or says ``"disable_existing_loggers": False``.
+    Otherwise that setup would disable existing loggers, such as gunicorn's, unless LOGGING names them or sets
+    ``"disable_existing_loggers": False``.
     """
     loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
     enabled = [logger for logger in loggers if not logger.disabled]
@@ -148,15 +146,15 @@ def import_urlconf() -> None:
     if conf.root_urlconf() is not None:
         from django.urls import get_resolver
 
-        _ = get_resolver().url_patterns  # imports those that are included, too
+        _ = get_resolver().url_patterns  # also imports included URLconfs
 
 
 class Mounts:
-    """Hands a request to the application mounted at the longest prefix of its path, else to the main one."""
+    """Passes each request to the application at the longest prefix of its path, else to the main one."""
 
     def __init__(self, application: Application, mounts: Mapping[str, Application]) -> None:
         self.application = application
-        # As servers give paths: bytes in the disguise of latin-1 (PEP 3333).
+        # Servers pass the bytes of a path decoded as latin-1 (PEP 3333).
         encoded = {prefix.encode().decode("latin-1"): mounted for prefix, mounted in mounts.items()}
         self.mounts = sorted(encoded.items(), key=lambda mount: len(mount[0]), reverse=True)
 

@@ -1,4 +1,4 @@
-"""The requests that a worker answers to itself before it says that it is ready."""
+"""WARMUP: requests that a worker makes to its own application before it is ready."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..wspbus import Refusal
 from .loading import Application, Environ
 
 MARK = "django_wspbus.application.warmup"
-"""The WSGI variable by which a request is known to be one of these, whichever thread answers it."""
+"""The WSGI variable that marks a warm-up request, because any thread may answer it."""
 MOST_OF_A_BODY = 10_000_000
-"""Bytes that are read of a response, which may have no end."""
+"""Bytes to read of a response, because it may have no end."""
 MOST_OF_A_REASON = 200
-"""Characters that are shown of a body that says why there is no page."""
+"""Characters to show of the body of a failed response."""
 
 logger = logging.getLogger("django.request")
 
 
 def warm_up(application: Application, paths: Iterable[str]) -> None:
-    """Have an application answer requests for these paths; a `Refusal` says which it cannot answer, and why.
+    """Request these paths from an application. A `Refusal` names the path that failed, and why.
 
-    An answer of any status below 500 will do. What Django would log of one that fails is left to
-    whoever reports the refusal.
+    A response with any status below 500 is a success. For a failure the caller reports the `Refusal`;
+    Django's own log records of it are dropped.
     """
     for path in paths:
         request = Request(path)
@@ -47,7 +47,7 @@ def warm_up(application: Application, paths: Iterable[str]) -> None:
 
 
 class Request:
-    """A request for a path, and what an application makes of it."""
+    """A request for a path, and the outcome: ``failure`` is None, or says how it failed."""
 
     def __init__(self, path: str) -> None:
         self.environ: Environ = {**environ_of(path), MARK: self}
@@ -64,13 +64,13 @@ class Request:
             try:
                 with contextlib.suppress(_Enough):
                     self._read(application)
-            except (Exception, SystemExit) as error:  # the project's own code: anything may come
+            except (Exception, SystemExit) as error:  # the project's code may raise anything
                 self._note(error)
                 self.failure = f"failed.\n{self._reason()}"
             else:
                 if self._status.startswith("5"):
                     self.failure = f"was answered {self._status}.\n{self._reason()}".rstrip()
-        if self.failure is None:  # what went wrong is not told otherwise
+        if self.failure is None:  # a failure is reported by the Refusal
             for record in self._records:
                 logger.handle(record)
 
@@ -90,7 +90,7 @@ class Request:
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         if exc_info is not None:
-            if self._size:  # too late to answer anything else
+            if self._size:  # too late for another response (PEP 3333)
                 raise exc_info[1].with_traceback(exc_info[2])
             self._note(exc_info[1])
         elif self._status:
@@ -107,7 +107,7 @@ class Request:
         if self._size > MOST_OF_A_BODY:
             raise _Enough
 
-    # Why
+    # Reasons
 
     def _reason(self) -> str:
         if self._errors:
@@ -116,13 +116,13 @@ class Request:
         return " ".join(text.split())[:MOST_OF_A_REASON]
 
     def _note(self, error: BaseException) -> None:
-        """Keep an error, in place of those that its own traceback shows."""
+        """Keep an error, and drop those that its traceback shows anyway."""
         shown = _shown(error)
         self._errors = [*(each for each in self._errors if each not in shown), error]
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
-        """Keep what Django makes a 500 of, and what it logs of a 5xx."""
+        """Keep the exceptions that Django turns into a 500, and its log records of a 5xx."""
         got_request_exception.connect(self._note_exception, weak=False)
         logger.addFilter(self._is_to_be_logged)
         try:
@@ -147,18 +147,18 @@ class Request:
 
 
 class _Enough(Exception):
-    """Ends a response that does not end by itself."""
+    """Raised to stop reading a response that is too long."""
 
 
 def _close_connections() -> None:
-    """Close what the request has opened in this thread, which may never answer another."""
+    """Close the database connections of this thread, because it may never answer another request."""
     for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:  # of a test
+        if not connection.in_atomic_block:  # a test's transaction
             connection.close()
 
 
 def environ_of(path: str) -> Environ:
-    """Return the WSGI variables (PEP 3333) of a GET request for a path, which may have a query string."""
+    """Return the WSGI variables (PEP 3333) of a GET request. The path may have a query string."""
     host, scheme, claim = conf.own_host()
     path, _, query = path.partition("?")
     return {
@@ -184,7 +184,7 @@ def environ_of(path: str) -> Environ:
 
 
 def _shown(error: BaseException | None) -> list[BaseException]:
-    """Return the errors that a traceback shows: an error, and those that led to it."""
+    """Return the errors that a traceback shows: the error, its causes and its contexts."""
     shown: list[BaseException] = []
     while error is not None and error not in shown:
         shown.append(error)

@@ -109,7 +109,7 @@ def test_the_projects_own_setting_is_named_where_it_is_the_wrong_one(server, set
 
 def test_what_is_not_callable_is_no_application(server, module):
     name = module("app = 7")
-    with pytest.raises(Refusal, match=rf"{name}.app is no WSGI application: 7 is not callable.*E006"):
+    with pytest.raises(Refusal, match=rf"{name}.app is not a WSGI application: 7 is not callable.*E006"):
         application.load(server(APPLICATION=f"{name}.app"))
 
 
@@ -184,8 +184,8 @@ def test_a_wsgi_application_may_be_any_kind_of_callable(server, module, name):
 
 
 ASGI = "it is an ASGI application"
-CALL = r"it is not to be called with \(environ, start_response\): too many positional arguments"
-CLASS = "it is a class, whose instances cannot be iterated over"
+CALL = r"it cannot be called with \(environ, start_response\): too many positional arguments"
+CLASS = "it is a class whose instances are not iterable"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_what_is_no_wsgi_application_is_refused_with_the_reason(server, settings
     keys = {key: {"/x": dotted} if key == "MOUNTS" else dotted}
     if key == "WSGI_APPLICATION":
         settings.WSGI_APPLICATION, keys = dotted, {}
-    with pytest.raises(Refusal, match=rf"{key}.*: {dotted} is no WSGI application: {fault}\..*E006"):
+    with pytest.raises(Refusal, match=rf"{key}.*: {dotted} is not a WSGI application: {fault}\..*E006"):
         application.load(server(**keys))
 
 

@@ -59,7 +59,7 @@ FAULTS = {
     "settings-asgi": Fault(
         "settings.py",
         "\nWSGI_APPLICATION = 'django.core.handlers.asgi.ASGIHandler'\n",
-        "WSGI_APPLICATION: django.core.handlers.asgi.ASGIHandler is no WSGI application",
+        "WSGI_APPLICATION: django.core.handlers.asgi.ASGIHandler is not a WSGI application",
         False,
     ),
     "models-syntax": Fault("shop/models.py", SYNTAX, "SyntaxError: invalid syntax"),
