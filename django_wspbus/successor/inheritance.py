@@ -31,9 +31,9 @@ class HeldSocket:
 
     @classmethod
     def received(cls, message: Iterable[Mapping[str, Any]], descriptors: Sequence[int]) -> list[Self] | None:
-        """Return the sockets of a message that came with their descriptors.
+        """Return the sockets of a received message with the descriptors that came with it.
 
-        None if not all descriptors came, as no number was free; the others are closed then.
+        None if descriptors are missing, because this process had no free numbers. The others are then closed.
         """
         described = list(message)
         if len(described) != len(descriptors):
