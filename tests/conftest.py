@@ -19,7 +19,7 @@ from .projects import GUNICORN, THREADED, Project
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile what hundreds of processes import: those of a project write no bytecode."""
+    """Compile the packages that hundreds of processes import, because those write no bytecode."""
     if not hasattr(session.config, "workerinput"):  # once for all workers of pytest-xdist
         for name in ("django_wspbus", "testproject"):
             compileall.compile_dir(ROOT / name, quiet=2)
@@ -39,7 +39,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Let tests send signals that a shell has its background processes ignore, or that nohup ignores."""
+    """Restore the default handlers of signals that this process ignores under nohup or in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -48,7 +48,7 @@ def _interruptible() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A Django project in a folder of its own."""
+    """A Django project in its own folder."""
     folder = tmp_path / "project"
     folder.mkdir()
     return Project(folder)
@@ -62,14 +62,14 @@ def server(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port of this machine that somebody listens on."""
+    """A port of this machine on which a socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.fixture
 def later() -> Iterator[Callable[..., Future[Any]]]:
-    """Call a function in a thread, for which no bus waits; its result is a future's."""
+    """Call a function in a daemon thread, for which no bus waits; return a future of its result."""
     started = []
 
     def call(function: Callable[..., Any], *args: Any) -> Future[Any]:
@@ -94,6 +94,6 @@ def later() -> Iterator[Callable[..., Future[Any]]]:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder with a name that is short enough for Unix sockets."""
+    """A folder whose path is short enough for Unix sockets."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""A client of the Debug Adapter Protocol, as an editor has one: it sets one breakpoint, in every process."""
+"""A client of the Debug Adapter Protocol, as in an editor. It sets one breakpoint in every process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Message = dict[str, Any]
 
 
 class DebugClient:
-    """An editor that is attached to a debugger, and to the processes that it follows.
+    """An editor that is attached to a debugger and to the processes that the debugger follows.
 
-    ``stops`` are the lines at which a process has stopped, which then goes on.
+    ``stops``: the lines at which a process has stopped. The process then continues.
     """
 
     def __init__(self, port: int, file: Path, line: int) -> None:
@@ -52,7 +52,7 @@ class DebugClient:
         while True:
             try:
                 return socket.create_connection(("127.0.0.1", self.port))
-            except ConnectionRefusedError:  # it does not listen yet
+            except ConnectionRefusedError:  # the debugger does not listen yet
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
 

@@ -1,11 +1,14 @@
-"""Start programs from an interpreter that has imported Django and gunicorn already.
+"""Start programs from an interpreter that has already imported Django and gunicorn.
 
-An interpreter spends most of a start on imports that all programs of the tests share. This module is both
-ends: `ForkServer` for the tests, and the program that forks, which is this file, run by its path. A forked
-program has the arguments, environment, directory, streams and ``__main__`` of a new one, and no other open
-files. What differs: the modules of `PRELOADED` and all that they import are there, but nothing of
-``django_wspbus``; the hash seed, the umask and the limits are those of this process; /proc shows its command
-line. With `WITHOUT` in the environment of the tests, every program is started by a new interpreter.
+A new interpreter would spend most of its start on imports that all programs of the tests share. This module
+is both ends: `ForkServer` for the tests, and the program that forks, which is this file, run by its path.
+
+A forked program has the arguments, environment, directory, streams and ``__main__`` of a new one, and no
+other open files. These differ: the modules of `PRELOADED` are imported, though nothing of ``django_wspbus``;
+the hash seed, the umask and the limits are those of the fork server; /proc shows the fork server's command
+line.
+
+If `WITHOUT` is in the environment of the tests, a new interpreter starts every program.
 """
 
 from __future__ import annotations
@@ -50,20 +53,20 @@ PRELOADED = (
 )
 WITHOUT = "TESTS_WITHOUT_FORK_SERVER"
 INTERPRETER = {
-    # gunicorn leaves its sockets to the end of its processes.
+    # gunicorn does not close its sockets before its processes end.
     "PYTHONWARNINGS": "error,ignore::ResourceWarning",
-    # It would be taken for that of a file of the same size that is written in the same second.
+    # Python would use the bytecode of a file also for its next version of the same size and second.
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""Variables of the interpreter that every program of a project has."""
+"""The variables of the interpreter for every program of a project."""
 
 SIZE_OF_ROOM = 100_000
 ROOM = {"ROOM_FOR_OTHER_VARIABLES": "." * SIZE_OF_ROOM}
-"""A variable of the fork server, whose place in its memory `show_environment` writes over."""
+"""A variable of the fork server, whose memory `show_environment` overwrites."""
 
 TIME_TO_END = 10
-"""Seconds."""
+"""Seconds for the fork server to end."""
 
 
 # In the tests
@@ -87,7 +90,7 @@ class Forked:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
             with self._status as status:
-                self.returncode = int(status.read() or -signal.SIGKILL)  # nothing: the fork server was killed
+                self.returncode = int(status.read() or -signal.SIGKILL)  # empty if the fork server was killed
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -99,7 +102,7 @@ class Forked:
 
 
 class ForkServer:
-    """The interpreter that forks; it ends with the process that has started it."""
+    """The interpreter that forks. It ends together with the process that has started it."""
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair()
@@ -121,7 +124,7 @@ class ForkServer:
         stdout: int,
         stderr: int,
     ) -> Forked:
-        """Start ``python`` with a script and its arguments, in a session of its own, without an input."""
+        """Start ``python`` with a script and its arguments, in its own session and without input."""
         order = {"command": command, "environment": dict(env), "directory": str(cwd or os.getcwd())}
         message = json.dumps(order).encode()
         status, write_status = os.pipe()
@@ -144,7 +147,7 @@ class ForkServer:
 
 @functools.cache
 def fork_server() -> ForkServer:
-    """Return the fork server of this process, made on first use; `close` ends it."""
+    """Return the fork server of this process, and start it on first use. `close` ends it."""
     return ForkServer()
 
 
@@ -155,14 +158,14 @@ def close() -> None:
 
 
 def can_fork(env: Mapping[str, str]) -> bool:
-    """Return whether a program with this environment would have the same interpreter."""
+    """Return whether a fork can replace a new interpreter with this environment."""
     size = sum(len(os.fsencode(name + value)) + 2 for name, value in env.items())
     is_the_same = of_interpreter(env) == {**of_interpreter(os.environ), **INTERPRETER}
     return sys.platform == "linux" and WITHOUT not in os.environ and is_the_same and size < SIZE_OF_ROOM
 
 
 def of_interpreter(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that an interpreter reads as it starts."""
+    """Return the variables that an interpreter reads at its start."""
     return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
 
 
@@ -170,7 +173,7 @@ def of_interpreter(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def main(control: socket.socket) -> None:
-    """Fork for each order, and write the status of each process that ends; return in a forked program."""
+    """Fork for each order, and report the status of each process that ends. Return in the forked program."""
     preload()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -210,7 +213,7 @@ def preload() -> None:
 
 
 def end(children: dict[int, int]) -> NoReturn:
-    """End with the tests: kill what they have left, each with the processes of its group."""
+    """End with the tests: kill the process group of each program that still runs."""
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -247,7 +250,7 @@ def become(order: dict[str, Any], stdout: int, stderr: int) -> None:
 
 
 def show_environment() -> None:
-    """Write the environment to where /proc shows the one that this process was executed with."""
+    """Write the environment to the memory from which /proc shows it."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     begin, end = map(int, fields[47:49])  # env_start and env_end, see proc(5)
     block = b"".join(name + b"=" + value + b"\0" for name, value in os.environb.items())

@@ -1,7 +1,7 @@
-"""Real programs for tests: started, read, stopped, and never left behind.
+"""Run real programs in tests: start them, read their output, and always end them.
 
-A program is in a session of its own, so that signals meant for the tests do not reach it, and all that
-descends from it carries a mark in its environment, by which it is found even as a daemon.
+Each program has its own session, so that signals to the tests do not reach it. It and its descendants carry a
+mark in their environment, by which the tests find even a daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MANAGE = str(ROOT / "testproject" / "manage.py")
 
 DEADLINE = 30.0
-"""Seconds that anything may take here; far more than it does, as machines may be busy."""
+"""Seconds to wait at most for anything in a test; far more than needed, because machines may be busy."""
 
 MARK = "TEST_PROGRAM"
 
@@ -39,7 +39,7 @@ MARK = "TEST_PROGRAM"
 def start(
     command: list[str], *, env: Mapping[str, str], cwd: str | Path | None, stdout: int, stderr: int
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start a program in a session of its own, without an input; from the fork server, if `can_fork`."""
+    """Start a program in its own session and without input, from the fork server if `can_fork`."""
     interpreter, *arguments = command
     if interpreter == sys.executable and arguments[0].endswith("manage.py") and can_fork(env):
         return fork_server().start(arguments, env=env, cwd=cwd, stdout=stdout, stderr=stderr)
@@ -55,7 +55,7 @@ def start(
 
 
 def run(command: list[str], *, env: Mapping[str, str], cwd: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; its output is text."""
+    """Run a program to its end, with its output as text."""
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         process = start(command, env=env, cwd=cwd, stdout=stdout.fileno(), stderr=stderr.fileno())
         try:
@@ -69,10 +69,10 @@ def run(command: list[str], *, env: Mapping[str, str], cwd: str | Path) -> subpr
 
 
 class Running:
-    """A program, as a context manager; its output, stdout and stderr in one, is read as it comes.
+    """A program, as a context manager. A thread reads its output, stdout and stderr together.
 
-    It becomes part of the test's own output, for pytest to show when the test fails. A path that ends
-    with ``.py`` as the first of ``command`` is run by this interpreter. ``env`` is laid over the environment.
+    The output becomes part of the test's own output, which pytest shows when the test fails. If ``command``
+    begins with a path that ends with ``.py``, this interpreter runs it. ``env`` is added to the environment.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Running:
     ) -> None:
         self.kill()
 
-    # What it says
+    # Output
 
     def _read(self) -> None:
         with self._output as output:
@@ -117,17 +117,17 @@ class Running:
 
     @property
     def output(self) -> str:
-        """All that it has written so far."""
+        """The output so far."""
         return "\n".join(self.lines)
 
     def show(self) -> None:
-        """Write what is new to the test's own output; from a thread it would land between the tests."""
+        """Write new lines to the test's own output. Written by a thread, they might appear between tests."""
         new = self.lines[self._shown :]
         self._shown += len(new)
         sys.stdout.writelines(f"{line}\n" for line in new)
 
     def wait_for_line(self, pattern: str, timeout: float = DEADLINE, count: int = 1) -> re.Match[str]:
-        """Wait until ``count`` lines match a regular expression; return the match of the last of these."""
+        """Wait until ``count`` lines match a regular expression; return the match of the last one."""
 
         def matches() -> list[re.Match[str]]:
             return [match for line in self.lines if (match := re.search(pattern, line))]
@@ -137,64 +137,64 @@ class Running:
             found = matches()
         self.show()
         if len(found) < count:
-            why = "it ended" if self._at_end else f"{timeout:g} seconds went by"
-            raise AssertionError(f"No line {pattern!r}: {why}.")
+            reason = "the program ended" if self._at_end else f"{timeout:g} seconds have passed"
+            raise AssertionError(f"No line {pattern!r}: {reason}.")
         return found[count - 1]
 
-    # Its processes
+    # Processes
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     def members(self) -> list[psutil.Process]:
-        """Return the live processes that descend from it, itself included, orphans and daemons too."""
+        """Return the live processes of the program, including orphans and daemons."""
         found = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.Error:  # of somebody else, or gone
+            except psutil.Error:  # another user's process, or it has ended
                 continue
         return found
 
     def send(self, number: int) -> None:
-        """Send a signal to the process that was started, and to no other."""
+        """Send a signal to the started process only."""
         self.process.send_signal(number)
 
     def wait(self, timeout: float = DEADLINE) -> int:
-        """Return its exit status, negative if a signal ended it, once it has ended and all is read."""
+        """Wait for its end and its output; return the exit status, negative if a signal ended it."""
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.show()
             raise AssertionError(f"{self.command} has not ended within {timeout:g} seconds.") from None
-        self._reader.join(1)  # longer only if somebody it left behind still holds the pipe
+        self._reader.join(1)  # not without a limit, as a process that it left behind may hold the pipe
         self.show()
         return status
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = DEADLINE) -> int:
-        """Send it a signal, and return its exit status."""
+        """Send it a signal, wait for its end, and return its exit status."""
         self.send(number)
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """Kill whatever is left of it."""
+        """Kill all of its processes."""
         deadline = time.monotonic() + DEADLINE
         self.process.kill()
         self.process.wait(DEADLINE)
         while members := self.members():  # they may fork meanwhile
-            assert time.monotonic() < deadline, f"They cannot be killed: {members}"
+            assert time.monotonic() < deadline, f"These processes cannot be killed: {members}"
             for process in members:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            time.sleep(0.01)  # not for each to be gone: a zombie is, but whose it is may not look yet
+            time.sleep(0.01)  # until no member is left, and not until each is reaped: its parent may be busy
         self._reader.join(DEADLINE)
         self.show()
 
 
 class RunningSite(Running):
-    """``manage.py runbus`` with some arguments, of the testproject if ``manage`` names no other."""
+    """``manage.py runbus`` with arguments. ``manage`` defaults to that of the testproject."""
 
     def __init__(
         self,
@@ -206,14 +206,14 @@ class RunningSite(Running):
         super().__init__(manage, "runbus", *arguments, env=env, cwd=cwd)
 
     def wait_until_started(self, timeout: float = DEADLINE) -> dict[str, str]:
-        """Wait for the banner; return its URLs: alias -> the first of that server, without the slash."""
+        """Wait for the banner; return its URLs: alias -> first URL of the server, without the last slash."""
         self.wait_for_line(r"^Quit with", timeout)
         found = (re.match(r"  (\S+) +(http://\S+)/ ", line) for line in self.lines)
         return {match[1]: match[2] for match in found if match}
 
 
 def fetch(url: str, timeout: float = DEADLINE) -> str:
-    """Return the body of a page; an error if its status says so."""
+    """Return the body of a page; HTTPError if its status is an error."""
     with urllib.request.urlopen(url, timeout=timeout) as response:
         body: bytes = response.read()
     return body.decode()
@@ -224,14 +224,14 @@ def fetch_json(url: str, timeout: float = DEADLINE) -> Any:
 
 
 def has_signal(pid: int, mask: str, number: int) -> bool:
-    """Return whether a signal is in a mask of /proc/PID/status: ``SigCgt`` has those with a handler."""
+    """Return whether a signal is in a mask of /proc/PID/status, such as ``SigCgt`` (with a handler)."""
     status = Path(f"/proc/{pid}/status").read_text()
     match = re.search(rf"^{mask}:\s*(\w+)$", status, re.MULTILINE)
     return match is not None and bool(int(match[1], 16) >> (number - 1) & 1)
 
 
 def wakeups(pid: int) -> int:
-    """Return how often the threads of a process have been woken up so far."""
+    """Return the number of context switches of a process's threads so far."""
     count = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         for line in status.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""A small Django project in a folder of its own, to be run as a user runs one."""
+"""A small Django project in its own folder, which tests run as a user does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShopConfig(AppConfig):
         from . import listeners  # noqa: F401
 """
 
-# One write to a file opened for appending: lines of several processes do not mix.
+# Each line is one write to a file opened for appending, so that lines of several processes do not mix.
 JOURNAL = """\
 import os
 from pathlib import Path
@@ -100,7 +100,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 application = get_wsgi_application()
 """
 
-# Listeners: one that waits as ours do, and one after it.
+# Two listeners: one that waits as the package's own do, and one after it.
 SLOW_START = """
 @bus.subscribe("start", role="{role}")
 def slow():
@@ -114,7 +114,7 @@ bus.subscribe("start", lambda: note("too late"), 60, role="{role}")
 
 @dataclass(frozen=True)
 class Note:
-    """A line of the journal: what happened in which process."""
+    """A line of the journal: the event, and the process in which it happened."""
 
     pid: int
     event: str
@@ -123,8 +123,8 @@ class Note:
 class Project:
     """``manage.py``, ``settings.py``, and the app ``shop``, whose listeners write a journal.
 
-    The page ``/`` answers the PID and the state of the bus of the process that serves it. Each
-    file may be written anew: ``shop/listeners.py``, ``shop/urls.py``, ``shop/wsgi.py``.
+    The page ``/`` shows the PID of the process that serves it, and the state of its bus. Tests may rewrite
+    each file: ``shop/listeners.py``, ``shop/urls.py``, ``shop/wsgi.py``.
     """
 
     def __init__(self, root: Path) -> None:
@@ -145,7 +145,7 @@ class Project:
         return path
 
     def configure(self, **settings: Any) -> None:
-        """Write settings.py; what is given is laid over `SETTINGS`."""
+        """Write settings.py: `SETTINGS`, overridden by the arguments."""
         values = {**SETTINGS, **settings}
         self.write("settings.py", "".join(f"{name} = {value!r}\n" for name, value in values.items()))
 
@@ -154,7 +154,7 @@ class Project:
         self.configure(WSPBUS={"SERVERS": {"default": server}, **wspbus})
 
     def listeners(self, source: str) -> None:
-        """Write shop/listeners.py, with ``bus``, ``every`` and ``note`` at hand."""
+        """Write shop/listeners.py, with ``bus``, ``every`` and ``note`` imported."""
         head = "from django_wspbus import bus, every\n\nfrom .journal import note\n\n"
         self.write("shop/listeners.py", head + source)
 
@@ -164,7 +164,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What differs from this process's own: the settings, that warnings are errors, and no bytecode."""
+        """The variables to add for a program: the settings module, warnings as errors, no bytecode."""
         return {"DJANGO_SETTINGS_MODULE": "settings", **INTERPRETER}
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -173,15 +173,15 @@ class Project:
         return run(command, env=os.environ | self.environment | variables, cwd=self.root)
 
     def start(self, *command: str, **variables: str) -> Running:
-        """Return a program to be run in the project's folder, as a context manager."""
+        """Return a program in the project's folder, as a context manager."""
         return Running(*command, env=self.environment | variables, cwd=self.root)
 
     def serve(self, *arguments: str, **variables: str) -> RunningSite:
-        """Return ``manage.py runbus`` with some arguments, as a context manager."""
+        """Return ``manage.py runbus`` with arguments, as a context manager."""
         return RunningSite(*arguments, manage=self.manage, env=self.environment | variables, cwd=self.root)
 
     def notes(self, event: str | None = None) -> list[Note]:
-        """Return what the journal holds: all of it, or what it says of one event."""
+        """Return the notes in the journal: all, or those of one event."""
         try:
             lines = (self.root / "journal.txt").read_text().splitlines()
         except FileNotFoundError:
@@ -190,11 +190,11 @@ class Project:
         return [note for note in notes if event in (None, note.event)]
 
     def events(self) -> list[str]:
-        """Return the events in the journal, in order, whichever process they happened in."""
+        """Return the events in the journal, of all processes, in order."""
         return [note.event for note in self.notes()]
 
     def expect_note(self, event: str, count: int = 1) -> list[Note]:
-        """Wait until the journal holds an event a number of times; return those notes."""
+        """Wait until the journal holds an event ``count`` times; return its notes."""
         deadline = time.monotonic() + DEADLINE
         while len(found := self.notes(event)) < count:
             assert time.monotonic() < deadline, f"No {count} of {event!r} in {self.notes()}"
@@ -203,7 +203,7 @@ class Project:
 
 
 def reason_of(result: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line in which a command said why it did not run."""
+    """Return the reason why a command did not run, which must be its only line of output."""
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     return line

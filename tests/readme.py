@@ -1,7 +1,7 @@
 """Run a command of README.md, word for word: ``python tests/readme.py (serve|test)``.
 
-``serve`` succeeds if each server that the banner names answers, and the site exits with status 0 at SIGTERM.
-It needs nothing but the standard library.
+``serve`` succeeds if each server in the banner answers, and the site exits with status 0 after SIGTERM. It
+needs only the standard library.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SERVER = re.compile(r"  \S+ +(http://\S+)/ ")
 
 
 def serve(command: str, path: str, timeout: float, **variables: str) -> int:
-    """Run a command of the shell that ends in ``runbus``; return the number of servers that answer a GET.
+    """Run a shell command that ends in ``runbus``; return the number of servers that answer a GET.
 
-    RuntimeError if the site does not exit with status 0; after ``timeout`` seconds everything is killed.
+    RuntimeError if the site does not exit with status 0. After ``timeout`` seconds all processes are killed.
     """
-    # The shell waits for the site and passes on its status, although the signal reaches the shell as well.
+    # The trap keeps the shell, which gets the signal too, alive to return the status of the site.
     shell = subprocess.Popen(
         ["bash", "-c", f"trap : TERM; {command}"],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""A program in a terminal: what it shows there, and the keys that are pressed."""
+"""Run a program in a terminal: read its screen, and press keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .projects import Project
 CONTROL_C = "\x03"
 LOCAL_MODES = 3
 
-# The leader of a session takes the terminal, whose keys send it signals from then on.
+# The leader of the session acquires the terminal, so that the keys send it signals.
 TAKE = """\
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -25,9 +25,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal(RunningSite):
-    """``manage.py runbus`` of a project, in the foreground of a terminal of its own.
+    """``manage.py runbus`` of a project, in the foreground of its own terminal.
 
-    ``stops_output``: whether what is in the background is stopped when it writes (``stty tostop``).
+    ``stops_output``: the terminal stops background processes that write to it (``stty tostop``).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Terminal(RunningSite):
                     with self._changed:
                         self.lines.append(line.rstrip("\r\n"))
                         self._changed.notify_all()
-            except OSError:  # as the last program of a terminal leaves it
+            except OSError:  # the last program of the terminal has ended
                 pass
         with self._changed:
             self._at_end = True

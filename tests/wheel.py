@@ -1,4 +1,4 @@
-"""Serve a new project with the installed wheel: for an environment that has nothing else."""
+"""Serve a new project with the installed wheel, in an environment with nothing else."""
 
 from __future__ import annotations
 

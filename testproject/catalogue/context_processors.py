@@ -2,7 +2,7 @@ import os
 
 
 def answered_by(request):
-    """Say which process and which server answer a request."""
+    """Add the process and the server that answer the request."""
     return {
         "answered_by": {
             "pid": os.getpid(),

@@ -54,7 +54,7 @@ class ProcessEvents(models.Manager):
 
 
 class ProcessEvent(models.Model):
-    """Something that a process of the site did, and how often, since the site started."""
+    """An action of a process of the site, and how often it happened since the site started."""
 
     pid = models.PositiveIntegerField("process")
     role = models.CharField(max_length=20)
@@ -78,7 +78,7 @@ note = ProcessEvent.objects.note
 
 @contextlib.contextmanager
 def _refusal_if_not_migrated():
-    """Refuse to start on a database without tables, and say what to do."""
+    """Raise a Refusal that names the remedy if the database has no tables."""
     try:
         yield
     except DatabaseError:

@@ -21,7 +21,7 @@ WSPBUS = {
 
 WSPBUS["SERVERS"]["gunicorn"]["OPTIONS"]["access_log_format"] = '"%(r)s" %(s)s %(B)s'
 WSPBUS["WARMUP"] = ["/"]
-WSPBUS["HEALTH"] = "127.0.0.1:0"  # a free port, which the banner names
+WSPBUS["HEALTH"] = "127.0.0.1:0"  # a free port, shown in the banner
 for alias, server in WSPBUS["SERVERS"].items():
     server["BIND"] = os.environ.get(f"CATALOGUE_BIND_{alias.upper()}", server["BIND"])
 

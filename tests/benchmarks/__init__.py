@@ -1,1 +1,4 @@
-"""Benchmarks beside the rivals, in one run: ``python -m tests.benchmarks``. Ratios, not verdicts."""
+"""Benchmarks of django-wspbus and its rivals in the same run: ``python -m tests.benchmarks``.
+
+They print ratios and set no limits.
+"""

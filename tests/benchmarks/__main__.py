@@ -1,4 +1,4 @@
-"""Run the benchmarks: all of them, or those that are named."""
+"""Run all benchmarks, or those with the given names."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ BENCHMARKS = {
 }
 SERVERS: dict[str, Collection[str]] = {"reload": rivals.RIVALS, "develop": watchers.WATCHERS}
 SCENARIOS: dict[str, Collection[str]] = {"reload": list(reloading.SCENARIOS), "develop": developing.CHOICES}
-"""What of these benchmarks may be chosen, to measure less than all of it."""
+"""The choices of --scenario, by the name of the benchmark. Those of --only are in SERVERS."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=None, help="more rounds, less noise")
-    part = parser.add_argument_group("of reload and develop", "may be repeated; all of them unless given")
+    part = parser.add_argument_group("reload and develop", "Options to run a part; repeat them for several.")
     part.add_argument("--only", action="append", metavar="SERVER", choices=[*chain(*SERVERS.values())])
     part.add_argument("--scenario", action="append", choices=[*chain(*SCENARIOS.values())])
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and leave no server behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the servers are ended
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:
-        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: choose of {', '.join(BENCHMARKS)}")
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}")
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     for name in options.names or BENCHMARKS:
         keywords = {"rounds": options.rounds, **chosen(name, options)}
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def chosen(name: str, options: argparse.Namespace) -> dict[str, list[str]]:
-    """Return what is chosen of a benchmark, without what is another's."""
+    """Return the options that apply to a benchmark, without the choices of other benchmarks."""
     choices = {"only": (options.only, SERVERS), "scenarios": (options.scenario, SCENARIOS)}
     return {
         key: [choice for choice in given if choice in of[name]]

@@ -1,7 +1,7 @@
-"""Clients that never let up, in a process of their own, and what became of each of their requests.
+"""Clients that send requests without a break, in their own process, and record the outcome of each request.
 
-A client that finds its connection closed before it asks again connects anew, as any does. One whose
-request gets no answer on a connection that worked before has lost the race of HTTP's keep-alive.
+If a connection is closed before the next request, the client opens a new one, as browsers do. If a request on
+a kept connection gets no answer, the client has lost HTTP's keep-alive race.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Self
 
 USUAL = {"/": 0.0, "/slow": 1.0}
-"""The pages, and the seconds that each takes to answer if nothing is in its way."""
+"""The pages, and the seconds that each takes to answer on an idle server."""
 
 CLIENTS = [*[("/", True)] * 4, *[("/", False)] * 2, ("/slow", True), ("/slow", False)]
 """The page that each client asks for, and whether it keeps its connection."""
@@ -29,7 +29,7 @@ HEARTBEAT = 0.1
 
 
 class Request(NamedTuple):
-    """One request; times are of ``time.monotonic()``, which the processes of a machine share."""
+    """One request. Its times are of ``time.monotonic()``, which is the same in all processes."""
 
     path: str
     began: float
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 
 class Client:
-    """Asks for one page, again and again, and says how it went."""
+    """Requests one page again and again, and returns the outcome of each request."""
 
     def __init__(self, port: int, path: str, keep_alive: bool) -> None:
         self.port, self.path, self.keep_alive = port, path, keep_alive
@@ -75,7 +75,7 @@ class Client:
 
     def is_open(self) -> bool:
         if self.socket is not None and select.select([self.socket], [], [], 0)[0]:
-            self.close()  # the server hung up: nothing else comes unasked
+            self.close()  # readable without a request, so the server has closed it
         return self.socket is not None
 
     def answer(self) -> tuple[str, bytes]:
@@ -116,11 +116,11 @@ class Client:
 
 
 class Load:
-    """The clients' process, as a context manager: their requests are known when it is told to finish."""
+    """The clients' process, as a context manager. `finish` returns their requests."""
 
     def __init__(self, port: int) -> None:
         self.answered: dict[str, float] = {}
-        """When each version answered last."""
+        """Version -> time of its last answer."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(port)],
             stdin=subprocess.PIPE,
@@ -136,7 +136,7 @@ class Load:
         self.process.communicate()
 
     def follow(self, deadline: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Keep ``answered`` up to date until the deadline, or until something; return whether that came."""
+        """Update ``answered`` until the deadline or until a condition holds; return whether it holds."""
         assert self.process.stdout is not None
         while time.monotonic() < deadline:
             self.answered = json.loads(self.process.stdout.readline())
@@ -149,7 +149,7 @@ class Load:
         assert self.process.stdout is not None
         self.process.stdin.close()
         *_, last = self.process.stdout
-        self.process.stdin = None  # for communicate(), which would flush it
+        self.process.stdin = None  # communicate() would flush the closed pipe
         return [Request(*request) for request in json.loads(last)]
 
 

@@ -1,7 +1,7 @@
-"""What a save costs a developer: the time until the page shows it, and what the page answers meanwhile.
+"""The cost of a save in development: the time until the page shows it, and the failed requests meanwhile.
 
-One server runs at a time, for a block of three edits, and the blocks of all of them make a round: what else
-the machine does is shared out, and no server that polls or keeps a spare is measured beside another.
+One server runs at a time, for a block of three edits, and the blocks of all servers make a round. So other
+load on the machine affects all servers alike, and no server is measured while another polls or keeps a spare.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EDITS = 3
 """Edits of a block."""
 FLOOR = "the floor"
 PHASE = re.compile(r"reload phase (\S+) ([\d.]+)")
-"""What a site may print of its reloads: the name of a phase, and its seconds."""
+"""A line that a site may print at a reload: the name of a phase, and its seconds."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scenario:
     project: Callable[[], AbstractContextManager[Project]]
     watchers: Collection[str]
     pause: float
-    """Seconds between two edits, in which what is done in the background gets done."""
+    """Seconds between two edits, for the server to finish its work in the background."""
 
 
 SCENARIOS = {
@@ -56,7 +56,7 @@ CHOICES = [*SCENARIOS, IDLE]
 
 @dataclass
 class Result:
-    """The edits of one server, and what it said of its reloads."""
+    """The edits of one server, and the phases of reloads that its log names."""
 
     edits: list[Edit] = field(default_factory=list)
     phases: dict[str, list[float]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Result:
 def run(
     rounds: int = 3, only: Collection[str] | None = None, scenarios: Collection[str] = tuple(CHOICES)
 ) -> None:
-    """Edit the projects under the servers in turn, and leave the servers alone; print tables of both."""
+    """Edit the projects under each server in turn, then measure each server idle; print tables of both."""
     print(f"\n{', '.join(versions())}.")
     for scenario in (SCENARIOS[name] for name in scenarios if name in SCENARIOS):
         if scenario.project is large_project and missing():
@@ -95,7 +95,7 @@ def measure_all(
     results = {name: Result() for name in names}
     floors: dict[str, list[float]] = {}
     editor = Editor(project.module)
-    boot(project.folder)  # compiles what is imported
+    boot(project.folder)  # compiles the bytecode
     for _ in range(rounds):
         for phases in [boot(project.folder) for _ in range(EDITS)]:
             for phase, seconds in phases.items():
@@ -104,7 +104,7 @@ def measure_all(
             if WATCHERS[name].is_installed:
                 try:
                     measure_block(WATCHERS[name], project, editor, scenario.pause, results[name])
-                except (RuntimeError, TimeoutError) as error:  # the others are measured nevertheless
+                except (RuntimeError, TimeoutError) as error:  # measure the other servers nevertheless
                     print(f"{name}: {error}", file=sys.stderr)
     return results, floors
 
@@ -112,11 +112,11 @@ def measure_all(
 def measure_block(watcher: Watcher, project: Project, editor: Editor, pause: float, result: Result) -> None:
     with serve(watcher, project) as served:
         for index in range(EDITS):
-            # Some look once a second: the edits of a block meet them early, late and in between.
+            # Some servers poll once a second, so the edits of a block fall on different parts of a second.
             phase = (index + random.random()) / EDITS
             result.edits.append(editor.edit(served.port, pause + phase))
             if result.edits[-1].first_new is None:
-                break  # where it missed one, what it makes of the next says nothing
+                break  # once a server has missed an edit, the next one shows nothing about it
         result.read(served.log)
 
 
@@ -129,7 +129,7 @@ class Served:
 
 @contextlib.contextmanager
 def serve(watcher: Watcher, project: Project) -> Iterator[Served]:
-    """Serve a project, with the log elsewhere: some servers reload when anything in their folder changes."""
+    """Serve a project. The log is outside of it, because some servers watch every file in its folder."""
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         log = Path(name, "log")
@@ -147,34 +147,34 @@ def serve(watcher: Watcher, project: Project) -> Iterator[Served]:
             yield Served(process, port, log)
 
 
-# What every server has to do before it can answer
+# The floor: the work of every server before it can answer
 
 BOOT = """
 import time
 
-def tell(name):
+def report(name):
     print(name, time.monotonic())
 
-tell("interpreter")
+report("interpreter")
 import django
 django.setup()
-tell("setup")
+report("setup")
 from django.urls import get_resolver
 get_resolver().url_patterns
-tell("URLconf")
+report("URLconf")
 from django.core.checks import run_checks
 run_checks()
-tell("checks")
+report("checks")
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 executor = MigrationExecutor(connection)
 executor.migration_plan(executor.loader.graph.leaf_nodes())
-tell("migrations")
+report("migrations")
 """
 
 
 def boot(folder: Path) -> dict[str, float]:
-    """Set the project up in a bare interpreter; return the seconds of each phase, and the floor."""
+    """Set up the project in a new interpreter; return the seconds of each phase, and the floor."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "desk.settings"}
     command = [sys.executable, "-c", BOOT]
     began = earlier = time.monotonic()
@@ -190,7 +190,7 @@ def boot(folder: Path) -> dict[str, float]:
     return phases
 
 
-# What is printed of it
+# Tables
 
 
 def report(title: str, results: dict[str, Result], floors: dict[str, list[float]]) -> None:
@@ -229,7 +229,7 @@ def ratio(seconds: list[float], ours: list[float]) -> str:
 
 
 def failures(edits: list[Edit]) -> str:
-    """Return how many requests failed, and how, edit by edit on average."""
+    """Describe the failed requests per edit, by kind of failure."""
     kinds = Counter(request.outcome for edit in edits for request in edit.failed)
     listed = ", ".join(f"{count / len(edits):.1f} {kind}" for kind, count in kinds.most_common())
     return f"{kinds.total() / len(edits):.1f}: {listed}" if kinds else "0"

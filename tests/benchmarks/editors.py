@@ -1,4 +1,4 @@
-"""Somebody who saves a module, and reloads the page until it shows what was saved."""
+"""A developer who saves a module and reloads the page until it shows the save."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ THINK = 0.005
 BEFORE, AFTER = 0.3, 0.7
 """Seconds of requests before a save, and after the first answer that shows it."""
 DEADLINE = 15.0
-"""Seconds in which a save shows, or does not."""
+"""Seconds after which a save counts as missed."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A save, and the requests from a little before until a little after it showed."""
+    """A save, and the requests from just before it until just after the page shows it."""
 
     saved: float
     value: str
@@ -40,12 +40,12 @@ class Edit:
 
     @property
     def seconds(self) -> float | None:
-        """From the save to the first answer that shows it."""
+        """Seconds from the save to the first answer that shows it; None if it was missed."""
         return self.first_new.ended - self.saved if self.first_new else None
 
     @property
     def last_old(self) -> float:
-        """From the save to the last answer of the old code, if there was one."""
+        """Seconds from the save to the last answer of the old code; 0 without such an answer."""
         end = self.first_new.began if self.first_new else float("inf")
         olds = [request for request in self.old if request.began < end]
         return max((request.ended - self.saved for request in olds), default=0)
@@ -56,7 +56,7 @@ class Edit:
 
     @property
     def stale(self) -> list[Request]:
-        """The answers of the old code to requests that were made after one of the new code was seen."""
+        """The answers of the old code to requests that began after the first request to the new code."""
         first = self.first_new
         return [request for request in self.old if first and request.began > first.began]
 
@@ -66,14 +66,14 @@ class Edit:
 
 
 class Editor:
-    """Edits one module of a project; each save has a value that no save had before."""
+    """Edits one module of a project. Each save writes a new value."""
 
     def __init__(self, module: Path) -> None:
         self.module = module
         self.saves = 0
 
     def edit(self, port: int, pause: float) -> Edit:
-        """Save after a pause, and ask for the page until the save shows or the deadline is over."""
+        """Save after a pause, and request the page until it shows the save or `DEADLINE` has passed."""
         time.sleep(pause)
         client = Client(port, "/", keep_alive=False)
         requests = ask(client, BEFORE)
@@ -86,7 +86,7 @@ class Editor:
         return edit
 
     def save(self) -> str:
-        """Save as editors do: write to the file or, every second time, put another in its place."""
+        """Save as editors do: alternately write to the file and replace it by another."""
         self.saves += 1
         text = re.sub('VERSION = ".*"', f'VERSION = "{self.saves}"', self.module.read_text())
         if self.saves % 2:
@@ -101,7 +101,7 @@ class Editor:
 def ask(
     client: Client, seconds: float, until: Callable[[Request], bool] = lambda request: False
 ) -> list[Request]:
-    """Ask one request after the other, each on a connection of its own."""
+    """Send one request after the other, each on a new connection."""
     requests: list[Request] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What a server costs while nobody saves and nobody asks."""
+"""The cost of an idle server: no saves and no requests."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .sessions import members
 from .watchers import WATCHERS, Watcher
 
 SETTLING = 5.0
-"""Seconds after the first answer, as some look for what to watch, or start a spare, when they have time."""
+"""Seconds to wait after the first answer, while some servers collect files to watch or start a spare."""
 SECONDS = 20.0
 
 
 class Usage(NamedTuple):
     processor: float
-    """Seconds, of the user's and of the system's time."""
+    """Seconds of user and system time."""
     switches: int
 
 
@@ -36,7 +36,7 @@ def measure_all(names: Collection[str], serve: Callable[[Watcher], AbstractConte
             try:
                 with serve(WATCHERS[name]) as served:
                     rows[name] = measure(served.process.pid)
-            except (RuntimeError, TimeoutError) as error:  # the others are measured nevertheless
+            except (RuntimeError, TimeoutError) as error:  # measure the other servers nevertheless
                 print(f"{name}: {error}", file=sys.stderr)
     columns = ["processor, ms a second", "context switches a second", "processes", "PSS, MB"]
     table(f"A small project, {SECONDS:g} s without a save or a request", columns, rows)
@@ -55,7 +55,7 @@ def measure(leader: int) -> list[str]:
 
 
 def usage(leader: int) -> Usage:
-    """Return what the processes of a session have used up to now."""
+    """Return the usage of a session's processes so far."""
     processor, switches = 0.0, 0
     for process in members(leader):
         with contextlib.suppress(psutil.Error, OSError):  # it ended
@@ -66,7 +66,7 @@ def usage(leader: int) -> Usage:
 
 
 def thread_switches(pid: int) -> int:
-    """Return the context switches of all threads; the process's own count is its main thread's."""
+    """Return the context switches of all threads. The process's own count covers only the main thread."""
     total = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         with contextlib.suppress(OSError):

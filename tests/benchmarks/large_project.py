@@ -1,4 +1,4 @@
-"""A project as they are after some years: ten apps of twenty modules each, and what everybody installs."""
+"""A project after some years: ten apps of twenty modules each, and widely used packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ APPS = (
     *("orders", "reports", "reviews", "shipping", "support"),
 )
 SUBJECTS = ("article", "document", "event", "record")
-"""Each has a module of models, of serializers, of forms and of views, in every app."""
+"""Each has modules of models, serializers, forms and views in every app."""
 
 DISTRIBUTIONS = {
     "allauth": "django-allauth",
@@ -32,12 +32,12 @@ DISTRIBUTIONS = {
     "taggit": "django-taggit",
     "whitenoise": "whitenoise",
 }
-"""The modules that it imports, and whose they are."""
+"""The modules that the project imports, with their packages."""
 
 SETTINGS = f"""
 import environ
 
-from .small import *  # what `startproject` writes
+from .small import *  # the settings of `startproject`
 
 env = environ.Env()
 SITE_ID = env.int("SITE_ID", 1)
@@ -310,7 +310,7 @@ PARTS = {"models": MODELS, "serializers": SERIALIZERS, "forms": FORMS, "views": 
 
 
 def missing() -> list[str]:
-    """Return what would have to be installed."""
+    """Return the packages that are missing."""
     return [name for module, name in DISTRIBUTIONS.items() if importlib.util.find_spec(module) is None]
 
 

@@ -1,4 +1,4 @@
-"""A load of kept-alive connections from one thread, small enough to leave the processor to the servers."""
+"""A load on kept-alive connections from one thread, light enough to leave the processor to the servers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b"ok"
-"""What the page answers: the end of an answer is known by it."""
+"""The body of the page, which marks the end of an answer."""
 
 
 class Client:
-    """One connection that asks again as soon as it is answered."""
+    """One connection, whose next request follows each answer at once."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -25,7 +25,7 @@ class Client:
         self.socket.sendall(REQUEST)
 
     def is_answered(self) -> bool:
-        """Read what came, and return whether an answer is complete; EOFError if the server hung up."""
+        """Read from the server; return whether the answer is complete. EOFError if the server hung up."""
         data = self.socket.recv(65536)
         if not data:
             raise EOFError
@@ -36,7 +36,7 @@ class Client:
 
 
 def requests_a_second(port: int, *, seconds: float, connections: int = 8) -> float:
-    """Keep ``connections`` busy for ``seconds``; return how many answers with status 200 came a second."""
+    """Keep ``connections`` busy for ``seconds``; return the answers with status 200 per second."""
     answers = 0
     with selectors.DefaultSelector() as selector:
 
@@ -54,7 +54,7 @@ def requests_a_second(port: int, *, seconds: float, connections: int = 8) -> flo
                     if client.is_answered():
                         answers += 1
                         client.ask()
-                except EOFError:  # as a server may, between requests
+                except EOFError:  # a server may close a connection between requests
                     selector.unregister(client.socket)
                     client.socket.close()
                     connect()

@@ -1,4 +1,4 @@
-"""Measuring rivals in turn, so that a machine that slows down slows all of them."""
+"""Measure rivals in turn, so that a machine that slows down slows all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def interleave(rivals: Mapping[str, Callable[[], Any]], *, rounds: int, calls: i
 
 
 def ratios(times: Mapping[str, list[float]], to: str) -> dict[str, float]:
-    """Return each rival's ratio to one of them: the median of the ratios, round by round."""
+    """Return each rival's ratio to the one named ``to``: the median over the rounds."""
     return {
         name: statistics.median(a / b for a, b in zip(values, times[to], strict=True))
         for name, values in times.items()
@@ -26,7 +26,7 @@ def ratios(times: Mapping[str, list[float]], to: str) -> dict[str, float]:
 
 
 def table(title: str, columns: list[str], rows: Mapping[str, list[str]]) -> None:
-    """Print a table in Markdown, as docs/benchmarks.md has it."""
+    """Print a table in Markdown, in the format of docs/benchmarks.md."""
     print(f"\n{title}\n\n| | {' | '.join(columns)} |\n| --- |{' ---: |' * len(columns)}")
     for name, cells in rows.items():
         print(f"| {name} | {' | '.join(cells)} |")

@@ -1,4 +1,4 @@
-"""What publishing costs, beside a plain loop that calls the same listeners."""
+"""The cost of publishing, beside a plain loop that calls the same listeners."""
 
 from __future__ import annotations
 
@@ -113,4 +113,4 @@ def run_failing(rounds: int) -> None:
     measured = ratios(interleave(named, rounds=rounds, calls=100), to="floor: a plain loop")
     logging.disable(logging.NOTSET)
     rows = {name: [f"{ratio:.2f}"] for name, ratio in measured.items()}
-    table("Publishing to ten listeners of which one fails, nobody logging, times the floor", ["ratio"], rows)
+    table("Publishing to ten listeners of which one fails, without logging, times the floor", ["ratio"], rows)

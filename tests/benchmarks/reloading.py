@@ -1,4 +1,4 @@
-"""What a reload costs: failed requests, waiting, memory, and what a broken deployment leaves of a site."""
+"""The cost of a reload: failed requests, delays, memory, and the state after a broken deployment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .sessions import Memory, session
 from .shop import NEW, OLD, THREADS, WORKERS, deploy, project
 
 MARGIN = 1.5
-"""Seconds of load before a reload, and after it; longer than any page takes."""
+"""Seconds of load before and after a reload, longer than any page takes."""
 BROKEN = 9.0
-"""Seconds of a broken deployment, besides the margins; granian takes 7 to replace two workers."""
+"""Seconds of a broken deployment, without the margins; granian takes 7 to replace two workers."""
 DEADLINE = 10.0
-"""Seconds, besides two boots, in which a reload takes or does not, and again in which it ends."""
+"""Seconds, plus two boots, for the new code to answer first, and again for the old code to answer last."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ SCENARIOS = {
 
 
 class Result:
-    """One reload of one rival, as its clients saw it."""
+    """One reload of one rival, from its clients' view."""
 
     def __init__(self, requests: list[Request], reloaded: float, memory: tuple[float, float, float]) -> None:
         self.requests = requests
@@ -50,7 +50,7 @@ class Result:
         self.memory = memory
         self.before = [request for request in requests if request.ended < reloaded]
         self.since = [request for request in requests if request.ended >= reloaded]
-        # The others may still be waiting when the load is over.
+        # Requests of the slow page may still wait for an answer at the end of the load.
         self.end = max(request.ended for request in requests if request.path == "/")
         self.last = [request for request in self.since if request.ended >= self.end - MARGIN]
 
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def outage(self) -> float:
-        """The longest time in which no client got an answer from the page that answers at once."""
+        """The longest time in which no client got an answer from the fast page."""
         times = sorted(request.ended for request in answered(self.since) if request.path == "/")
         moments = [self.reloaded, *times, self.end]
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def last_old(self) -> float:
-        """When the old version took its last request, and not when it answered it."""
+        """The time at which the old version began its last request, and not that of its answer."""
         times = [request.began + request.delay for request in answered(self.since) if request.version == OLD]
         return max(times) - self.reloaded if times else 0
 
@@ -108,7 +108,7 @@ def measure_all(scenario: Scenario, rounds: int, only: Collection[str]) -> dict[
             if RIVALS[name].is_installed:
                 try:
                     results[name].append(measure(RIVALS[name], scenario))
-                except (RuntimeError, TimeoutError) as error:  # the others are measured nevertheless
+                except (RuntimeError, TimeoutError) as error:  # measure the other rivals nevertheless
                     print(f"{name}: {error}", file=sys.stderr)
     return results
 
@@ -116,11 +116,11 @@ def measure_all(scenario: Scenario, rounds: int, only: Collection[str]) -> dict[
 def measure(rival: Rival, scenario: Scenario) -> Result:
     port = free_port()
     with project() as folder:
-        # The folder, as not every one of these commands looks for modules where it is started.
+        # Some of these commands do not import modules from the working directory.
         environment = {
             "SHOP_PORT": str(port),
             "PYTHONPATH": f"{folder}:{Path.cwd()}",
-            "PYTHONDONTWRITEBYTECODE": "1",  # what is deployed may be of the same second and size
+            "PYTHONDONTWRITEBYTECODE": "1",  # two versions of a file may have the same second and size
         }
         with session(rival.command(port), folder, environment) as process:
             await_answer(process, port, time.perf_counter() + 60)
@@ -131,7 +131,7 @@ def measure(rival: Rival, scenario: Scenario) -> Result:
 
 
 def reload(rival: Rival, scenario: Scenario, served: Served) -> float:
-    """Deploy and reload under load, from a margin before to a margin after; return when that was."""
+    """Deploy and reload under load, with a margin before and after; return the time of the reload."""
     load = served.load
     load.follow(time.monotonic() + MARGIN)
     deploy(served.folder, NEW, boot=scenario.boot, broken=scenario.broken)
@@ -140,18 +140,18 @@ def reload(rival: Rival, scenario: Scenario, served: Served) -> float:
     if scenario.broken:
         load.follow(reloaded + BROKEN + MARGIN)
         return reloaded
-    patience = DEADLINE + 2 * scenario.boot  # two, as some servers boot their workers one after the other
-    if load.follow(reloaded + patience, lambda: NEW in load.answered):
-        load.follow(time.monotonic() + patience, lambda: is_past(load, OLD))
+    timeout = DEADLINE + 2 * scenario.boot  # two, because some servers boot their workers one after the other
+    if load.follow(reloaded + timeout, lambda: NEW in load.answered):
+        load.follow(time.monotonic() + timeout, lambda: is_past(load, OLD))
     return reloaded
 
 
 def is_past(load: Load, version: str) -> bool:
-    """Return whether others have answered for a margin now, and that one has not."""
+    """Return whether a version has not answered for `MARGIN` seconds, while others have."""
     return max(load.answered.values()) - load.answered.get(version, 0) > MARGIN
 
 
-# What is printed of it
+# Tables
 
 COMMON = ["requests", "failed", "slowest before", "slowest since", "longest outage"]
 UNITS = "slowest in ms beyond the usual, times in seconds from the signal"
@@ -196,7 +196,7 @@ def good_cells(results: list[Result]) -> list[str]:
     mixed = str(sum(len(result.mixed) for result in results))
     first = [result.first_new for result in results if result.first_new is not None]
     if len(first) < len(results):
-        return ["did not take", "", mixed]
+        return ["not reloaded", "", mixed]
     last = [result.last_old for result in results]
     return [f"{statistics.median(first):.2f}", f"{statistics.median(last):.2f}", mixed]
 

@@ -1,4 +1,4 @@
-"""The servers whose reloads are compared, and how an operator reloads each of them."""
+"""The servers to compare at a reload, and the way an operator reloads each of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .clients import Load
 from .shop import NEW, THREADS, WORKERS
 
 PID_FILE = "gunicorn.pid"
-PATIENCE = 5.0
-"""How many seconds more than a boot takes gunicorn's new master is given to answer."""
+UPGRADE_TIMEOUT = 5.0
+"""Seconds, plus a boot, for gunicorn's new master to answer."""
 
 
 @dataclass
 class Served:
-    """A server that is up, under load."""
+    """A running server under load."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -35,7 +35,7 @@ class Served:
 class Rival:
     command: Callable[[int], list[str]]
     reload: Callable[[Served, float], None]
-    """Takes what is served, and the seconds that a boot takes; returns before the reload is complete."""
+    """Takes the server and the seconds of a boot; returns before the reload is complete."""
     module: str = "django_wspbus"
 
     @property
@@ -44,7 +44,7 @@ class Rival:
 
 
 def script(name: str) -> str:
-    # Not `python -m gunicorn`: its new master would find gunicorn's own `http` before the standard library's.
+    # After `python -m gunicorn`, its new master would import gunicorn's `http` instead of the standard one.
     return str(Path(sysconfig.get_path("scripts"), name))
 
 
@@ -86,13 +86,13 @@ def send(signum: int) -> Callable[[Served, float], None]:
 
 
 def upgrade(served: Served, boot: float) -> None:
-    """Start a second master of gunicorn beside the first; end the first if it answers, itself if not."""
+    """Start a second master of gunicorn. If it answers, end the first master, else end the second."""
     served.process.send_signal(signal.SIGUSR2)
-    deadline = time.monotonic() + boot + PATIENCE
+    deadline = time.monotonic() + boot + UPGRADE_TIMEOUT
     if served.load.follow(deadline, lambda: NEW in served.load.answered):
         served.process.terminate()
         return
-    # It has no PID file where it came to nothing by itself.
+    # A second master that has already ended has no PID file.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         os.kill(int((served.folder / f"{PID_FILE}.2").read_text()), signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""runbus beside the gunicorn command: requests a second, memory, and the time to the first 200."""
+"""runbus beside the gunicorn command: requests per second, memory, and the time to the first 200."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def await_answer(process: subprocess.Popen[bytes], port: int, deadline: float) -
 
 
 def run_requests(rounds: int = 10, seconds: float = 3) -> None:
-    """Measure both while both are up, in turn: requests a second over kept-alive connections."""
+    """Measure requests per second on kept-alive connections, in turn, while both servers run."""
     rates: dict[str, list[float]] = {name: [] for name in RIVALS}
     with project() as folder, contextlib.ExitStack() as stack:
         ports = {name: stack.enter_context(site(command, folder)).port for name, command in RIVALS.items()}
@@ -153,7 +153,7 @@ def run_boot(rounds: int = 10) -> None:
     """Measure the time from exec to the first 200, in turn."""
     times: dict[str, list[float]] = {name: [] for name in RIVALS}
     with project() as folder:
-        for command in RIVALS.values():  # compiles what is imported
+        for command in RIVALS.values():  # compiles the bytecode
             with site(command, folder):
                 pass
         for _ in range(rounds):
@@ -168,7 +168,7 @@ def run_boot(rounds: int = 10) -> None:
 
 
 def run_memory(rounds: int = 3) -> None:
-    """Measure the PSS of the trees after some requests, and that of the one process more."""
+    """Measure the PSS of each process tree after some requests; also of the site process and a shell."""
     totals: dict[str, list[float]] = {name: [] for name in RIVALS}
     ones: dict[str, list[float]] = {"the site process": [], "manage.py shell": []}
     with project() as folder:
@@ -186,7 +186,7 @@ def run_memory(rounds: int = 3) -> None:
 
 
 def shell_pss(folder: Path) -> float:
-    """Measure `manage.py shell` while it runs a line, in a shell as small as it gets."""
+    """Measure `manage.py shell --command`, the smallest process that has set up the project."""
     line = "import sys; print('up', flush=True); sys.stdin.read()"
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The processes of a server, whichever of them started which, and their memory while it serves."""
+"""The processes of a server, found by their session, and their memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def session(
     environment: Mapping[str, str],
     output: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command as the leader of a session, and leave none of the session's processes behind."""
+    """Run a command as the leader of a session, and end all processes of the session afterwards."""
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -53,7 +53,7 @@ def stop(leader: int, signum: int) -> None:
 
 
 def members(leader: int) -> list[psutil.Process]:
-    """Return the processes of a session, those too whose parents are gone or made a group of their own."""
+    """Return the processes of a session, including orphans and those in other process groups."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):
@@ -83,12 +83,12 @@ class Memory:
         while not self._done.wait(INTERVAL):
             total = 0.0
             for process in members(self.leader):
-                with contextlib.suppress(psutil.Error):  # it ended, or is about to
+                with contextlib.suppress(psutil.Error):  # the process has ended, or is ending
                     total += pss(process)
             self.samples.append((time.monotonic(), total))
 
     def before_peak_after(self, moment: float) -> tuple[float, float, float]:
-        """Return the last sample before a moment, the highest since, and the last one."""
+        """Return the last sample before a moment, the highest one since, and the very last one."""
         before = [total for taken, total in self.samples if taken < moment]
         since = [total for taken, total in self.samples if taken >= moment]
         return before[-1], max(since), since[-1]

@@ -1,4 +1,4 @@
-"""A small project that is deployed while it is served: two pages, and a version that both answer."""
+"""A small project for deployments: two pages, which both answer the version of the code."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 WORKERS, THREADS = 2, 8
 OLD, NEW = "1", "2"
-"""What the pages answer before a deployment, and after one that took.
+"""The answers of the pages before and after a deployment.
 
-They answer both where a process has models of the one and views of the other, as Django loads models
-when it boots, but the URLconf and what that imports at its first request.
+A process that mixes both versions answers both: Django imports models at its boot, but the URLconf and the
+views at the first request.
 """
 
 SETTINGS = f"""
@@ -122,7 +122,7 @@ def project() -> Iterator[Path]:
 
 
 def deploy(folder: Path, version: str, *, boot: float = 0, broken: str = "") -> None:
-    """Write a version that takes ``boot`` seconds more to boot, and one broken module if it is named."""
+    """Write a version that takes ``boot`` seconds more to boot. ``broken``: a module to break, if any."""
     (folder / "shop/content.py").write_text(f'VERSION = "{version}"\n')
     (folder / "shop/models.py").write_text(f'import time\n\nVERSION = "{version}"\ntime.sleep({boot})\n')
     if broken:

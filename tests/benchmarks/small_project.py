@@ -1,4 +1,4 @@
-"""A project as `startproject` makes them, with one page, whose view module is edited while it is served."""
+"""A project from `startproject` with one page. The benchmark edits the module of its view."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ import os
 import cherrypy
 from desk.wsgi import application
 
-# Its defaults, which are those of development: the Autoreloader is on, and looks once a second.
+# The defaults are those of development: the Autoreloader is on, and polls once a second.
 cherrypy.config.update({
     "server.socket_host": "127.0.0.1",
     "server.socket_port": int(os.environ["DESK_PORT"]),
@@ -146,6 +146,6 @@ def written(files: Mapping[str, str]) -> Iterator[Path]:
 
 
 def manage(folder: Path, *arguments: str) -> None:
-    """Run a command of the project to its end, as what it prepares is no part of what is measured."""
+    """Run a command of the project to its end, outside the measured time."""
     command = [sys.executable, "manage.py", *arguments, "--verbosity", "0"]
     subprocess.run(command, cwd=folder, check=True, timeout=120)

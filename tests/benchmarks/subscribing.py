@@ -1,4 +1,4 @@
-"""What a subscription and its end cost on a channel of 10,000 listeners."""
+"""The cost of subscribing and unsubscribing on a channel with 10,000 listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers that watch the code they serve, and how a developer starts each of them."""
+"""The servers that reload at a save, and the command that starts each of them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ GUNICORN = "django_wspbus.servers.gunicorn.GunicornServer"
 class Watcher:
     command: Callable[[int], list[str]]
     needs: str = "django"
-    """The module without which it cannot be started."""
+    """A module that must be installed to start it."""
     apps: str = ""
-    """What it has installed in the project that the others have not."""
+    """The entries of INSTALLED_APPS that only this server needs."""
     wspbus: Mapping[str, Any] = field(default_factory=dict)
     without: str = ""
-    """A module that it is to do without, though it may be there."""
+    """A module to hide from it, even if it is installed."""
 
     @property
     def is_installed(self) -> bool:
         return importlib.util.find_spec(self.needs) is not None
 
     def environment(self, folder: Path, port: int, shadows: Path) -> dict[str, str]:
-        """Return its environment; ``shadows`` is an empty folder for what hides modules."""
-        path = [str(folder)]  # as not every one of these commands looks for modules where it is started
+        """Return its environment. ``shadows``: an empty folder for modules that hide others."""
+        path = [str(folder)]  # some of these commands do not import modules from the working directory
         if self.without:
             text = f"raise ImportError('The benchmark does without {self.without}.')\n"
             (shadows / f"{self.without}.py").write_text(text)
@@ -97,13 +97,13 @@ WATCHERS = {
 }
 
 OF_THE_LARGE = [OURS, f"{OURS}, no spare", f"{OURS}, gunicorn", "runserver"]
-"""Those that the large project is served by, as it takes long."""
+"""The servers to measure with the large project, only a few because it takes long."""
 
 PACKAGES = (
     *("Django", "django-wspbus", "gunicorn", "uvicorn", "granian", "CherryPy", "django-watchfiles"),
     *("watchfiles", "inotify", "inotify_simple"),
 )
-"""Whose versions are named: the servers, and what some of them watch by if it is there."""
+"""The packages to list with their versions: the servers, and optional packages that watch files."""
 
 
 def versions() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Clients of a server on any kind of socket, which hold on to single connections."""
+"""Clients with single connections to a server on any kind of socket."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Client(HTTPConnection):
         self.sock = connect(self.address, self.seconds)
 
     def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
-        """Return the status and the body of an answer; the connection stays open, if it may."""
+        """Return the status and the body of an answer. The connection stays open if the server allows it."""
         self.request(method or ("GET" if body is None else "POST"), path, body)
         response = self.getresponse()
         return response.status, response.read().decode()
@@ -63,7 +63,7 @@ def is_free(address: str) -> bool:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """Return what comes until the other side closes; an error if it resets the connection."""
+    """Return the bytes until the server closes the connection; an error if it resets the connection."""
     parts = []
     while part := sock.recv(65536):
         parts.append(part)
@@ -71,7 +71,7 @@ def read_to_end(sock: socket.socket) -> bytes:
 
 
 def hold_until_cut(address: str, path: str = "/held/never") -> None:
-    """Send a request that the application never answers; an error if the connection is not cut off."""
+    """Send a request that the application never answers. Assert that the server cuts the connection."""
     with contextlib.closing(Client(address)) as client:
         try:
             answer = client.ask(path)

@@ -1,4 +1,4 @@
-"""A project that every kind of server serves, and what the tests of servers share."""
+"""A project for every kind of server, and the fixtures that the tests of servers share."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ BOTH: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    """A project whose code has versions, with pages that are held until ``release`` lets them go."""
+    """A project whose code has versions, and whose pages wait for ``release``."""
     folder = tmp_path / "project"
     folder.mkdir()
     return Shop(folder)
 
 
 def hold(project: Project, later: Later, address: str, path: str, body: bytes | None = None) -> Future[Any]:
-    """Send a request, and return the future of its answer once the application is at work on it."""
+    """Send a request, wait until the application works on it, and return a future of its answer."""
     answer = later(ask, address, path, body)
     project.expect_note(f"{path.rpartition('/')[2]} waits")
     return answer
@@ -60,13 +60,13 @@ def release(project: Project, name: str) -> None:
 
 
 def configure(project: Project, servers: dict[str, dict[str, Any]], **site: Any) -> None:
-    """Write the settings: servers of which those without a BIND take any port."""
+    """Write the settings of servers. A server without BIND gets any free port."""
     bound = {alias: {"BIND": "127.0.0.1:0", **server} for alias, server in servers.items()}
     project.configure(WSPBUS={"SERVERS": bound, **site})
 
 
 def address_of(site: RunningSite, alias: str = "default") -> str:
-    """Return where a started server listens, as BIND has it."""
+    """Return the address of a started server, as BIND has it."""
     line = site.wait_for_line(rf"^  {alias} +(http://|unix:)(\S+?)/? +\(")
     return line[2] if line[1] == "http://" else line[1] + line[2]
 
@@ -79,7 +79,7 @@ def master_of(address: str) -> psutil.Process:
 
 
 def kill(process: psutil.Process) -> None:
-    """Kill a process that is no child of ours, and wait for its end."""
+    """Kill a process that is not a child of the tests, and wait for its end."""
     process.kill()
     assert psutil.wait_procs([process], DEADLINE)[1] == []
 

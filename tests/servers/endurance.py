@@ -1,4 +1,4 @@
-"""What a site holds while the same thing happens to it again and again."""
+"""The resources of a site while the same event is repeated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .load import Shop, await_that, status_of
 
 TIMES = 30
 SETTLED = 10
-"""Times after which all that is made once has been made."""
+"""Repetitions after which the site has created everything that it creates once."""
 
 MEMORY = 3 << 20
-"""Bytes by which a site process may grow from then on."""
+"""Bytes by which a site process may grow after that."""
 
 
 class Held(NamedTuple):
-    """What a site holds: descriptors and threads of its process, and of the child; processes, zombies too."""
+    """The resources of a site: descriptors and threads of its process and of the child; all processes."""
 
     descriptors: int
     threads: int
@@ -31,7 +31,7 @@ class Held(NamedTuple):
 
 
 class Endurance:
-    """A running site of one server with two workers, to which something happens again and again."""
+    """A running site of one server with two workers, for a repeated event."""
 
     def __init__(self, site: RunningSite) -> None:
         self.site = site
@@ -39,7 +39,7 @@ class Endurance:
         self.process = psutil.Process(site.pid)
 
     def repeat(self, once: Callable[[int], None]) -> None:
-        """Do it `TIMES` times, and assert that the site holds what it held after the first few."""
+        """Repeat the event `TIMES` times; assert that the site holds no more than after the first few."""
         held: list[Held] = []
         memory: list[int] = []
         for number in range(1, TIMES + 1):
@@ -52,7 +52,7 @@ class Endurance:
         assert memory[1] - memory[0] < MEMORY, memory
 
     def settle(self) -> Held:
-        """Wait until those that were leaving have left; return what is held then."""
+        """Wait until replaced processes have ended; return the resources then."""
 
         def is_settled() -> bool:
             server = status_of(self.address)["servers"]["default"]

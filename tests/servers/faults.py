@@ -1,4 +1,4 @@
-"""Faulty deploys, the error that each causes, and functions that put them on a running site."""
+"""Faulty deploys, the error that each causes, and functions that apply them to a running site."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def version(request):
 
 
 class Fault(NamedTuple):
-    """What is added to the end of a file, and the reason that is given then; whether with a traceback."""
+    """The text to append to a file, the reason that the site then reports, and whether with a traceback."""
 
     file: str
     source: str
@@ -89,7 +89,7 @@ FAULTS = {
         "shop/views.py", PAGE.format("return JsonResponse({}, status=503)"), "answered 503", False
     ),
 }
-"""Each is to be met by a site with ``WARMUP = ["/version/"]``."""
+"""Faults that a site with ``WARMUP = ["/version/"]`` meets."""
 
 HANG = Fault(
     "shop/models.py", "\nimport time\n\nwhile True:\n    time.sleep(0.01)\n", 'WSPBUS["READY_TIMEOUT"]', False
@@ -104,7 +104,7 @@ def rows(names: Iterable[str], first: int) -> list[Any]:
 
 @contextlib.contextmanager
 def broken(shop: Shop, fault: Fault) -> Iterator[None]:
-    """Deploy a new version that has a fault, which is mended in the end."""
+    """Deploy a new version with a fault; repair it at the end of the block."""
     path = shop.root / fault.file
     good = path.read_text()
     shop.deploy()
@@ -123,9 +123,9 @@ class Serving(NamedTuple):
 
 @contextlib.contextmanager
 def serve(folder: Path, server: dict[str, Any]) -> Iterator[Serving]:
-    """Run a site of one server, which serves on a TCP and on a Unix socket, for all faults of a kind."""
+    """Run a site of one server on a TCP and a Unix socket, for all faults of a kind."""
     shop = Shop(folder)
-    with tempfile.TemporaryDirectory() as short:  # as the names of Unix sockets have to be
+    with tempfile.TemporaryDirectory() as short:  # a short path, for the Unix socket
         bind = ["127.0.0.1:0", f"unix:{short}/site.sock"]
         configure(shop, {"default": {**server, "BIND": bind}}, WARMUP=["/version/"], PIDFILE="site.pid")
         with shop.serve("-v2") as site:
@@ -170,14 +170,14 @@ def fail_and_recover(serving: Serving, fault: Fault, *, method: str) -> None:
     output = "\n".join(site.lines[seen:])
     assert output.count("Traceback (most recent call last)") == fault.has_traceback
     assert output.count(f"The {what} failed") == 1
-    # Above its traceback, and as the last line of it.
+    # Once above the traceback, and once as its last line.
     assert output.count(fault.reason) == 1 + fault.has_traceback
     assert status_of(address)["last_failure"] is None
     await_that(lambda: len(pids(site)) == len(before), site.members)
 
 
 def give_up_what_hangs(site: RunningSite, shop: Shop, address: str, method: str) -> None:
-    """Call a method of a site with a short READY_TIMEOUT while a boot hangs, and again when none does."""
+    """Call a method of a site with a short READY_TIMEOUT while boots hang, and again when they do not."""
     before = pids(site)
     with Load(address, keep_alive=1, one_shot=1, slow=0, think=0.1) as load, broken(shop, HANG):
         error = attempt(address, method)["error"]
@@ -186,7 +186,7 @@ def give_up_what_hangs(site: RunningSite, shop: Shop, address: str, method: str)
         assert {answer.pid for answer in load.finish()} <= before
     assert HANG.reason in error
     await_value(lambda: pids(site), before)
-    # Again, if this machine is so slow.
+    # Try again if the machine is too slow for the short timeout.
     await_that(lambda: HANG.reason not in attempt(address, method).get("error", ""))
     await_version(address, shop.version)
     assert "Traceback" not in site.output

@@ -1,4 +1,4 @@
-"""Clients that never let up, a project whose code has versions, and what became of each request."""
+"""Clients that send requests without a break, the outcome of each request, and a project with versions."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ urlpatterns += [
 
 
 def held_start(priority: int = 50) -> str:
-    """Return a start listener of the site process that is held until there is a file ``go``."""
+    """Return the code of a start listener of the site that waits for a file ``go``."""
     return f"""
 from pathlib import Path
 
@@ -164,12 +164,12 @@ class Shop(Project):
         """Put a new version on disk; return its number."""
         self.version += 1
         temporary = self.write("shop/version.tmp", f"VERSION = {self.version}\n")
-        temporary.rename(self.root / "shop" / "version.py")  # it is whole, whoever imports it
+        temporary.rename(self.root / "shop" / "version.py")  # atomic, as a process may import it now
         return self.version
 
 
 def attempt(address: str, what: str) -> dict[str, Any]:
-    """Have a worker call ``method:argument`` of ``bus.site``; return its result, or the error it raised."""
+    """Make a worker call ``method:argument`` of ``bus.site``; return the result, or the error it raised."""
     status, body = ask(address, f"/try/{what}")
     assert status == 200, body
     result: dict[str, Any] = json.loads(body)
@@ -177,13 +177,13 @@ def attempt(address: str, what: str) -> dict[str, Any]:
 
 
 def status_of(address: str) -> dict[str, Any]:
-    """Return what ``bus.site.status()`` tells a worker."""
+    """Return the result of ``bus.site.status()`` in a worker."""
     result: dict[str, Any] = attempt(address, "status")["result"]
     return result
 
 
 def addresses_of(site: RunningSite, alias: str = "default") -> list[str]:
-    """Return all that a started server listens on, as BIND has it."""
+    """Return the addresses of a started server, as BIND has them."""
     line = site.wait_for_line(rf"^  {alias} +((http://|unix:)\S+ )+ *\(").string
     found = re.findall(r"http://(\S+?)/ |(unix:\S+)", line)
     return [tcp or unix for tcp, unix in found]
@@ -194,7 +194,7 @@ def version_of(address: str) -> int:
 
 
 def await_version(address: str, version: int) -> None:
-    """Wait until a version answers: the one before it may, for a moment after the switch."""
+    """Wait until a version answers. For a moment after the switch, the version before may still answer."""
     await_that(lambda: version_of(address) == version)
 
 
@@ -205,7 +205,7 @@ def pids(site: RunningSite) -> set[int]:
 def await_that(
     condition: Callable[[], Any], what: Callable[[], object] = lambda: "", timeout: float = DEADLINE
 ) -> None:
-    """Wait until something is true that no event tells of; ``what()`` is shown if it does not come."""
+    """Wait until a condition without an event is true. If it stays false, the error shows ``what()``."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, what()
@@ -217,7 +217,7 @@ def await_value(get: Callable[[], object], value: object) -> None:
 
 
 class Answer(NamedTuple):
-    """A request and its answer, of status 200; times are of `time.monotonic`. Not every page has the rest."""
+    """A request and its answer with status 200. Times are of `time.monotonic`; some pages lack the rest."""
 
     client: str
     began: float
@@ -227,7 +227,7 @@ class Answer(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A request that was not answered with 200: the status, or what the connection ended with."""
+    """A request without an answer 200: its status, or the error of the connection."""
 
     client: str
     began: float
@@ -236,7 +236,7 @@ class Failure(NamedTuple):
 
 
 class Load:
-    """Clients in threads, each of which asks again as soon as it is answered, as a context manager.
+    """Clients in threads, as a context manager. Each sends its next request as soon as it gets an answer.
 
     ``address``: where they ask; if there are several, there are as many clients at each.
     ``keep_alive`` and ``one_shot``: how many that keep their connection, and that do not; ``slow``: how
@@ -297,14 +297,14 @@ class Load:
             assert not thread.is_alive(), f"{thread.name} has no answer"
 
     def finish(self) -> list[Answer]:
-        """Stop, and return the answers; a failure of any request is one of the test."""
+        """Stop, and return the answers. If a request has failed, the test fails."""
         self.stop()
         assert self.failures == []
         assert {answer.client for answer in self.answers} == self.names  # each client got answers
         return self.answers
 
     def finish_refused(self) -> None:
-        """Stop after the end of a site; each connection that was made must have got an answer."""
+        """Stop after the end of a site. Each request on an accepted connection must have got an answer."""
         with self._changed:
             self._changed.wait_for(lambda: {each.client for each in self.failures} == self.names, DEADLINE)
         self.stop()
@@ -313,13 +313,13 @@ class Load:
         assert [each for each in self.failures if not each.outcome.startswith(allowed)] == []
 
     def wait_for(self, condition: Callable[[Answer], bool], count: int = 1) -> None:
-        """Wait until there are a number of answers that a condition is true of."""
+        """Wait for a number of answers for which a condition is true."""
         with self._changed:
             enough = self._changed.wait_for(lambda: sum(map(condition, self.answers)) >= count, DEADLINE)
         assert enough, (self.answers[-10:], self.failures[:10])
 
     def wait_for_all(self, condition: Callable[[Answer], bool] = lambda answer: True) -> None:
-        """Wait until each client has an answer that a condition is true of."""
+        """Wait until each client has an answer for which a condition is true."""
 
         def those_with_one() -> set[str]:
             return {answer.client for answer in self.answers if condition(answer)}
@@ -344,7 +344,7 @@ class Load:
     def _ask(self, client: Client, path: str) -> Answer | Failure:
         name, began = threading.current_thread().name, time.monotonic()
         if client.sock is not None and select.select([client.sock], [], [], 0)[0]:
-            client.close()  # the server hung up between two requests
+            client.close()  # the server has closed the connection between two requests
         try:
             status, body = client.ask(path)
         except Exception as error:

@@ -19,7 +19,7 @@ ROOT = Path(django_wspbus.__file__).parent.parent
 
 
 class Journal:
-    """What a bus did, in order: the names of its listeners, and apart from them its log lines."""
+    """The calls of a bus's listeners by name, in order, and its log lines."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
@@ -38,7 +38,7 @@ class Journal:
 
 
 class Stream(threading.Thread):
-    """Reads what a process prints, so that a test can wait for a line of it."""
+    """Reads the output of a process, so that a test can wait for a line."""
 
     def __init__(self, pipe: IO[str]) -> None:
         super().__init__(daemon=True)
@@ -59,7 +59,7 @@ class Stream(threading.Thread):
         return "\n".join(self.lines)
 
     def expect(self, text: str, times: int = 1) -> str:
-        """Wait for a line that contains the text, or for the last of so many; return it."""
+        """Wait for ``count`` lines that contain the text; return the last one."""
 
         def found() -> list[str]:
             lines = [line for line in self.lines if text in line]
@@ -91,7 +91,7 @@ class Process:
         self.popen.send_signal(number)
 
     def finish(self, status: int = 0) -> list[str]:
-        """Wait for the end; return the lines on stdout."""
+        """Wait for the end of the process; return the lines on stdout."""
         try:
             found = self.popen.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -129,7 +129,7 @@ def journal(bus: Bus) -> Journal:
 
 @pytest.fixture
 def in_thread() -> Iterator[Callable[..., threading.Thread]]:
-    """Start functions in threads, which must have ended without an error when the test ends."""
+    """Start functions in threads. The test fails if one raises, or has not ended with the test."""
     threads = []
     errors = []
 
@@ -155,7 +155,7 @@ def in_thread() -> Iterator[Callable[..., threading.Thread]]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start a script, or an interpreter with the given arguments, in a process of its own."""
+    """Start a script, or an interpreter with arguments, in a new process."""
     processes = []
 
     def start(source: str | None = None, *arguments: str, **options: Any) -> Process:
