@@ -1,4 +1,4 @@
-"""The child processes of a site: those that serve, and those that are leaving."""
+"""The child processes of a site: those that boot, those that serve, and those that drain."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from ..process.switchboard import Switchboard
 from ..successor.inheritance import ChildState
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from ..wspbus.plugin import Plugin
-from .generation import Generation
-from .spawn import spawn_server
+from .child import Child
+from .spawn import ChildStart, spawn_server
 
 if TYPE_CHECKING:
     from ..conf import Settings
 
-LEEWAY = 1
-"""Seconds that the stop listeners of a worker have where requests have only ``patience``."""
+TIME_FOR_LISTENERS = 1
+"""Seconds that the stop listeners of a worker have where ``time_for_requests`` is given."""
 
 
 class Children(Plugin):
     """Boots children, releases them to serve, and ends them.
 
-    ``answer(link, message)`` is given what they ask of the site.
+    ``answer(link, message)`` is given what they ask of the site. ``time_for_requests``: the most seconds that
+    requests may take at a stop, which then cuts them off without a word; None: what STOP_TIMEOUT gives them.
+    ``survive_restarts``: whether they serve on while this process executes its next program.
+    ``watch_files``: whether their workers ask the site to restart when a file changes.
     """
 
     role = "site"
@@ -36,169 +39,170 @@ class Children(Plugin):
         site: Settings,
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],
+        *,
+        time_for_requests: float | None = None,
+        survive_restarts: bool = True,
+        watch_files: bool = False,
     ) -> None:
         super().__init__(bus)
         self.site = site
         self.switchboard = switchboard
         self.answer = answer
-        self.serving: dict[str, Generation] = {}
-        self.booting: list[Generation] = []
-        self.leaving: list[Generation] = []
-        self.patience: float | None = None
-        """The most seconds that requests may take at a stop; None: what STOP_TIMEOUT gives them."""
-        self.outlive_restarts = True
-        self.told: dict[str, Any] = {}
-        """What the children are told besides."""
-        self.told_at_start: dict[str, Any] = {}
-        """And what those are told that start together with the site, of that start."""
+        self.time_for_requests = time_for_requests
+        self.survive_restarts = survive_restarts
+        self.watch_files = watch_files
+        self.serving: dict[str, Child] = {}
+        self.booting: list[Child] = []
+        self.draining: list[Child] = []
         self.failures: list[str] = []
         """What failed in children that ended before, and is to be reported at the exit."""
-        self._awaited: list[Generation] = []
         self.swapping = False
         """Whether all are about to be replaced, so that one that has ended need not be."""
         self.others: list[int] = []
-        """PIDs of what else of ours runs to the side."""
-        self.looks: list[Callable[[], None]] = [self._let_go]
-        """What is called in the main thread when there is news of a child."""
+        """PIDs of other processes that the site has started."""
+        self.observers: list[Callable[[], None]] = [self._close_ended]
+        """Functions that are called in the main thread when something has changed in a child."""
+        self._awaited: list[Child] = []
+        self.told_at_start: dict[str, Any] = {}
+        """What those are told that start together with the site, of that start."""
 
-    def everyone(self) -> list[Generation]:
-        return [*self.booting, *self.serving.values(), *self.leaving]
+    def all(self) -> list[Child]:
+        return [*self.booting, *self.serving.values(), *self.draining]
 
     def pids(self) -> list[int]:
-        return [*self.others, *(generation.pid for generation in self.everyone())]
+        return [*self.others, *(child.pid for child in self.all())]
 
-    def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Generation:
-        """Start a child of a server, which does not serve yet; see `spawn.spawn_server`."""
-        told = {**self.told, **self.told_at_start}
-        process, pair, report = spawn_server(alias, run, descriptors, told, patch)
-        generation = Generation(alias, process, pair, self.switchboard, self.answer, self._tell, report)
-        self.booting.append(generation)
-        generation.listen()
-        return generation
+    def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Child:
+        """Start a child of a server, which does not serve yet; see `spawn.ChildStart`."""
+        start = ChildStart(alias, run, patch, self.watch_files, self.told_at_start)
+        process, pair, refusal = spawn_server(start, descriptors)
+        child = Child(alias, process, pair, self.switchboard, self.answer, self._note_change, refusal)
+        self.booting.append(child)
+        child.listen()
+        return child
 
-    def switch(self, generations: Iterable[Generation]) -> None:
-        """Release all of these, and end those before them."""
-        generations = list(generations)
-        before = [self.serving.get(generation.alias) for generation in generations]
-        for generation in generations:
-            generation.serve()
-            self.booting.remove(generation)
-            self.serving[generation.alias] = generation
+    def switch(self, children: Iterable[Child]) -> None:
+        """Release all of these, and dismiss those before them."""
+        children = list(children)
+        before = [self.serving.get(child.alias) for child in children]
+        for child in children:
+            child.serve()
+            self.booting.remove(child)
+            self.serving[child.alias] = child
         for old in before:
             if old is not None:
                 self.dismiss(old)
 
-    def dismiss(self, generation: Generation) -> None:
+    def dismiss(self, child: Child) -> None:
         """Tell a child to answer what is in flight and exit; it is killed when its time is up."""
-        if generation in self.leaving:
+        if child in self.draining:
             return
         phases = self.phases()
-        if not generation.is_serving:
+        if not child.is_serving:
             phases = phases.hurried(OF_A_BOOT / 2, OF_A_BOOT / 2)
-        if generation in self.booting:
-            self.booting.remove(generation)
-        if self.serving.get(generation.alias) is generation:
-            del self.serving[generation.alias]
-        self.leaving.append(generation)
-        generation.terminate(phases)
-        self.switchboard.call_later(max(phases.children - time.monotonic(), 0), self._tell)
+        if child in self.booting:
+            self.booting.remove(child)
+        if self.serving.get(child.alias) is child:
+            del self.serving[child.alias]
+        self.draining.append(child)
+        child.terminate(phases)
+        self.switchboard.call_later(max(phases.children - time.monotonic(), 0), self._note_change)
 
-    def end(self, generations: Iterable[Generation]) -> list[str]:
+    def end(self, children: Iterable[Child]) -> list[str]:
         """End children that never served, and wait until they have ended; return what failed meanwhile."""
-        ended = list(generations)
-        for generation in ended:
-            self.dismiss(generation)
+        ended = list(children)
+        for child in ended:
+            self.dismiss(child)
         self._awaited += ended  # their failures are for the caller, and not only for the log
         try:
             self._await_end(ended)
         finally:
             self._awaited = [each for each in self._awaited if each not in ended]
-        return [
-            failed for generation in ended if generation in self.leaving for failed in self._close(generation)
-        ]
+        return [failed for child in ended if child in self.draining for failed in self._close(child)]
 
-    def _await_end(self, generations: Iterable[Generation]) -> None:
-        """Wait until children that are leaving have ended, each until its deadline."""
-        ended = list(generations)
-        latest = max((generation.deadline or 0 for generation in ended), default=0)
+    def _await_end(self, children: Iterable[Child]) -> None:
+        """Wait until children that drain have ended, each until its deadline."""
+        ended = list(children)
+        latest = max((child.deadline or 0 for child in ended), default=0)
         self.bus.wait_for(
             lambda: all(each.is_gone or each.is_overdue for each in ended),
             max(latest - time.monotonic(), 0),
             despite_exit=True,
         )
 
-    def _tell(self) -> None:
+    def _note_change(self) -> None:
         self.bus.wake()
-        for look in self.looks:
-            self.bus.defer(look)
+        for observer in self.observers:
+            self.bus.defer(observer)
 
-    def _let_go(self) -> None:
-        """Close those that have left or have to."""
+    def _close_ended(self) -> None:
+        """Close the children that have ended, or have to by now."""
         if self.bus.deadline is not None:  # an exit waits for all of them together: see stop()
             return
-        for generation in [each for each in self.leaving if each not in self._awaited]:
-            if generation.is_overdue or generation.is_gone:
-                for failed in self._close(generation):
+        for child in [each for each in self.draining if each not in self._awaited]:
+            if child.is_overdue or child.is_gone:
+                for failed in self._close(child):
                     self.bus.log(failed, level=40)
 
-    def _close(self, generation: Generation) -> list[str]:
-        """Kill what is left of a child; return what has failed, or was cut off, on its way out."""
+    def _close(self, child: Child) -> list[str]:
+        """Kill what is left of a child; return what failed, or was cut off, during its exit."""
         failed = []
-        if not generation.is_gone and generation.served_from is not None:
-            failed.append(generation.remains())
-        generation.close()
-        self.leaving.remove(generation)
-        if self.patience is None:
-            failed += generation.unanswered()
-        return [f"The server {generation.alias!r}: {each}" for each in (*failed, *generation.failed_stops)]
+        if not child.is_gone and child.is_serving:
+            failed.append(child.remains())
+        child.close()
+        self.draining.remove(child)
+        if self.time_for_requests is None:
+            failed += child.unanswered()
+        return [f"The server {child.alias!r}: {each}" for each in (*failed, *child.progress.failed_stops)]
 
     def stop(self) -> None:
-        """Tell all to exit, and end what is left when time is up; over a restart they stay."""
-        if not self.stay and (failed := self.leave()):
+        """Tell all to exit, and kill what is left when time is up; over a restart they may stay."""
+        if not self.stay and (failed := self.end_all()):
             raise Refusal("\n".join(failed), status=EX_SOFTWARE)
 
     stop.priority = 25  # type: ignore[attr-defined]
 
-    def leave(self) -> list[str]:
+    def end_all(self) -> list[str]:
         """Tell all to exit within the time for it; return what has failed meanwhile."""
-        for generation in self.everyone():
-            self.dismiss(generation)
-        self._await_end(self.leaving)
+        for child in self.all():
+            self.dismiss(child)
+        self._await_end(self.draining)
         before, self.failures = self.failures, []
-        return before + [failed for generation in list(self.leaving) for failed in self._close(generation)]
+        return before + [failed for child in list(self.draining) for failed in self._close(child)]
 
     def abort(self) -> None:
         """Kill all of them, from a signal handler or a watchdog."""
-        for generation in self.everyone():
-            generation.kill()
+        for child in self.all():
+            child.kill()
 
     @property
     def stay(self) -> bool:
         """Whether they serve on while this process goes over to its next program."""
-        return self.bus.execv and self.outlive_restarts
+        return self.bus.execv and self.survive_restarts
 
     def phases(self) -> Phases:
         """Return the phases of children that are told to exit now."""
         phases = Phases.of(self.bus, self.site)
-        return phases if self.patience is None else phases.hurried(self.patience, LEEWAY)
+        limit = self.time_for_requests
+        return phases if limit is None else phases.hurried(limit, TIME_FOR_LISTENERS)
 
     # Over a restart of the site
 
     def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> list[ChildState]:
         """Return what `adopt` needs to know of each."""
         self.switchboard.pause()
-        return [generation.hand_over(unanswered) for generation in [*self.serving.values(), *self.leaving]]
+        return [child.hand_over(unanswered) for child in [*self.serving.values(), *self.draining]]
 
     def adopt(self, states: Iterable[ChildState], aliases: Iterable[str]) -> None:
         """Go on with the children of the program before; end those whose servers are no more."""
         aliases = set(aliases)
         for state in states:
-            generation = Generation.adopt(state, self.switchboard, self.answer, self._tell)
-            if state.left is not None:
-                self.leaving.append(generation)
-                self.switchboard.call_later(state.left, self._tell)
+            child = Child.adopt(state, self.switchboard, self.answer, self._note_change)
+            if state.time_left is not None:
+                self.draining.append(child)
+                self.switchboard.call_later(state.time_left, self._note_change)
             else:
-                self.serving[generation.alias] = generation
-                if generation.alias not in aliases:
-                    self.dismiss(generation)
-            generation.resume()
+                self.serving[child.alias] = child
+                if child.alias not in aliases:
+                    self.dismiss(child)
+            child.listen()

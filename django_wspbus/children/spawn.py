@@ -7,94 +7,111 @@ import json
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any, NoReturn
 
 from .. import conf
 from ..development.debuggers import reserved_descriptors
-from ..successor import start
+from ..successor import start as successor
 from ..successor.order import Order
 from ..successor.program import SYSTEMD_FIRST
 from ..successor.values import scratch_file
 from ..system.terminal import options_of_child
 
 
-def spawn_server(
-    alias: str,
-    run: str,
-    descriptors: Sequence[int],
-    told: Mapping[str, Any] = MappingProxyType({}),
-    patch: str | None = None,
-) -> tuple[subprocess.Popen[bytes], socket.socket, IO[bytes]]:
-    """Start the child of a server: ``function(start, pair)`` of ``run``, "module:function".
+@dataclass(frozen=True, slots=True)
+class ChildStart:
+    """What the site tells a child to do."""
 
-    ``start`` has "alias", "run" and what else is ``told``; ``patch``: "gevent" if the child is to be patched
-    before it imports anything of the project. Returns the process, the site's end of the pair that joins
-    them, and the file in which the process says why it did not get as far as that function.
+    alias: str
+    """Of its server."""
+    run: str
+    """The function that it runs, as "module:function": it is called with a `StartedChild`."""
+    patch: str | None = None
+    """"gevent" if the child is patched before it imports anything of the project."""
+    watches_files: bool = False
+    """Whether its workers ask the site to restart when a file changes."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What it is told of the start of the site."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedChild:
+    """What the function of a child is given."""
+
+    start: ChildStart
+    overrides: Mapping[str, Any]
+    """What the command line lays over the settings."""
+    sockets: int
+    """How many listening sockets there are, from descriptor 3 on."""
+    pair: socket.socket
+    """The child's end of the pair of sockets that joins it with the site."""
+    refusal: int
+    """The descriptor of the file in which `successor.runner` says why a child did not get as far as this."""
+
+    def start_again(self, patch: str | None) -> NoReturn:
+        """Execute the command once more, with another patch."""
+        order = {"child": asdict(replace(self.start, patch=patch))}
+        successor.execute(
+            order,
+            _label(self.start),
+            sockets=range(SYSTEMD_FIRST, SYSTEMD_FIRST + self.sockets),
+            descriptors={"pair": self.pair.fileno(), "report": self.refusal},
+            patch=patch,
+        )
+
+
+def spawn_server(
+    start: ChildStart, descriptors: Sequence[int]
+) -> tuple[subprocess.Popen[bytes], socket.socket, IO[bytes]]:
+    """Start the child of a server.
+
+    Returns the process, the site's end of the pair of sockets that joins them, and the file in which the
+    process says why it did not get as far as its function.
     """
     ours, theirs = socket.socketpair()
-    report = scratch_file()
-    child = {"alias": alias, "run": run, "patch": patch, **told}
+    refusal = scratch_file()
     try:
         with (
             theirs,
             options_of_child(reads=conf.is_debug()) as options,
             reserved_descriptors(len(descriptors)) as reserved,
         ):
-            others = {"pair": theirs.fileno(), "report": report.fileno()}
-            process = start.spawn(
-                {"child": child},
-                ("serve", alias),
+            process = successor.spawn(
+                {"child": asdict(start)},
+                _label(start),
                 sockets=descriptors,
-                descriptors=others,
-                patch=patch,
+                descriptors={"pair": theirs.fileno(), "report": refusal.fileno()},
+                patch=start.patch,
                 options=options,
                 reserved=reserved,
             )
     except BaseException:
         ours.close()
-        report.close()
+        refusal.close()
         raise
-    return process, ours, report
+    return process, ours, refusal
+
+
+def _label(start: ChildStart) -> tuple[str, str]:
+    """Return the words that the command line of the child shows."""
+    return "serve", start.alias
 
 
 def run_child(order: Order, overrides: Mapping[str, Any]) -> None:
-    """In the child: run the function of its server.
-
-    ``overrides``: what the command line lays over the settings.
-    """
+    """In the child: run the function of its server."""
     pair = socket.socket(fileno=order.descriptors["pair"])
-    child = {
-        **order.values["child"],
-        "overrides": overrides,
-        "sockets": order.sockets,
-        "report": order.descriptors["report"],
-    }
-    module, _, function = child["run"].partition(":")
-    getattr(importlib.import_module(module), function)(child, pair)
+    start = ChildStart(**order.values["child"])
+    module, _, function = start.run.partition(":")
+    child = StartedChild(start, overrides, order.sockets, pair, order.descriptors["report"])
+    getattr(importlib.import_module(module), function)(child)
 
 
-def start_again(child: Mapping[str, Any], pair: socket.socket, patch: str | None) -> NoReturn:
-    """In the child: execute the command once more, with another patch.
-
-    ``child``: what its function got as ``start``.
-    """
-    sockets = range(SYSTEMD_FIRST, SYSTEMD_FIRST + child["sockets"])
-    descriptors = {"pair": pair.fileno(), "report": child["report"]}
-    start.execute(
-        {"child": {**child, "patch": patch}},
-        ("serve", child["alias"]),
-        sockets=sockets,
-        descriptors=descriptors,
-        patch=patch,
-    )
-
-
-def read_report(report: IO[bytes]) -> tuple[int, str] | None:
-    """Return the status and the reason that a child has reported which did not get as far as its function."""
-    report.seek(0)
-    written = report.read()
+def read_refusal(file: IO[bytes]) -> tuple[str, int] | None:
+    """Return the reason and the status of a child that did not get as far as its function."""
+    file.seek(0)
+    written = file.read()
     if not written:
         return None
     values = json.loads(written)
-    return values["status"], values["refused"]
+    return values["refused"], values["status"]

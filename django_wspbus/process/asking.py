@@ -12,6 +12,7 @@ from typing import Any
 
 from .messages import Link, Message, await_event
 from .pairs import hand_in
+from .reports import Hello, Report, as_message
 from .site import Site, SiteUnreachable
 
 SILENCE = 60.0
@@ -68,13 +69,13 @@ class RemoteSite(Site):
             raise RuntimeError(reply["error"])
         return reply["result"]
 
-    def tell(self, **message: Any) -> None:
-        """Send what wants no answer; it is lost if the site is gone."""
+    def tell(self, report: Report) -> None:
+        """Send a report, which expects no answer; it is lost if the site is gone."""
         for _ in range(2):  # the site ends a connection to a process that did not read for long
             with suppress(OSError):
                 if self._telling is None:
                     self._telling = self._connect(self._role)
-                self._telling.send(message, timeout=SILENCE)
+                self._telling.send(as_message(report), timeout=SILENCE)
                 return
             self._close(self._telling)
             self._telling = None
@@ -105,7 +106,7 @@ class RemoteSite(Site):
     def _connect(self, role: str) -> Link:
         link = hand_in(self._pair, "it", SILENCE)
         self._open.add(link)
-        link.send({"hello": role, "pid": os.getpid()}, timeout=SILENCE)
+        link.send(as_message(Hello(role, os.getpid())), timeout=SILENCE)
         return link
 
     def _close(self, link: Link | None) -> None:

@@ -57,8 +57,8 @@ class Drain(Plugin):
         self.bus.wait_for(lambda: False, max(phases.serving - time.monotonic(), 0))
         for bound in self.sockets.of_servers():
             close_queue(bound)
-        for generation in self.children.serving.values():
-            generation.drain_queue()
+        for child in self.children.serving.values():
+            child.drain_queue()
         self._wait_for_queues(min(time.monotonic() + WAIT_FOR_QUEUE, phases.requests))
 
     stop.priority = 1  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ class Drain(Plugin):
     def _serves(self) -> bool:
         """Whether a server is left to accept: a signal to the site may go to its children, too."""
         children = self.children.serving.values()
-        return self.in_process or any(not generation.ended for generation in children)
+        return self.in_process or any(not child.ended for child in children)
 
     def turn_away(self) -> None:
         """The servers have stopped: answer clients that came too late, and close what serves no longer."""
@@ -93,7 +93,7 @@ class Drain(Plugin):
         """Leave no client in a queue: of the probes, or of a restart that did not happen."""
         for bound in self.sockets.own():
             close_queue(bound)
-        self.children.leave()
+        self.children.end_all()
         turn_away(self.sockets.own(), self._time_to_turn_away())
 
     def _time_to_turn_away(self) -> float:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..children.child import Child
 from ..children.children import Children
 from ..children.dry_run import DryRunProcess, PlannedServer, SitePlan
-from ..children.generation import Generation
 from ..conf import setting_path
 from ..successor.inheritance import Holdings
 from ..wspbus import Bus, Refusal
@@ -88,7 +88,7 @@ class Swap(Plugin):
             return
         with self._under_way("reload"), contextlib.ExitStack() as undone:
             began = time.monotonic()
-            booted: list[Generation] = []
+            booted: list[Child] = []
             undone.callback(lambda: self._end(reversed(booted)))
             for server in self.child_servers:
                 booted.append(server.boot())
@@ -141,7 +141,7 @@ class Swap(Plugin):
             dry_run.close()
             self.children.others.remove(dry_run.pid)
 
-    def _boot(self, booting: dict[tuple[str, str], Generation], alias: str, run: str) -> Generation:
+    def _boot(self, booting: dict[tuple[str, str], Child], alias: str, run: str) -> Child:
         """Return the child of a server, which is booting already unless the server is a new one."""
         if (alias, run) not in booting:
             descriptors = self.sockets.descriptors(alias)
@@ -162,12 +162,12 @@ class Swap(Plugin):
                     f"{', '.join(after)}: a restart keeps the sockets. Stop the site and start it again."
                 )
 
-    def _part_with_others(self, booted: Iterable[Generation]) -> None:
+    def _part_with_others(self, booted: Iterable[Child]) -> None:
         """Dismiss the children of servers that the next program does not have, or has in its own process."""
         wanted = list(booted)
-        for generation in [*self.children.serving.values(), *self.children.booting]:
-            if generation not in wanted:
-                self.children.dismiss(generation)
+        for child in [*self.children.serving.values(), *self.children.booting]:
+            if child not in wanted:
+                self.children.dismiss(child)
 
     # Both
 
@@ -181,7 +181,7 @@ class Swap(Plugin):
         self._failures = []
         self.children.swapping = True
         for server in self.child_servers:
-            server.make_way()
+            server.respawner.pause()
         try:
             yield
         except Exception as error:
@@ -199,37 +199,37 @@ class Swap(Plugin):
             self.under_way = None
             self.children.swapping = False
             for server in self.child_servers:
-                self.bus.defer(server.go_on)
+                self.bus.defer(server.respawner.resume)
 
-    def _end(self, generations: Iterable[Generation]) -> None:
+    def _end(self, children: Iterable[Child]) -> None:
         """End children that never serve; what fails then is reported after the reason for it."""
-        failures = self.children.end(generations)
+        failures = self.children.end(children)
         if self.bus.exit_asked:
             self.children.failures += failures
         else:
             self._failures += failures
 
-    def _await(self, booted: Sequence[Generation]) -> None:
+    def _await(self, booted: Sequence[Child]) -> None:
         """Wait until all are ready; a `Refusal` if one does not get so far."""
         timeout = self.site.ready_timeout
-        left = timeout - min((generation.age for generation in booted), default=0)
+        left = timeout - min((child.age for child in booted), default=0)
         self.bus.wait_for(lambda: self._is_decided(booted), max(left, 0))
         self._go_on_unless_exiting()
-        not_ready = [generation for generation in booted if not generation.is_ready]
+        not_ready = [child for child in booted if not child.is_ready]
         if not_ready:
             # One that failed, if there is any, tells more than those that are still about it.
-            first = max(not_ready, key=lambda generation: generation.is_settled)
+            first = max(not_ready, key=lambda child: child.is_settled)
             why = f"the server {first.alias!r} did not start: {first.why_not_ready(timeout)}"
-            raise Refusal(why, status=first.status)
+            raise Refusal(why, status=first.progress.status)
 
     def _go_on_unless_exiting(self) -> None:
         if self.bus.exit_asked:
             raise Refusal("The site exits.")
 
-    def _is_decided(self, booted: Sequence[Generation]) -> bool:
-        failed = any(generation.is_settled and not generation.is_ready for generation in booted)
-        return failed or self.bus.exit_asked or all(generation.is_ready for generation in booted)
+    def _is_decided(self, booted: Sequence[Child]) -> bool:
+        failed = any(child.is_settled and not child.is_ready for child in booted)
+        return failed or self.bus.exit_asked or all(child.is_ready for child in booted)
 
-    def _tell(self, what: str, booted: Iterable[Generation], began: float) -> None:
+    def _tell(self, what: str, booted: Iterable[Child], began: float) -> None:
         children = ", ".join(f"{each.alias!r} is process {each.pid}" for each in booted)
         self.bus.log(f"{what} after {time.monotonic() - began:.2f} s{': ' if children else '.'}{children}")

@@ -60,8 +60,8 @@ SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
 """Published where the process is ended at once; before a restart, to refuse it; just before its exec; on a
 change of a file."""
 
-PATIENCE = 1
-"""Seconds that a developer waits for the requests in flight when the site starts again."""
+TIME_FOR_REQUESTS = 1
+"""Seconds that requests in flight have in development, before a stop cuts them off."""
 
 
 class SiteProcess:
@@ -167,7 +167,16 @@ class SiteProcess:
         self.switchboard = Switchboard()
         self.answers = Answers(bus, self.site, self.switchboard.post)
         self.sockets = self.make_sockets(inherited)
-        self.children = Children(bus, settings, self.switchboard, self.answers.answer)
+        is_developed = self.launch is not None
+        self.children = Children(
+            bus,
+            settings,
+            self.switchboard,
+            self.answers.answer,
+            time_for_requests=TIME_FOR_REQUESTS if is_developed else None,
+            survive_restarts=not is_developed,
+            watch_files=is_developed,
+        )
         self.servers = [self._server(server) for server in settings.servers.values()]
         self.swap = Swap(bus, settings, self.children, self.sockets, self.servers, self.say)
         self.drain = Drain(
@@ -250,11 +259,8 @@ class SiteProcess:
     def _develop(self, launch: Launch) -> None:
         """Serve on sockets of the launcher, which starts this process again when a file changes."""
         settings = self.settings
-        self.children.outlive_restarts = False
-        self.children.patience = PATIENCE
         told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
         is_first, is_worker = launch.launches == 1, any(server.in_process for server in self.servers)
-        self.children.told = {"patience": PATIENCE}
         # Each worker has a reloader; that it is there is said once.
         self.children.told_at_start = {**told, "announces": is_first and not is_worker}
         self.plugins.remove(self.handover)
@@ -278,7 +284,7 @@ class SiteProcess:
         )
         self.plugins.append(relaunch)
         for server in self.servers:
-            server.patience = PATIENCE
+            server.patience = TIME_FOR_REQUESTS
         if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
             self.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
         if is_worker:

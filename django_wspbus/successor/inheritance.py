@@ -79,7 +79,7 @@ class ChildState:
     """The number of its workers; None until the child has reported it."""
     is_serving: bool
     has_answered: bool
-    left: float | None
+    time_left: float | None
     """Seconds until its drain must end; None if it serves."""
     allowed: float
     """Seconds for its drain in all."""

@@ -17,6 +17,7 @@ from django_wspbus.process.answering import Answers
 from django_wspbus.process.asking import RemoteSite
 from django_wspbus.process.messages import HEADER, LARGEST, MOST_UNSENT, VERSION, Link, Message
 from django_wspbus.process.pairs import take_in
+from django_wspbus.process.reports import Answered, Hello, Ready, as_message
 from django_wspbus.process.site import LocalSite
 from django_wspbus.wspbus import Bus
 
@@ -86,7 +87,7 @@ def test_one_link_serves_for_questions_that_come_one_after_the_other(pair: Socke
     end(site)
 
     assert heard == [
-        {"hello": "asker", "pid": os.getpid()},
+        as_message(Hello("asker", os.getpid())),
         {"ask": "anything", "args": [1]},
         {"ask": "else", "args": []},
     ]
@@ -170,7 +171,7 @@ def test_a_forked_process_closes_its_copies_of_the_links_and_has_its_own(pair: S
             os._exit(0)
     os.close(reader)
     end(site)
-    assert hello == {"hello": "worker", "pid": os.getpid()}
+    assert hello == as_message(Hello("worker", os.getpid()))
     assert link.link.receive(DEADLINE) is None  # although the forked process lives
     os.close(writer)
     os.waitpid(pid, 0)
@@ -217,10 +218,10 @@ def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_
     site.play("worker")
     link, _ = take_link(pair[0])
     link.close()
-    site.tell(answered=1)
+    site.tell(Answered(1))
     link, hello = take_link(pair[0])
-    assert hello == {"hello": "worker", "pid": os.getpid()}
-    assert link.receive() == {"answered": 1}
+    assert hello == as_message(Hello("worker", os.getpid()))
+    assert link.receive() == as_message(Answered(1))
     link.close()
     end(site)
 
@@ -228,7 +229,7 @@ def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_
 def test_a_message_is_lost_without_a_site(pair: Sockets) -> None:
     pair[0].close()
     site = RemoteSite(pair[1], "worker")
-    site.tell(ready=1)
+    site.tell(Ready(1))
 
     with pytest.raises(SiteUnreachable):
         site.status()

@@ -14,10 +14,11 @@ import pytest
 from gunicorn.config import Config
 
 from django_wspbus import Refusal, bus
+from django_wspbus.children.spawn import ChildStart, StartedChild
 from django_wspbus.conf import Autoreload, ServerSettings, Settings
 from django_wspbus.process.asking import RemoteSite
 from django_wspbus.servers.gunicorn import GunicornServer
-from django_wspbus.servers.gunicorn.child import Child
+from django_wspbus.servers.gunicorn.hooks import Hooks
 from django_wspbus.servers.gunicorn.logging import project_logger
 from tests.projects import Project
 
@@ -176,7 +177,8 @@ def test_the_hook_that_gunicorn_calls_in_its_master_too_has_no_effect_there() ->
     ours, theirs = socket.socketpair()
     with ours, theirs:
         site = RemoteSite(ours, "master")
-        child = Child({"alias": "shop"}, Settings(servers={"shop": settings()}), site, ours)
+        started = StartedChild(ChildStart("shop", "module:function"), {}, 0, ours, -1)
+        child = Hooks(started, Settings(servers={"shop": settings()}), site)
         child.worker_exit(None, None)  # type: ignore[arg-type]
 
         assert child.master == os.getpid()

@@ -11,16 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_wspbus.children.adopted import AdoptedProcess
-from django_wspbus.children.generation import Generation
+from django_wspbus.children.child import Child
+from django_wspbus.children.processes import AdoptedProcess
 from django_wspbus.process.messages import Link
 from django_wspbus.process.pairs import hand_in
+from django_wspbus.process.reports import Died, Failed, Hello, as_message
 from django_wspbus.process.switchboard import Switchboard
 from tests.processes import DEADLINE
 
 
-class Child:
-    """A generation whose process is a program that does nothing, and the test says what it says."""
+class FakeChild:
+    """A child whose process is a program that does nothing, and the test says what it says."""
 
     def __init__(self, switchboard: Switchboard) -> None:
         self.switchboard = switchboard
@@ -28,10 +29,8 @@ class Child:
         pair, self.pair = socket.socketpair()
         self.links: list[Link] = []
         self._news = threading.Condition()
-        self.generation = Generation(
-            "shop", self.process, pair, switchboard, lambda link, message: None, self._changed
-        )
-        self.generation.listen()
+        self.seen = Child("shop", self.process, pair, switchboard, lambda link, message: None, self._changed)
+        self.seen.listen()
 
     def _changed(self) -> None:
         with self._news:
@@ -40,17 +39,17 @@ class Child:
     def say_hello(self, role: str, pid: int) -> Link:
         link = hand_in(self.pair, "the site")
         self.links.append(link)
-        link.send({"hello": role, "pid": pid})
+        link.send(as_message(Hello(role, pid)))
         return link
 
     def await_news(self, *, workers: list[int] | None = None, ended: bool = False) -> None:
         """Wait until it is known which workers there are, or that the child has ended, or what it said."""
-        generation = self.generation
+        seen = self.seen
 
         def is_known() -> bool:
             if workers is not None:
-                return generation.workers == workers
-            return generation.ended if ended else generation.is_settled
+                return seen.workers == workers
+            return seen.ended if ended else seen.is_settled
 
         with self._news:
             assert self._news.wait_for(is_known, DEADLINE)
@@ -64,80 +63,80 @@ class Child:
 
 
 @pytest.fixture
-def child() -> Iterator[Child]:
+def child() -> Iterator[FakeChild]:
     switchboard = Switchboard()
-    child = Child(switchboard)
+    child = FakeChild(switchboard)
     yield child
     child.close()
-    child.generation.close()
+    child.seen.close()
     switchboard.close()
 
 
-def test_what_a_worker_has_said_before_it_died_comes_before_the_news_of_its_death(child: Child) -> None:
+def test_what_a_worker_has_said_before_it_died_comes_before_the_news_of_its_death(child: FakeChild) -> None:
     master = child.say_hello("master", child.process.pid)
     worker = child.say_hello("worker", 4711)
     child.await_news(workers=[4711])
     child.switchboard.pause()
-    worker.send({"failed": "its start listener failed.", "status": 70})
-    master.send({"lost": 4711})  # of which the link has its turn first
+    worker.send(as_message(Failed("its start listener failed.", 70)))
+    master.send(as_message(Died(4711)))  # of which the link has its turn first
     child.switchboard.resume()
     child.await_news()
 
-    assert child.generation.why_not_ready(1) == "its start listener failed."
-    assert child.generation.status == 70
+    assert child.seen.why_not_ready(1) == "its start listener failed."
+    assert child.seen.progress.status == 70
 
 
-def test_a_worker_that_died_without_a_word_is_named(child: Child) -> None:
+def test_a_worker_that_died_without_a_word_is_named(child: FakeChild) -> None:
     master = child.say_hello("master", child.process.pid)
     worker = child.say_hello("worker", 4711)
     child.await_news(workers=[4711])
     worker.close()
     child.await_news(workers=[])
-    master.send({"lost": 4711})
+    master.send(as_message(Died(4711)))
     child.await_news()
 
-    assert child.generation.why_not_ready(1) == "worker 4711 died before it was ready."
-    assert not child.generation.is_ready
+    assert child.seen.why_not_ready(1) == "worker 4711 died before it was ready."
+    assert not child.seen.is_ready
 
 
-def test_only_the_first_of_several_failures_is_told(child: Child) -> None:
+def test_only_the_first_of_several_failures_is_told(child: FakeChild) -> None:
     links = [child.say_hello("worker", pid) for pid in (4711, 4712)]
     child.await_news(workers=[4711, 4712])
     child.switchboard.pause()
     for number, link in enumerate(links, start=1):
-        link.send({"failed": f"reason {number}", "status": number})
+        link.send(as_message(Failed(f"reason {number}", number)))
     child.switchboard.resume()
     child.await_news()
     child.close()
     child.await_news(workers=[])
 
-    assert child.generation.why_not_ready(1) == "reason 1"
-    assert child.generation.status == 1
+    assert child.seen.why_not_ready(1) == "reason 1"
+    assert child.seen.progress.status == 1
 
 
-def test_it_is_gone_once_its_workers_are_which_outlive_a_killed_master(child: Child) -> None:
+def test_it_is_gone_once_its_workers_are_which_outlive_a_killed_master(child: FakeChild) -> None:
     worker = child.say_hello("worker", 4711)
     child.await_news(workers=[4711])
     child.process.kill()
     child.await_news(ended=True)
 
-    assert child.generation.how_ended() == "killed by SIGKILL"
-    assert not child.generation.is_gone
+    assert child.seen.how_ended() == "killed by SIGKILL"
+    assert not child.seen.is_gone
     worker.close()
     child.await_news(workers=[])
-    assert child.generation.is_gone
+    assert child.seen.is_gone
 
 
 def test_one_that_was_terminated_by_somebody_ended_as_told_and_one_that_was_killed_did_not() -> None:
     ends = {}
     for number in (signal.SIGTERM, signal.SIGKILL):
         switchboard = Switchboard()
-        child = Child(switchboard)
+        child = FakeChild(switchboard)
         child.process.send_signal(number)
         child.await_news(ended=True)
-        ends[number] = child.generation.ended_as_told
+        ends[number] = child.seen.ended_as_told
         child.close()
-        child.generation.close()
+        child.seen.close()
         switchboard.close()
 
     assert ends == {signal.SIGTERM: True, signal.SIGKILL: False}
@@ -148,15 +147,15 @@ def test_without_a_descriptor_of_the_process_the_end_of_the_pair_is_its_end(
 ) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)  # as on macOS
     switchboard = Switchboard()
-    child = Child(switchboard)
+    child = FakeChild(switchboard)
     child.process.kill()
-    assert not child.generation.ended
+    assert not child.seen.ended
     child.pair.close()
     child.await_news(ended=True)
-    child.generation.close()
+    child.seen.close()
     switchboard.close()
 
-    assert child.generation.how_ended() == "killed by SIGKILL"
+    assert child.seen.how_ended() == "killed by SIGKILL"
 
 
 def test_an_adopted_process_has_its_status_for_whoever_asks_and_as_often() -> None:

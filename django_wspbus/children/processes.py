@@ -1,9 +1,10 @@
-"""A child process with the methods of `subprocess.Popen`, also if an earlier program has started it."""
+"""The process of a child: started by this program, or by an earlier one of the same process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -58,3 +59,15 @@ def descendants(pid: int) -> list[int]:
     for each in found:
         found += children.get(each, ())
     return found
+
+
+def kill_group(pid: int, *, ended: bool) -> None:
+    """Kill a process and all that it has started; also from a signal handler or a watchdog."""
+    with contextlib.suppress(PermissionError):
+        try:
+            # Its process group outlives it as long as there is a process in it.
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # there is none, or the process shares the group of the site
+            for each in () if ended else (pid, *descendants(pid)):  # then the PID may be that of another
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(each, signal.SIGKILL)

@@ -1,0 +1,274 @@
+"""One child process of a server, from its spawn to its end, as the site process sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import IO
+
+from ..process.messages import Link, Message, Received
+from ..process.phases import Phases
+from ..process.reports import Died, Hello, read_report
+from ..process.switchboard import Switchboard
+from ..successor.inheritance import ChildState
+from ..system.statuses import how_ended
+from .links import Links
+from .orders import DRAIN, EXIT, SERVE
+from .processes import AdoptedProcess, Process, kill_group
+from .progress import Progress
+from .spawn import read_refusal
+
+
+class Child:
+    """A child process and the processes that it forks.
+
+    ``answer(link, message)`` is given what they ask of the site, ``changed()`` is called whenever something
+    has changed; both in the switchboard's thread. ``refusal``: the file in which the process says why it did
+    not get as far as the function that it was to run.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        process: Process,
+        pair: socket.socket,
+        switchboard: Switchboard,
+        answer: Callable[[Link, Message], None],
+        changed: Callable[[], None],
+        refusal: IO[bytes] | None = None,
+    ) -> None:
+        self.alias = alias
+        self.process = process
+        self.spawned = time.monotonic()
+        self.served_from: float | None = None
+        """When it was released to serve, as `time.monotonic`; None if it was not."""
+        self.ended = False
+        self.deadline: float | None = None
+        """When it is to be gone, as `time.monotonic`; None if it was not told to exit."""
+        self.allowed = 0.0
+        """How many seconds it was given for that."""
+        self.progress = Progress()
+        self._allowed_for_requests = 0.0
+        self._switchboard = switchboard
+        self._answer = answer
+        self._changed = changed
+        self._links = Links(
+            pair, switchboard, heard=self._hear, ended=self._note_end_of, all_ended=self._note_end_of_pair
+        )
+        self._pidfd: int | None = None
+        self._refusal = refusal
+
+    def listen(self) -> None:
+        """Listen to its processes from now on."""
+        self._links.listen()
+        with contextlib.suppress(AttributeError, OSError):  # no Linux, or an old one: the pair tells, later
+            self._pidfd = os.pidfd_open(self.process.pid)
+            self._switchboard.watch(self._pidfd, self._note_end)
+
+    # Its state
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        return sorted(self.progress.workers.values())
+
+    @property
+    def is_serving(self) -> bool:
+        return self.served_from is not None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.progress.is_ready and not self.ended
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is certain if it becomes ready."""
+        return self.is_ready or self.progress.failure is not None or self.ended
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, and its workers, which outlive a killed master for a moment."""
+        return self.ended and (not self.progress.workers or self.process.poll() == 0)
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    @property
+    def ended_as_told(self) -> bool:
+        """Whether it has ended cleanly, as when another program than the site tells it to."""
+        return self.process.poll() in (0, -signal.SIGTERM)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.spawned
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds for which it has served."""
+        return 0 if self.served_from is None else time.monotonic() - self.served_from
+
+    # In words
+
+    def why_not_ready(self, timeout: float) -> str:
+        """Return why it did not become ready within a number of seconds."""
+        if self.progress.failure is None and self.ended:
+            self._links.hear_last()
+            self._read_refusal()
+        if self.progress.failure is not None:
+            return self.progress.failure
+        if self.ended:
+            return f"it ended before it was ready, {self.how_ended()}."
+        return (
+            f'it was not ready within {timeout:g} seconds (WSPBUS["READY_TIMEOUT"]): {self.progress.stage}.'
+        )
+
+    def _read_refusal(self) -> None:
+        refused = None if self._refusal is None else read_refusal(self._refusal)
+        if refused is not None:
+            self.progress.note_failure(*refused)
+
+    def how_ended(self) -> str:
+        return how_ended(self.process.wait())
+
+    def remains(self) -> str:
+        """Return in words what has not ended in time."""
+        workers = ", ".join(map(str, self.workers)) or "none"
+        return f"not stopped within {self.allowed:.3g} seconds, workers left: {workers}."
+
+    def unanswered(self) -> list[str]:
+        """Return in words which requests its workers have cut off."""
+        if not self.progress.cut_off:
+            return []
+        requests = "; ".join(self.progress.cut_off)
+        return [f"not answered within {self._allowed_for_requests:.3g} seconds: {requests}."]
+
+    # What comes from it
+
+    def _note_end(self) -> None:
+        if self._pidfd is not None:
+            self._switchboard.forget(self._pidfd)
+        if not self.ended:
+            self.process.wait()  # it is no zombie for longer than this
+            self.ended = True
+            self._changed()
+
+    def _note_end_of_pair(self) -> None:
+        if self._pidfd is None:
+            self._note_end()
+        self._changed()
+
+    def _note_end_of(self, link: Link) -> None:
+        self.progress.note_end(link, is_told=self.deadline is not None)
+        self._changed()
+
+    def _hear(self, link: Link, messages: list[Received]) -> None:
+        for message, _ in messages:
+            if "ask" in message:
+                self._answer(link, message)
+            elif "ping" in message:
+                with contextlib.suppress(OSError):  # it is gone
+                    self._switchboard.post(link, {"pong": True})
+            else:
+                self._note(link, message)
+        self._changed()
+
+    def _note(self, link: Link, message: Message) -> None:
+        report = read_report(message)
+        if isinstance(report, Hello):
+            link.name = f"Process {report.pid} of the server {self.alias!r}"
+        if isinstance(report, Died):  # first hear why: the worker's own link may not have had its turn
+            for descriptor, pid in list(self.progress.workers.items()):
+                if pid == report.pid:
+                    self._links.hear_now(descriptor)
+        self.progress.note(link, report, is_serving=self.is_serving)
+
+    # Orders
+
+    def serve(self) -> None:
+        """Release its workers: those there are, and those it will fork."""
+        self.served_from = time.monotonic()
+        self._order(SERVE)
+
+    def drain_queue(self) -> None:
+        """Tell its workers to answer, before they exit, the clients that wait to be accepted."""
+        self._order(DRAIN)
+
+    def _order(self, order: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            self._links.order(order)
+
+    def terminate(self, phases: Phases) -> None:
+        """Tell it to answer what is in flight, run its listeners and end, each in its phase."""
+        if self.deadline is None:
+            self.allowed = max(phases.children - time.monotonic(), 0)
+            self._allowed_for_requests = max(phases.requests - time.monotonic(), 0)
+            self.deadline = phases.children
+            self._order(EXIT % (phases.requests, phases.workers))
+            if not self.ended:  # else its PID may be that of another process
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it and all that it has started; also from a signal handler or a watchdog."""
+        kill_group(self.pid, ended=self.ended)
+
+    def close(self) -> None:
+        """Kill what is left of it, hear its last messages, and leave nothing behind."""
+        self.kill()
+        self.process.wait()
+        self.ended = True
+        self._links.hear_last()
+        self._links.close()
+        if self._pidfd is not None:
+            self._switchboard.forget(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        self.progress.workers.clear()
+        if self._refusal is not None:
+            self._read_refusal()  # for a question that comes later
+            self._refusal.close()
+            self._refusal = None
+
+    # Over a restart of the site
+
+    def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> ChildState:
+        """Return what the next program needs to `adopt` it; the switchboard must be paused."""
+        return ChildState(
+            alias=self.alias,
+            pid=self.pid,
+            pair=self._links.pair.fileno(),
+            links=self._links.hand_over(unanswered, self.progress.workers, self.progress.ready),
+            expected=self.progress.expected,
+            is_serving=self.is_serving,
+            has_answered=self.progress.has_answered,
+            time_left=None if self.deadline is None else max(self.deadline - time.monotonic(), 0),
+            allowed=self.allowed,
+        )
+
+    @classmethod
+    def adopt(
+        cls,
+        state: ChildState,
+        switchboard: Switchboard,
+        answer: Callable[[Link, Message], None],
+        changed: Callable[[], None],
+    ) -> Child:
+        """Go on with a child of the program that this process executed before."""
+        process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
+        adopted = cls(state.alias, process, pair, switchboard, answer, changed)
+        adopted.served_from = time.monotonic() if state.is_serving else None
+        adopted.deadline = None if state.time_left is None else time.monotonic() + state.time_left
+        adopted.allowed = state.allowed
+        adopted.progress.adopt(state)
+        for each in state.links:
+            adopted._links.adopt(each)
+        return adopted

@@ -1,0 +1,123 @@
+"""The site's connections to the processes of a child."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+
+from ..process.messages import Link, Message, Received, await_event
+from ..process.pairs import take_in
+from ..process.switchboard import Switchboard
+from ..successor.inheritance import LinkState
+
+TIME_TO_HEAR = 1
+"""Seconds within which the last messages of processes that have ended arrive."""
+
+
+class Links:
+    """The pair of sockets that joins the site and a child, and the links that come over it.
+
+    It calls, in the thread of the switchboard: ``heard(link, messages)`` for what comes; ``ended(link)`` when
+    the process at its other end is gone; ``all_ended()`` when no process of the child is left.
+    """
+
+    def __init__(
+        self,
+        pair: socket.socket,
+        switchboard: Switchboard,
+        *,
+        heard: Callable[[Link, list[Received]], None],
+        ended: Callable[[Link], None],
+        all_ended: Callable[[], None],
+    ) -> None:
+        self.pair = pair
+        self.switchboard = switchboard
+        self._heard = heard
+        self._ended = ended
+        self._all_ended = all_ended
+        self._links: dict[int, Link] = {}
+        self._pair_ended = False
+        self._silent = threading.Event()  # no process is left that could send anything
+
+    def listen(self) -> None:
+        """Listen to the processes from now on, also to those whose links were adopted."""
+        self.switchboard.watch(self.pair.fileno(), self._take_in)
+        for link in list(self._links.values()):
+            self._heard(link, link.received())
+            self._listen_to(link)
+
+    def order(self, order: bytes) -> None:
+        """Give an order: see `orders`. OSError if the child has ended."""
+        self.pair.send(order, socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        for descriptor in (self.pair.fileno(), *self._links):
+            self.switchboard.forget(descriptor)
+        for link in list(self._links.values()):
+            link.close()
+        self._links.clear()
+        self.pair.close()
+
+    def hear_last(self) -> None:
+        """Wait until what the processes sent before they ended has been heard."""
+        self._silent.wait(TIME_TO_HEAR)
+
+    def hear_now(self, descriptor: int) -> None:
+        """Hear what has come over a link already, before its turn."""
+        link = self._links.get(descriptor)
+        while link is not None and descriptor in self._links and await_event(link, select.POLLIN, 0):
+            self._hear(link)
+
+    def _take_in(self) -> None:
+        link = take_in(self.pair)
+        if link is not None:
+            self._listen_to(link)
+            return
+        self.switchboard.forget(self.pair.fileno())
+        self._pair_ended = True
+        self._note_silence()
+        self._all_ended()
+
+    def _listen_to(self, link: Link) -> None:
+        self._links[link.fileno()] = link
+        self.switchboard.watch(link.fileno(), lambda: self._hear(link), link)
+
+    def _hear(self, link: Link) -> None:
+        messages = link.receive()
+        if messages is not None:
+            self._heard(link, messages)
+            return
+        self.switchboard.forget(link.fileno())
+        self._links.pop(link.fileno(), None)
+        self._ended(link)
+        link.close()
+        self._note_silence()
+
+    def _note_silence(self) -> None:
+        if self._pair_ended and not self._links:
+            self._silent.set()
+
+    # Over a restart of the site
+
+    def hand_over(
+        self,
+        unanswered: Callable[[Link], list[Message]],
+        workers: dict[int, int],
+        ready: set[int],
+    ) -> list[LinkState]:
+        """Return what the next program needs to `adopt` the links; the switchboard must be paused."""
+        states = []
+        for descriptor, link in self._links.items():
+            received, unsent = map(b64encode, link.hand_over(unanswered(link)))
+            worker, is_ready = workers.get(descriptor), descriptor in ready
+            state = LinkState(descriptor, link.name, received.decode(), unsent.decode(), worker, is_ready)
+            states.append(state)
+        return states
+
+    def adopt(self, state: LinkState) -> None:
+        received, unsent = b64decode(state.received), b64decode(state.unsent)
+        sock = socket.socket(fileno=state.descriptor)
+        self._links[state.descriptor] = Link(sock, state.name, received=received, unsent=unsent)

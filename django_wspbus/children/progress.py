@@ -1,0 +1,90 @@
+"""How far a child is, by what its processes have reported."""
+
+from __future__ import annotations
+
+from ..process.messages import Link
+from ..process.reports import Answered, Died, Expected, Failed, Hello, Ready, Report, Stopped
+from ..successor.inheritance import ChildState
+
+
+class Progress:
+    """The workers of a child, each known by the descriptor of its link, and what has become of them."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, int] = {}
+        """descriptor -> PID"""
+        self.ready: set[int] = set()
+        """Descriptors of the workers that are ready."""
+        self.expected: int | None = None
+        """How many workers there will be, once the master has reported it."""
+        self.has_answered = False
+        """Whether a worker has answered a request."""
+        self.failure: str | None = None
+        """Why the child cannot serve."""
+        self.status = 1
+        """The status with which the site exits if this failure ends its start."""
+        self.failed_workers: list[str] = []
+        """Why workers that were to replace others have not become ready, while the child serves."""
+        self.failed_stops: list[str] = []
+        """The stop listeners that failed, or were cut off."""
+        self.cut_off: list[str] = []
+        """The requests that workers have not answered before they ended."""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.expected is not None and len(self.ready) >= self.expected
+
+    @property
+    def stage(self) -> str:
+        """Where the boot is, in words."""
+        if self.expected is None:
+            return "its application was still loading"
+        return f"{len(self.ready)} of {self.expected} workers were ready"
+
+    def note(self, link: Link, report: Report, *, is_serving: bool) -> None:
+        """Take note of a report that came over a link."""
+        match report:
+            case Hello("worker", pid):
+                self.workers[link.fileno()] = pid
+            case Expected(workers):
+                self.expected = workers
+            case Ready():
+                self.ready.add(link.fileno())
+            case Answered():
+                self.has_answered = True
+            case Failed(reason, _) if is_serving:
+                self.failed_workers.append(reason)
+            case Failed(reason, status):
+                self.note_failure(reason, status)
+            case Died(pid) if not is_serving:
+                self.note_failure(f"worker {pid} died before it was ready.")
+            case Stopped(pid, failures, cut_off):
+                self.ready.discard(link.fileno())
+                self.failed_stops += failures
+                if cut_off:
+                    self.cut_off.append(f"{cut_off} (worker {pid})")
+
+    def note_failure(self, reason: str, status: int = 1) -> None:
+        """Take note of why the child cannot serve; only the first reason counts."""
+        if self.failure is None:
+            self.failure, self.status = reason, status
+
+    def note_end(self, link: Link, *, is_told: bool) -> None:
+        """Take note that the process at a link has ended; ``is_told``: the child was told to exit."""
+        descriptor = link.fileno()
+        worker = self.workers.pop(descriptor, None)
+        if (
+            descriptor in self.ready and is_told and worker not in self.workers.values()
+        ):  # it may have two links
+            self.failed_stops.append(f"worker {worker} ended before its stop listeners had run.")
+        self.ready.discard(descriptor)
+
+    def adopt(self, state: ChildState) -> None:
+        """Take over what the program before has known of a child."""
+        self.expected = state.expected
+        self.has_answered = state.has_answered
+        for link in state.links:
+            if link.worker is not None:
+                self.workers[link.descriptor] = link.worker
+            if link.is_ready:
+                self.ready.add(link.descriptor)

@@ -1,0 +1,198 @@
+"""The exit of a worker of gunicorn: its requests, then its stop listeners, each within their time."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from _thread import start_new_thread
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gunicorn.workers.sync import SyncWorker
+
+from ...children.orders import DRAIN, await_exit, has_ended, read_exit, read_orders
+from ...process.asking import RemoteSite
+from ...process.bus import bus
+from ...process.phases import time_of_site
+from ...process.reports import Stopped
+from ...sockets.queue import queue_length
+from ...wspbus import EX_SOFTWARE
+from ..base import in_words
+from .failing import LONGEST_REASON
+
+if TYPE_CHECKING:
+    from gunicorn.workers.base import Worker
+
+    from ...conf import Settings
+
+BOOTING, SERVING, PROVEN = range(3)
+"""The stages of a worker: proven are those that have answered a request."""
+
+WARMING_UP = "a request of WARMUP"
+UNFINISHED = "a connection without a whole request"
+
+TIME_WITHOUT_SITE = 0.8
+"""Seconds that a worker has once the site process has ended; half of them are for its listeners."""
+
+TIME_OF_ABORTED = 0.5
+"""Seconds for the listeners of a worker that gunicorn aborts: its master kills it after a second."""
+
+TIME_TO_UNWIND = 0.2
+"""Seconds of that second in which the main thread may end the request that was aborted."""
+
+
+class WorkerExit:
+    """The exit of this process. ``stage``: a byte that holds how far the worker is."""
+
+    def __init__(self, settings: Settings, site: RemoteSite, pair: socket.socket, stage: mmap.mmap) -> None:
+        self.settings = settings
+        self.site = site
+        self.pair = pair
+        self.stage = stage
+        self.requests: dict[int, str] = {}
+        """The requests being answered: {id of gunicorn's request: "GET /"}."""
+        self.has_booted = False
+        """Whether start listeners have begun to run, so that stop listeners have to."""
+        self.is_over = False
+        """Whether the stop listeners have run."""
+        self._is_aborted = False
+        self._turn = threading.Lock()  # of the thread that runs the stop listeners
+        self._last_report = threading.Lock()
+
+    def watch_site(self) -> None:
+        """Start the thread that exits when the site orders it, or has ended."""
+        threading.Thread(target=self._watch_site, name="Site watch", daemon=True).start()
+
+    # What gunicorn tells
+
+    def note_request(self, request: Any) -> None:
+        self.requests[id(request)] = f"{request.method} {request.path}"
+
+    def forget_request(self, request: Any) -> None:
+        self.requests.pop(id(request), None)
+
+    def run(self, worker: Worker) -> None:
+        """Run the stop listeners, after the last request."""
+        if not self.has_booted or self.is_over:
+            return
+        self._answer_queue(worker)
+        if not self._turn.acquire(blocking=False):
+            threading.Event().wait()  # the watch runs them, and ends this process
+        self._run_listeners()
+
+    def note_abort(self) -> None:
+        """In a signal handler: gunicorn's timeout is up, and its master kills this process in a second.
+
+        A listener that this cuts off is named. If a request is cut off, the listeners have to run now.
+        """
+        self._is_aborted = True
+        if self._turn.locked() and not self.is_over:
+            bus.end_hanging(threading.main_thread().ident)
+        start_new_thread(self._run_aborted, ())  # a Thread has locks, which the main thread may hold
+
+    def _run_aborted(self) -> None:
+        """Run the stop listeners, if the main thread does not: gunicorn still waits for the client, say."""
+        time.sleep(TIME_TO_UNWIND)
+        if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
+            self._cut_off()
+
+    def _answer_queue(self, worker: Worker) -> None:
+        """Answer the clients in the queue, in a sync worker, which takes one connection at a time."""
+        if not isinstance(worker, SyncWorker) or DRAIN not in read_orders(self.pair):
+            return
+        for listener in worker.sockets:
+            most = queue_length(listener)  # each that is taken makes room for one more
+            with contextlib.suppress(OSError):
+                while most is None or most > 0:
+                    worker.accept(listener)
+                    most = most and most - 1
+
+    # Stop listeners
+
+    def _run_listeners(self) -> None:
+        """Run the stop listeners, and report what came of them and of the requests."""
+        bus.stop_timeout = self._time_for_listeners()
+        try:
+            if bus.state is not bus.states.EXITING:
+                bus.exit()
+        finally:
+            self._report()
+        if self.requests:  # their threads would keep the interpreter from its end
+            self._end()
+
+    def _time_for_listeners(self) -> float:
+        """Return seconds: what the site allows, or the settings where it has not asked for the exit."""
+        if self._is_aborted:
+            return TIME_OF_ABORTED
+        moments = read_exit(read_orders(self.pair))
+        if moments is None:
+            return time_of_site(self.settings.stop_timeout)
+        return max(moments[1] - time.monotonic(), 0.1)
+
+    def _report(self, *failures: str) -> None:
+        """Report that the listeners have run, or which of them is cut off."""
+        pid, failed = os.getpid(), list(failures)
+        if bus.failed and not failures:
+            failed.append(f"a stop listener of worker {pid} failed.")
+        self.site.tell(Stopped(pid, failed, in_words(list(self.requests.values()))))
+        self.is_over = True
+
+    def report_hanging(self, text: str) -> None:
+        """Report which listener hangs, just before this process ends."""
+        if not self._last_report.acquire(blocking=False):
+            threading.Event().wait()  # another thread reports it, and ends this process
+        if has_ended(self.pair):
+            with contextlib.suppress(OSError):  # the output may be closed
+                os.write(2, f"{text}\n".encode())
+        self._report(f"worker {os.getpid()}: {text[-LONGEST_REASON:]}")
+
+    def _cut_off(self) -> NoReturn:
+        """Run the stop listeners, although requests are not answered: their time is up."""
+        if not self.requests:
+            self.requests[0] = WARMING_UP if self.stage[0] == BOOTING else UNFINISHED
+        try:
+            self._run_listeners()
+        finally:
+            self._end()
+
+    def _end(self) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
+        os._exit(EX_SOFTWARE if bus.failed else 0)
+
+    # The site
+
+    def _watch_site(self) -> None:
+        """Exit in the phases that the site orders; at once when the site process has ended."""
+        moments = await_exit(self.pair)
+        if moments is not None:
+            self._exit_by(*moments, partial(has_ended, self.pair))
+            has_ended(self.pair, None)  # no thread of the project keeps this process alive after that
+        os.kill(os.getpid(), signal.SIGTERM)
+        now = time.monotonic()
+        self._exit_by(now + TIME_WITHOUT_SITE / 2, now + TIME_WITHOUT_SITE, _wait)
+        with contextlib.suppress(OSError):  # the output may be closed
+            os.write(2, f"The site process has ended; ending worker {os.getpid()}.\n".encode())
+        os._exit(1)
+
+    def _exit_by(self, requests: float, listeners: float, wait: Callable[[float], bool]) -> None:
+        """Cut off requests, and later listeners, if they are not over by then; ``wait`` may end it early."""
+        if wait(requests - time.monotonic()):
+            return
+        if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
+            self._cut_off()
+        if not wait(listeners - time.monotonic()) and self.has_booted and not self.is_over:
+            bus.end_hanging(threading.main_thread().ident)
+
+
+def _wait(seconds: float) -> bool:
+    threading.Event().wait(max(seconds, 0))
+    return False

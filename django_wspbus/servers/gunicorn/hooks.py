@@ -1,0 +1,198 @@
+"""gunicorn's hooks, in its master and in its workers."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import mmap
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from ... import conf
+from ...children.backoff import Backoff
+from ...children.spawn import StartedChild
+from ...process.asking import RemoteSite
+from ...process.reports import Died, Expected
+from ...project.threads import ADVICE, foreign_threads
+from ...successor.program import die_with
+from .exit import BOOTING, PROVEN, SERVING
+from .server import GunicornServer
+from .signals import hold_term, ignore_signals
+from .worker import WorkerProcess
+
+if TYPE_CHECKING:
+    from gunicorn.workers.base import Worker
+
+    from ...conf import ServerSettings, Settings
+
+logger = logging.getLogger("django_wspbus")
+
+HOOKS = {
+    "on_starting": 1,
+    "when_ready": 1,
+    "pre_fork": 2,
+    "post_fork": 2,
+    "post_worker_init": 1,
+    "pre_request": 2,
+    "post_request": 4,
+    "worker_abort": 1,
+    "worker_exit": 2,
+    "child_exit": 2,
+}
+"""Ours, each with the number of arguments that gunicorn gives it."""
+
+HEALTHY_LIFETIME = 1
+"""A worker that lived for this many seconds counts as healthy, also if it has answered nothing."""
+
+
+class Hooks:
+    """The hooks by which gunicorn calls this package, and the state that the processes of a child share."""
+
+    def __init__(self, child: StartedChild, settings: Settings, site: RemoteSite) -> None:
+        self.child = child
+        self.settings = settings
+        self.since = time.time_ns()
+        self.server: ServerSettings = settings.servers[child.start.alias]
+        self.site = site
+        self.master = os.getpid()
+        self.frozen = False
+        self.application: Any = None
+        self.process: WorkerProcess | None = None  # in a worker
+        self.stages: dict[int, mmap.mmap] = {}  # age of the worker -> a byte with its stage
+        self.forked: dict[int, float] = {}
+        self.backoff = Backoff()
+        self.wait = 0.0
+
+    def configure(self, cfg: Any) -> None:
+        """Set gunicorn's settings: its configuration file, OPTIONS over it, what is the site's over both."""
+        options = GunicornServer.effective_options(self.server, self.settings)
+        options.pop("config", None)
+        options.setdefault("default_proc_name", self.server.alias)
+        for name, value in options.items():
+            cfg.set(name, value)
+        # The site ends the child before that, as its phases say; this is for a signal to gunicorn alone.
+        cfg.set("graceful_timeout", math.ceil(self.settings.stop_timeout) + 1)
+        cfg.set("control_socket_disable", True)
+        if conf.is_debug():  # a worker that a debugger holds must not be taken for one that hangs
+            cfg.set("timeout", 0)
+        if "logger_class" not in options:
+            from .logging import project_logger
+
+            cfg.set("logger_class", project_logger(cfg, options))
+        for name in HOOKS:
+            cfg.set(name, _chain(getattr(self, name), getattr(cfg, name)))
+
+    # Hooks, in the order in which gunicorn calls them
+
+    def on_starting(self, arbiter: Any) -> None:
+        # Not before: Twisted removes these variables when the project imports it, and gunicorn would bind an
+        # address of its own.
+        os.environ.update(LISTEN_FDS=str(self.child.sockets), LISTEN_PID=str(os.getpid()))
+        self.site.tell(Expected(arbiter.cfg.workers))
+
+    def when_ready(self, arbiter: Any) -> None:
+        ignore_signals()
+
+    def pre_fork(self, arbiter: Any, worker: Worker) -> None:
+        """Leave nothing open that two processes would share."""
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            if hasattr(connection, "close_pool"):
+                connection.close_pool()
+        if not self.frozen:
+            self.frozen = True
+            self.warn_of_threads()
+            gc.freeze()  # what is loaded by now stays shared between the workers
+        self.stages[worker.age] = mmap.mmap(-1, 1)
+        self.forked[worker.age] = time.monotonic()
+        hold_term()
+
+    def warn_of_threads(self) -> None:
+        if names := foreign_threads():
+            logger.warning("Threads in gunicorn's master end as it forks: %s. %s", ", ".join(names), ADVICE)
+
+    def post_fork(self, arbiter: Any, worker: Worker) -> None:
+        die_with(self.master, signal.SIGTERM)
+        self.hold_back(arbiter)
+        self.process = WorkerProcess(self.settings, self.site, self.child.pair, self.stages[worker.age])
+        if self.child.start.watches_files:
+            told = {"since": self.since, **self.child.start.told}
+            announces = told.pop("announces", False) and worker.age == 1
+            self.process.reload_on_change(**told, announces=announces)
+
+    def hold_back(self, arbiter: Any) -> None:
+        """Wait a while if the workers before this one did not boot."""
+        wait = min(self.wait, arbiter.timeout / 2) if arbiter.timeout else self.wait
+        # SIGTERM is blocked since the fork.
+        if wait and signal.sigtimedwait([signal.SIGTERM], wait) is not None:
+            raise SystemExit
+
+    def post_worker_init(self, worker: Worker) -> None:
+        assert self.process is not None
+        ignore_signals()
+        self.process.boot(worker, self.application)
+
+    def pre_request(self, worker: Worker, request: Any) -> None:
+        assert self.process is not None
+        self.process.exit.note_request(request)
+
+    def post_request(self, worker: Worker, request: Any, environ: Any, response: Any) -> None:
+        assert self.process is not None
+        self.process.exit.forget_request(request)
+
+    def worker_abort(self, worker: Worker) -> None:
+        assert self.process is not None
+        self.process.exit.note_abort()
+
+    def worker_exit(self, arbiter: Any, worker: Worker) -> None:
+        if self.process is not None:  # gunicorn calls this in the master, too
+            self.process.exit.run(worker)
+
+    def child_exit(self, arbiter: Any, worker: Worker) -> None:
+        """In the master: a worker has ended, by itself or as it was told."""
+        lifetime = time.monotonic() - self.forked.pop(worker.age)
+        with self.stages.pop(worker.age) as shared:
+            stage = shared[0]
+        worked = stage == PROVEN or (stage == SERVING and lifetime > HEALTHY_LIFETIME)
+        self.wait = self.backoff.note(worked=worked)
+        if stage == BOOTING:
+            self.site.tell(Died(worker.pid))
+
+
+def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..., None]:
+    """Return a hook that runs ours and the user's.
+
+    Theirs comes last, but before ours reports that a worker is ready, and before its stop listeners.
+    """
+
+    def both(*arguments: Any) -> None:
+        if ours.__name__ == "worker_exit":
+            try:
+                theirs(*arguments)
+            finally:  # the stop listeners run, whatever theirs raised
+                ours(*arguments)
+        elif ours.__name__ == "post_worker_init":
+            theirs(*arguments)
+            ours(*arguments)
+        else:
+            ours(*arguments)
+            theirs(*arguments)
+
+    # gunicorn counts the parameters of a hook: *arguments will not do.
+    def hook_of_one(one: Any) -> None:
+        both(one)
+
+    def hook_of_two(one: Any, other: Any) -> None:
+        both(one, other)
+
+    def hook_of_four(one: Any, other: Any, third: Any, last: Any) -> None:
+        both(one, other, third, last)
+
+    hooks: dict[int, Callable[..., None]] = {1: hook_of_one, 2: hook_of_two, 4: hook_of_four}
+    return hooks[HOOKS[ours.__name__]]

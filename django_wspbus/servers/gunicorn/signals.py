@@ -1,0 +1,32 @@
+"""The signals of gunicorn's processes, which belong to the site."""
+
+from __future__ import annotations
+
+import signal
+
+from ...plugins.signals import is_ignored
+
+IGNORED = [name for name in ("SIGINT", "SIGUSR1", "SIGUSR2") if is_ignored(name)]
+"""The signals that this process ignored from its start."""
+
+
+def ignore_signals() -> None:
+    """Ignore hang-ups, and what this process ignored from its start: such signals are for the site process.
+
+    gunicorn has its own handlers by now. It may not ignore SIGTERM, by which the site ends it.
+    """
+    for name in ("SIGHUP", *IGNORED):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def hold_term() -> None:
+    """Block SIGTERM before a fork.
+
+    gunicorn installs the handlers of a worker some time after it has forked: before, a signal would be lost.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def accept_term() -> None:
+    """Unblock a SIGTERM that came between `hold_term` and now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])

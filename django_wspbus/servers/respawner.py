@@ -1,0 +1,146 @@
+"""Starting the child of a server again when it ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..children.backoff import FIRST, MOST, Backoff
+from ..children.child import Child
+from ..wspbus import Refusal
+
+if TYPE_CHECKING:
+    from .child import ChildServer
+
+HEALTHY_LIFETIME = 1
+"""A child that has served for this many seconds counts as healthy, also if it has answered nothing."""
+
+DELAY_AFTER_SIGNAL = 0.5
+"""Seconds before a child that was told to exit is started again: systemd signals all processes at once."""
+
+
+class Respawner:
+    """Replaces a child that has ended, at growing intervals if its successors fail as well.
+
+    All methods are for the main thread.
+    """
+
+    def __init__(self, server: ChildServer) -> None:
+        self.server = server
+        self.is_active = False
+        """From the end of a start to the next stop: the server has to have a child meanwhile."""
+        self.trouble: str | None = None
+        """Why nothing serves, or has not answered yet since it was started again."""
+        self._successor: Child | None = None
+        self._backoff = Backoff()
+        self._said: str | None = None
+
+    @property
+    def _name(self) -> str:
+        return f"The server {self.server.alias!r}"
+
+    @property
+    def _may_respawn(self) -> bool:
+        server = self.server
+        return self.is_active and not server.bus.exit_asked and not server.children.swapping
+
+    def reset(self) -> None:
+        """Forget what was before: the server starts."""
+        self.trouble = self._successor = self._said = None
+
+    def retry(self, reason: str) -> None:
+        """Start the child later, as the start of the server has failed."""
+        self.trouble = reason
+        self.is_active = True
+        self._respawn_in(FIRST)
+
+    def look(self) -> None:
+        """Start the child again if it has ended, and release its successor once that is ready."""
+        if not self._may_respawn:
+            return
+        if self._successor is not None:
+            self._look_at_successor(self._successor)
+        elif (current := self.server.current) is not None:
+            if current.ended:
+                self._replace(current)
+            else:
+                self._look_at(current)
+
+    def pause(self) -> None:
+        """End a successor with the old code: new code is about to boot."""
+        successor, self._successor = self._successor, None
+        if successor is not None:
+            self.server.children.dismiss(successor)
+
+    def resume(self) -> None:
+        """Go on as before `pause`, with whatever code serves now."""
+        self._respawn()
+        self.look()
+
+    def _look_at(self, current: Child) -> None:
+        progress = current.progress
+        while progress.failed_stops:  # of a worker that another has replaced since
+            self.server.bus.log(f"{self._name}: {progress.failed_stops.pop(0)}", level=40)
+        while progress.failed_workers:
+            reason = progress.failed_workers.pop()
+            self._say(f"A new worker of the server {self.server.alias!r} did not start: {reason}")
+        if self.trouble is not None and progress.has_answered:
+            self.trouble = self._said = None
+            self.server.bus.log(f"{self._name} answers again, process {current.pid}.")
+
+    def _replace(self, ended: Child) -> None:
+        how = ended.how_ended()
+        worked = ended.progress.has_answered or ended.lifetime > HEALTHY_LIFETIME
+        self.server.children.dismiss(ended)  # its workers may still be at work on their last requests
+        wait = self._backoff.note(worked=worked)
+        self.trouble = f"it ended by itself, {how}"
+        if worked:
+            self._said = None
+        self._say(f"{self._name} ended by itself, {how}: it is started again.")
+        self._respawn_in(max(wait, DELAY_AFTER_SIGNAL) if ended.ended_as_told else wait)
+
+    def _look_at_successor(self, successor: Child) -> None:
+        timeout = self.server.site.ready_timeout
+        if successor.is_ready:
+            self._successor = None
+            self.server.children.switch([successor])
+        elif successor.is_settled or successor.age > timeout:
+            self._successor = None
+            why = successor.why_not_ready(timeout)
+            self.server.children.dismiss(successor)
+            self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        self.trouble = why
+        self._say(
+            f"{self._name} does not start again: {why}\n"
+            f"It is tried at intervals of up to {MOST:g} seconds; connections wait."
+        )
+        self._respawn_in(max(self._backoff.note(worked=False), FIRST))
+
+    def _respawn_in(self, seconds: float) -> None:
+        if seconds:
+            self._call_later(seconds, self._respawn)
+        else:
+            self._respawn()
+
+    def _respawn(self) -> None:
+        if self._may_respawn and self.server.current is None and self._successor is None:
+            try:
+                self._successor = self.server.boot()
+            except Refusal as refusal:  # a deployment has removed what the child needs, and may bring it back
+                self._fail(str(refusal))
+                return
+            self._call_later(self.server.site.ready_timeout + 0.01, self.look)
+
+    def _call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function in the main thread."""
+        self.server.children.switchboard.call_later(seconds, lambda: self.server.bus.defer(function))
+
+    def _say(self, message: str) -> None:
+        """Log what is wrong, unless it is the same as before: what keeps failing does so a thousand times."""
+        same = re.sub(r"\d+", "N", message)
+        if same != self._said:
+            self._said = same
+            self.server.bus.log(message, level=40)
