@@ -74,7 +74,7 @@ def imported(name, node):
 
 
 def ours(dotted):
-    """Return which of our modules a name is, or is in; None if it is somebody else's."""
+    """Return which of our modules a name is, or is in; None if it is not ours."""
     if dotted.split(".")[0] != NAME:
         return None
     inner = dotted.removeprefix(NAME).removeprefix(".")

@@ -90,7 +90,7 @@ def pids_of(answers):
 
 
 def assert_once_in_each(project, pids):
-    """Each started and stopped once, in order, and nobody else did."""
+    """Each started and stopped once, in order, and no other process did."""
     assert pids
     for pid in pids:
         events = [note.event for note in project.notes() if note.pid == pid]
@@ -133,7 +133,7 @@ def test_a_worker_that_exits_after_its_number_of_requests_stops_and_its_successo
     with gunicorn(project, *options) as program:
         url = url_of(program)
         pids = set()
-        for _ in range(100):  # a worker that is told to leave may answer a few more
+        for _ in range(100):  # a worker that is about to exit may answer a few more
             pids |= pids_of({fetch(url)})
             if len(pids) == 3:
                 break
@@ -201,7 +201,7 @@ def test_under_other_servers_the_bus_stops_after_the_last_request(project, name)
     url = f"http://127.0.0.1:{free_port}"
     with project.start(*command) as program, ThreadPoolExecutor() as pool:
         until_it_answers(url)
-        pids = until_all_answer(url, WORKERS[name])  # granian never ends if it is told to before
+        pids = until_all_answer(url, WORKERS[name])  # granian never ends if it gets the signal before
         slow = pool.submit(fetch, f"{url}/slow")
         project.expect_note("slow")
         assert program.stop(number) == 0
@@ -374,10 +374,10 @@ def scheduler():
     )
     project.write("program.py", REQUEST + "    request()\n    request()\n")
     ended = run([sys.executable, "program.py"], env=os.environ | project.environment, cwd=project.root)
-    told = "Under this server no process plays the role 'site', so these listeners never run: "
+    beginning = "Under this server no process plays the role 'site', so these listeners never run: "
     names = "shop.journal.note, builtins.print, shop.listeners.scheduler"
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"{told}{names}. ")
+    assert line.startswith(f"{beginning}{names}. ")
 
 
 def test_many_first_requests_at_once_start_it_once():

@@ -15,7 +15,7 @@ PATHS = ("/livez", "/readyz")
 LONGEST_HEAD = 100_000
 """Bytes of a head to wait for at most: http.server accepts no line of more than 65,536."""
 
-# A request that begins with a blank line is complete: it gets status 400.
+# A blank first line ends the head, because http.server reads no further.
 HEAD_END = re.compile(rb"\A\r?\n|\r?\n\r?\n")
 
 
@@ -47,7 +47,7 @@ class Request(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         self.raw_requestline = self.rfile.readline(65537)
-        if self.parse_request():  # else it has called send_error()
+        if self.parse_request():  # else it has sent an error, or ignores a blank line
             self._respond()
 
     def _respond(self) -> None:

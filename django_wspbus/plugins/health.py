@@ -20,7 +20,7 @@ CHANNEL = "health"
 """The channel on which apps subscribe their checks."""
 
 TIME_TO_END = 1
-"""Seconds that the exit of the bus waits for pending responses, and again for running checks."""
+"""Seconds that the exit of the bus waits for pending responses and running checks."""
 
 SERVING = ("ready", "reloading")
 

@@ -1,4 +1,4 @@
-"""The requests that a worker answers to itself: what is sent, what is a failure, and what is told of it."""
+"""The requests that a worker answers to itself: contents, failures, and the reasons in the log."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def failing_late(get_response):
 
 
 def hiding(get_response):
-    """A middleware that tells of an error, and hides it behind another."""
+    """A middleware that reports an error, and hides it behind another."""
 
     def middleware(request):
         try:
@@ -364,16 +364,16 @@ def test_an_endless_response_of_django_ends():
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_an_error_in_a_view_is_told_once_and_logged_by_nobody_else(site, logged, mailed, debug):
+def test_an_error_in_a_view_is_reported_once_and_logged_nowhere_else(site, logged, mailed, debug):
     site.DEBUG = debug
-    told = reason(django(), "/broken")
-    first, second, *_, last = told.splitlines()
+    text = reason(django(), "/broken")
+    first, second, *_, last = text.splitlines()
     assert first == "WSPBUS[\"WARMUP\"]: the request for '/broken' was answered 500 Internal Server Error."
     assert re.fullmatch(r"tests/application/test_warmup\.py, line \d+: ZeroDivisionError: of a view", second)
     assert last == "ZeroDivisionError: of a view"
-    assert told.count("\nZeroDivisionError: of a view") == 1
-    assert f'File "{__file__}"' in told
-    assert "/warmup.py" not in told.replace(__file__, "")
+    assert text.count("\nZeroDivisionError: of a view") == 1
+    assert f'File "{__file__}"' in text
+    assert "/warmup.py" not in text.replace(__file__, "")
     assert (logged, mailed) == ([], [])
 
 
@@ -383,41 +383,41 @@ def test_the_first_path_that_fails_is_the_last_to_be_asked():
     assert [request.path for request in REQUESTS] == ["/", "/broken"]
 
 
-def test_an_error_that_leaves_the_application_is_told_once(site, logged):
+def test_an_error_that_leaves_the_application_is_reported_once(site, logged):
     site.DEBUG_PROPAGATE_EXCEPTIONS = True
-    told = reason(django(), "/broken")
-    assert told.startswith(
+    text = reason(django(), "/broken")
+    assert text.startswith(
         "WSPBUS[\"WARMUP\"]: the request for '/broken' failed.\ntests/application/test_warmup.py, line "
     )
-    assert told.count("\nZeroDivisionError: of a view") == 1
+    assert text.count("\nZeroDivisionError: of a view") == 1
     assert logged == []
 
 
 @pytest.mark.parametrize(("path", "first"), [("/broken", "ZeroDivisionError"), ("/missing", "Http404")])
-def test_an_error_in_a_handler_of_errors_is_told_with_the_one_that_it_was_to_handle(monkeypatch, path, first):
+def test_an_error_in_an_error_handler_is_reported_with_the_error_that_it_handles(monkeypatch, path, first):
     monkeypatch.setitem(globals(), "handler500", failing_handler)
     monkeypatch.setitem(globals(), "handler404", failing_handler)
-    told = reason(django(), path)
-    assert told.count(f"{first}: of a view" if path == "/broken" else first) == 1
-    assert "LookupError: of a handler" in told.splitlines()[-1]
+    text = reason(django(), path)
+    assert text.count(f"{first}: of a view" if path == "/broken" else first) == 1
+    assert "LookupError: of a handler" in text.splitlines()[-1]
 
 
-def test_each_of_two_errors_is_told(site, logged):
+def test_each_of_two_errors_is_reported(site, logged):
     site.MIDDLEWARE = [f"{__name__}.failing_late"]
-    told = reason(django(), "/broken")
-    assert told.count("\nZeroDivisionError: of a view") == 1
-    assert told.splitlines()[-1] == "LookupError: of a middleware"
+    text = reason(django(), "/broken")
+    assert text.count("\nZeroDivisionError: of a view") == 1
+    assert text.splitlines()[-1] == "LookupError: of a middleware"
     assert logged == []
 
 
-def test_an_error_is_told_whatever_status_is_made_of_it(site):
+def test_an_error_is_reported_whatever_status_is_made_of_it(site):
     site.MIDDLEWARE = [f"{__name__}.unavailable"]
-    told = reason(django(), "/broken")
-    assert "'/broken' was answered 503 Service Unavailable.\ntests/application/test_warmup.py, line " in told
-    assert told.splitlines()[-1] == "ZeroDivisionError: of a view"
+    text = reason(django(), "/broken")
+    assert "'/broken' was answered 503 Service Unavailable.\ntests/application/test_warmup.py, line " in text
+    assert text.splitlines()[-1] == "ZeroDivisionError: of a view"
 
 
-def test_a_status_without_an_error_is_told_with_the_beginning_of_its_text(logged):
+def test_a_status_without_an_error_is_reported_with_the_beginning_of_its_text(logged):
     line, text = reason(django(), "/down").splitlines()
     assert line == "WSPBUS[\"WARMUP\"]: the request for '/down' was answered 503 Service Unavailable."
     assert text == "Down for " + "ä" * (warmup.MOST_OF_A_REASON - len("Down for "))
@@ -431,16 +431,16 @@ def test_a_body_that_says_nothing_is_left_out(path):
 
 def test_the_beginning_of_a_text_may_come_in_parts_and_be_json():
     headers = [("content-type", "Application/JSON")]
-    told = reason(app("503 No", [b'{"database"', b": ", b'"down"}'], headers))
-    assert told.splitlines()[1] == '{"database": "down"}'
+    text = reason(app("503 No", [b'{"database"', b": ", b'"down"}'], headers))
+    assert text.splitlines()[1] == '{"database": "down"}'
 
 
 def test_an_error_after_the_status_is_a_failure():
-    told = reason(django(), "/streaming")
-    assert told.startswith(
+    text = reason(django(), "/streaming")
+    assert text.startswith(
         "WSPBUS[\"WARMUP\"]: the request for '/streaming' failed.\ntests/application/test_warmup.py, line "
     )
-    assert told.splitlines()[-1] == "ZeroDivisionError: of a view"
+    assert text.splitlines()[-1] == "ZeroDivisionError: of a view"
 
 
 def test_an_error_at_the_close_is_a_failure():
@@ -469,8 +469,8 @@ def test_a_page_of_flask_will_do_and_its_500_is_a_failure_that_flask_logs(caplog
     flask_app.add_url_rule("/", view_func=lambda: "page")
     flask_app.add_url_rule("/broken", endpoint="broken", view_func=lambda: 1 / 0)
     warm_up(validator(flask_app), ["/", "/nowhere"])
-    told = reason(validator(flask_app), "/broken")
-    assert "'/broken' was answered 500 INTERNAL SERVER ERROR.\n<!doctype html> <html lang=en>" in told
+    text = reason(validator(flask_app), "/broken")
+    assert "'/broken' was answered 500 INTERNAL SERVER ERROR.\n<!doctype html> <html lang=en>" in text
     assert caplog.messages == ["Exception on /broken [GET]"]
 
 
@@ -490,7 +490,7 @@ def test_an_application_that_starts_two_responses_has_failed():
 
 
 def fails_after(body):
-    """Return an application that fails after a body, and tells so as PEP 3333 says."""
+    """Return an application that fails after a body, and reports that as PEP 3333 says."""
 
     def failing(environ, start_response):
         write = start_response("200 OK", [])
@@ -505,15 +505,15 @@ def fails_after(body):
 
 
 @pytest.mark.parametrize(("body", "what"), [(b"", "was answered 500 No."), (b"begun", "failed.")])
-def test_an_error_that_an_application_hands_to_start_response_is_told(body, what):
-    told = reason(fails_after(body))
-    assert told.startswith(
+def test_an_error_that_an_application_hands_to_start_response_is_reported(body, what):
+    text = reason(fails_after(body))
+    assert text.startswith(
         f"WSPBUS[\"WARMUP\"]: the request for '/' {what}\ntests/application/test_warmup.py, line "
     )
-    assert told.count("\nZeroDivisionError: of an application") == 1
+    assert text.count("\nZeroDivisionError: of an application") == 1
 
 
-def test_an_error_that_shows_itself_among_its_causes_is_told():
+def test_an_error_that_shows_itself_among_its_causes_is_reported():
     error = ZeroDivisionError("in a circle")
     error.__cause__ = error
 
@@ -523,10 +523,10 @@ def test_an_error_that_shows_itself_among_its_causes_is_told():
     assert reason(failing).count("\nZeroDivisionError: in a circle") == 1
 
 
-def test_an_error_that_hides_what_led_to_it_is_told_beside_that(site):
+def test_an_error_that_hides_what_led_to_it_is_reported_beside_that(site):
     site.MIDDLEWARE = [f"{__name__}.hiding"]
-    told = reason(django())
-    assert told.count("\nZeroDivisionError: ") == told.count("\nLookupError: ") == 1
+    text = reason(django())
+    assert text.count("\nZeroDivisionError: ") == text.count("\nLookupError: ") == 1
 
 
 def test_a_signal_without_an_error_or_with_another_request_means_nothing(site):

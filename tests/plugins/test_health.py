@@ -87,7 +87,7 @@ class ProbedSite:
         assert (answer.status, answer.body) == (status, f"{text}\n")
 
     def checks(self) -> dict[str, str]:
-        """Return what ``/readyz`` tells of the checks, by name."""
+        """Return the checks in the JSON of ``/readyz``, by name."""
         found: dict[str, str] = json.loads(self.ask("/readyz?format=json").body)["checks"]
         return found
 
@@ -240,19 +240,19 @@ def test_readiness_is_200_where_the_site_serves_and_liveness_always(
 
 
 def test_a_site_that_starts_is_seen_starting_and_one_that_stops_draining(silent: ProbedSite) -> None:
-    bus, told = silent.bus, []
+    bus, answers = silent.bus, []
 
-    def tell(state: str) -> None:
+    def probe(state: str) -> None:
         silent.condition = Condition(state)
-        told.append((silent.ask("/readyz").body, silent.ask("/livez").status))
+        answers.append((silent.ask("/readyz").body, silent.ask("/livez").status))
 
-    bus.subscribe("start", partial(tell, "starting"), 22)
-    bus.subscribe("stop", partial(tell, "draining"))
-    bus.subscribe("exit", partial(tell, "draining"), 88)
+    bus.subscribe("start", partial(probe, "starting"), 22)
+    bus.subscribe("stop", partial(probe, "draining"))
+    bus.subscribe("exit", partial(probe, "draining"), 88)
     bus.start()
     bus.exit()
 
-    assert told == [("starting\n", 200), ("draining\n", 200), ("draining\n", 200)]
+    assert answers == [("starting\n", 200), ("draining\n", 200), ("draining\n", 200)]
 
 
 def test_a_condition_that_fails_is_an_answer_and_is_logged_once_until_it_works_again(
@@ -307,7 +307,7 @@ def test_another_path_is_404_and_names_the_right_ones(site: ProbedSite, path: st
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW", "get"])
-def test_another_method_is_405_and_is_told_the_right_ones(site: ProbedSite, method: str) -> None:
+def test_another_method_is_405_and_names_the_allowed_ones(site: ProbedSite, method: str) -> None:
     answer = site.ask("/readyz", method)
 
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
@@ -346,7 +346,7 @@ def test_whatever_is_sent_gets_an_answer_or_an_end_and_the_next_is_answered(
 # JSON
 
 
-def test_json_tells_the_condition_each_check_and_the_details(site: ProbedSite) -> None:
+def test_json_holds_the_condition_each_check_and_the_details(site: ProbedSite) -> None:
     site.bus.subscribe("health", passes)
     site.condition = Condition("reloading", "since 9:00", {"servers": {"default": {"root": Path("/srv")}}})
     answer = site.ask("/readyz", Accept="application/json")
@@ -365,13 +365,13 @@ def test_json_of_a_site_that_does_not_serve_says_so_and_that_it_lives(site: Prob
     site.condition = Condition("draining", details={"left": 3})
     answers = {path: site.ask(f"{path}?format=json") for path in ("/readyz", "/livez")}
 
-    told = {"state": "draining", "reason": "", "checks": {}, "left": 3}
-    assert json.loads(answers["/readyz"].body) == {"status": "unavailable", **told}
-    assert json.loads(answers["/livez"].body) == {"status": "ok", **told}
+    fields = {"state": "draining", "reason": "", "checks": {}, "left": 3}
+    assert json.loads(answers["/readyz"].body) == {"status": "unavailable", **fields}
+    assert json.loads(answers["/livez"].body) == {"status": "ok", **fields}
     assert [answer.status for answer in answers.values()] == [503, 200]
 
 
-def test_details_that_cannot_be_told_are_logged(site: ProbedSite) -> None:
+def test_details_that_cannot_be_converted_are_logged(site: ProbedSite) -> None:
     details: dict[str, Any] = {}
     details["itself"] = details
     site.condition = Condition("ready", details=details)
@@ -484,9 +484,9 @@ def test_each_check_that_fails_is_named_in_order_and_the_others_in_json(site: Pr
     site.bus.subscribe("health", raising(OSError("down")), 30)
     site.bus.subscribe("health", raising(OSError("gone")), 20)
     site.condition = Condition("reloading", "soon", {"servers": 2})
-    told = json.loads(site.ask("/readyz?format=json").body)
+    report = json.loads(site.ask("/readyz?format=json").body)
 
-    assert told == {
+    assert report == {
         "status": "unavailable",
         "state": "failed",
         "reason": f"{RAISING}: OSError; {RAISING} (2): OSError",
@@ -614,7 +614,7 @@ def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
 def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch, later: Later
 ) -> None:
-    results = ["old news", None]
+    results = ["old reason", None]
 
     def check() -> Any:
         gate()
@@ -945,7 +945,7 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
     await_that(lambda: f"Check {GATE}" not in threads())
 
 
-def test_a_check_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(
+def test_a_check_that_exits_the_bus_is_not_waited_for_by_itself(
     site: ProbedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)

@@ -184,22 +184,22 @@ def test_a_stop_does_not_wait_for_the_period_to_end(bus):
 
 
 def test_a_call_that_is_under_way_is_waited_for(bus):
-    under_way, told = threading.Event(), []
+    under_way, events = threading.Event(), []
 
     def callback():
         under_way.set()
         time.sleep(0.2)
-        told.append("done")
+        events.append("done")
 
     Monitor(bus, callback, SOON).subscribe()
-    bus.subscribe("stop", lambda: told.append("stop"), 50)
+    bus.subscribe("stop", lambda: events.append("stop"), 50)
     bus.start()
     assert under_way.wait(DEADLINE)
     bus.stop()
-    assert told == ["done", "stop"]  # those who need what the stop closes are done with it
+    assert events == ["done", "stop"]  # the call was complete before the listener closed its resources
 
 
-def test_one_that_tells_the_bus_to_exit_is_not_waited_for_by_itself(bus):
+def test_a_call_that_exits_the_bus_is_not_waited_for_by_itself(bus):
     calls = Calls(bus.exit)
     monitor = Monitor(bus, calls, SOON)
     monitor.subscribe()
@@ -354,14 +354,14 @@ def test_every_has_the_role_it_is_given_and_that_of_workers_otherwise(process_bu
 
 
 def test_monitors_start_after_other_listeners_and_stop_before_them(bus):
-    told = []
+    seen = []
     monitor = Monitor(bus, print, 3600)
     for channel in ("start", "stop"):
-        bus.subscribe(channel, lambda channel=channel: told.append((channel, monitor.thread is not None)))
+        bus.subscribe(channel, lambda channel=channel: seen.append((channel, monitor.thread is not None)))
     monitor.subscribe()
     bus.start()
     bus.stop()
-    assert told == [("start", False), ("stop", False)]
+    assert seen == [("start", False), ("stop", False)]
 
 
 BARE = """

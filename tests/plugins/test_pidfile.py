@@ -148,9 +148,9 @@ def test_a_file_without_a_lock_is_replaced(
 def test_that_of_a_live_process_is_refused_by_its_name(
     path: Path, write: Callable[[], Bus], live: int
 ) -> None:
-    told = refusal(write)
-    assert told.startswith(f"The site is running already: PID {live} (python")
-    assert told.endswith(f"according to {path}.")
+    reason = refusal(write)
+    assert reason.startswith(f"The site is running already: PID {live} (python")
+    assert reason.endswith(f"according to {path}.")
     assert path.read_text() == f"{live}\n"
     assert [each.name for each in path.parent.iterdir()] == ["site.pid"]
 
@@ -195,7 +195,7 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
     assert target.read_text() == "precious"
 
 
-def test_a_folder_that_is_missing_is_told(path: Path) -> None:
+def test_a_missing_folder_is_reported(path: Path) -> None:
     bus = Bus()
     PIDFile(bus, path.parent / "no" / "site.pid").subscribe()
 
@@ -208,7 +208,7 @@ def test_at_exit_it_is_removed_only_if_it_is_still_ours(
 ) -> None:
     bus = write()
     if how == "rewritten":
-        path.write_text("somebody's")
+        path.write_text("another program's")
     else:
         path.unlink()
     if how == "another process's":
@@ -416,7 +416,7 @@ def test_a_lock_of_a_process_in_another_namespace_counts_though_its_pid_is_unkno
 
 
 @pytest.mark.parametrize("name", ["write", "link"])
-def test_a_full_disk_leaves_no_file_and_is_told_in_a_sentence(
+def test_a_full_disk_leaves_no_file_and_is_reported_in_one_sentence(
     path: Path, write: Callable[[], Bus], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def refuse(*args: object, **options: object) -> None:

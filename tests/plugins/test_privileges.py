@@ -165,8 +165,8 @@ def test_others_than_root_may_only_stay_what_they_are() -> None:
         return f"{os.getuid()}"
 
     assert in_child(as_nobody(lambda: become("nobody"))) == str(NOBODY.pw_uid)
-    told = in_child(as_nobody(lambda: become("root")))
-    assert told == (
+    reason = in_child(as_nobody(lambda: become("root")))
+    assert reason == (
         f"This process (uid {NOBODY.pw_uid}, gid {NOBODY.pw_gid}) may not become uid 0, gid 0: only root may."
     )
 
@@ -180,9 +180,9 @@ def test_a_call_that_only_pretends_to_succeed_is_found_out(
     assert "could regain them" in drop("nobody")["refused"]
 
 
-@pytest.mark.parametrize(("pretended", "told"), [("setresuid", "uid"), ("setresgid", "gid")])
+@pytest.mark.parametrize(("pretended", "reason"), [("setresuid", "uid"), ("setresgid", "gid")])
 def test_a_change_that_did_not_happen_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, pretended: str, told: str
+    monkeypatch: pytest.MonkeyPatch, pretended: str, reason: str
 ) -> None:
     become = os.setresuid
     monkeypatch.setattr(os, pretended, lambda *args: None)
@@ -197,7 +197,7 @@ def test_a_change_that_did_not_happen_is_found_out(
             return str(refusal)
         return "dropped"
 
-    assert f"did not become {told}" in in_child(run)
+    assert f"did not become {reason}" in in_child(run)
 
 
 def test_log_files_are_given_to_the_user_who_may_reopen_them(open_folder: Path) -> None:
@@ -290,12 +290,12 @@ import json
 import os
 
 
-def tell(role):
+def report(role):
     note(role + json.dumps([os.getresuid(), os.getresgid(), sorted(os.getgroups()), os.umask(0o027)]))
 
 
-bus.subscribe("start", lambda: tell("site"), role="site")
-bus.subscribe("start", lambda: tell("worker"), role="worker")
+bus.subscribe("start", lambda: report("site"), role="site")
+bus.subscribe("start", lambda: report("worker"), role="worker")
 bus.subscribe("start", lambda: note("early " + str(os.getuid())), 25, role="site")
 """
 

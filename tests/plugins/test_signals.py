@@ -20,22 +20,22 @@ NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.
 
 
 class Recorder(Bus):
-    """A bus that notes what it is told, and what is published on a channel."""
+    """A bus that records the channels on which something is published."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[str] = []
+        self.channels: list[str] = []
         self.lines: list[str] = []
         self.subscribe("log", lambda message, level: self.lines.append(message))
         for channel in ("start", "stop", "graceful", "exit", "shop.dump"):
-            self.subscribe(channel, lambda channel=channel: self.told.append(channel))
+            self.subscribe(channel, lambda channel=channel: self.channels.append(channel))
 
     def send(self, number: int) -> list[str]:
-        """Send a signal to this process; return what the bus was told by it."""
-        del self.told[:]
+        """Send a signal to this process; wait until it causes a message; return the channels."""
+        del self.channels[:]
         os.kill(os.getpid(), number)
-        self.wait_for(lambda: self.told, timeout=DEADLINE)
-        return self.told
+        self.wait_for(lambda: self.channels, timeout=DEADLINE)
+        return self.channels
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_settings_are_merged_by_key_name_channels_and_leave_alone(handle: Callab
         assert bus.send(signal.SIGHUP) == ["graceful"]
         os.kill(os.getpid(), signal.SIGUSR2)
         assert bus.wait_for(lambda: received, timeout=DEADLINE)
-        assert bus.told == ["graceful"]  # as before
+        assert bus.channels == ["graceful"]  # as before
         assert bus.send(signal.SIGTERM) == ["stop", "exit"]
     finally:
         signal.signal(signal.SIGUSR2, before)
@@ -100,7 +100,7 @@ def test_settings_are_merged_by_key_name_channels_and_leave_alone(handle: Callab
 
 def test_an_error_in_a_channel_is_logged_and_ends_nothing(handle: Callable[..., Recorder]) -> None:
     bus = handle({"SIGUSR1": "shop.fail"})
-    bus.subscribe("shop.fail", lambda: bus.told.append("failed") or 1 / 0)
+    bus.subscribe("shop.fail", lambda: bus.channels.append("failed") or 1 / 0)
 
     assert bus.send(signal.SIGUSR1) == ["failed"]
     assert bus.state is bus.states.STARTED
@@ -261,7 +261,7 @@ if "LEFT" not in os.environ:
     plugin.subscribe()
     bus.listeners["shop"] = {lambda: print("acted on in the first program", flush=True)}
     bus.start()
-    os.kill(os.getpid(), signal.SIGHUP)  # noted, and not acted on: nobody is in block()
+    os.kill(os.getpid(), signal.SIGHUP)  # noted, and not acted on: no thread is in block()
     reader, blocked = plugin.hand_over()
     if sys.argv[1] == "another thread":
         import threading

@@ -103,13 +103,13 @@ class ProbedShop:
         status, text = self.ask("/readyz")
         return Probe(alive, status, text.rstrip())
 
-    def tell(self) -> dict[str, Any]:
-        """Return the JSON that tells whether it is ready."""
-        told: dict[str, Any] = json.loads(self.ask("/readyz?format=json")[1])
-        return told
+    def report(self) -> dict[str, Any]:
+        """Return the JSON report of its readiness."""
+        report: dict[str, Any] = json.loads(self.ask("/readyz?format=json")[1])
+        return report
 
     def await_probe(self, status: int, text: str) -> str:
-        """Wait until it is or is not ready, for a reason that holds a text; return the reason."""
+        """Wait until ``/readyz`` has a status and a text; return the text."""
         seen: list[Probe] = []
 
         def is_so() -> bool:
@@ -121,13 +121,13 @@ class ProbedShop:
         return seen[-1].text
 
     def expect(self, status: int, state: str, reason: str = "") -> None:
-        """Wait until it is in a state, of which text and JSON tell the same."""
+        """Wait until it is in a state, and check that the text and the JSON agree."""
         self.await_probe(status, f"{state}: {reason}" if reason else state)
-        told = self.tell()
-        assert told["status"] == ("ok" if status == 200 else "unavailable")
-        assert told["state"] == state
-        assert reason in told["reason"]
-        assert list(told["servers"]) == ["shop"]
+        report = self.report()
+        assert report["status"] == ("ok" if status == 200 else "unavailable")
+        assert report["state"] == state
+        assert reason in report["reason"]
+        assert list(report["servers"]) == ["shop"]
 
     def put(self, name: str) -> None:
         release(self.project, name)
@@ -176,17 +176,17 @@ def test_a_site_whose_child_keeps_dying_has_failed_until_it_is_up_again(probed: 
         site.wait_for_line(BANNER)
         assert ask(address_of(site, "shop"))[0] == 200
         probed.put("fail-worker")
-        os.kill(probed.tell()["servers"]["shop"]["pid"], signal.SIGKILL)
+        os.kill(probed.report()["servers"]["shop"]["pid"], signal.SIGKILL)
         site.wait_for_line("the shelves are empty")
         probed.await_probe(503, "failed: the server 'shop' does not serve: see the log")
-        told = probed.tell()
+        report = probed.report()
         probed.remove("fail-worker")
         probed.expect(200, "ready")
         assert ask(address_of(site, "shop"))[0] == 200
         assert site.stop() == 0
 
-    assert (told["status"], told["state"]) == ("unavailable", "failed")
-    assert told["reason"] == "the server 'shop' does not serve: see the log"
+    assert (report["status"], report["state"]) == ("unavailable", "failed")
+    assert report["reason"] == "the server 'shop' does not serve: see the log"
 
 
 SECRET = "postgres://shop:hunter2@db/shop"
@@ -231,12 +231,12 @@ def database():
         probed.put("no-database")
         probed.await_probe(503, "failed: shop.listeners.database: OSError")
         answers = [probed.ask(f"/{path}{query}")[1] for path in ("livez", "readyz") for query in ("", JSON)]
-        told = probed.tell()
+        report = probed.report()
         status = json.loads(ask(address_of(site, "shop"))[1])
         assert site.stop() == 0
 
-    assert told["last_failure"] == f"The {word} failed: see the log."
-    assert told["checks"]["shop.listeners.database"] == "OSError"
+    assert report["last_failure"] == f"The {word} failed: see the log."
+    assert report["checks"]["shop.listeners.database"] == "OSError"
     for answer in answers:
         assert SECRET not in answer
         assert "Traceback" not in answer
@@ -256,10 +256,10 @@ def test_a_site_is_not_ready_while_it_is_stopped_or_a_check_of_an_app_hangs(prob
         probed.expect(503, "draining", "the site is stopped")
         site.send(signal.SIGUSR2)
         probed.expect(200, "ready")
-        assert probed.tell()["checks"] == {"shop.listeners.stock": "ok"}
+        assert probed.report()["checks"] == {"shop.listeners.stock": "ok"}
         probed.put("hang")
         hanging = probed.probe()
-        told = probed.tell()
+        report = probed.report()
         probed.remove("hang")
         probed.expect(200, "ready")
         assert ask(address_of(site, "shop"))[0] == 200
@@ -267,7 +267,7 @@ def test_a_site_is_not_ready_while_it_is_stopped_or_a_check_of_an_app_hangs(prob
 
     assert (hanging.alive, hanging.status) == (200, 503)
     assert hanging.text.startswith("failed: shop.listeners.stock: hangs: no answer for ")
-    assert told["checks"]["shop.listeners.stock"].startswith("hangs: no answer for ")
+    assert report["checks"]["shop.listeners.stock"].startswith("hangs: no answer for ")
     assert "The check shop.listeners.stock fails: hangs" in site.output
     assert "The check shop.listeners.stock no longer fails." in site.output
 
@@ -368,8 +368,8 @@ def test_a_site_is_draining_at_once_and_answers_for_the_delay_and_its_probes_to_
     assert any(began > turned and status == 200 for began, (status, _) in answers)
     assert {status for _, (status, _) in answers} <= {200, 503}
     assert refused - begun >= delay
-    told = [answer for began, answer in probes if turned < began < released]
-    assert set(told) == {(503, "draining: the site exits\n")}
+    answers = [answer for began, answer in probes if turned < began < released]
+    assert set(answers) == {(503, "draining: the site exits\n")}
 
 
 def test_a_site_is_draining_until_its_last_stop_listener_has_ended(shop: Project, probed: ProbedShop) -> None:

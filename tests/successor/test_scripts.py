@@ -152,9 +152,9 @@ def test_a_start_message_of_any_length_does_not_hang_a_start(project: Project) -
     program = """\
 import sys
 from django_wspbus.children import children
-told = {"seen": {str(number): "x" * 1000 for number in range(4000)}}
+large = {"seen": {str(number): "x" * 1000 for number in range(4000)}}
 before = children.spawn_server
-children.spawn_server = lambda a, run, sockets, more, patch: before(a, run, sockets, {**more, **told}, patch)
+children.spawn_server = lambda a, run, sockets, more, patch: before(a, run, sockets, {**more, **large}, patch)
 """
     project.write("manage.py", program + BEFORE + MANAGE)
     with project.serve() as site:
