@@ -35,7 +35,7 @@ def child_state(pair: int, links: list[LinkState]) -> ChildState:
         expected=1,
         is_serving=True,
         has_answered=False,
-        left=None,
+        time_left=None,
         allowed=0.0,
     )
 

@@ -151,10 +151,9 @@ def test_a_script_that_does_not_reach_runbus_in_a_child_gives_the_reason_once(
 def test_a_start_message_of_any_length_does_not_hang_a_start(project: Project) -> None:
     program = """\
 import sys
-from django_wspbus.children import children
-large = {"seen": {str(number): "x" * 1000 for number in range(4000)}}
-before = children.spawn_server
-children.spawn_server = lambda a, run, sockets, more, patch: before(a, run, sockets, {**more, **large}, patch)
+from django_wspbus.successor import start
+before = start.write_values
+start.write_values = lambda values: before({**values, "more": "x" * 4_000_000})
 """
     project.write("manage.py", program + BEFORE + MANAGE)
     with project.serve() as site:
