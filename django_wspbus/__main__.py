@@ -12,10 +12,10 @@ import sys
 
 from .development.launched import debug
 from .development.launcher import become
-from .successor.inheritance import HeldSocket
 from .successor.invocation import OWN_VARIABLES
 from .successor.program import execute
 from .successor.start import original
+from .successor.state import HeldSocket
 from .system.streams import open_missing
 
 MANAGE = "manage.py"

@@ -14,7 +14,7 @@ from ..process.messages import Link, Message, Received
 from ..process.phases import Phases
 from ..process.reports import Died, Hello, read_report
 from ..process.switchboard import Switchboard
-from ..successor.inheritance import ChildState
+from ..successor.state import ChildState
 from ..system.statuses import how_ended
 from .links import Links
 from .orders import DRAIN, EXIT, SERVE

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..process.messages import Link, Message
 from ..process.phases import OF_A_BOOT, Phases
 from ..process.switchboard import Switchboard
-from ..successor.inheritance import ChildState
+from ..successor.state import ChildState
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import Child

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, Self
 
 from ..successor import start
-from ..successor.inheritance import Holdings
 from ..successor.order import Order
+from ..successor.state import Holdings
 from ..successor.values import scratch_file
 from ..system.terminal import ALONE
 from ..wspbus import Refusal
@@ -38,7 +38,7 @@ class PlannedServer:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSocket:
-    """An address on which the restarted site listens. ``holder``: see `inheritance.HeldSocket`."""
+    """An address on which the restarted site listens. ``holder``: see `state.HeldSocket`."""
 
     holder: str
     address: str

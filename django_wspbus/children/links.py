@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..process.messages import Link, Message, Received, await_event
 from ..process.pairs import take_in
 from ..process.switchboard import Switchboard
-from ..successor.inheritance import LinkState
+from ..successor.state import LinkState
 
 TIME_TO_HEAR = 1
 """Seconds within which the last messages of processes that have ended arrive."""

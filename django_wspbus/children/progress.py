@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..process.messages import Link
 from ..process.reports import Answered, Died, Expected, Failed, Hello, Ready, Report, Stopped
-from ..successor.inheritance import ChildState
+from ..successor.state import ChildState
 
 
 class Progress:

@@ -16,13 +16,13 @@ from typing import Any
 
 from ..project import modules
 from ..project.libraries import is_project_file
-from ..successor.invocation import INHERITED
+from ..successor.invocation import STATE
 
 EXPECTED_CHANGES = {
     "DJANGO_SETTINGS_MODULE",
     "TZ",
     "DJANGO_COLORS",
-    INHERITED,
+    STATE,
     "LISTEN_PID",
 }
 """Variables that every boot sets: Django sets TZ, this package the colours."""

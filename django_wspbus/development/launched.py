@@ -19,8 +19,8 @@ from types import FrameType
 from ..process.messages import RELAUNCH, Link, Message
 from ..project import libraries
 from ..successor import program
-from ..successor.inheritance import HeldSocket, Inheritance
 from ..successor.invocation import Invocation
+from ..successor.state import HeldSocket, SiteState
 from . import spare
 from .launch import INTERRUPTED, TIME_TO_TELL, Launch, current
 from .reports import report_of
@@ -93,7 +93,7 @@ def run(link: Link, command: list[str], message: Message, descriptors: list[int]
     """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
     held = HeldSocket.received(message["sockets"], descriptors) or []
     current.append(Launch(link=link, **message["start"]))
-    os.environ.update(Inheritance(sockets=held).as_environment())
+    os.environ.update(SiteState(sockets=held).as_environment())
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:

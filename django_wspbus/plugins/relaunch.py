@@ -16,7 +16,7 @@ from ..development.launch import Launch
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
 from ..project import libraries
-from ..successor.inheritance import HeldSocket
+from ..successor.state import HeldSocket
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 

@@ -11,7 +11,7 @@ from ..sockets.binding import BACKLOG as BACKLOG
 from ..sockets.binding import bind, explain
 from ..sockets.bound import Bound
 from ..sockets.systemd import PassedSockets
-from ..successor.inheritance import HeldSocket
+from ..successor.state import HeldSocket
 from ..system.ownership import NO_OWNER, Owner
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
@@ -22,7 +22,7 @@ class Sockets(Plugin):
 
     ``binds``: holder -> (addresses, backlog). The holder is the alias of a server, or the path of the setting
     that wants the addresses. ``umask``: that of Unix sockets; None is 0, as in gunicorn, so that a proxy of
-    another user may connect. ``owner``: the user that Unix sockets are for. ``inherited``: the sockets that
+    another user may connect. ``owner``: the user that Unix sockets are for. ``handed_over``: the sockets that
     another program has handed over. ``is_lent``: whether another process holds the sockets as well, and keeps
     them when this process ends.
     """
@@ -36,7 +36,7 @@ class Sockets(Plugin):
         *,
         umask: int | None = None,
         owner: Owner = NO_OWNER,
-        inherited: Iterable[HeldSocket] = (),
+        handed_over: Iterable[HeldSocket] = (),
         is_lent: bool = False,
     ) -> None:
         super().__init__(bus)
@@ -49,26 +49,26 @@ class Sockets(Plugin):
         self._kept: set[tuple[str, str]] | None = None  # holder and address; None: all of them
         self._is_complete = False
         self._planned: list[Address] = []  # by the next program
-        self._inherited = list(inherited)
+        self._handed_over = list(handed_over)
 
     # Binding
 
     def adopt(self) -> None:
-        """Take over the inherited sockets, at once: clients may be waiting in their queues."""
+        """Take over the sockets of the program before at once, because clients may wait in their queues."""
         # First by holder and address; then by address alone, as a server may have got another name.
         for is_same_holder in (True, False):
             for holder, (addresses, backlog) in self.binds.items():
                 for address in addresses:
                     if not self._has(holder, address):
                         self._adopt(holder, address, backlog, is_same_holder=is_same_holder)
-        for held in self._inherited:
+        for held in self._handed_over:
             os.close(held.descriptor)
-        self._inherited = []
+        self._handed_over = []
 
     def _adopt(self, holder: str, address: Address, backlog: int, *, is_same_holder: bool) -> None:
-        for held in self._inherited:
+        for held in self._handed_over:
             if held.address == str(address) and (held.holder == holder or not is_same_holder):
-                self._inherited.remove(held)
+                self._handed_over.remove(held)
                 self.bound.setdefault(holder, []).append(Bound.adopt(held, address, backlog))
                 return
 

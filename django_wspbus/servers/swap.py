@@ -11,7 +11,7 @@ from ..children.child import Child
 from ..children.children import Children
 from ..children.dry_run import DryRunProcess, PlannedServer, SitePlan
 from ..conf import setting_path
-from ..successor.inheritance import Holdings
+from ..successor.state import Holdings
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import ChildServer

@@ -47,9 +47,9 @@ from ..servers.swap import Swap
 from ..sockets.binding import BACKLOG
 from ..sockets.systemd import LISTEN_VARIABLES
 from ..successor import start
-from ..successor.inheritance import HeldSocket, Inheritance
 from ..successor.keeper import Keeper
 from ..successor.order import Order, confirm_takeover
+from ..successor.state import HeldSocket, SiteState
 from ..successor.values import descriptor_of
 from ..system.ownership import Owner
 from ..system.terminal import Terminal
@@ -67,7 +67,7 @@ TIME_FOR_REQUESTS = 1
 class SiteProcess:
     """The process that owns a site: it builds the plugins that the settings name, and runs them.
 
-    ``overrides``: what a command line lays over the settings; ``inherited``: what an earlier program of
+    ``overrides``: what a command line lays over the settings; ``handed_over``: what an earlier program of
     this process has handed over to it, over a restart; ``launch``: what the launcher has told it, in whose
     hands a restart is then.
     """
@@ -77,14 +77,14 @@ class SiteProcess:
         bus: ProcessBus,
         settings: Settings,
         overrides: Mapping[str, Any] | None = None,
-        inherited: Inheritance | None = None,
+        handed_over: SiteState | None = None,
         launch: Launch | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.bus = bus
         self.settings = settings
         self.overrides = overrides or {}
-        self.inherited = inherited
+        self.handed_over = handed_over
         self.launch = launch
         self.say = say
         self.servers: list[Server] = []
@@ -102,7 +102,7 @@ class SiteProcess:
             return
         foreground = None
         self._warn_of_threads()
-        if self.settings.daemonize is not None and self.inherited is None:  # else it has its place already
+        if self.settings.daemonize is not None and self.handed_over is None:  # else it has its place already
             connections.close_all()
             files = self.settings.daemonize.stdout, self.settings.daemonize.stderr
             foreground = daemonize(*files, self.owner())
@@ -152,7 +152,7 @@ class SiteProcess:
         """Name the threads of the project that this process does not need, or that end as it forks."""
         names = ", ".join(foreign_threads())
         is_worker = any(server_class(each).in_process for each in self.settings.servers.values())
-        if names and self.settings.daemonize is not None and self.inherited is None:
+        if names and self.settings.daemonize is not None and self.handed_over is None:
             self.bus.log(f"Threads end as the site becomes a daemon: {names}. {ADVICE}", level=30)
         elif names and not is_worker:
             self.bus.log(f"Threads in the site process, which serves nothing: {names}. {ADVICE}", level=30)
@@ -161,12 +161,12 @@ class SiteProcess:
         """Make the plugins."""
         settings = self.settings
         bus = self.bus
-        inherited = self.inherited or Inheritance()
+        handed_over = self.handed_over or SiteState()
         bus.stop_timeout = time_of_site(settings.stop_timeout)
         self.site = LocalSite(bus, self.status)
         self.switchboard = Switchboard()
         self.answers = Answers(bus, self.site, self.switchboard.post)
-        self.sockets = self.make_sockets(inherited)
+        self.sockets = self.make_sockets(handed_over)
         is_developed = self.launch is not None
         self.children = Children(
             bus,
@@ -188,9 +188,9 @@ class SiteProcess:
         )
         daemonized = settings.daemonize is not None
         self.signals = SignalHandler(
-            bus, settings.signals, daemonized=daemonized, handed_over=inherited.signals
+            bus, settings.signals, daemonized=daemonized, handed_over=handed_over.signals
         )
-        self.pidfile = self.make_pidfile(inherited)
+        self.pidfile = self.make_pidfile(handed_over)
         self.handover = Handover(bus, self)
         self.plugins = [
             self.signals,
@@ -226,21 +226,21 @@ class SiteProcess:
             for index, plugin in enumerate(settings.plugins)
         ]
 
-    def make_sockets(self, inherited: Inheritance) -> Sockets:
+    def make_sockets(self, handed_over: SiteState) -> Sockets:
         return Sockets(
             self.bus,
             self.binds(),
             umask=self.settings.umask,
             owner=self.owner(),
-            inherited=inherited.sockets,
+            handed_over=handed_over.sockets,
             is_lent=self.launch is not None,
         )
 
-    def make_pidfile(self, inherited: Inheritance) -> PIDFile | None:
+    def make_pidfile(self, handed_over: SiteState) -> PIDFile | None:
         path = self.settings.pidfile
         if path is None:
             return None
-        lock = inherited.lock if str(path) == inherited.pidfile else None
+        lock = handed_over.lock if str(path) == handed_over.pidfile else None
         return PIDFile(self.bus, path, owner=self.owner(), descriptor=lock)
 
     def owner(self) -> Owner:
@@ -248,7 +248,7 @@ class SiteProcess:
 
     def listen(self) -> list[HeldSocket]:
         """Bind all sockets for the next program of this process; a `Refusal` if one cannot be had."""
-        sockets = self.make_sockets(Inheritance())
+        sockets = self.make_sockets(SiteState())
         try:
             sockets.start()
         except BaseException:
@@ -309,7 +309,7 @@ class SiteProcess:
         return backend(*common)
 
     def subscribe(self) -> None:
-        """Subscribe the plugins, and take over what was inherited."""
+        """Subscribe the plugins, and take over the state of the program before."""
         bus = self.bus
         bus.home = threading.get_ident()  # children live no longer than the thread that started them
         for channel in SITE_CHANNELS:
@@ -318,10 +318,10 @@ class SiteProcess:
         bus.site = self.site
         for plugin in self.plugins:
             plugin.subscribe()
-        if self.inherited is not None:
+        if self.handed_over is not None:
             aliases = [each.alias for each in self.servers if isinstance(each, ChildServer)]
             self.sockets.adopt()
-            self.children.adopt(self.inherited.children, aliases)
+            self.children.adopt(self.handed_over.children, aliases)
             # A failure that the dry run could not show must not end what serves.
             bus.outlives_failed_start = self.launch is None
             if confirm_takeover():
@@ -441,7 +441,7 @@ class Handover(Plugin):
         if site.pidfile is not None and site.swap.pidfile != pidfile:  # the next program has another
             site.pidfile.remove()
             pidfile = None
-        inheritance = Inheritance(
+        state = SiteState(
             sockets=site.sockets.hand_over(),
             children=children,
             signals=signals,
@@ -449,20 +449,20 @@ class Handover(Plugin):
             lock=None if site.pidfile is None else site.pidfile.descriptor,
             restart_began=site.swap.restart_began,
         )
-        self._execute(inheritance)
+        self._execute(state)
 
     execv.priority = 100  # type: ignore[attr-defined]
 
-    def _execute(self, inheritance: Inheritance) -> NoReturn:
+    def _execute(self, state: SiteState) -> NoReturn:
         """Execute the next program, or keep what it is to take over until that succeeds."""
         site, invocation = self.site, start.original()
-        ((name, variable),) = inheritance.hand_over().items()
+        ((name, variable),) = state.hand_over().items()
         environment = {name: os.environ[name] for name in LISTEN_VARIABLES if name in os.environ}
         keep = {
             "variable": variable,
-            "descriptors": [descriptor_of(name, {name: variable}), *inheritance.descriptors()],
-            "children": [each.pid for each in inheritance.children],
-            "files": _files(inheritance),
+            "descriptors": [descriptor_of(name, {name: variable}), *state.descriptors()],
+            "children": [each.pid for each in state.children],
+            "files": _files(state),
             "ready_timeout": site.settings.ready_timeout,
             "stop_timeout": site.settings.stop_timeout,
         }
@@ -492,14 +492,14 @@ def refusal_of(failures: ChannelFailures) -> Refusal:
     return Refusal(f"A start listener failed: {unexpected!r}", status=EX_SOFTWARE)
 
 
-def _files(inheritance: Inheritance) -> list[tuple[str, int, int]]:
+def _files(state: SiteState) -> list[tuple[str, int, int]]:
     """Return (path, device, inode) of the files that a site removes when it exits."""
-    sockets = ((each.address, each.inode) for each in inheritance.sockets)
+    sockets = ((each.address, each.inode) for each in state.sockets)
     files = [(os.path.abspath(path.removeprefix("unix:")), *inode) for path, inode in sockets if inode]
-    if inheritance.pidfile is not None:
+    if state.pidfile is not None:
         with contextlib.suppress(OSError):
-            status = os.lstat(inheritance.pidfile)
-            files.append((os.path.abspath(inheritance.pidfile), status.st_dev, status.st_ino))
+            status = os.lstat(state.pidfile)
+            files.append((os.path.abspath(state.pidfile), status.st_dev, status.st_ino))
     return files
 
 

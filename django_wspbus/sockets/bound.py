@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass, field
 
 from ..conf.addresses import Address
-from ..successor.inheritance import HeldSocket
+from ..successor.state import HeldSocket
 from ..system.ownership import unlink_same
 
 

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-INHERITED = "DJANGO_WSPBUS_INHERITED"
-"""The variable that leads to the state which the program before has handed over: see `inheritance`."""
+STATE = "DJANGO_WSPBUS_STATE"
+"""The variable that leads to the state which the program before has handed over: see `state`."""
 
 KEPT = "DJANGO_WSPBUS_KEPT"
 """The variable that names the descriptors to keep in case the program fails to start: see `runner`."""
@@ -17,7 +17,7 @@ KEPT = "DJANGO_WSPBUS_KEPT"
 ORDER = "DJANGO_WSPBUS_ORDER"
 """The variable that leads to the order of a child or a dry run: see `order`."""
 
-OWN_VARIABLES = (INHERITED, KEPT, ORDER)
+OWN_VARIABLES = (STATE, KEPT, ORDER)
 """The variables of this package that are addressed to one process."""
 
 ADDRESSED_VARIABLES = (

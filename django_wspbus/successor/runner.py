@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 from typing import Any, NoReturn
 
-from .invocation import INHERITED, KEPT, ORDER, Invocation
+from .invocation import KEPT, ORDER, STATE, Invocation
 from .keeper import Keeper
 from .program import die_with, execute, formatted, place_sockets, set_up
 
@@ -105,7 +105,7 @@ class Succession:
         self._keeper.wait()
         copies = self._keeper.copy()
         os.environ[KEPT] = json.dumps([keep.get("failures", 0), self._start, *copies])
-        os.environ[INHERITED] = keep["variable"]
+        os.environ[STATE] = keep["variable"]
         signal.signal(signal.SIGALRM, self._give_up)
         signal.setitimer(signal.ITIMER_REAL, keep["ready_timeout"])
         try:

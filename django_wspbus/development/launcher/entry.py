@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
-from ...successor.inheritance import HeldSocket
 from ...successor.invocation import Invocation
+from ...successor.state import HeldSocket
 from ...successor.values import write_values
 from ...system.streams import open_missing
 from .. import debuggers

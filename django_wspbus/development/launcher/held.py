@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ...successor.inheritance import HeldSocket
 from ...successor.program import SYSTEMD_FIRST
+from ...successor.state import HeldSocket
 from ...system.ownership import unlink_same
 
 

@@ -15,8 +15,8 @@ from os.path import dirname, isdir, realpath
 from typing import Any, NoReturn
 
 from ...process.messages import RELAUNCH, BrokenLink, Message, Received
-from ...successor.inheritance import HeldSocket
 from ...successor.invocation import Invocation
+from ...successor.state import HeldSocket
 from ...successor.values import read_values
 from ...system.statuses import how_ended
 from ...system.terminal import Terminal

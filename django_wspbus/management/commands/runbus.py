@@ -30,8 +30,8 @@ from ...servers.base import server_class
 from ...site.assembly import SiteProcess
 from ...site.checks import check_start
 from ...successor import start
-from ...successor.inheritance import Holdings, Inheritance
 from ...successor.order import Order
+from ...successor.state import Holdings, SiteState
 from ...successor.values import UnknownVersion
 from ...system.streams import open_missing
 from ...wspbus import STARTUP_DIRECTORY, Refusal
@@ -75,13 +75,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         start.original()
         try:
-            order, inherited = Order.take(), Inheritance.take()
+            order, handed_over = Order.take(), SiteState.take()
         except UnknownVersion as error:
             raise CommandError(str(error)) from None
         if STARTUP_DIRECTORY is None:
             raise CommandError("The working directory has been removed: start runbus in another one.")
         if order is None:
-            self.serve(options, inherited)
+            self.serve(options, handed_over)
         elif "child" in order.values:
             if options["no_color"]:
                 runserver.forget_colours()
@@ -100,9 +100,9 @@ class Command(BaseCommand):
             dry_run.report(DryRunReport(refused=str(error)))
         dry_run.report(DryRunReport(plan))
 
-    def serve(self, options: dict[str, Any], inherited: Inheritance | None) -> None:
+    def serve(self, options: dict[str, Any], handed_over: SiteState | None) -> None:
         overrides = Overrides(options)
-        settings = self.settings(overrides, None if inherited is None else inherited.holdings)
+        settings = self.settings(overrides, None if handed_over is None else handed_over.holdings)
         if options["print_settings"]:
             try:
                 self.stdout.write("\n".join(describe(settings)))
@@ -125,7 +125,7 @@ class Command(BaseCommand):
             self.stderr.write(self.style.WARNING(line))
             settings = dataclasses.replace(settings, autoreload=None)
         say = functools.partial(self.say, options["verbosity"])
-        site = SiteProcess(bus, settings, overrides.values, inherited, launch, say)
+        site = SiteProcess(bus, settings, overrides.values, handed_over, launch, say)
         if launch is None and settings.autoreload:
             self.become_launcher(site)
 
@@ -140,12 +140,18 @@ class Command(BaseCommand):
                         lines = launch.news(lines)
                     for line in lines:
                         self.stdout.write(line)
-                    if inherited is not None and inherited.restart_began is not None and not bus.failed_start:
-                        self.stdout.write(f"Restarted in {time.monotonic() - inherited.restart_began:.2f} s.")
+                    if (
+                        handed_over is not None
+                        and handed_over.restart_began is not None
+                        and not bus.failed_start
+                    ):
+                        self.stdout.write(
+                            f"Restarted in {time.monotonic() - handed_over.restart_began:.2f} s."
+                        )
                     self.stdout.flush()
 
         try:
-            is_renewed = inherited is not None and launch is None
+            is_renewed = handed_over is not None and launch is None
             is_known = launch is not None and launch.launches > 1
             runserver.prepare(self, options, is_renewed=is_renewed, is_known=is_known)
             site.run(started)

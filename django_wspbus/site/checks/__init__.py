@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from django.core.checks import CheckMessage
 
     from ...conf import Settings
-    from ...successor.inheritance import Holdings
+    from ...successor.state import Holdings
 
 # The modules beside this one are imported when a check runs: every management command imports this one.
 

@@ -12,7 +12,7 @@ from ...conf import Settings, setting_path
 from ...conf.findings import Problem
 from ...conf.validation import check_writable
 from ...servers.base import server_class
-from ...successor.inheritance import Holdings
+from ...successor.state import Holdings
 
 
 def check_machine(settings: Settings, held: Holdings | None = None) -> Iterable[Problem]:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from django_wspbus.development.launcher.held import unlink
-from django_wspbus.successor.inheritance import HeldSocket
+from django_wspbus.successor.state import HeldSocket
 from tests.processes import ROOT, Running, has_signal
 from tests.servers.load import await_that
 

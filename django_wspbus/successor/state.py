@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from .invocation import INHERITED
+from .invocation import STATE
 from .values import descriptor_of, hand_over, take_over
 
 
@@ -90,7 +90,7 @@ class ChildState:
 
 
 @dataclass(slots=True)
-class Inheritance:
+class SiteState:
     """The state of a site. Descriptors keep their numbers, because the process stays the same."""
 
     sockets: list[HeldSocket] = field(default_factory=list)
@@ -109,12 +109,12 @@ class Inheritance:
         return Holdings(sorted(each.address for each in self.sockets), self.pidfile)
 
     @classmethod
-    def take(cls) -> Inheritance | None:
+    def take(cls) -> SiteState | None:
         """Take the state that the program before has handed over; None if this process has no program before.
 
         `successor.values.UnknownVersion` if another version of this package has handed it over.
         """
-        values = take_over(INHERITED)
+        values = take_over(STATE)
         if values is None:
             return None
         sockets = [HeldSocket.of(each) for each in values["sockets"]]
@@ -122,21 +122,21 @@ class Inheritance:
             ChildState(**{**child, "links": [LinkState(**link) for link in child["links"]]})
             for child in values["children"]
         ]
-        inheritance = cls(**{**values, "sockets": sockets, "children": children})
-        for descriptor in inheritance.descriptors():
+        state = cls(**{**values, "sockets": sockets, "children": children})
+        for descriptor in state.descriptors():
             os.set_inheritable(descriptor, False)
-        return inheritance
+        return state
 
     def hand_over(self) -> dict[str, str]:
         """Return the variable by which the next program finds the state. Call it just before the exec."""
         environment = self.as_environment()
-        for descriptor in (*self.descriptors(), descriptor_of(INHERITED, environment)):
+        for descriptor in (*self.descriptors(), descriptor_of(STATE, environment)):
             os.set_inheritable(descriptor, True)
         return environment
 
     def as_environment(self) -> dict[str, str]:
         """Return the variable by which this program itself finds the state."""
-        return hand_over(INHERITED, asdict(self))
+        return hand_over(STATE, asdict(self))
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the next program needs, without that of the written state."""

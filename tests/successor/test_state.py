@@ -9,14 +9,14 @@ from dataclasses import asdict
 
 import pytest
 
-from django_wspbus.successor.inheritance import ChildState, HeldSocket, Holdings, Inheritance, LinkState
-from django_wspbus.successor.invocation import INHERITED
+from django_wspbus.successor.invocation import STATE
+from django_wspbus.successor.state import ChildState, HeldSocket, Holdings, LinkState, SiteState
 from django_wspbus.successor.values import descriptor_of
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(INHERITED, "")
+    monkeypatch.setenv(STATE, "")
 
 
 @pytest.fixture
@@ -47,18 +47,18 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
         HeldSocket("shop", "unix:/s", (1, 2), link),
     ]
     state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
-    left = Inheritance(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
+    left = SiteState(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
     environment = left.hand_over()
-    assert all(map(os.get_inheritable, (listening, link, descriptor_of(INHERITED, environment))))
+    assert all(map(os.get_inheritable, (listening, link, descriptor_of(STATE, environment))))
 
     os.environ.update(environment)
-    taken = Inheritance.take()
+    taken = SiteState.take()
     assert taken == left
     assert taken.holdings == Holdings(["127.0.0.1:80", "unix:/s"], "/run/shop.pid")
     assert not os.get_inheritable(listening)
     assert not os.get_inheritable(link)
-    assert Inheritance.take() is None
-    assert INHERITED not in os.environ
+    assert SiteState.take() is None
+    assert STATE not in os.environ
 
 
 def test_sockets_of_which_not_all_descriptors_came_are_not_taken(pair: tuple[int, int]) -> None:
@@ -73,8 +73,8 @@ def test_sockets_of_which_not_all_descriptors_came_are_not_taken(pair: tuple[int
 
 
 def test_the_pipe_of_the_signals_is_left_as_well(pair: tuple[int, int]) -> None:
-    os.environ.update(Inheritance(signals=(pair[0], [15])).hand_over())
+    os.environ.update(SiteState(signals=(pair[0], [15])).hand_over())
 
-    taken = Inheritance.take()
+    taken = SiteState.take()
     assert taken is not None
     assert taken.descriptors() == [pair[0]]
