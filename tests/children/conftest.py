@@ -1,0 +1,1 @@
+from tests.servers.conftest import shop as shop
