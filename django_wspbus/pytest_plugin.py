@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 THREAD_TIMEOUT = 5.0
 """Seconds for threads to end once the bus has stopped."""
 
-KEPT = ("django.db.", "asgiref.", "asyncio.")
+PROCESS_WIDE = ("django.db.", "asgiref.", "asyncio.")
 """Modules whose threads live as long as the process: database connection pools, executors of event loops."""
 
 IN_TEST = pytest.StashKey[bool]()
@@ -153,7 +153,7 @@ def _is_kept(stack: list[FrameType]) -> bool:
         module = str(frame.f_globals.get("__name__"))
         if _publishes(frame) or is_project_file(frame.f_code.co_filename):
             return False
-        if module.startswith(KEPT) or (is_pooled and not module.startswith("concurrent.futures.")):
+        if module.startswith(PROCESS_WIDE) or (is_pooled and not module.startswith("concurrent.futures.")):
             return True
         is_pooled = is_pooled or module.startswith("concurrent.futures.")
     return False

@@ -13,7 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.db import connections
 
-TIME_TO_CHECK = 0.8
+CHECK_TIMEOUT = 0.8
 """Seconds for all checks together, as Kubernetes waits one second for the answer."""
 
 Check = Callable[[], Any]
@@ -41,7 +41,7 @@ class Run:
 
 
 class Round:
-    """The runs that one probe waits for: one of each check, for at most `TIME_TO_CHECK` seconds."""
+    """The runs that one probe waits for: one of each check, for at most `CHECK_TIMEOUT` seconds."""
 
     def __init__(self, runs: dict[str, Run], deadline: float) -> None:
         self.deadline = deadline
@@ -78,7 +78,7 @@ class Checks:
 
     def begin(self) -> Round:
         """Start the checks that are not running; return the round that a probe waits for."""
-        deadline = time.monotonic() + TIME_TO_CHECK
+        deadline = time.monotonic() + CHECK_TIMEOUT
         with self._lock:
             runs = {name: self._join(name, check) for name, check in _named(self._listeners())}
         return Round(runs, deadline)
@@ -86,7 +86,7 @@ class Checks:
     def _join(self, name: str, check: Check) -> Run:
         run = self._runs.get(check)
         if run is not None:
-            run.again = run.again or time.monotonic() - run.begun > TIME_TO_CHECK
+            run.again = run.again or time.monotonic() - run.begun > CHECK_TIMEOUT
             return run
         run = Run(time.monotonic())
         try:

@@ -12,7 +12,7 @@ from .report import Report
 
 PATHS = ("/livez", "/readyz")
 
-LONGEST_HEAD = 100_000
+MOST_OF_A_HEAD = 100_000
 """Bytes of a head to wait for at most: http.server accepts no line of more than 65,536."""
 
 # A blank first line ends the head, because http.server reads no further.
@@ -21,7 +21,7 @@ HEAD_END = re.compile(rb"\A\r?\n|\r?\n\r?\n")
 
 def is_complete(head: bytes | bytearray) -> bool:
     """Return whether the head of a request is complete."""
-    return len(head) > LONGEST_HEAD or HEAD_END.search(head) is not None
+    return len(head) > MOST_OF_A_HEAD or HEAD_END.search(head) is not None
 
 
 class Request(BaseHTTPRequestHandler):

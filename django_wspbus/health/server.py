@@ -16,16 +16,16 @@ from typing import Protocol
 from .http import Request, is_complete
 from .report import Report
 
-TIME_TO_ASK = 2
+CLIENT_TIMEOUT = 2
 """Seconds for a client to send its request, and again to read the response."""
 
-TIME_TO_CLOSE = 1
+CLOSE_TIMEOUT = 1
 """Seconds for a client to close the connection after the response."""
 
-LAST_CHANCE = 0.2
+LAST_REQUEST_TIMEOUT = 0.2
 """Seconds for a connected client to send its request once the server has begun to end."""
 
-PAUSE = 0.1
+ACCEPT_INTERVAL = 0.1
 """Seconds without accepting if the process has no free descriptor and the server has no client to drop."""
 
 MOST_CONNECTIONS = 200
@@ -106,7 +106,7 @@ class ProbeServer:
             self._waker.send(b".")
 
     def end(self, seconds: float) -> None:
-        """Stop accepting. Connected clients get these seconds, or `LAST_CHANCE` to send a request."""
+        """Stop accepting. Clients get these seconds; without a request, only `LAST_REQUEST_TIMEOUT`."""
         self._ends = time.monotonic() + seconds
         self.wake()
 
@@ -136,10 +136,10 @@ class ProbeServer:
                 self._selector.unregister(listener)
             listener.close()
         self._listeners, self._resumes = [], None
-        chance = time.monotonic() + LAST_CHANCE
+        deadline = time.monotonic() + LAST_REQUEST_TIMEOUT
         for client in self._clients:
             if client.pending is None:
-                client.deadline = min(client.deadline, self._ends if client.to_send else chance)
+                client.deadline = min(client.deadline, self._ends if client.to_send else deadline)
 
     def _look_at_clients(self) -> None:
         now = time.monotonic()
@@ -176,7 +176,7 @@ class ProbeServer:
                 continue  # the client has disconnected, or a descriptor is free now
             if len(self._clients) >= MOST_CONNECTIONS:
                 self._forget_oldest()
-            client = Client(connection, time.monotonic() + TIME_TO_ASK)
+            client = Client(connection, time.monotonic() + CLIENT_TIMEOUT)
             self._clients[client] = None
             self._try(client, partial(self._expect, client, selectors.EVENT_READ))
             self._proceed(client)  # most clients have sent their request by now
@@ -195,7 +195,7 @@ class ProbeServer:
     def _pause(self) -> None:
         for listener in self._listeners:
             self._selector.unregister(listener)
-        self._resumes = time.monotonic() + PAUSE
+        self._resumes = time.monotonic() + ACCEPT_INTERVAL
 
     def _forget_oldest(self) -> None:
         oldest = next(iter(self._clients))
@@ -268,7 +268,7 @@ class ProbeServer:
     def _send(self, client: Client) -> None:
         assert client.request is not None
         client.to_send = client.request.output
-        client.deadline = time.monotonic() + TIME_TO_ASK
+        client.deadline = time.monotonic() + CLIENT_TIMEOUT
         if self._ends is not None:
             client.deadline = min(client.deadline, self._ends)
         self._expect(client, selectors.EVENT_WRITE)
@@ -278,5 +278,5 @@ class ProbeServer:
         while client.to_send:
             client.to_send = client.to_send[client.socket.send(client.to_send, socket.MSG_DONTWAIT) :]
         client.socket.shutdown(socket.SHUT_WR)  # close() with unread bytes would reset the connection
-        client.deadline = min(client.deadline, time.monotonic() + TIME_TO_CLOSE)
+        client.deadline = min(client.deadline, time.monotonic() + CLOSE_TIMEOUT)
         self._expect(client, selectors.EVENT_READ)

@@ -19,7 +19,7 @@ from ..wspbus.plugin import Plugin
 CHANNEL = "health"
 """The channel on which apps subscribe their checks."""
 
-TIME_TO_END = 1
+EXIT_TIMEOUT = 1
 """Seconds that the exit of the bus waits for pending responses and running checks."""
 
 SERVING = ("ready", "reloading")
@@ -140,11 +140,11 @@ class Probes(Plugin):
         thread.start()
 
     def exit(self) -> None:
-        """Answer the requests that have arrived, and log the threads that take longer than `TIME_TO_END`."""
+        """Answer the requests that have arrived, and log the threads that take longer than `EXIT_TIMEOUT`."""
         if self._server is None:
             return
-        self._server.end(TIME_TO_END)
-        if threads := self._join(TIME_TO_END):
+        self._server.end(EXIT_TIMEOUT)
+        if threads := self._join(EXIT_TIMEOUT):
             names = ", ".join(sorted(thread.name for thread in threads))
             self.bus.log(f"The exit does not wait any longer for: {names}", level=30)
         self._server = None

@@ -16,7 +16,7 @@ from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
 
 ATTEMPTS = 20
-PAUSE = 0.02
+RETRY_INTERVAL = 0.02
 """Seconds between two attempts, while another process may be replacing the file."""
 
 # A child that Python forks shares the lock with its parent, and would keep it after the parent's end.
@@ -109,7 +109,7 @@ class PIDFile(Plugin):
                     raise Refusal(
                         f"The site is running already: PID {pid}{_called(pid)}, according to {self.path}."
                     ) from None
-                time.sleep(PAUSE)
+                time.sleep(RETRY_INTERVAL)
                 return
             if folder.has(descriptor):
                 os.unlink(folder.name, dir_fd=folder.descriptor)

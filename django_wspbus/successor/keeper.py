@@ -21,8 +21,11 @@ BOOTSTRAP = (
 )
 """The code for ``python -c``. It needs no file of this package, as a deployment may have removed them."""
 
-FIRST, MOST = 1.0, 15.0
-"""Seconds between two attempts: the first interval, which doubles at each failure, and the longest."""
+FIRST_INTERVAL = 1.0
+"""Seconds between the first two attempts. Each failure doubles the interval."""
+
+LONGEST_INTERVAL = 15.0
+"""Seconds between two attempts at most."""
 
 TRY_NOW = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 END = (signal.SIGTERM, signal.SIGINT)
@@ -87,13 +90,13 @@ class Keeper:
         if reason != self.keep.get("reason"):
             text = (
                 f"The restarted site did not start, with status {status}: {reason}\n"
-                f"Its workers keep serving. The site tries again at intervals of up to {MOST:g} seconds, "
-                "and at once on SIGHUP, SIGUSR1 or SIGUSR2.\n"
+                "Its workers keep serving. The site tries again at intervals of up to "
+                f"{LONGEST_INTERVAL:g} seconds, and at once on SIGHUP, SIGUSR1 or SIGUSR2.\n"
             )
             with contextlib.suppress(OSError):  # a closed terminal must not stop the site
                 os.write(2, text.encode(errors="backslashreplace"))
         failures = self.keep.get("failures", 0) + 1
-        pause = min(FIRST * 2 ** (failures - 1), MOST)
+        pause = min(FIRST_INTERVAL * 2 ** (failures - 1), LONGEST_INTERVAL)
         self._store(failures=failures, pause=pause, status=status, reason=reason)
 
     def _store(self, **fields: Any) -> None:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
 
-VERSION = 1
+FORMAT_VERSION = 1
 """The version of the format in which programs of this package hand over values."""
 
 
@@ -29,7 +29,7 @@ def scratch_file() -> IO[bytes]:
 def write_values(values: Mapping[str, Any]) -> int:
     """Write values to a new file as JSON; return its descriptor, which an exec closes."""
     with scratch_file() as file:
-        file.write(json.dumps({"version": VERSION, "values": values}).encode())
+        file.write(json.dumps({"version": FORMAT_VERSION, "values": values}).encode())
         file.flush()
         return os.dup(file.fileno())
 
@@ -39,10 +39,10 @@ def read_values(descriptor: int) -> dict[str, Any]:
     with open(descriptor, "rb") as file:
         file.seek(0)
         written = json.load(file)
-    if written["version"] != VERSION:
+    if written["version"] != FORMAT_VERSION:
         raise UnknownVersion(
             f"The running site hands over its state in version {written['version']}, but the new "
-            f"django-wspbus reads version {VERSION}: stop the site and start it again."
+            f"django-wspbus reads version {FORMAT_VERSION}: stop the site and start it again."
         )
     values: dict[str, Any] = written["values"]
     return values

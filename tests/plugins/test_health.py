@@ -189,9 +189,9 @@ def gate() -> Iterator[Gate]:
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no machine be too slow: the tests that wait for the end of these set them."""
     for module, name in (
-        (health_checks, "TIME_TO_CHECK"),
-        (health_server, "TIME_TO_ASK"),
-        (health, "TIME_TO_END"),
+        (health_checks, "CHECK_TIMEOUT"),
+        (health_server, "CLIENT_TIMEOUT"),
+        (health, "EXIT_TIMEOUT"),
     ):
         monkeypatch.setattr(module, name, DEADLINE)
 
@@ -578,7 +578,7 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    assert health_checks.TIME_TO_CHECK == 0.8
+    assert health_checks.CHECK_TIMEOUT == 0.8
     for _ in range(20):
         site.bus.subscribe("health", partial(gate))
     begun = time.monotonic()
@@ -595,7 +595,7 @@ def test_the_answer_comes_within_the_second_that_kubernetes_waits(
 def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", 3)  # the other one needs some of it
+    monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", 3)  # the other one needs some of it
     site.bus.subscribe("health", gate)
     site.bus.subscribe("health", passes)
     for _ in range(2):
@@ -624,7 +624,7 @@ def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
     site.bus.subscribe("health", check, 10)
     site.bus.subscribe("health", witness, 20)
     with monkeypatch.context() as patch:
-        patch.setattr(health_checks, "TIME_TO_CHECK", SOON)
+        patch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
         assert site.ask("/readyz").status == 503
     witness.expect(1)
     site.probes._checks._runs[check].begun -= 2 * DEADLINE  # so it has hung for long
@@ -645,7 +645,7 @@ def test_a_new_run_of_a_check_that_hung_has_a_time_of_its_own(
     def check() -> None:
         gates[0]()
 
-    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
     assert site.ask("/readyz").status == 503
     site.probes._checks._runs[check].begun -= 2 * DEADLINE
     (reason,) = site.checks().values()
@@ -690,8 +690,8 @@ def test_a_check_without_a_thread_to_be_had_fails(site: ProbedSite, monkeypatch:
 
 def test_a_client_that_sends_nothing_is_cut_off(site: ProbedSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert health_server.TIME_TO_ASK == 2
-    monkeypatch.setattr(health_server, "TIME_TO_ASK", SOON)
+    assert health_server.CLIENT_TIMEOUT == 2
+    monkeypatch.setattr(health_server, "CLIENT_TIMEOUT", SOON)
     begun = time.monotonic()
     with site.connect() as connection:
         assert read_to_end(connection) == b""
@@ -703,7 +703,7 @@ def test_a_client_that_sends_nothing_is_cut_off(site: ProbedSite, monkeypatch: p
 def test_a_client_that_sends_a_little_now_and_then_is_cut_off_too(
     site: ProbedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_server, "TIME_TO_ASK", 3 * SOON)
+    monkeypatch.setattr(health_server, "CLIENT_TIMEOUT", 3 * SOON)
     deadline = time.monotonic() + DEADLINE
     with site.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
@@ -931,9 +931,9 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
     site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    assert health.TIME_TO_END == 1
-    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
-    monkeypatch.setattr(health, "TIME_TO_END", 2 * SOON)
+    assert health.EXIT_TIMEOUT == 1
+    monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
+    monkeypatch.setattr(health, "EXIT_TIMEOUT", 2 * SOON)
     site.bus.subscribe("health", gate)
     assert site.ask("/readyz").status == 503
     begun = time.monotonic()
@@ -948,7 +948,7 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
 def test_a_check_that_exits_the_bus_is_not_waited_for_by_itself(
     site: ProbedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_checks, "TIME_TO_CHECK", SOON)
+    monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
     site.bus.subscribe("health", site.bus.exit)
     answer = site.ask("/readyz")
     site.bus.block()

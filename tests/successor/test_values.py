@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from django_wspbus.successor.values import (
-    VERSION,
+    FORMAT_VERSION,
     UnknownVersion,
     descriptor_of,
     hand_over,
@@ -63,7 +63,7 @@ def test_a_version_that_is_not_known_is_named_beside_the_one_that_is() -> None:
     with scratch_file() as file:
         file.write(json.dumps({"version": 99, "something": "else"}).encode())
         file.flush()
-        with pytest.raises(UnknownVersion, match=f"state in version 99, .* reads version {VERSION}:"):
+        with pytest.raises(UnknownVersion, match=f"state in version 99, .* reads version {FORMAT_VERSION}:"):
             read_values(os.dup(file.fileno()))
 
 
