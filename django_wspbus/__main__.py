@@ -46,7 +46,7 @@ def first_socket() -> list[HeldSocket]:
     from django.core.management.base import CommandError
 
     from .conf.addresses import parse
-    from .development.runserver import parse_addrport
+    from .conf.addrport import parse_addrport
     from .management.commands.runbus import Command
     from .servers.sockets import BACKLOG, Sockets
     from .wspbus import Bus, Refusal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import pytest
@@ -11,7 +10,7 @@ from django.core.management.base import BaseCommand
 import django_wspbus
 from django_wspbus import conf
 from django_wspbus.conf import findings as problems
-from django_wspbus.conf import validation
+from django_wspbus.conf.keys import keys_of
 from django_wspbus.management.commands.runbus import Command
 from django_wspbus.wspbus import BUILT_IN_CHANNELS, ROLES, states
 
@@ -54,12 +53,13 @@ def test_there_are_pages_blocks_and_links():
     assert len(LINKS) >= 3
 
 
-KEYS = [field.name.upper() for field in dataclasses.fields(conf.Settings)]
+KEYS = [key.name for key in keys_of(conf.Settings)]
 
 
-@pytest.mark.parametrize(
-    "key", [*KEYS, *validation.SERVER_KEYS, *validation.AUTORELOAD_KEYS, "STDOUT", "STDERR"]
-)
+SECTIONS = [conf.ServerSettings, conf.PluginSettings, conf.Daemonize, conf.Autoreload]
+
+
+@pytest.mark.parametrize("key", [*KEYS, *(key.name for section in SECTIONS for key in keys_of(section))])
 def test_each_key_of_the_settings_is_documented(key):
     assert re.search(rf"\b{key}\b", code_spans(DOCS["settings.md"]))
 

@@ -1,45 +1,54 @@
-"""Findings about the settings: the ids of the system checks, with one sentence for each."""
+"""Findings: what is wrong with a configuration, each with the id of its system check."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from django.core import checks
+from django.utils.functional import Promise
 
 IDS = {
-    "E001": "An unknown key.",
+    "E001": "An unknown key; the message names the nearest known one.",
     "E002": "A value of the wrong type or shape.",
     "E003": "An address that cannot be bound: it is malformed, or its port is out of range.",
     "E004": "An address that is used twice, by servers or by a server and the probes.",
     "E005": "A dotted path that cannot be imported.",
-    "E006": "An application that is not WSGI.",
+    "E006": (
+        "An application that is not WSGI: an ASGI application, "
+        "or one that cannot be called with `(environ, start_response)`."
+    ),
     "E007": "An unknown signal.",
     "E008": "A signal that no process can catch.",
     "E009": "An unknown user or group, or one that this process is not allowed to become.",
     "E010": "A PID file that cannot be written.",
     "E011": "An output file, or the directory of a Unix socket, that cannot be written.",
     "E012": "An option that the server does not know, or a value that it does not take.",
-    "E013": "An option of a server that belongs to the site.",
+    "E013": "An option of a server that belongs to the site; the message names the key to use instead.",
     "E014": "A backend of the wrong kind.",
     "E015": "A number out of range.",
     "E016": "A file that is named by an option and cannot be read.",
-    "E017": "Static files are switched on without django.contrib.staticfiles.",
-    "E018": "Settings that exclude each other.",
-    "E019": "ALLOWED_HOSTS with which Django answers every request with 400.",
+    "E017": "Static files are switched on without `django.contrib.staticfiles`.",
+    "E018": "Settings that exclude each other: `AUTORELOAD` and `DAEMONIZE`.",
+    "E019": (
+        "`ALLOWED_HOSTS` with which Django answers every request with 400: "
+        "it is empty without `DEBUG`, or names no host."
+    ),
     "W001": "A signal that publishes on a channel whose name is almost that of a bus method.",
 }
+"""The sentence for each id, as docs/checks.md shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding: the id, the path of the key, what it got and what it takes."""
+    """One finding: the id, the path of the key, the value it has, and in the hint the values it takes."""
 
     id: str
     path: str
     message: str
     hint: str | None = None
     level: int | None = None
-    """The level of a check of a plugin or of Django; None: the first letter of the id says it."""
+    """Django's level, for a finding of another package; our ids begin with the letter of theirs."""
 
     @property
     def is_error(self) -> bool:
@@ -58,3 +67,42 @@ class Problem:
     def as_check(self) -> checks.CheckMessage:
         level = self.level or (checks.ERROR if self.is_error else checks.WARNING)
         return checks.CheckMessage(level, f"{self.path}: {self.message}", hint=self.hint, id=self.full_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A key of WSPBUS while its value is read, and the list that collects the findings."""
+
+    path: str = "WSPBUS"
+    problems: list[Problem] = field(default_factory=list)
+
+    def at(self, key: object) -> Place:
+        """Return the place of a key, or of an index, in the value at this place."""
+        return Place(self.path + subscript(key), self.problems)
+
+    def add(self, id: str, message: str, hint: str | None = None) -> None:  # noqa: A002
+        self.problems.append(Problem(id, self.path, message, hint))
+
+    def wrong(self, got: Any, takes: str) -> None:
+        """Add that the value is of the wrong type or shape."""
+        self.add("E002", f"got {shown(got)}.", f"It takes {takes}.")
+
+
+def setting_path(*keys: str | int) -> str:
+    """Return the path of a key as in Python: ``WSPBUS["SERVERS"]["default"]``."""
+    return "WSPBUS" + "".join(map(subscript, keys))
+
+
+def subscript(key: object) -> str:
+    return f'["{key}"]' if isinstance(key, str) else f"[{key!r}]"
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, cut to the length that fits a message."""
+    try:
+        text = repr(value)
+    except Exception:  # a class of the project may raise anything, and int has too many digits to print
+        text = f"a value of type {type(value).__name__}"
+    if isinstance(value, Promise):  # its repr is that of the string it will be
+        text = f"a lazy string, {text}"
+    return text if len(text) <= 80 else text[:77] + "..."

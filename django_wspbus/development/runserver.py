@@ -1,15 +1,13 @@
-"""What ``runserver`` gives a developer, for ``runbus``: its options, checks, warnings and banner."""
+"""What ``runserver`` gives a developer, for ``runbus``: its checks, warnings and banner."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import re
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.core.management.color import no_style
@@ -19,77 +17,6 @@ from django.utils.version import get_docs_version
 
 from .. import conf
 from ..project.tracebacks import explain
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
-
-
-ADDRPORT = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<port>\d+)")
-DEFAULT_PORT = "8000"
-LIKE_IPV4 = re.compile(r"[0-9.]+")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Add those options of runserver for which a site in production has little use."""
-    parser.add_argument(
-        *("-6", "--ipv6"), action="store_true", dest="use_ipv6", help="Serve on an IPv6 address."
-    )
-    parser.add_argument(
-        "--nothreading", action="store_true", help="Answer one request at a time, all in one thread."
-    )
-    parser.add_argument(
-        "--nostatic", action="store_true", help="Do not serve static files, whatever DEBUG is."
-    )
-    parser.add_argument("--insecure", action="store_true", help="Serve static files, whatever DEBUG is.")
-    parser.add_argument("--skip-checks", action="store_true", help="Skip the system checks under DEBUG.")
-
-
-# Which address
-
-
-def parse_addrport(text: str | None, use_ipv6: bool = False) -> str:
-    """Return what runserver takes as an address of ours; a `CommandError` says what is wrong with it.
-
-    ``8080``, ``0.0.0.0:8080``, ``[::1]:8080``, ``localhost:8080``; with ``use_ipv6`` a name stands for
-    its IPv6 address, and what is left out is that of this machine.
-    """
-    if use_ipv6 and not socket.has_ipv6:
-        raise CommandError("--ipv6: your Python does not support IPv6.")
-    match = ADDRPORT.fullmatch(DEFAULT_PORT if text is None else text)
-    if match is None:
-        raise CommandError(f"{text!r} is not a valid port number or address:port pair.")
-    host, port = match["host"], match["port"]
-    if not host:
-        host = "[::1]" if use_ipv6 else "127.0.0.1"
-    elif use_ipv6 and not host.startswith("["):
-        host = f"[{_ipv6_of(host)}]"
-    return f"{host}:{port}"
-
-
-def _ipv6_of(host: str) -> str:
-    if LIKE_IPV4.fullmatch(host):
-        raise CommandError(f"--ipv6: {host!r} is not a valid IPv6 address: give one in brackets, like [::1].")
-    try:
-        found = socket.getaddrinfo(host, None, socket.AF_INET6, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # the latter of a name that is none
-        raise CommandError(f"--ipv6: the host {host!r} has no IPv6 address ({error}).") from None
-    return str(found[0][4][0])
-
-
-# Static files
-
-
-def static_files(options: Mapping[str, Any]) -> tuple[bool, str] | None:
-    """Return the value of STATIC_FILES that the options ask for, and which of them; None if they do not."""
-    option = next((name for name in ("nostatic", "insecure") if options[name]), None)
-    if option is None:
-        return None
-    if not conf.has_static_files():
-        raise CommandError(
-            f"--{option}: this option is of django.contrib.staticfiles, which is not in INSTALLED_APPS."
-        )
-    return option == "insecure", f"--{option}"
-
 
 # Before it serves
 

@@ -11,7 +11,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ..conf.validation import BUS_METHODS
+from ..conf.signals import BUS_METHODS
 from ..process.guard_program import SAME_REQUEST
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin

@@ -278,7 +278,7 @@ class SiteProcess:
                 "poll": autoreload.poll,
             },
             has_spare=autoreload.spare and not debuggers.follows_children(),
-            debug=conf.debug(),
+            debug=conf.is_debug(),
             hosts=conf.allowed_hosts(),
             stop_timeout=settings.stop_timeout,
         )

@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_wspbus import conf
+from django_wspbus.conf import project, reading
 from django_wspbus.conf.addresses import Address
 
 
@@ -128,7 +129,7 @@ def test_what_the_project_changes_later_in_its_own_dict_has_no_effect(wspbus):
 def test_the_settings_are_read_once(wspbus, monkeypatch):
     wspbus(PIDFILE="a")
     first = conf.get(), conf.problems()
-    monkeypatch.setattr(conf, "django_settings", SimpleNamespace())
+    monkeypatch.setattr(reading, "django_settings", SimpleNamespace())
     assert conf.get() is first[0]
     assert conf.problems() is first[1]
 
@@ -234,7 +235,7 @@ def test_static_files_without_their_app_are_a_finding(wspbus, settings):
 
 def test_the_settings_module_is_known_unless_settings_were_configured(monkeypatch):
     assert conf.settings_module() == "testproject.settings"
-    monkeypatch.setattr(conf, "django_settings", SimpleNamespace())
+    monkeypatch.setattr(project, "settings", SimpleNamespace())
     assert conf.settings_module() is None
 
 
@@ -245,7 +246,7 @@ def test_what_logging_speaks_of(monkeypatch):
         ({}, False),
         (None, False),
     ):
-        monkeypatch.setattr(conf, "django_settings", SimpleNamespace(LOGGING=logging))
+        monkeypatch.setattr(project, "settings", SimpleNamespace(LOGGING=logging))
         assert conf.logging_names("shop") is speaks
         assert not conf.logging_names("django_wspbus")
 

@@ -13,8 +13,8 @@ from django.core.management.color import color_style
 from django.utils.log import ServerFormatter
 from django.utils.module_loading import import_string
 
+from django_wspbus.conf.addrport import parse_addrport
 from django_wspbus.development import runserver
-from django_wspbus.development.runserver import parse_addrport
 
 from ..runbus.test_options import GUNICORN, THREADED, read, refused
 
@@ -101,7 +101,7 @@ def test_bind_says_itself_whether_it_is_of_ipv6():
 def test_what_speaks_of_one_server_is_an_error_where_there_are_several(settings, option):
     settings.WSPBUS = TWO
     assert refused(option) == (
-        f"{option} speaks of one server, and WSPBUS has several: add --server, one of 'public', 'intern'."
+        f"{option} applies to one server, and WSPBUS has several: add --server, one of 'public', 'intern'."
     )
     assert list(read(option, "--server", "public")["SERVERS"]) == ["public"]
 
@@ -134,7 +134,7 @@ def test_options_for_static_files_go_before_the_setting(settings, options, setti
 def test_without_the_app_that_finds_static_files_its_options_are_mistakes(settings, option):
     settings.INSTALLED_APPS = ["django_wspbus"]
     assert refused(option) == (
-        f"{option}: this option is of django.contrib.staticfiles, which is not in INSTALLED_APPS."
+        f"{option}: this option needs django.contrib.staticfiles, which is not in INSTALLED_APPS."
     )
 
 

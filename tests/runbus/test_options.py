@@ -187,7 +187,7 @@ def test_what_speaks_of_one_server_is_an_error_where_there_are_several(settings,
     settings.WSPBUS = TWO
     option = arguments[0] if arguments[0].startswith("--") else "address:port"
     assert refused(*arguments) == (
-        f"{option} speaks of one server, and WSPBUS has several: add --server, one of 'public', 'intern'."
+        f"{option} applies to one server, and WSPBUS has several: add --server, one of 'public', 'intern'."
     )
 
 

@@ -19,8 +19,10 @@ from django.core.management.base import BaseCommand, CommandError
 from ... import __version__, conf
 from ...children.dry_run import DryRun, DryRunReport
 from ...children.spawn import run_child
-from ...conf import Settings
+from ...conf import ServerSettings, Settings
 from ...conf.findings import Problem
+from ...conf.overrides import Overrides, add_arguments
+from ...conf.printing import print_settings
 from ...development import debuggers, runserver
 from ...development.launch import HEALTH, Launch
 from ...development.launcher import become
@@ -49,19 +51,7 @@ class Command(BaseCommand):
         super().__init__(*args, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("addrport", nargs="?", help="Port, or address:port, to serve on instead of BIND.")
-        parser.add_argument("--server", metavar="ALIAS", help="Run only this one of the SERVERS.")
-        parser.add_argument(
-            "--bind", action="append", help="Address to serve on instead of BIND; repeatable."
-        )
-        parser.add_argument("--workers", type=int, help="Number of workers, in place of that in OPTIONS.")
-        parser.add_argument("--threads", type=int, help="Threads of a worker, in place of those in OPTIONS.")
-        parser.add_argument("--noreload", action="store_true", help="Turn AUTORELOAD off.")
-        parser.add_argument("--daemonize", action="store_true", help="Run in the background.")
-        parser.add_argument("--pidfile", help="File for the PID of the site process.")
-        parser.add_argument("--user", help="User to become once the sockets are bound.")
-        parser.add_argument("--group", help="Group to become once the sockets are bound.")
-        parser.add_argument("--umask", help="File mode creation mask, in octal.")
+        add_arguments(parser)
         parser.add_argument(
             "--check",
             action="store_true",
@@ -70,7 +60,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--print-settings", action="store_true", help="Print every setting in force, and leave."
         )
-        runserver.add_arguments(parser)
+        parser.add_argument("--skip-checks", action="store_true", help="Skip the system checks under DEBUG.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         start.original()
@@ -105,7 +95,9 @@ class Command(BaseCommand):
         settings = self.settings(overrides, None if handed_over is None else handed_over.holdings)
         if options["print_settings"]:
             try:
-                self.stdout.write("\n".join(describe(settings)))
+                self.stdout.write(
+                    "\n".join(print_settings(settings, functools.partial(options_of, settings)))
+                )
             except Refusal as refusal:
                 raise CommandError(str(refusal)) from None
             except Exception as error:  # of the project's own code, as gunicorn's configuration file
@@ -182,7 +174,7 @@ class Command(BaseCommand):
             problems += check_start(settings, held)
         self.refuse(map(overrides.sourced, problems))
         assert settings is not None
-        return settings if overrides.only is None else overrides.restrict(settings)
+        return overrides.restrict(settings)
 
     def check_and_leave(self, settings: Settings, overrides: Overrides) -> None:
         try:
@@ -206,84 +198,8 @@ class Command(BaseCommand):
             raise CommandError("\n".join(errors))
 
 
-class Overrides:
-    """The options of a command line, in the shape of WSPBUS."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.values: dict[str, Any] = {}
-        self.sources: dict[str, str] = {}
-        self.only: str | None = options["server"]
-        for name in ("pidfile", "user", "group", "umask"):
-            if options[name] is not None:
-                self.set([name.upper()], options[name], f"--{name}")
-        for name in ("USER", "GROUP"):  # numbers as numbers; a umask of digits is octal
-            if str(self.values.get(name, "")).isdecimal():
-                self.values[name] = int(self.values[name])
-        if options["daemonize"] and not self.raw("DAEMONIZE"):
-            self.set(["DAEMONIZE"], True, "--daemonize")
-        if options["noreload"]:
-            self.set(["AUTORELOAD"], False, "--noreload")
-        bind = options["bind"]
-        option = "--bind"
-        if options["addrport"] is not None or options["use_ipv6"]:
-            option = "--ipv6" if options["addrport"] is None else "address:port"
-            if bind:
-                named = "an address:port argument" if option == "address:port" else option
-                raise CommandError(f"--bind and {named} mean the same: give one of them.")
-            bind = [runserver.parse_addrport(options["addrport"], options["use_ipv6"])]
-        if bind:
-            self.set_of_one(["BIND"], bind, option)
-        if options["nothreading"]:
-            self.set_of_one(["OPTIONS", "threading"], False, "--nothreading")
-        static_files = runserver.static_files(options)
-        if static_files is not None:
-            self.set(["STATIC_FILES"], *static_files)
-        for name in ("workers", "threads"):
-            if options[name] is not None:
-                self.set_of_one(["OPTIONS", name], options[name], f"--{name}")
-        self.alias()
-
-    def sourced(self, problem: Problem) -> Problem:
-        """Return a finding that names the option instead of the setting it overrides."""
-        return dataclasses.replace(problem, path=self.sources.get(problem.path, problem.path))
-
-    def raw(self, key: str) -> Any:
-        raw = conf.raw_settings()
-        return raw.get(key) if isinstance(raw, Mapping) else None
-
-    def alias(self, option: str | None = None) -> str | None:
-        """Return the alias of the one server meant, None if there is none; a CommandError if several."""
-        servers = self.raw("SERVERS")
-        aliases = list(servers) if isinstance(servers, Mapping) else []
-        known = ", ".join(map(repr, aliases))
-        if not aliases:
-            return None  # and the settings are wrong, which is told later
-        if self.only is not None:
-            if self.only not in aliases:
-                raise CommandError(f"--server: there is no server {self.only!r}. WSPBUS has {known}.")
-            return self.only
-        if option is not None and len(aliases) > 1:
-            raise CommandError(
-                f"{option} speaks of one server, and WSPBUS has several: add --server, one of {known}."
-            )
-        return str(aliases[0])
-
-    def set(self, keys: list[str], value: Any, option: str) -> None:
-        inner = self.values
-        for key in keys[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[keys[-1]] = value
-        self.sources[conf.setting_path(*keys)] = option
-
-    def set_of_one(self, keys: list[str], value: Any, option: str) -> None:
-        alias = self.alias(option)
-        if alias is not None:
-            self.set(["SERVERS", alias, *keys], value, option)
-
-    def restrict(self, settings: Settings) -> Settings:
-        """Return the settings with the one server of ``--server``."""
-        assert self.only is not None
-        return dataclasses.replace(settings, servers={self.only: settings.servers[self.only]})
+def options_of(settings: Settings, server: ServerSettings) -> Mapping[str, Any]:
+    return server_class(server).effective_options(server, settings)
 
 
 def banner(site: SiteProcess) -> Iterator[str]:
@@ -303,57 +219,6 @@ def banner(site: SiteProcess) -> Iterator[str]:
         ]
         yield f"  {'probes':{width}}  {' '.join(where)}"
     yield f"Quit with {quit_command}."
-
-
-def describe(settings: Settings) -> Iterator[str]:
-    """Yield every setting in force as a line of Python."""
-    for alias, server in settings.servers.items():
-        values: dict[str, Any] = {
-            "BACKEND": server.backend,
-            "BIND": [str(address) for address in server.bind],
-            "APPLICATION": server.application or conf.default_application(),
-            "MOUNTS": dict(server.mounts),
-            "OPTIONS": server_class(server).effective_options(server, settings),
-        }
-        for key, value in values.items():
-            yield f"{conf.setting_path('SERVERS', alias, key)} = {value!r}"
-    autoreload, daemonize = settings.autoreload, settings.daemonize
-    others: dict[str, Any] = {
-        "AUTORELOAD": autoreload is not None
-        and {
-            "EXTRA_FILES": list(map(str, autoreload.extra_files)),
-            "EXTRA_DIRS": {str(folder): glob for folder, glob in autoreload.extra_dirs.items()},
-            "SPARE": autoreload.spare,
-            "PRELOAD": list(autoreload.preload),
-            "POLL": autoreload.poll,
-        },
-        "SIGNALS": dict(settings.signals),
-        "DAEMONIZE": bool(daemonize)
-        and {
-            "STDOUT": _text(daemonize and daemonize.stdout),
-            "STDERR": _text(daemonize and daemonize.stderr),
-        },
-        "PIDFILE": _text(settings.pidfile),
-        "USER": settings.user,
-        "GROUP": settings.group,
-        "UMASK": settings.umask if settings.umask is None else f"{settings.umask:03o}",
-        "PLUGINS": [
-            {"BACKEND": plugin.backend, "OPTIONS": dict(plugin.options)} for plugin in settings.plugins
-        ],
-        "STATIC_FILES": settings.static_files,
-        "WARMUP": list(settings.warmup),
-        "READY_TIMEOUT": settings.ready_timeout,
-        "DRAIN_DELAY": settings.drain_delay,
-        "STOP_TIMEOUT": settings.stop_timeout,
-        "HEALTH": _text(settings.health),
-        "CONTROL": settings.control if isinstance(settings.control, bool) else _text(settings.control),
-    }
-    for key, value in others.items():
-        yield f"{conf.setting_path(key)} = {value!r}"
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def show(least: int, message: str, level: int = logging.INFO) -> None:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ...conf.findings import Problem
-from ...conf.validation import shown
+from ...conf.findings import Problem, shown
 from ...wspbus import Refusal
 
 if TYPE_CHECKING:

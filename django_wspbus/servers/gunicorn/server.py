@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import gunicorn
 
-from ...conf.findings import Problem
-from ...conf.validation import check_option_names, check_writable, shown
+from ...conf.checks import check_option_names, check_writable
+from ...conf.findings import Problem, shown
 from ...wspbus import Refusal
 from ..child import ChildServer
 from .numbers import AT_LEAST_ONE, check_environment, check_number, default_workers

@@ -16,8 +16,8 @@ import django
 from django.core.servers.basehttp import ThreadedWSGIServer
 
 from ...application.loading import Application
+from ...conf.checks import check_boolean, check_option_names, check_positive
 from ...conf.findings import Problem
-from ...conf.validation import check_boolean, check_option_names, check_positive
 from ...sockets.queue import queue_length
 from ...wspbus import EX_SOFTWARE, Refusal
 from ..base import Server, in_words

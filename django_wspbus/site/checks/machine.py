@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...conf import Settings, setting_path
+from ...conf.checks import check_writable
 from ...conf.findings import Problem
-from ...conf.validation import check_writable
 from ...servers.base import server_class
 from ...successor.state import Holdings
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from django.utils.translation import gettext_lazy
 
-from django_wspbus.conf.validation import DEFAULT_STOP_TIMEOUT, Reader
+from django_wspbus import conf
+from django_wspbus.conf.keys import keys_of
+from django_wspbus.conf.reading import read_raw
 
 NOTHING_OF_THE_SORT = [object(), b"bytes", 3.5, -1, True, "\0", "", (), [None], {1: 2}, {"x": {}}]
 
@@ -14,8 +16,7 @@ SHOP = "shop.servers.Server"
 
 
 def read(raw, debug=False):
-    reader = Reader(raw, debug=debug)
-    return reader.read(), reader.problems
+    return read_raw(raw, debug=debug)
 
 
 def only_problem(raw):
@@ -62,8 +63,8 @@ def test_a_lazy_string_is_called_one_as_it_looks_like_any_other():
 
 @pytest.mark.parametrize("raw", [None, [], "gunicorn", 8000])
 def test_a_setting_that_is_no_dict_is_one_finding(raw):
-    values, problems = read(raw)
-    assert values is None
+    settings, problems = read(raw)
+    assert settings is None
     assert [(problem.id, problem.path, problem.hint) for problem in problems] == [
         ("E002", "WSPBUS", "It takes a dict.")
     ]
@@ -236,7 +237,7 @@ def test_an_address_that_the_probes_share_with_a_server_is_found_at_theirs(bind,
     problem = only_problem({"SERVERS": {"one": {}, "two": {"BIND": [":81", bind]}}, "HEALTH": health})
     assert (problem.id, problem.path) == ("E004", 'WSPBUS["HEALTH"]')
     assert problem.message.endswith(" is bound by the server 'two' too.")
-    assert problem.hint == "The probes want an address of their own."
+    assert problem.hint == "The probes need an address of their own."
 
 
 def test_an_address_that_the_probes_have_for_themselves_is_none_of_our_business():
@@ -252,7 +253,7 @@ def test_an_address_that_the_probes_have_for_themselves_is_none_of_our_business(
     ("raw", "told"),
     [
         ({"DRAIN_DELAY": 5, "STOP_TIMEOUT": 5}, "got 5, and STOP_TIMEOUT is 5, of which it is a part."),
-        ({"DRAIN_DELAY": 26}, f"got 26, and STOP_TIMEOUT is {DEFAULT_STOP_TIMEOUT}, of which it is a part."),
+        ({"DRAIN_DELAY": 26}, "got 26, and STOP_TIMEOUT is 25, of which it is a part."),
     ],
 )
 def test_a_delay_that_leaves_no_time_to_stop_is_found(raw, told):
@@ -262,9 +263,14 @@ def test_a_delay_that_leaves_no_time_to_stop_is_found(raw, told):
 
 
 def test_a_delay_that_leaves_time_to_stop_is_taken():
-    values, problems = read({"SERVERS": {"default": {}}, "DRAIN_DELAY": 4.9, "STOP_TIMEOUT": 5})
+    settings, problems = read({"SERVERS": {"default": {}}, "DRAIN_DELAY": 4.9, "STOP_TIMEOUT": 5})
     assert problems == []
-    assert (values["drain_delay"], values["stop_timeout"]) == (4.9, 5)
+    assert (settings.drain_delay, settings.stop_timeout) == (4.9, 5)
+
+
+def test_wrong_numbers_of_seconds_give_no_further_findings():
+    assert only_problem({"STOP_TIMEOUT": "5", "DRAIN_DELAY": 26}).path == 'WSPBUS["STOP_TIMEOUT"]'
+    assert only_problem({"STOP_TIMEOUT": 1, "DRAIN_DELAY": "5"}).path == 'WSPBUS["DRAIN_DELAY"]'
 
 
 # Signals
@@ -300,8 +306,8 @@ def test_a_daemon_with_autoreload_is_an_error(value):
 @pytest.mark.parametrize("autoreload", [None, False])
 def test_a_daemon_under_debug_does_not_reload(autoreload):
     raw = {"SERVERS": {"default": {}}, "AUTORELOAD": autoreload, "DAEMONIZE": True}
-    values, problems = read(raw, debug=True)
-    assert (values["autoreload"], problems) == (False, [])
+    settings, problems = read(raw, debug=True)
+    assert (settings.autoreload, problems) == (None, [])
 
 
 # All at once, whatever comes
@@ -320,26 +326,30 @@ def test_all_that_is_wrong_is_found_at_once():
 
 
 @pytest.mark.parametrize("value", NOTHING_OF_THE_SORT, ids=lambda value: repr(value).partition(" at ")[0])
-def test_any_value_at_any_place_gives_a_value_or_a_finding_with_its_path(value):
-    places = [
-        *("SERVERS", "AUTORELOAD", "SIGNALS", "DAEMONIZE", "PIDFILE", "USER", "GROUP", "UMASK", "PLUGINS"),
-        *("WARMUP", "READY_TIMEOUT", "DRAIN_DELAY", "STOP_TIMEOUT", "HEALTH", "CONTROL"),
-    ]
-    for key in places:
-        values, problems = read({"SERVERS": {"default": {}}, key: value})
-        assert key.lower() in values
-        assert all(problem.path.startswith(f'WSPBUS["{key}"]') for problem in problems), problems
-    for key in ("BACKEND", "BIND", "APPLICATION", "MOUNTS", "OPTIONS"):
-        values, problems = read(of_server(**{key: value}))
-        assert key.lower() in values["servers"]["default"]
-        assert all(f'["{key}"]' in problem.path for problem in problems), problems
+def test_any_value_at_any_key_gives_settings_or_errors_with_the_path_of_that_key(value):
+    for key in keys_of(conf.Settings):
+        expect_settings_or_errors({"SERVERS": {"default": {}}, key.name: value}, f'WSPBUS["{key.name}"]')
+    for section, path in (("DAEMONIZE", "daemonize"), ("AUTORELOAD", "autoreload")):
+        for key in keys_of(getattr(conf, path.capitalize())):
+            raw = {"SERVERS": {"default": {}}, section: {key.name: value}}
+            expect_settings_or_errors(raw, f'WSPBUS["{section}"]["{key.name}"]')
+    for key in keys_of(conf.ServerSettings):
+        expect_settings_or_errors(
+            of_server(**{key.name: value}), f'WSPBUS["SERVERS"]["default"]["{key.name}"]'
+        )
+
+
+def expect_settings_or_errors(raw, path):
+    settings, problems = read(raw)
+    assert (settings is None) is any(problem.is_error for problem in problems)
+    assert all(problem.path.startswith(path) for problem in problems), problems
 
 
 # What is right
 
 
 def test_values_are_read_in_the_forms_there_are():
-    values, problems = read(
+    settings, problems = read(
         {
             "SERVERS": {"default": {"BIND": [":80", "unix:/run/s"], "MOUNTS": {"/x": "a.b"}}},
             "SIGNALS": {"SIGHUP": None, "SIGUSR2": "shop.reload"},
@@ -352,34 +362,30 @@ def test_values_are_read_in_the_forms_there_are():
             "CONTROL": "/run/site.control",
         }
     )
-    assert not any(problem.is_error for problem in problems)
-    assert [str(address) for address in values["servers"]["default"]["bind"]] == ["0.0.0.0:80", "unix:/run/s"]
-    assert values["signals"] == {"SIGHUP": None, "SIGUSR2": "shop.reload"}
-    assert values["daemonize"] == {"stdout": Path("out.log"), "stderr": None}
-    assert values["pidfile"] == Path("run/site.pid")
-    assert (values["user"], values["group"], values["umask"]) == ("www-data", 33, 0o27)
-    assert values["plugins"] == [{"backend": SHOP, "options": {}}]
-    assert values["control"] == Path("/run/site.control")
-
-
-def test_autoreload_is_read_as_it_is():
-    said = {"EXTRA_FILES": [Path("a")], "EXTRA_DIRS": {Path("texts"): "*.md"}, "SPARE": True}
-    values, problems = read({"SERVERS": {"default": {}}, "AUTORELOAD": said})
-    assert (values["autoreload"], problems) == (said, [])
+    assert problems == []
+    assert [str(address) for address in settings.servers["default"].bind] == ["0.0.0.0:80", "unix:/run/s"]
+    assert settings.servers["default"].mounts == {"/x": "a.b"}
+    assert settings.signals == {"SIGHUP": None, "SIGUSR2": "shop.reload"}
+    assert settings.daemonize == conf.Daemonize(stdout=Path("out.log"), stderr=None)
+    assert settings.pidfile == Path("run/site.pid")
+    assert (settings.user, settings.group, settings.umask) == ("www-data", 33, 0o27)
+    assert settings.plugins == (conf.PluginSettings(backend=SHOP, options={}),)
+    assert settings.control == Path("/run/site.control")
 
 
 @pytest.mark.parametrize("value", [None, "left out"])
 @pytest.mark.parametrize("debug", [True, False])
-def test_autoreload_is_as_debug_unless_it_is_said(value, debug):
+def test_autoreload_is_as_debug_unless_the_setting_says_otherwise(value, debug):
     raw = {"SERVERS": {"default": {}}}
     if value is None:
         raw["AUTORELOAD"] = None
-    assert read(raw, debug=debug)[0]["autoreload"] is debug
-    assert read({**raw, "AUTORELOAD": not debug}, debug=debug)[0]["autoreload"] is not debug
+    assert (read(raw, debug=debug)[0].autoreload is not None) is debug
+    assert (read({**raw, "AUTORELOAD": not debug}, debug=debug)[0].autoreload is not None) is not debug
 
 
 @pytest.mark.parametrize(
-    ("raw", "read_as"), [(True, {"stdout": None, "stderr": None}), (False, None), (None, None)]
+    ("raw", "read_as"),
+    [(True, conf.Daemonize()), ({}, conf.Daemonize()), (False, None), (None, None)],
 )
 def test_daemonize_is_a_switch_or_says_where_output_goes(raw, read_as):
-    assert read({"SERVERS": {"default": {}}, "DAEMONIZE": raw})[0]["daemonize"] == read_as
+    assert read({"SERVERS": {"default": {}}, "DAEMONIZE": raw})[0].daemonize == read_as

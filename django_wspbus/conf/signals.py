@@ -1,0 +1,47 @@
+"""The reader of SIGNALS: {signal name: bus method or channel}."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from .findings import Place
+
+BUS_METHODS = ("start", "stop", "graceful", "restart", "exit")
+UNCATCHABLE = ("SIGKILL", "SIGSTOP")
+
+
+def signals(place: Place, raw: Any) -> Mapping[str, str | None]:
+    if not isinstance(raw, Mapping):
+        place.wrong(raw, 'a dict of signal name -> bus method or channel: {"SIGUSR2": "restart"}')
+        return MappingProxyType({})
+    for name, action in raw.items():
+        _check_name(place.at(name), name)
+        if action is not None:
+            _check_action(place.at(name), action)
+    return MappingProxyType(dict(raw))
+
+
+def _check_name(place: Place, name: Any) -> None:
+    known = [each.name for each in signal.Signals]
+    if name in UNCATCHABLE:
+        place.add("E008", f"{name} cannot be caught by any process.")
+    elif name not in known:
+        near = difflib.get_close_matches(str(name).upper(), known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else None
+        place.add("E007", f"there is no signal {name!r} on this system.", hint)
+
+
+def _check_action(place: Place, action: Any) -> None:
+    if not isinstance(action, str) or not action:
+        place.wrong(action, "the name of a bus method or of a channel, or None to leave it alone")
+    elif action not in BUS_METHODS and (near := _nearest_method(action)):
+        message = f"no bus method is called {action!r}: the signal publishes on a channel of that name."
+        place.add("W001", message, f"Did you mean {near[0]!r}?")
+
+
+def _nearest_method(action: str) -> list[str]:
+    return difflib.get_close_matches(action.lower(), BUS_METHODS, n=1, cutoff=0.8)
