@@ -1,4 +1,4 @@
-"""What the code has is in the docs, and what the docs show is right."""
+"""The docs name everything that users can set or call, and their examples are right."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def options_of(command):
 
 
 def code_spans(text):
-    """Return what is written as code, in a line or in a block."""
+    """Return the code of a page: words in backticks, and blocks."""
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`|^    [^\n]*$", text, re.MULTILINE | re.DOTALL))
 
 

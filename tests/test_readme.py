@@ -1,4 +1,4 @@
-"""What README.md shows is what the testproject and CI run."""
+"""README.md shows the code that the testproject and CI run."""
 
 import re
 import textwrap

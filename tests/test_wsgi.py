@@ -18,7 +18,7 @@ from django_wspbus.wsgi import WorkerApplication
 from .processes import DEADLINE, fetch, run
 from .projects import GUNICORN, LISTENERS, THREADED
 
-# Besides the roles of the journal: whether the start was over when the first request came.
+# The journal of this project also shows whether the start was complete at the first request.
 URLS = """
 import os
 
@@ -82,7 +82,7 @@ def answers(url, count):
 
 
 def pids_of(answers):
-    """Return who answered, as workers whose bus was STARTED."""
+    """Return the workers that answered while their bus was STARTED."""
     assert answers
     parts = [answer.split() for answer in answers]
     assert all(rest == ["STARTED", "worker"] for _, *rest in parts), answers

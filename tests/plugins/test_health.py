@@ -116,19 +116,19 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
-class Gate:
-    """A check that hangs until it is let go."""
+class HeldCheck:
+    """A check that hangs until it is released."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
-        self.opened = threading.Event()
+        self.released = threading.Event()
         self.calls = 0
         self.result: Any = None
 
     def __call__(self) -> Any:
         self.calls += 1
         self.entered.set()
-        assert self.opened.wait(DEADLINE)
+        assert self.released.wait(DEADLINE)
         return self.result
 
 
@@ -175,19 +175,19 @@ def connections(site: ProbedSite) -> int:
     return len(site.probes._server._clients)
 
 
-GATE = "tests.plugins.test_health.Gate"
+HELD_CHECK = "tests.plugins.test_health.HeldCheck"
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
+def held_check() -> Iterator[HeldCheck]:
+    held_check = HeldCheck()
+    yield held_check
+    held_check.released.set()
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no machine be too slow: the tests that wait for the end of these set them."""
+def _long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise all timeouts, so that no machine is too slow. Tests of a timeout set it again."""
     for module, name in (
         (health_checks, "CHECK_TIMEOUT"),
         (health_server, "CLIENT_TIMEOUT"),
@@ -197,12 +197,12 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def silent(gate: Gate) -> Iterator[ProbedSite]:
+def silent(held_check: HeldCheck) -> Iterator[ProbedSite]:
     """A site that is not started yet, and which must have left no thread when the test ends."""
     before = threads()
     site = ProbedSite()
     yield site
-    gate.opened.set()
+    held_check.released.set()
     site.close()
     assert threads() == before
 
@@ -499,9 +499,9 @@ def test_each_check_that_fails_is_named_in_order_and_the_others_in_json(site: Pr
     }
 
 
-def test_a_check_has_a_name_whatever_it_is(site: ProbedSite, gate: Gate) -> None:
-    gate.opened.set()
-    checks = [passes, partial(passes), partial(partial(max, 1), 2), gate, site.lines.copy, site.look]
+def test_a_check_has_a_name_whatever_it_is(site: ProbedSite, held_check: HeldCheck) -> None:
+    held_check.released.set()
+    checks = [passes, partial(passes), partial(partial(max, 1), 2), held_check, site.lines.copy, site.look]
     for check in checks:
         site.bus.subscribe("health", check)
 
@@ -509,7 +509,7 @@ def test_a_check_has_a_name_whatever_it_is(site: ProbedSite, gate: Gate) -> None
         f"{__name__}.passes",
         f"{__name__}.passes (2)",
         "builtins.max",
-        GATE,
+        HELD_CHECK,
         "list.copy",
         f"{__name__}.ProbedSite.look",
     ]
@@ -517,15 +517,15 @@ def test_a_check_has_a_name_whatever_it_is(site: ProbedSite, gate: Gate) -> None
 
 @pytest.mark.parametrize("state", ["starting", "draining", "failed"])
 def test_checks_are_not_made_while_the_site_does_not_serve_nor_for_liveness(
-    site: ProbedSite, gate: Gate, state: str
+    site: ProbedSite, held_check: HeldCheck, state: str
 ) -> None:
-    site.bus.subscribe("health", gate)
+    site.bus.subscribe("health", held_check)
     site.expect("/livez", 200, "ready")
     site.condition = Condition(state)
     site.expect("/readyz", 503, state)
     site.expect("/livez", 200, state)
 
-    assert gate.calls == 0
+    assert held_check.calls == 0
 
 
 def test_a_site_that_drains_while_checks_are_made_is_draining(site: ProbedSite) -> None:
@@ -553,21 +553,23 @@ def test_only_the_checks_of_this_process_are_made(site: ProbedSite) -> None:
     assert list(site.checks()) == [f"{__name__}.passes"]
 
 
-def test_a_check_that_begins_to_fail_is_logged_once_and_so_is_its_end(site: ProbedSite, gate: Gate) -> None:
-    gate.opened.set()
-    site.bus.subscribe("health", gate)
+def test_a_check_that_begins_to_fail_is_logged_once_and_so_is_its_end(
+    site: ProbedSite, held_check: HeldCheck
+) -> None:
+    held_check.released.set()
+    site.bus.subscribe("health", held_check)
     for _ in range(2):
-        gate.result = "no space"
+        held_check.result = "no space"
         for _ in range(2):
             assert site.ask("/readyz").status == 503
-        gate.result = None
+        held_check.result = None
         for _ in range(2):
             assert site.ask("/readyz").status == 200
 
-    logged = [(level, message) for level, message in site.lines if GATE in message]
+    logged = [(level, message) for level, message in site.lines if HELD_CHECK in message]
     assert logged == 2 * [
-        (30, f"The check {GATE} fails: no space"),
-        (20, f"The check {GATE} no longer fails."),
+        (30, f"The check {HELD_CHECK} fails: no space"),
+        (20, f"The check {HELD_CHECK} no longer fails."),
     ]
 
 
@@ -575,49 +577,49 @@ def test_a_check_that_begins_to_fail_is_logged_once_and_so_is_its_end(site: Prob
 
 
 def test_the_answer_comes_within_the_second_that_kubernetes_waits(
-    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     assert health_checks.CHECK_TIMEOUT == 0.8
     for _ in range(20):
-        site.bus.subscribe("health", partial(gate))
+        site.bus.subscribe("health", partial(held_check))
     begun = time.monotonic()
     answer = site.ask("/readyz")
     took = time.monotonic() - begun
 
     assert answer.status == 503
     assert 0.8 <= took < 20 * 0.8  # one deadline for all of them
-    gate.opened.set()
+    held_check.released.set()
     await_that(lambda: site.ask("/readyz").status == 200)
 
 
 @pytest.mark.extended
 def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
-    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", 3)  # the other one needs some of it
-    site.bus.subscribe("health", gate)
+    site.bus.subscribe("health", held_check)
     site.bus.subscribe("health", passes)
     for _ in range(2):
         checks = site.checks()
         assert checks.pop(f"{__name__}.passes") == "ok"
-        assert checks[GATE].startswith("hangs: no answer for ")
-        (hanging,) = (thread for thread in threading.enumerate() if thread.name == f"Check {GATE}")
+        assert checks[HELD_CHECK].startswith("hangs: no answer for ")
+        (hanging,) = (thread for thread in threading.enumerate() if thread.name == f"Check {HELD_CHECK}")
         assert hanging.daemon  # it keeps no process alive
-    assert gate.calls == 1
+    assert held_check.calls == 1
 
-    gate.opened.set()
+    held_check.released.set()
     await_that(lambda: site.ask("/readyz").status == 200)
-    assert gate.calls in (2, 3)
+    assert held_check.calls in (2, 3)
 
 
 def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
-    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch, later: Later
+    site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch, later: Later
 ) -> None:
     results = ["old reason", None]
 
     def check() -> Any:
-        gate()
+        held_check()
         return results.pop(0)
 
     witness = Witness()
@@ -630,30 +632,30 @@ def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
     site.probes._checks._runs[check].begun -= 2 * DEADLINE  # so it has hung for long
     answer = later(site.ask, "/readyz")
     witness.expect(2)
-    gate.opened.set()
+    held_check.released.set()
 
     assert answer.result(DEADLINE).body == "ready\n"
-    assert (gate.calls, results) == (2, [])
+    assert (held_check.calls, results) == (2, [])
 
 
 def test_a_new_run_of_a_check_that_hung_has_a_time_of_its_own(
-    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gates = [gate, Gate()]
+    held_checks = [held_check, HeldCheck()]
 
     @site.bus.subscribe("health")
     def check() -> None:
-        gates[0]()
+        held_checks[0]()
 
     monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
     assert site.ask("/readyz").status == 503
     site.probes._checks._runs[check].begun -= 2 * DEADLINE
     (reason,) = site.checks().values()
     assert seconds_of(reason) >= 2 * DEADLINE
-    gates.pop(0).opened.set()
-    assert gates[0].entered.wait(DEADLINE)
+    held_checks.pop(0).released.set()
+    assert held_checks[0].entered.wait(DEADLINE)
     (reason,) = site.checks().values()
-    gates[0].opened.set()
+    held_checks[0].released.set()
     assert seconds_of(reason) < DEADLINE
 
 
@@ -661,19 +663,19 @@ def seconds_of(reason: str) -> float:
     return float(reason.removeprefix("hangs: no answer for ").removesuffix(" s"))
 
 
-def test_probes_at_the_same_time_share_a_run(site: ProbedSite, gate: Gate, later: Later) -> None:
+def test_probes_at_the_same_time_share_a_run(site: ProbedSite, held_check: HeldCheck, later: Later) -> None:
     witness = Witness()
-    site.bus.subscribe("health", gate, 10)
+    site.bus.subscribe("health", held_check, 10)
     site.bus.subscribe("health", witness, 20)
     answers = []
     for number in (1, 2, 3):
         answers.append(later(site.ask, "/readyz"))
         witness.expect(number)
-    gate.result = "shared"
-    gate.opened.set()
+    held_check.result = "shared"
+    held_check.released.set()
 
-    assert [answer.result(DEADLINE).body for answer in answers] == 3 * [f"failed: {GATE}: shared\n"]
-    assert gate.calls == 1
+    assert [answer.result(DEADLINE).body for answer in answers] == 3 * [f"failed: {HELD_CHECK}: shared\n"]
+    assert held_check.calls == 1
 
 
 def test_a_check_without_a_thread_to_be_had_fails(site: ProbedSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,15 +725,17 @@ def test_a_request_may_come_in_parts(site: ProbedSite) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\n", b"GET /readyz HTTP/1.1\r\n\r\n"])
-def test_a_client_that_resets_the_connection_harms_nobody(site: ProbedSite, gate: Gate, sent: bytes) -> None:
-    site.bus.subscribe("health", gate)
+def test_a_client_that_resets_the_connection_harms_nobody(
+    site: ProbedSite, held_check: HeldCheck, sent: bytes
+) -> None:
+    site.bus.subscribe("health", held_check)
     connection = site.connect()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.sendall(sent)
     if sent.endswith(b"\r\n\r\n"):
-        assert gate.entered.wait(DEADLINE)
+        assert held_check.entered.wait(DEADLINE)
     connection.close()
-    gate.opened.set()
+    held_check.released.set()
     await_that(lambda: connections(site) == 0)
 
     site.expect("/readyz", 200, "ready")
@@ -752,49 +756,53 @@ def test_whatever_idles_there_a_probe_is_answered_at_once(site: ProbedSite, sent
         assert connections(site) <= MOST_CONNECTIONS
 
 
-def test_of_too_many_connections_the_oldest_one_that_idles_makes_room(site: ProbedSite, gate: Gate) -> None:
-    site.bus.subscribe("health", gate)
+def test_of_too_many_connections_the_oldest_one_that_idles_makes_room(
+    site: ProbedSite, held_check: HeldCheck
+) -> None:
+    site.bus.subscribe("health", held_check)
     with contextlib.ExitStack() as stack:
         waiting = stack.enter_context(site.connect())
         waiting.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
-        assert gate.entered.wait(DEADLINE)
+        assert held_check.entered.wait(DEADLINE)
         clients = [stack.enter_context(site.connect()) for _ in range(MOST_CONNECTIONS)]
         assert read_to_end(clients[0]) == b""
         clients[1].sendall(b"GET /livez HTTP/1.1\r\n\r\n")
         assert read_answer(clients[1]).status == 200
-        gate.opened.set()
+        held_check.released.set()
         assert read_answer(waiting).status == 200
 
 
 def test_where_all_wait_for_checks_the_oldest_makes_room(
-    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_server, "MOST_CONNECTIONS", 2)
-    site.bus.subscribe("health", gate)
+    site.bus.subscribe("health", held_check)
     with site.connect() as first, site.connect() as second:
         for client in (first, second):
             client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
         await_that(lambda: connections(site) == 2)
-        assert gate.entered.wait(DEADLINE)
+        assert held_check.entered.wait(DEADLINE)
         assert site.ask("/livez").status == 200
         assert read_to_end(first) == b""
-        gate.opened.set()
+        held_check.released.set()
         assert read_answer(second).status == 200
 
 
-def test_liveness_is_answered_while_a_check_hangs(site: ProbedSite, gate: Gate, later: Later) -> None:
-    site.bus.subscribe("health", gate)
+def test_liveness_is_answered_while_a_check_hangs(
+    site: ProbedSite, held_check: HeldCheck, later: Later
+) -> None:
+    site.bus.subscribe("health", held_check)
     answers = [later(site.ask, "/readyz") for _ in range(3)]
-    assert gate.entered.wait(DEADLINE)
+    assert held_check.entered.wait(DEADLINE)
     site.expect("/livez", 200, "ready")
-    gate.opened.set()
+    held_check.released.set()
 
     assert [answer.result(DEADLINE).body for answer in answers] == 3 * ["ready\n"]
 
 
 @contextlib.contextmanager
 def no_descriptor() -> Iterator[None]:
-    """Let the process open no more files."""
+    """Prevent the process from opening files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -879,7 +887,7 @@ def test_while_no_client_is_connected_one_thread_sleeps(silent: ProbedSite) -> N
 
 
 def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(silent: ProbedSite) -> None:
-    opened = descriptors_of(silent)
+    released = descriptors_of(silent)
     for _ in range(3):
         silent.bus.start()
         listening = descriptors(os.getpid())
@@ -893,7 +901,7 @@ def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(s
         assert descriptors(os.getpid()) == listening
         silent.bus.exit()
         silent.probes.exit()
-        assert descriptors(os.getpid()) == opened
+        assert descriptors(os.getpid()) == released
 
 
 def test_after_the_exit_nobody_is_answered_though_the_socket_is_open(site: ProbedSite) -> None:
@@ -915,34 +923,36 @@ def test_an_exit_closes_the_connections_on_which_nothing_was_asked(site: ProbedS
         assert read_to_end(silent) == b""
 
 
-def test_an_exit_waits_for_an_answer_under_way(site: ProbedSite, gate: Gate, later: Later) -> None:
-    site.bus.subscribe("health", gate)
+def test_an_exit_waits_for_an_answer_under_way(site: ProbedSite, held_check: HeldCheck, later: Later) -> None:
+    site.bus.subscribe("health", held_check)
     answer = later(site.ask, "/readyz")
-    assert gate.entered.wait(DEADLINE)
-    site.bus.subscribe("exit", gate.opened.set, 88)
+    assert held_check.entered.wait(DEADLINE)
+    site.bus.subscribe("exit", held_check.released.set, 88)
     site.bus.exit()
 
     assert "Probes" not in threads()
-    assert f"Check {GATE}" not in threads()
+    assert f"Check {HELD_CHECK}" not in threads()
     assert answer.result(DEADLINE).body == "ready\n"
 
 
 def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
-    site: ProbedSite, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     assert health.EXIT_TIMEOUT == 1
     monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
     monkeypatch.setattr(health, "EXIT_TIMEOUT", 2 * SOON)
-    site.bus.subscribe("health", gate)
+    site.bus.subscribe("health", held_check)
     assert site.ask("/readyz").status == 503
     begun = time.monotonic()
     site.bus.exit()
 
     assert 2 * SOON <= time.monotonic() - begun < DEADLINE / 2
-    assert site.said("The exit does not wait") == [f"The exit does not wait any longer for: Check {GATE}"]
-    gate.opened.set()
-    await_that(lambda: f"Check {GATE}" not in threads())
+    assert site.said("The exit does not wait") == [
+        f"The exit does not wait any longer for: Check {HELD_CHECK}"
+    ]
+    held_check.released.set()
+    await_that(lambda: f"Check {HELD_CHECK}" not in threads())
 
 
 def test_a_check_that_exits_the_bus_is_not_waited_for_by_itself(
@@ -959,7 +969,7 @@ def test_a_check_that_exits_the_bus_is_not_waited_for_by_itself(
 
 
 def test_a_start_that_fails_leaves_nothing(silent: ProbedSite) -> None:
-    opened = descriptors_of(silent)
+    released = descriptors_of(silent)
     closed = socket.socket()
     closed.close()
     silent.sockets.append(closed)
@@ -967,7 +977,7 @@ def test_a_start_that_fails_leaves_nothing(silent: ProbedSite) -> None:
         silent.bus.start()
 
     assert silent.bus.state is states.EXITING
-    assert descriptors(os.getpid()) == opened
+    assert descriptors(os.getpid()) == released
 
 
 # Other processes

@@ -29,7 +29,7 @@ def bus():
 
 @pytest.fixture
 def process_bus(bus, monkeypatch):
-    """Let ``every`` decorate for a bus of this test."""
+    """Make ``every`` subscribe to a bus of this test."""
     monkeypatch.setattr("django_wspbus.process.bus.bus", bus)
     return bus
 

@@ -15,7 +15,7 @@ from django_wspbus.project import libraries, modules
 
 
 class Raising:
-    """What raises wherever it is touched."""
+    """An object that raises at any access."""
 
     def __getattribute__(self, name):
         raise RuntimeError(name)

@@ -11,7 +11,7 @@ PROPERTY = "requests"
 
 @pytest.fixture
 def steps(record_property: Callable[[str, object], None]) -> Iterator[list[Step]]:
-    """The steps of a journey, which are shown at the end of the run."""
+    """The steps of a journey, for the summary at the end of the run."""
     done: list[Step] = []
     yield done
     for step in done:

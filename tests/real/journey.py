@@ -1,4 +1,4 @@
-"""What a project goes through, from its first edit to an exit under load: each step is a function."""
+"""The steps of a project's life, from its first edit to an exit under load. Each step is a function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUSED = r"The (reload|restart) failed, and the old code serves on"
 
 @dataclass(frozen=True)
 class Step:
-    """How many requests were made in a step of a journey, how many were lost, and the slowest in seconds."""
+    """A step of a journey: its requests, the lost ones, and the seconds of the slowest."""
 
     project: str
     what: str
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Breakage:
-    """A deploy that must not be taken on: a file of the release, what it ends with, and the reason."""
+    """A deploy that the site must reject: a file of the release, the text to append to it, and the reason."""
 
     what: str
     file: str
@@ -62,7 +62,7 @@ BREAKAGES = [
 
 @dataclass
 class Journey:
-    """A project that is served, and the ``steps`` that it has done."""
+    """A served project, and the ``steps`` so far."""
 
     project: RealProject
     site: RunningSite
@@ -91,7 +91,7 @@ class Journey:
 
     @contextlib.contextmanager
     def visitors(self, what: str, slow: int = 0, may_fail: str = "-") -> Iterator[Load]:
-        """Have clients ask all the time; no request may be lost. ``may_fail``: how other outcomes begin."""
+        """Send requests all the time; none may be lost. ``may_fail``: the beginning of other outcomes."""
         pages, options = self.project.pages, {"think": 0.2, "timeout": TIMEOUT}
         load = Load(self.address, keep_alive=1, one_shot=1, slow=slow, paths=pages, **options)
         try:
@@ -109,7 +109,7 @@ class Journey:
         self.steps.append(Step(self.project.name, what, made, lost, slowest))
 
     def visit(self) -> None:
-        """Get each page, so that it is imported, compiled and cached as far as it ever is."""
+        """Get each page, so that its code and templates are imported, compiled and cached."""
         for page in ("/version/", *self.project.pages):
             self.get(page)
 
@@ -130,13 +130,13 @@ def edit(journey: Journey, what: str, change: Edit) -> None:
 def edit_template(journey: Journey, change: Edit) -> None:
     boots = journey.boots()
     edit(journey, "template", change)
-    assert journey.boots() == boots  # it is shown without a new start
+    assert journey.boots() == boots  # the page shows it without a new boot
 
 
 def add_field(journey: Journey, change: Edit) -> None:
     """Add a field to a model, and migrate, while the site runs."""
     project = journey.project
-    with journey.visitors("a new field", may_fail="status 500"):  # as its column is not there yet
+    with journey.visitors("a new field", may_fail="status 500"):  # until its column exists
         boots = journey.boots()
         change.apply(project)
         await_that(lambda: journey.boots() > boots, timeout=TIMEOUT)
@@ -146,7 +146,7 @@ def add_field(journey: Journey, change: Edit) -> None:
 
 
 def break_code(journey: Journey, file: str) -> None:
-    """Save code that does not boot, see it in the browser, and mend it."""
+    """Save code that does not boot, see the error in the browser, and repair the code."""
     path = journey.project.root / file
     source = path.read_text()
     with journey.visitors(f"a mistake in {path.name}", may_fail="status 500"):
@@ -175,12 +175,12 @@ def deploy(journey: Journey, number: signal.Signals, mode: str) -> None:
         load.wait_for_all(lambda answer: answer.version in (project.version, None))
         shutil.rmtree(before)
         journey.visit()
-    told = json.loads(journey.get("/version/"))
-    assert (told["version"], told["mode"]) == (project.version, mode)
+    answer = json.loads(journey.get("/version/"))
+    assert (answer["version"], answer["mode"]) == (project.version, mode)
 
 
 def refuse(journey: Journey, number: signal.Signals, breakage: Breakage, count: int) -> None:
-    """Deploy something that does not boot: the release before serves on, and the reason is told once."""
+    """Deploy code that does not boot. The release before keeps serving, and the site logs the reason once."""
     project = journey.project
     good, version = project.release, project.version
     with journey.visitors(f"refused: {breakage.what}", slow=1):
@@ -198,7 +198,7 @@ def refuse(journey: Journey, number: signal.Signals, breakage: Breakage, count: 
 
 
 def exit_under_load(journey: Journey) -> None:
-    """Exit: each request that reached the site is answered, and then each process has its listeners run."""
+    """Exit. Each request that has reached the site is answered, then the listeners of each process run."""
     load = Load(journey.address, paths=journey.project.pages, think=0.2)
     with load:
         load.wait_for_all()
@@ -209,7 +209,7 @@ def exit_under_load(journey: Journey) -> None:
 
 
 def every_process_has_stopped(project: RealProject) -> None:
-    """Assert that what has begun in a process has ended there: its listeners, and its lifespan."""
+    """Assert that listeners and lifespans that have begun in a process have ended there."""
     pairs = {"site start": "site stop", "worker start": "worker stop", "consumer began": "consumer ended"}
     for begin, end in pairs.items():
         begun = [note.pid for note in project.notes(begin)]
@@ -217,11 +217,11 @@ def every_process_has_stopped(project: RealProject) -> None:
         assert sorted(begun) == sorted(note.pid for note in project.notes(end))
 
 
-# The whole
+# Whole journeys
 
 
 def develop(project: RealProject, steps: list[Step], look: Callable[[Journey], object]) -> None:
-    """Develop the project for a day; ``look`` is what else there is to see in it."""
+    """Develop the project for a day. ``look``: further assertions."""
     project.is_in_production = False
     project.forget()
     with project.serve("127.0.0.1:0") as site:
@@ -239,7 +239,7 @@ def develop(project: RealProject, steps: list[Step], look: Callable[[Journey], o
 
 
 def operate(project: RealProject, steps: list[Step], look: Callable[[Journey], object]) -> None:
-    """Serve the project in production, deploy, and exit; ``look`` comes at the first and the last release."""
+    """Serve in production, deploy, and exit. ``look``: assertions on the first and the last release."""
     project.is_in_production = True
     project.forget()
     project.set_mode("one")

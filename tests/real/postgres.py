@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own: a new cluster in a folder of its own, on a Unix socket."""
+"""A PostgreSQL server for one test: a new cluster in a temporary folder, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import pytest
 
 from tests.processes import Running
 
-# It refuses to run as root.
+# PostgreSQL refuses to run as root.
 AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
 
-# Nothing here has to survive a power cut.
+# The data need not survive a power cut, so that tests are faster.
 OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "listen_addresses": ""}
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program of PostgreSQL; Debian has them in folders of their version."""
+    """Return the path of a program of PostgreSQL. Debian keeps them in a folder for each version."""
     folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     return shutil.which(program, path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """Run a server, and yield the URL of its database; skip the test where PostgreSQL is not installed."""
+    """Run a server, and yield the URL of its database. Skip the test if PostgreSQL is not installed."""
     initdb, server = find("initdb"), find("postgres")
     if not initdb or not server:
         pytest.skip("no PostgreSQL on this machine")
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to other users
+    with tempfile.TemporaryDirectory() as folder:  # other users may not enter tmp_path
         if AS_NOBODY:
             shutil.chown(folder, "nobody", "nogroup")
         arguments = ["-D", f"{folder}/data", "-A", "trust", "-U", "shop", "-E", "UTF8", "--no-sync"]

@@ -1,4 +1,4 @@
-"""A project that another program has made, in releases below a ``current`` link, and what is added to it."""
+"""A project that another program generates, with an added app, in releases below a ``current`` link."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.processes import DEADLINE
 from tests.projects import JOURNAL, Project
 
 TIMEOUT = 10 * DEADLINE
-"""Seconds that a boot may take, or a command: these projects import five times what others do."""
+"""Seconds for a boot or a command, more than elsewhere because these projects import five times as much."""
 
 APP = "deploys"
-"""The app that each project gets: its pages say what serves, and its listeners write the journal."""
+"""The app that is added to each project. Its pages show what serves; its listeners write the journal."""
 
 VIEWS = """\
 import os
@@ -103,7 +103,7 @@ def consumer():
 
 @dataclass(frozen=True)
 class Edit:
-    """What a developer changes in a file, and what a page shows then."""
+    """A developer's change of a file, and the text that a page then shows."""
 
     file: str
     old: str
@@ -117,14 +117,15 @@ class Edit:
 
 @dataclass
 class RealProject(Project):
-    """``releases/1``, ``releases/2``, ... with a ``current`` link, and what all of them share.
+    """``releases/1``, ``releases/2``, ... with a ``current`` link and shared files.
 
-    ``base``: the folder of all. ``create(folder)`` makes the first release. ``settings``: the module, in
-    development and in production. ``urls``: the file of the URLconf. ``shared``: {path: text} of files that
-    are links into ``shared/``, with ``@mode@`` and ``@debug@`` for what the
-    settings MODE and DEBUG take from them. ``pages``: paths that
-    answer 200 in development and in production. ``view``, ``template``, ``model`` (a new field) and
-    ``setting`` are edits, made in development. ``variables``: other variables of the environment.
+    - ``base``: the folder of all releases; ``create(folder)`` makes the first one
+    - ``settings``: the module in development, and in production; ``urls``: the file of the URLconf
+    - ``shared``: {path: text} of files that are links into ``shared/``; ``@mode@`` and ``@debug@`` stand for
+      the values of the settings MODE and DEBUG
+    - ``pages``: paths that answer 200 in development and in production
+    - ``view``, ``template``, ``model`` (a new field), ``setting``: edits in development
+    - ``variables``: further variables of the environment
     """
 
     name: str
@@ -150,7 +151,7 @@ class RealProject(Project):
     # The files
 
     def build(self) -> None:
-        """Make the first release, with the app, and a database."""
+        """Make the first release with the app, and a database."""
         first = self.base / "releases" / "1"
         first.mkdir()
         self.create(first)
@@ -164,7 +165,7 @@ class RealProject(Project):
             "listeners": LISTENERS,
         }.items():
             self.write(f"{APP}/{name}.py", text)
-        # Before all others: the last one of some projects takes every path.
+        # At the beginning, because in some projects the last pattern matches every path.
         include = f'urlpatterns = [path("", include("{APP}.urls"))]\nurlpatterns += ['
         self.edit(self.urls, "urlpatterns = [", f"{IMPORT}\n{include}")
         self.save_version(1)
@@ -175,7 +176,7 @@ class RealProject(Project):
         self.manage_py("migrate")
 
     def edit(self, file: str, old: str, new: str) -> None:
-        """Replace a text in a file of the release, as an editor saves it: a whole file takes its place."""
+        """Replace a text in a file of the release. As in many editors, a new file replaces the old one."""
         path = self.root / file
         source = path.read_text()
         assert source.count(old) == 1, f"{old!r} is {source.count(old)} times in {path}"
@@ -195,7 +196,7 @@ class RealProject(Project):
             path.write_text(text.replace("@mode@", mode).replace("@debug@", debug))
 
     def forget(self) -> None:
-        """Begin the journal anew."""
+        """Empty the journal."""
         (self.base / "shared" / "journal.txt").write_text("")
 
     # Releases
@@ -205,13 +206,13 @@ class RealProject(Project):
         return self.root.resolve()
 
     def point_to(self, release: Path) -> None:
-        """Let ``current`` be another release, in one step."""
+        """Point ``current`` to another release, in one step."""
         link = self.base / "current.new"
         link.symlink_to(release)
         link.rename(self.base / "current")
 
     def deploy(self) -> Path:
-        """Make ``current`` a copy of the release that it is, with the next version; return the old one."""
+        """Deploy a copy of the current release with the next version; return the old release."""
         before = self.release
         version = self.version + 1
         after = before.with_name(str(version))
@@ -220,7 +221,7 @@ class RealProject(Project):
         self.save_version(version)
         return before
 
-    # Its commands
+    # Commands
 
     @property
     def manage(self) -> str:
@@ -228,12 +229,12 @@ class RealProject(Project):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What differs from this process's own; PWD is what a shell says of a directory that is a link."""
+        """The variables to add for a program. PWD names the link ``current``, as a shell does."""
         module = self.settings[self.is_in_production]
         return {"DJANGO_SETTINGS_MODULE": module, "PWD": str(self.root), **self.variables}
 
     def manage_py(self, *arguments: str) -> str:
-        """Run a command of ``manage.py`` that has to succeed; return what it says."""
+        """Run a command of ``manage.py``, assert that it succeeds, and return its output."""
         result = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=self.root,
@@ -249,7 +250,7 @@ class RealProject(Project):
 
 
 def run_tool(folder: Path, *command: str) -> None:
-    """Run a module of Python that makes a project, in a folder."""
+    """Run a Python module that generates a project in a folder."""
     env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     command = (sys.executable, "-m", *command)
     subprocess.run(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, timeout=DEADLINE, check=True)

@@ -1,4 +1,4 @@
-"""How a command line is read, so that it can be typed again."""
+"""The command line of a process, read so that it can be run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process hands over to its next program."""
+"""The state that a site hands over to its next program."""
 
 from __future__ import annotations
 

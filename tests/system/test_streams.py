@@ -23,7 +23,7 @@ ALL = "<&- >&- 2>&-"
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """Where a site listens that cannot say so."""
+    """The address of a site that has no output."""
     with tempfile.TemporaryDirectory() as folder:
         yield f"unix:{folder}/socket"
 
