@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from .process.bus import ProcessBus
-    from .wspbus import Listener
+    from .wspbus.messenger import Subscriptions
 
 THREAD_TIMEOUT = 5.0
 """Seconds for threads to end once the bus has stopped."""
@@ -74,21 +74,15 @@ class Snapshot:
     """The subscriptions that a bus has before a test."""
 
     def __init__(self, bus: Any) -> None:
-        self.order = dict(bus._order)
-        self.listeners: dict[str, set[Listener]] = {
-            channel: set(callbacks) for channel, callbacks in bus.listeners.items()
-        }
+        self.subscriptions: Subscriptions = bus.subscriptions()
 
     def restore(self, bus: Any) -> list[str]:
         """Restore the subscriptions; return a sentence for each that the test left behind."""
         left = []
         for channel, callbacks in list(bus.listeners.items()):
-            for callback in callbacks - self.listeners.get(channel, set()):
+            for callback in callbacks - self.subscriptions.listeners.get(channel, set()):
                 left.append(f"the subscription of {callback!r} to {channel!r}: call bus.unsubscribe()")
-        bus.listeners.clear()
-        bus.listeners.update(self.listeners)
-        bus._order.clear()
-        bus._order.update(self.order)
+        bus.restore(self.subscriptions)
         return left
 
 
@@ -139,9 +133,10 @@ class Threads:
 
 
 def _publishes(frame: FrameType) -> bool:
-    from .wspbus import Bus
+    from .wspbus import Messenger
+    from .wspbus.calls import Calls
 
-    return frame.f_code in {Bus.publish.__code__, Bus._call_rest.__code__, Bus._call_each.__code__}
+    return frame.f_code in {Messenger.publish.__code__, Calls.run.__code__}
 
 
 def _is_kept(stack: list[FrameType]) -> bool:

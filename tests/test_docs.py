@@ -12,7 +12,8 @@ from django_wspbus import conf
 from django_wspbus.conf import findings as problems
 from django_wspbus.conf.keys import keys_of
 from django_wspbus.management.commands.runbus import Command
-from django_wspbus.wspbus import BUILT_IN_CHANNELS, ROLES, states
+from django_wspbus.wspbus import states
+from django_wspbus.wspbus.messenger import BUILT_IN_CHANNELS, ROLES
 
 from .processes import ROOT
 from .test_architecture import FOLDERS

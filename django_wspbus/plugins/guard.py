@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterable
 
 from ..process import guard_program
-from ..wspbus import WITHOUT_GIL, Bus
+from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
+from ..wspbus.sleepers import keep_signals, release_signals
+from ..wspbus.watchdog import WITHOUT_GIL
 
 BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -42,7 +44,7 @@ class Guard(Plugin):
         # The guard must survive signals that the shell or systemd sends to all processes of the site.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
-            self.process = self._spawn(self.bus.keep_signals(), self.bus.stop_timeout + 2 * WITHOUT_GIL)
+            self.process = self._spawn(keep_signals(), self.bus.stop_timeout + 2 * WITHOUT_GIL)
         except OSError as error:  # the site can serve without the guard
             self.bus.log(f"The guard against C code that holds the GIL did not start: {error}", level=30)
         else:
@@ -73,7 +75,7 @@ class Guard(Plugin):
                 process.kill()
             process.wait()
             self.pids.remove(process.pid)
-            self.bus.leave_signals()
+            release_signals()
 
     def execv(self) -> None:
         self.end()

@@ -95,7 +95,7 @@ class Relaunch(Plugin):
         self.switchboard.forget(self.launch.link.fileno())
         self.bus.log("The launcher has ended, and so does the site.")
         self.part()
-        self.bus.expect_exit()
+        self.bus.watchdog.expect_exit()
         self.bus.defer(self.bus.exit)
 
     def start(self) -> None:

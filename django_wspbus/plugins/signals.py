@@ -68,7 +68,7 @@ class SignalHandler(Plugin):
             if action is not None:
                 number = getattr(signal, name)
                 self._previous[number] = signal.signal(number, self._handle)
-        self.bus.watch_exits()
+        self.bus.watchdog.watch_exits()
         self._take_over()
 
     def _take_over(self) -> None:
@@ -98,7 +98,7 @@ class SignalHandler(Plugin):
     def unsubscribe(self) -> None:
         """Restore the previous handlers."""
         super().unsubscribe()
-        self.bus.unwatch_exits()
+        self.bus.watchdog.unwatch_exits()
         while self._previous:
             number, previous = self._previous.popitem()
             # None: a handler not installed from Python, which Python cannot restore.
@@ -116,7 +116,7 @@ class SignalHandler(Plugin):
             if self._exit_asked is not None and now - self._exit_asked > SAME_REQUEST:
                 self._end_at_once(name, number)
             self._exit_asked = self._exit_asked or now
-            self.bus.expect_exit()
+            self.bus.watchdog.expect_exit()
         self._pending.append(number)
         self.bus.defer(partial(self._act, number, action))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..wspbus import Bus
+from ..wspbus import Bus, Listener
 from .site import NoSite, Site
 
 logger = logging.getLogger("django_wspbus")
@@ -21,6 +21,18 @@ class ProcessBus(Bus):
         self.roles = frozenset()
         self.site = NoSite()
         self.subscribe("log", log_to_python, role="any")
+
+    def report_failure(self, channel: str, listener: Listener, error: Exception) -> None:
+        if not self.site.report_failure(channel, error):
+            super().report_failure(channel, listener, error)
+
+    def report_failed_start(self, error: BaseException) -> None:
+        if not self.site.report_failed_start(error):
+            super().report_failed_start(error)
+
+    def report_hanging(self, text: str) -> None:
+        if not self.site.report_hanging(text):
+            super().report_hanging(text)
 
 
 def log_to_python(message: str, level: int = logging.INFO) -> None:

@@ -64,7 +64,7 @@ class Phases:
         now = time.monotonic()
         if bus.deadline is None:
             return cls.between(now, now + time_of_site(settings.stop_timeout))
-        return cls.between(bus.exit_began or now, bus.deadline, settings.drain_delay)
+        return cls.between(bus.exit_under_way.began or now, bus.deadline, settings.drain_delay)
 
     def hurried(self, requests: float, listeners: float) -> Phases:
         """Return phases that give requests, and then the listeners of workers, so many seconds at most."""

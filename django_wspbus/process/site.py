@@ -44,6 +44,20 @@ class Site:
         result: dict[str, Any] = self.ask("status")
         return result
 
+    # What the bus of this process reports. Each returns whether the site reports it in its place.
+
+    def report_failure(self, channel: str, error: Exception) -> bool:
+        """Report that a listener of this process failed."""
+        return False
+
+    def report_failed_start(self, error: BaseException) -> bool:
+        """Report why the bus of this process does not start."""
+        return False
+
+    def report_hanging(self, text: str) -> bool:
+        """Report what hangs in this process, which is about to end."""
+        return False
+
     def ask(self, what: str, *args: Any) -> Any:
         raise SiteUnreachable(
             "This process belongs to no site: bus.site needs `manage.py runbus`, or one of its workers."

@@ -93,7 +93,7 @@ class ChildServer(Server):
             try:
                 self._start()
             except Refusal as refusal:
-                if self.bus.outlives_failed_start:
+                if self.bus.starts_despite_failures:
                     self.respawner.retry(str(refusal))
                 raise
         self.respawner.is_active = True

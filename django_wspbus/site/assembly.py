@@ -7,7 +7,6 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -127,7 +126,10 @@ class SiteProcess:
         try:
             self.subscribe()
             try:
-                self.bus.start()
+                # This thread has to start the children, which live no longer than the thread that does.
+                # A failure that the dry run could not show must not end the servers that were taken over.
+                takes_over = self.handed_over is not None and self.launch is None
+                self.bus.start(blocks=True, despite_failures=takes_over)
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
             self.children.told_at_start = {}
@@ -311,7 +313,6 @@ class SiteProcess:
     def subscribe(self) -> None:
         """Subscribe the plugins, and take over the state of the program before."""
         bus = self.bus
-        bus.home = threading.get_ident()  # children live no longer than the thread that started them
         for channel in SITE_CHANNELS:
             bus.listeners.setdefault(channel, set())
         bus.roles = {"site", *(["worker"] if any(server.in_process for server in self.servers) else [])}
@@ -322,8 +323,6 @@ class SiteProcess:
             aliases = [each.alias for each in self.servers if isinstance(each, ChildServer)]
             self.sockets.adopt()
             self.children.adopt(self.handed_over.children, aliases)
-            # A failure that the dry run could not show must not end what serves.
-            bus.outlives_failed_start = self.launch is None
             if confirm_takeover():
                 bus.request("graceful", lambda error: None)  # the bus logs an error
 
@@ -336,8 +335,6 @@ class SiteProcess:
         for plugin in reversed(self.plugins):
             plugin.unsubscribe()
         self.switchboard.close()
-        self.bus.home = None
-        self.bus.outlives_failed_start = False
         self.bus.site = NoSite()
         self.bus.roles = frozenset()
 

@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ..system.terminal import ALONE
-from ..wspbus import STARTUP_DIRECTORY, Refusal
+from ..wspbus import Refusal
+from ..wspbus.ending import STARTUP_DIRECTORY
 from .invocation import Invocation
 from .keeper import BOOTSTRAP
 from .values import write_values

@@ -22,7 +22,7 @@ class Blocked:
         bus.subscribe("graceful", self.graceful)
         self.thread = in_thread(self.block)
         bus.wait(states.STARTED)
-        while bus._blocking is None:
+        while bus.waiting.home is None:
             bus.wait_for(lambda: False, 0.001)
 
     def block(self) -> None:
@@ -59,7 +59,7 @@ def test_those_who_ask_while_one_is_under_way_share_the_next(blocked, in_thread)
     first = in_thread(blocked.bus.graceful)
     assert blocked.entered.acquire(timeout=DEADLINE)
     others = [in_thread(blocked.bus.graceful) for _ in range(5)]
-    while len(blocked.bus._asked["graceful"]) < len(others):
+    while len(blocked.bus.requests._asked["graceful"]) < len(others):
         blocked.bus.wait_for(lambda: False, 0.001)
     blocked.held.release()
     first.join(DEADLINE)
@@ -116,7 +116,7 @@ def test_who_waits_is_let_go_by_an_exit_even_by_one_that_waits_for_it(blocked, i
     blocked.bus.request("graceful", lambda error: None)
     assert blocked.entered.acquire(timeout=DEADLINE)
     asking = in_thread(ask)
-    while not blocked.bus._asked["graceful"]:
+    while not blocked.bus.requests._asked["graceful"]:
         blocked.bus.wait_for(lambda: False, 0.001)
     blocked.bus.subscribe("stop", lambda: asking.join(DEADLINE))
     in_thread(blocked.bus.exit)
@@ -224,7 +224,6 @@ def test_of_what_is_requested_after_an_exit_nobody_is_told(bus):
 
 
 def test_a_start_that_is_to_outlive_failures_ends_as_started_and_keeps_them(bus, journal):
-    bus.outlives_failed_start = True
     bus.subscribe("start", lambda: {}["one"])
 
     @bus.subscribe("start")
@@ -232,23 +231,34 @@ def test_a_start_that_is_to_outlive_failures_ends_as_started_and_keeps_them(bus,
         raise Refusal("two")
 
     journal.listen("start")
-    bus.start()
+    bus.start(despite_failures=True)
     assert bus.state is states.STARTED
     assert journal.events == ["start"]
     assert [str(error) for error in bus.failed_start.get_instances()] == ["'one'", "two"]
     bus.stop()
-    bus.outlives_failed_start = False
     with pytest.raises(ChannelFailures):
         bus.start()
     assert bus.failed_start is None
 
 
-def test_whoever_starts_a_bus_may_tell_of_the_failures_in_its_place(bus, journal):
-    bus.logs_failed_start = False
-    bus.subscribe("start", lambda: {}["the cause"])
-    with pytest.raises(ChannelFailures, match="the cause"):
+def test_a_subclass_may_report_failures_in_its_own_way():
+    reported = []
+
+    class Quiet(Bus):
+        def report_failure(self, channel, listener, error):
+            reported.append((channel, listener, error))
+
+        def report_failed_start(self, error):
+            reported.append((self.state, error))
+
+    bus, lines = Quiet(), []
+    bus.subscribe("log", lambda msg, level: lines.append(msg))
+    listener = bus.subscribe("start", lambda: {}["the cause"])
+    with pytest.raises(ChannelFailures, match="the cause") as caught:
         bus.start()
-    assert "the cause" not in "\n".join(journal.lines)
+    (error,) = caught.value.get_instances()
+    assert reported == [("start", listener, error), (states.STARTING, caught.value)]
+    assert "the cause" not in "\n".join(lines)
 
 
 def test_an_exit_has_a_deadline_if_there_is_a_timeout(bus):

@@ -36,7 +36,8 @@ from ...successor.order import Order
 from ...successor.state import Holdings, SiteState
 from ...successor.values import UnknownVersion
 from ...system.streams import open_missing
-from ...wspbus import STARTUP_DIRECTORY, Refusal
+from ...wspbus import Refusal
+from ...wspbus.ending import STARTUP_DIRECTORY
 
 PROBES = ("livez", "readyz")
 

@@ -94,7 +94,7 @@ class WorkerExit:
         """
         self._is_aborted = True
         if self._turn.locked() and not self.is_over:
-            bus.end_hanging(threading.main_thread().ident)
+            bus.watchdog.end_hanging(threading.main_thread().ident)
         start_new_thread(self._run_aborted, ())  # a Thread has locks, which the main thread may hold
 
     def _run_aborted(self) -> None:
@@ -190,7 +190,7 @@ class WorkerExit:
         if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
             self._cut_off()
         if not wait(listeners - time.monotonic()) and self.has_booted and not self.is_over:
-            bus.end_hanging(threading.main_thread().ident)
+            bus.watchdog.end_hanging(threading.main_thread().ident)
 
 
 def _wait(seconds: float) -> bool:

@@ -120,7 +120,7 @@ class Hooks:
     def post_fork(self, arbiter: Any, worker: Worker) -> None:
         die_with(self.master, signal.SIGTERM)
         self.hold_back(arbiter)
-        self.process = WorkerProcess(self.settings, self.site, self.child.pair, self.stages[worker.age])
+        self.process = WorkerProcess(self.settings, self.child.pair, self.stages[worker.age])
         if self.child.start.watches_files:
             told = {"since": self.since, **self.child.start.told}
             announces = told.pop("announces", False) and worker.age == 1

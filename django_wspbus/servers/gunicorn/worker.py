@@ -40,20 +40,17 @@ RELEASE_INTERVAL = 0.1
 class WorkerProcess:
     """The life of a worker besides its answers. ``stage``: a byte that tells its master how far it is."""
 
-    def __init__(self, settings: Settings, site: RemoteSite, pair: socket.socket, stage: mmap.mmap) -> None:
+    def __init__(self, settings: Settings, pair: socket.socket, stage: mmap.mmap) -> None:
         self.settings = settings
-        self.site = site
+        self.site = SiteOfWorker(pair, self)
         self.pair = pair
         self.stage = stage
-        self.exit = WorkerExit(settings, site, pair, stage)
+        self.exit = WorkerExit(settings, self.site, pair, stage)
         self.exit.watch_site()
-        site.play("worker")
-        bus.site = site
+        self.site.play("worker")
+        bus.site = self.site
         bus.roles = {"worker"}
         bus.stop_timeout = min(OF_A_BOOT, time_of_site(settings.stop_timeout))
-        bus.logs_failed_start = False  # the site does, once for all workers
-        bus.report_failed_start = self.report_failed_start
-        bus.report_hanging = self.exit.report_hanging
 
     def reload_on_change(self, **told: Any) -> None:
         """Ask the site to start again when a file changes; ``told``: see `Autoreloader`."""
@@ -86,17 +83,39 @@ class WorkerProcess:
         while worker.alive and SERVE not in read_orders(self.pair):
             poll.poll(RELEASE_INTERVAL * 1000)  # a signal to exit does not end a poll, but is seen after it
 
-    def report_failed_start(self, error: BaseException) -> None:
-        """Report why the bus does not start, before the stop listeners run, which may hang."""
-        errors = error.get_instances() if isinstance(error, ChannelFailures) else [error]
-        reason = "\n".join([f"a start listener of worker {os.getpid()} failed.", *map(explain, errors)])
-        self.site.tell(Failed(reason[-LONGEST_REASON:], EX_SOFTWARE))
-
     def report_first_answer(self, **kwargs: Any) -> None:
         """Report the first answer: whatever happens from now on, this code has worked."""
         request_finished.disconnect(self.report_first_answer)
         self.stage[0] = PROVEN
         self.site.tell(Answered(os.getpid()))
+
+
+class SiteOfWorker(RemoteSite):
+    """The site, from a worker: it reports why a worker does not start, once for all workers."""
+
+    def __init__(self, pair: socket.socket, worker: WorkerProcess) -> None:
+        super().__init__(pair, "worker")
+        self._worker = worker
+
+    @property
+    def _is_worker(self) -> bool:
+        """Whether this process is the worker, and not one that the worker has forked."""
+        return self._role == "worker"
+
+    def report_failure(self, channel: str, error: Exception) -> bool:
+        return channel == "start" and self._is_worker
+
+    def report_failed_start(self, error: BaseException) -> bool:
+        if self._is_worker:
+            errors = error.get_instances() if isinstance(error, ChannelFailures) else [error]
+            reason = "\n".join([f"a start listener of worker {os.getpid()} failed.", *map(explain, errors)])
+            self.tell(Failed(reason[-LONGEST_REASON:], EX_SOFTWARE))
+        return self._is_worker
+
+    def report_hanging(self, text: str) -> bool:
+        if self._is_worker:
+            self._worker.exit.report_hanging(text)
+        return self._is_worker
 
 
 class Heartbeat:

@@ -1,0 +1,324 @@
+"""The life of a process: it starts, reloads, restarts, stops and exits."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from .channels import Listener
+from .ending import AtExit, Exit, execute_anew, join_other_threads
+from .failures import EX_SOFTWARE, ChannelFailures, Refusal, mark_as_failed, write_to_stderr
+from .forking import Parent, follow_forks
+from .lifespan import Lifespan
+from .messenger import ERROR, INFO, ROLES, Messenger, check_role
+from .requests import Done, Requests
+from .states import State
+from .transitions import Transitions
+from .turns import Turns
+from .waiting import Home, Waiting
+from .watchdog import Watchdog
+
+
+class Bus(Messenger):
+    """Process state machine and messenger.
+
+    ``stop_timeout``: seconds that an exit may take in all, from the first ``stop`` listener to the
+    end of the last thread; then what hangs is named on stderr, and the process ends with status 70.
+    C code that hangs and holds the GIL ends it half a second later, with the stacks of all threads
+    on stderr and status 1.
+
+    Methods may be called from any thread, from listeners, and from signal handlers.
+    """
+
+    states = State
+
+    def __init__(self, stop_timeout: float | None = None) -> None:
+        super().__init__()
+        self.stop_timeout = stop_timeout
+        self.turns = Turns(self.report_uncaught)
+        self.transitions = Transitions(self)
+        self.waiting = Waiting(self)
+        self.watchdog = Watchdog(self)
+        self.at_exit = AtExit(self)
+        self.requests = Requests(self)
+        self.parent: Parent | None = None
+        """What a forked child has left to its parent, unless it has called listeners of its own since."""
+        self.begin()
+        follow_forks(self)
+
+    def begin(self) -> None:
+        """Take the state of a fresh process, also in a forked child; the listeners stay."""
+        self.state = State.STOPPED
+        self.execv = False
+        """Whether the bus restarts, or has been told to."""
+        self.exit_under_way = Exit()
+        self.failed_start: ChannelFailures | None = None
+        """What failed during a start that was completed all the same."""
+        self.starts_despite_failures = False
+        """Whether a start is under way that goes on to its end, whatever fails."""
+        self.called: tuple[str, Listener] | None = None
+        """The channel and the listener that a transition is calling."""
+        self.turns.begin()
+        self.waiting.begin()
+        self.watchdog.begin()
+        self.requests.begin()
+
+    # The life of a process
+
+    def start(self, *, blocks: bool = False, despite_failures: bool = False) -> None:
+        """Run the ``start`` listeners: STOPPED, STARTING, STARTED.
+
+        If one fails, the bus stops and exits, and `ChannelFailures` is raised. An exit asked for
+        meanwhile takes effect between two listeners: then start() returns, and the bus has exited.
+
+        ``blocks``: this thread is going to call `block`, and runs already what other threads ask for.
+        ``despite_failures``: the start goes on to its end whatever fails, as an exit would lose something;
+        `failed_start` has what failed.
+        """
+        if blocks:
+            self.waiting.home = Home()
+        try:
+            self.turns.take(partial(self.transitions.start, despite_failures))
+        except BaseException:
+            if blocks:
+                self.waiting.home = None
+            raise
+
+    def stop(self) -> None:
+        """Run the ``stop`` listeners: STOPPING, STOPPED."""
+        self.turns.take(self.transitions.stop)
+
+    def graceful(self) -> None:
+        """Run the ``graceful`` listeners, which replace what serves.
+
+        While a thread is in `block` it is that thread that runs them, and another one that asks
+        waits; those that ask before they have begun share one run. If some fail, `ChannelFailures`
+        is raised in each thread that asked.
+        """
+        self.requests.ask("graceful")
+
+    def restart(self) -> None:
+        """Exit; the thread in `block` then replaces the process, command line and all.
+
+        Listeners of ``before_restart`` may refuse that while the bus is STARTED: at the first that
+        fails nothing else happens, and `ChannelFailures` is raised, as by `graceful`.
+        """
+        if self.state is State.STARTED and not self.exit_asked and self.plan("before_restart"):
+            self.requests.ask("restart")
+            return
+        if not self.exit_asked:
+            self.execv = True
+        self.requests.ask_exit()
+
+    def exit(self) -> None:
+        """Stop, then run the ``exit`` listeners: STOPPING, STOPPED, EXITING.
+
+        All of them run, whatever fails; failures are logged, and make `block` raise SystemExit(70).
+        During a transition in another thread that one goes on to the exit, and only the main thread
+        waits for it.
+        """
+        if self.exit_asked:
+            self.execv = False  # told to restart and then to exit: exit
+        self.requests.ask_exit()
+
+    def request(self, what: str, done: Done) -> None:
+        """Ask the thread in `block` for what `graceful` or `restart` ("what") do, without waiting for it.
+
+        ``done(error)`` is called in that thread, ``error`` being None if all went well; never, if an
+        exit comes first.
+        """
+        self.requests.add(what, done)
+
+    def block(self, interval: float = 0.1, *, replace: Callable[[], object] | None = None) -> None:
+        """Wait for EXITING, KeyboardInterrupt or SystemExit, then for the threads that are not daemons.
+
+        To be called by the main thread. Raises SystemExit(70) if a listener failed during the exit.
+        After `restart` it calls ``replace()``, which is not to return: it replaces the process. Left out,
+        the command line of the process is executed anew.
+        """
+        home = self.waiting.home = Home()
+        try:
+            self._wait_for_exit(home, interval)
+            self.turns.wait()  # the thread that exits still has exit listeners to run
+            with self.watchdog.watch(self.deadline):
+                join_other_threads(self.log)
+            self.waiting.run_deferred()  # an exit that was asked for meanwhile goes before a restart
+        finally:
+            self.waiting.home = None
+        if self.execv:
+            self.publish("execv")
+            (replace or partial(execute_anew, self.log))()
+        if self.failed:
+            raise SystemExit(EX_SOFTWARE)
+
+    def _wait_for_exit(self, home: Home, interval: float) -> None:
+        try:
+            # An exit ends it, even if another thread has moved the bus on since.
+            self.waiting.wait(
+                lambda: self.state is State.EXITING or home.is_leaving, interval=interval, channel="main"
+            )
+        except (KeyboardInterrupt, OSError):
+            self.log("Keyboard Interrupt: shutting down bus")
+            self.exit()
+        except SystemExit as error:
+            self.log("SystemExit raised: shutting down bus")
+            self.exit()
+            if self.failed:
+                mark_as_failed(error)
+            raise
+
+    def start_with_callback(
+        self, func: Callable[..., Any], args: Any = None, kwargs: Mapping[str, Any] | None = None
+    ) -> threading.Thread:
+        """Start the bus; call ``func`` in a new thread once it is STARTED. Return that thread.
+
+        If the bus exits instead, the thread just ends.
+        """
+        tried = threading.Event()
+
+        def call() -> None:
+            self.waiting.wait(
+                lambda: self.state is State.STARTED or (tried.is_set() and self.state is State.EXITING)
+            )
+            if self.state is State.STARTED:
+                func(*(args or ()), **(kwargs or {}))
+
+        thread = threading.Thread(target=call)
+        thread.name = "Bus Callback " + thread.name
+        thread.start()
+        try:
+            self.start()
+        finally:
+            tried.set()
+            self.wake()
+        return thread
+
+    @contextlib.contextmanager
+    def running(self, *roles: str) -> Generator[Bus]:
+        """Start and stop the bus around a block, playing the given roles meanwhile.
+
+        Inside a bus that runs and plays them, it does nothing. If the bus is told to exit while it
+        starts, the block does not run: RuntimeError.
+        """
+        for role in roles:
+            check_role(role, ROLES)
+        self.turns.wait()  # a start under way in another thread
+        runs = self.state in (State.STARTING, State.STARTED)
+        if runs:
+            missing = [role for role in roles if not self.plays(role, "start")]
+            if missing:
+                raise RuntimeError(f"The bus is running already, without the role {missing[0]!r}.")
+            yield self
+            return
+        before = self.roles
+        if before is not None:
+            self.roles = before.union(roles)
+        try:
+            self.start()
+            exited = self.state is State.EXITING
+            if exited:
+                raise RuntimeError("The bus was told to exit while it was starting.")
+            try:
+                yield self
+            finally:
+                if self.state is not State.EXITING:
+                    self.stop()
+        finally:
+            self.at_exit.unregister()
+            self.roles = before
+
+    def lifespan(
+        self,
+        function: Callable[[], Iterator[Any]] | float | None = None,
+        priority: float | None = None,
+        role: str | None = None,
+    ) -> Any:
+        """Decorate a generator function of one ``yield``: run it up to there at start, and on at stop.
+
+        It goes on only where it had come that far. Lifespans stop in the reverse of the order in
+        which they start: one of start priority p stops at 100 - p. Returns a `Lifespan`.
+        """
+        if not callable(function):
+            return partial(self.lifespan, priority=function if priority is None else priority, role=role)
+        lifespan = Lifespan(self, function, priority, role)
+        lifespan.subscribe()
+        return lifespan
+
+    # Waiting
+
+    def wait(self, state: State | Iterable[State], interval: float = 0.1, channel: str | None = None) -> None:
+        """Wait for one of the given states, publishing to ``channel`` every ``interval`` seconds.
+
+        It wakes at once, and while the channel has no listener it does not wake before.
+        """
+        wanted = {state} if isinstance(state, State) else set(state)
+        self.waiting.wait(lambda: self.state in wanted, interval=interval, channel=channel)
+
+    def wait_for(
+        self, condition: Callable[[], Any], timeout: float | None = None, *, despite_exit: bool = False
+    ) -> bool:
+        """Wait, in a listener, until ``condition()`` is true; return whether it is.
+
+        False comes at the deadline, and as soon as an exit is asked for during a start, unless
+        ``despite_exit`` is true. A thread that makes the condition true calls `wake`. In the main thread
+        deferred functions run meanwhile.
+        """
+
+        def is_over() -> Any:
+            return condition() or (self.exit_asked and self.state is State.STARTING and not despite_exit)
+
+        self.waiting.wait(is_over, timeout=timeout)
+        return bool(condition())
+
+    def wake(self) -> None:
+        """Make each thread in `wait_for` look at its condition again."""
+        self.waiting.wake()
+
+    def defer(self, function: Callable[[], Any]) -> None:
+        """Call a function in the thread that is in `block`; safe in a signal handler.
+
+        What is deferred during a start in the main thread runs between two of its listeners.
+        """
+        self.waiting.defer(function)
+
+    def _note_change(self, channel: str | None) -> None:
+        self._plans = {}
+        self.waiting.note_change(channel)
+
+    # The exit under way
+
+    @property
+    def exit_asked(self) -> bool:
+        """Whether the bus has been told to exit since it was last started."""
+        return self.exit_under_way.is_asked
+
+    @property
+    def deadline(self) -> float | None:
+        """When the exit under way has to be over, as of `time.monotonic`; None: there is no such time."""
+        return self.exit_under_way.deadline
+
+    @property
+    def failed(self) -> bool:
+        """Whether a listener failed during the exit, or during the start that led to it."""
+        return self.exit_under_way.has_failed
+
+    # Reports, which a subclass may make in another way
+
+    def report_failed_start(self, error: BaseException) -> None:
+        """Report the error of a failed start, before the ``stop`` listeners run: they may hang."""
+        self.exit_under_way.start_error = error
+        message = "Shutting down due to error in start listener:"
+        if not isinstance(error, ChannelFailures):
+            self.log(f"{message} {error!r}", ERROR)
+        elif self.plan("log"):  # which has the tracebacks
+            is_expected = all(isinstance(each, Refusal) for each in error.get_instances())
+            self.log(f"{message} {error}", INFO if is_expected else ERROR)
+        else:
+            write_to_stderr(message, *error.__notes__)
+
+    def report_hanging(self, text: str) -> None:
+        """Report the name and the stack of what hangs, just before the process ends."""
+        write_to_stderr(text)

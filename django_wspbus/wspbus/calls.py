@@ -1,0 +1,78 @@
+"""The calls of a channel's listeners one by one, where each failure is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .channels import Listener
+from .failures import ChannelFailures, mark_as_failed
+
+if TYPE_CHECKING:
+    from .messenger import Messenger
+
+
+class Calls:
+    """The calls of some listeners of a channel; what they return is appended to ``output``.
+
+    A subclass may say more about each call. If a call raises what passes through, `run` may be called again
+    for the listeners that are left.
+    """
+
+    def __init__(
+        self,
+        messenger: Messenger,
+        channel: str,
+        listeners: Iterable[Listener],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        output: list[Any] | None = None,
+    ) -> None:
+        self.messenger = messenger
+        self.channel = channel
+        self.failures = ChannelFailures()
+        self.failures.channel = channel
+        self.output = [] if output is None else output
+        self._listeners = iter(listeners)
+        self._args = args
+        self._kwargs = kwargs or {}
+
+    def run(self, error: BaseException | None = None) -> None:
+        """Call the listeners that are left; ``error``: with which the first has failed already."""
+        try:
+            for listener in self._listeners:
+                if error is None:
+                    if not self.goes_on():
+                        return
+                    try:
+                        self.output.append(self.call(listener))
+                    except BaseException as failure:
+                        error = failure
+                if error is not None:  # out of the handler, lest it becomes the context of what follows
+                    self.note(listener, error)
+                    error = None
+        finally:
+            del error  # whose traceback refers to this frame
+
+    def goes_on(self) -> bool:
+        """Return whether to call another listener."""
+        return True
+
+    def call(self, listener: Listener) -> Any:
+        return listener(*self._args, **self._kwargs)
+
+    def note(self, listener: Listener, error: BaseException) -> None:
+        """Report the failure of a listener and collect it; raise what passes through."""
+        if not isinstance(error, Exception):
+            if self.failures:
+                mark_as_failed(error)
+            raise error
+        self.failures.append(error)
+        # What fails to log cannot be logged.
+        if self.channel != "log" and self.messenger.plan("log"):
+            self.messenger.report_failure(self.channel, listener, error)
+
+    def raise_failures(self) -> None:
+        """Raise `ChannelFailures` if a listener has failed."""
+        if self.failures:
+            raise self.failures

@@ -1,0 +1,128 @@
+"""The end of a process: the exit of its bus, its last threads, and the program that takes its place."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from .failures import mark_as_failed
+from .states import State
+
+if TYPE_CHECKING:
+    from .bus import Bus
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return None
+
+
+STARTUP_DIRECTORY = _working_directory()
+"""The directory in which the command line was valid: modules may change it later. None: it was removed."""
+
+
+@dataclass
+class Exit:
+    """The exit that a bus was told to make since its last start; times are those of `time.monotonic`."""
+
+    is_asked: bool = False
+    thread: int | None = None
+    """The identity of the thread that runs its listeners, while it does."""
+    began: float | None = None
+    deadline: float | None = None
+    """When it has to be over; None: there is no such time."""
+    has_failed: bool = False
+    """Whether a listener failed, of the exit or of the start that led to it."""
+    start_error: BaseException | None = None
+    """The error of the start that led to it, if only the bus itself has reported that."""
+    interruptions: list[BaseException] = field(default_factory=list)
+    """What passed through a listener, to be raised at the end."""
+
+    def begin(self, timeout: float | None, expected: float | None) -> None:
+        """Note that this thread exits now; ``expected``: since when a signal has asked for it."""
+        self.is_asked = True
+        self.thread = threading.get_ident()
+        self.began = time.monotonic()
+        if timeout is not None:
+            self.deadline = (expected or self.began) + timeout
+
+    @contextlib.contextmanager
+    def put_off(self) -> Generator[None]:
+        """Keep SystemExit and KeyboardInterrupt for the end of the exit."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            self.interruptions.append(error)
+
+    def raise_interruption(self) -> None:
+        """Raise the first interruption that was put off."""
+        for interruption in self.interruptions:
+            if self.has_failed:
+                mark_as_failed(interruption)
+            raise interruption
+
+
+class AtExit:
+    """Exits the bus when the main thread ends without having done so, and warns of it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def register(self) -> None:
+        self.unregister()
+        atexit.register(self._exit, os.getpid())
+
+    def unregister(self) -> None:
+        atexit.unregister(self._exit)
+
+    def _exit(self, pid: int) -> None:
+        if pid != os.getpid() or self._bus.state is State.EXITING:
+            return
+        try:
+            warnings.warn(
+                f"The main thread is exiting, but the Bus is in the {self._bus.state!r} state; "
+                "shutting it down automatically now. You must either call bus.block() after start(), "
+                "or call bus.exit() before the main thread exits.",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+        finally:  # a warning may be an error
+            self._bus.exit()
+
+
+def other_threads() -> list[threading.Thread]:
+    """Return the threads to wait for before the process ends."""
+    skipped = (threading.current_thread(), threading.main_thread())
+    return [thread for thread in threading.enumerate() if thread not in skipped and not thread.daemon]
+
+
+def join_other_threads(log: Callable[[str], None]) -> None:
+    """Wait for all threads that are not daemons."""
+    log("Waiting for child threads to terminate...")
+    while threads := other_threads():  # they may start others
+        log(f"Waiting for thread {threads[0].name}.")
+        threads[0].join()
+
+
+def execute_anew(log: Callable[[str], None]) -> NoReturn:
+    """Execute the command line of this process anew, in the directory in which it was given."""
+    arguments = [sys.executable, *sys.orig_argv[1:]]
+    if STARTUP_DIRECTORY is not None:
+        os.chdir(STARTUP_DIRECTORY)
+    log(f"Re-spawning {' '.join(arguments)}")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or None
+            stream.flush()
+    os.execv(sys.executable, arguments)

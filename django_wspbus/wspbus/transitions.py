@@ -1,0 +1,132 @@
+"""The transitions of a bus: what each does once it is its turn."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from .ending import Exit
+from .failures import ChannelFailures, mark_as_failed
+from .states import State, check_move
+from .transition_calls import RestartCalls, StartCalls, TransitionCalls
+
+if TYPE_CHECKING:
+    from .bus import Bus
+
+
+class Transitions:
+    """The operations that move a bus from state to state and call its listeners. `turns.Turns` runs them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def start(self, despite_failures: bool = False) -> None:
+        bus, before = self._bus, self._bus.state
+        if before in (State.STARTING, State.STARTED):
+            bus.log(f"Bus is {before.name} already")
+            return
+        if before is State.EXITING:
+            bus.execv = False  # of an exit that is over
+        bus.at_exit.register()
+        bus.exit_under_way = Exit()
+        bus.failed_start = None
+        bus.starts_despite_failures = despite_failures
+        try:
+            self._enter(State.STARTING)
+            self._call_for_start(StartCalls(bus, despite_failures=despite_failures))
+        except BaseException as error:
+            if bus.state is State.STARTING:  # else a forked child leaves: the start was its parent's
+                self._give_up_start(error)
+            raise
+        finally:
+            bus.starts_despite_failures = False
+        if not bus.exit_asked:
+            self._enter(State.STARTED)
+        elif not bus.turns.is_pending(self.exit):
+            self.exit()  # asked for by another thread, which has not left it to this one yet
+
+    def _call_for_start(self, calls: StartCalls) -> None:
+        calls.run()
+        if not self._bus.starts_despite_failures:
+            calls.raise_failures()
+        elif calls.failures:
+            self._bus.failed_start = calls.failures
+
+    def _give_up_start(self, error: BaseException) -> None:
+        ending = self._bus.exit_under_way
+        ending.is_asked = True
+        ending.has_failed = isinstance(error, ChannelFailures)
+        try:
+            self._bus.report_failed_start(error)
+        finally:
+            self.exit()
+        if ending.has_failed:
+            mark_as_failed(error)
+
+    def stop(self) -> None:
+        try:
+            self._enter(State.STOPPING)
+            self._call(TransitionCalls(self._bus, "stop"))
+        finally:
+            if self._bus.state is State.STOPPING:  # and not a forked child that leaves
+                self._enter(State.STOPPED)
+
+    def graceful(self) -> None:
+        self._bus.log("Bus graceful")
+        self._call(TransitionCalls(self._bus, "graceful"))
+
+    def restart(self) -> None:
+        self._call(RestartCalls(self._bus))
+        if not self._bus.exit_asked:
+            self._bus.exit_under_way.is_asked = self._bus.execv = True
+            self._bus.turns.leave(self.exit)
+
+    def exit(self) -> None:
+        bus, ending = self._bus, self._bus.exit_under_way
+        if bus.state is State.EXITING:
+            bus.log("Bus is EXITING already")
+            return
+        ending.begin(bus.stop_timeout, bus.watchdog.expected)
+        try:
+            with bus.watchdog.watch(ending.deadline):
+                self._enter(State.STOPPING, ending)
+                self._call_to_the_end("stop", ending)
+                self._enter(State.STOPPED, ending)
+                self._enter(State.EXITING, ending)
+                self._call_to_the_end("exit", ending)
+                # Not strictly a state, but it beats seeing "Waiting for child threads" and then nothing.
+                with ending.put_off():
+                    bus.log("Bus EXITED")
+        finally:
+            ending.thread = bus.watchdog.expected = None
+            bus.at_exit.unregister()
+        ending.raise_interruption()
+
+    def _enter(self, state: State, ending: Exit | None = None) -> None:
+        bus = self._bus
+        check_move(bus.state, state)
+        bus.state = state
+        if state is State.EXITING and bus.waiting.home is not None:
+            bus.waiting.home.is_leaving = True
+        bus.waiting.wake()
+        with contextlib.nullcontext() if ending is None else ending.put_off():
+            bus.log(f"Bus {state.name}")
+
+    def _call(self, calls: TransitionCalls) -> None:
+        calls.run()
+        calls.raise_failures()
+
+    def _call_to_the_end(self, channel: str, ending: Exit) -> None:
+        """Call all listeners of a channel for an exit, whatever they raise."""
+        calls = TransitionCalls(self._bus, channel)
+        while True:
+            try:
+                calls.run()
+                break
+            except BaseException as error:
+                if isinstance(error, Exception) or self._bus.state is not calls.state:
+                    raise  # as for the state: a forked child leaves, and the exit is its parent's
+                ending.interruptions.append(error)
+        if calls.failures:
+            ending.has_failed = True
+            self._bus.report_uncaught(calls.failures)

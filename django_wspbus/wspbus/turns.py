@@ -1,0 +1,91 @@
+"""The operations of one bus, which run one after another: in threads, in listeners, in signal handlers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from .failures import ChannelFailures
+
+Operation = Callable[[], None]
+
+
+class Turns:
+    """One operation at a time. ``uncaught`` is called with the failures of one whose caller did not wait.
+
+    An operation that is asked for by one under way, or by a signal handler on top of it, has its turn at the
+    end of that one.
+    """
+
+    def __init__(self, uncaught: Callable[[ChannelFailures], None]) -> None:
+        self._uncaught = uncaught
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin, also in a forked child: the thread that holds the parent's lock may not be there."""
+        self.lock = threading.RLock()
+        """Held by the thread whose turn it is."""
+        self._is_taken = False
+        self._pending: deque[Operation] = deque()
+
+    def go_on(self, lock: threading.RLock) -> None:
+        """Take the turn that the parent process has, whose lock this thread holds."""
+        self.lock = lock
+        self._is_taken = True
+
+    def take(self, operation: Operation) -> None:
+        """Run an operation: after that of another thread, or at the end of our own."""
+        try:
+            with self.lock:
+                if self._is_taken:  # we are in a listener, or in a signal handler that interrupted one
+                    self._pending.append(operation)
+                    return
+                try:
+                    self._run(operation)
+                finally:
+                    self._run_pending()
+        finally:
+            self._run_left()
+
+    def leave(self, operation: Operation) -> None:
+        """Run an operation, or leave it to the thread whose turn it is, without waiting for that."""
+        self._pending.append(operation)
+        self._run_left()
+
+    def wait(self) -> None:
+        """Wait until no other thread has its turn."""
+        with self.lock:
+            pass
+        self._run_left()
+
+    def is_pending(self, operation: Operation) -> bool:
+        return operation in self._pending
+
+    def _run(self, operation: Operation) -> None:
+        self._is_taken = True
+        try:
+            operation()
+        finally:
+            self._is_taken = False
+
+    def _run_pending(self) -> None:
+        while self._pending:
+            try:
+                self._run(self._pending.popleft())
+            except ChannelFailures as failures:
+                if failures.channel != "start":  # which is reported where it fails
+                    self._uncaught(failures)
+
+    def _run_left(self) -> None:
+        """Run what other threads have left to this one, unless another has taken its turn since."""
+        while self._pending:
+            lock = self.lock  # a listener may fork: the child gets another
+            if not lock.acquire(blocking=False):
+                return
+            try:
+                if self._is_taken:
+                    return
+                self._run_pending()
+            finally:
+                lock.release()
