@@ -127,3 +127,20 @@ print("end", flush=True)
 )
 def test_a_restart_executes_the_process_once_more_unless_an_exit_follows_it(run, how, expected):
     assert run(ONCE_MORE, how).finish() == expected
+
+
+def test_block_calls_what_replaces_the_process_after_the_last_execv_listener(bus, journal):
+    journal.listen_to_all()
+    journal.listen("execv")
+    bus.start()
+    bus.defer(bus.restart)
+    bus.block(replace=lambda: journal.events.append("replaced"))
+    assert journal.events == ["start", "stop", "exit", "execv", "replaced"]
+
+
+def test_block_replaces_nothing_after_an_exit(bus, journal):
+    journal.listen("execv")
+    bus.start()
+    bus.defer(bus.exit)
+    bus.block(replace=lambda: journal.events.append("replaced"))
+    assert journal.events == []

@@ -215,10 +215,3 @@ def test_a_start_after_a_restart_forgets_it(bus):
     bus.start()
     bus.exit()
     assert not bus.execv
-
-
-def test_states_are_named_as_in_cherrypy(bus):
-    assert bus.states is states
-    assert [repr(state) for state in states] == [
-        f"states.{name}" for name in ("STOPPED", "STARTING", "STARTED", "STOPPING", "EXITING")
-    ]

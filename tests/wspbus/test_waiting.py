@@ -71,7 +71,7 @@ def test_wait_publishes_at_intervals_with_the_listeners_that_come_and_go(bus, in
     assert calls == [thread] * 5
 
 
-@pytest.mark.parametrize("how", ["subscribe", "assignment", "roles"])
+@pytest.mark.parametrize("how", ["subscribe", "in place", "assignment", "changed assignment", "roles"])
 def test_wait_polls_for_a_listener_that_came_while_it_slept(bus, in_thread, how):
     """It sleeps without a limit while nobody listens, and so must be told."""
     called, polled = threading.Event(), threading.Event()
@@ -84,11 +84,17 @@ def test_wait_polls_for_a_listener_that_came_while_it_slept(bus, in_thread, how)
 
     if how == "roles":
         bus.subscribe("main", called.set, role="site")
+    if how == "changed assignment":
+        bus.listeners["main"] = assigned = {poll_once}
     in_thread(bus.wait, states.STARTED, 0.01, "main")
     assert polled.wait(DEADLINE)
     bus.subscribe("other", polled.set)
     if how == "subscribe":
         bus.subscribe("main", called.set)
+    elif how == "in place":
+        bus.listeners["main"].add(called.set)
+    elif how == "changed assignment":
+        assigned.add(called.set)
     elif how == "assignment":
         bus.listeners["main"] = {called.set}
     else:

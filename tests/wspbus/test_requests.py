@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -194,6 +195,31 @@ def test_who_asks_for_a_restart_is_told_before_the_first_stop_listener_waits_for
     assert lines[0] == "before_restart"
     assert sorted(lines[1:3]) == ["granted", "stop"]
     assert lines[3:] == ["False", "exit", "execv", "second", "stop", "exit"]
+
+
+def test_a_thread_that_is_going_to_block_runs_what_others_ask_for_before(bus, in_thread):
+    runs = []
+    bus.subscribe("graceful", lambda: runs.append(threading.current_thread()))
+    bus.start(blocks=True)
+    asking = in_thread(bus.graceful)
+    bus.wait_for(lambda: bus.requests._asked["graceful"], DEADLINE)
+    bus.wait_for(lambda: not asking.is_alive(), 0)  # which runs what is deferred
+    asking.join(DEADLINE)
+    assert runs == [threading.main_thread()]
+    bus.defer(bus.exit)
+    bus.block()
+
+
+@pytest.mark.parametrize("ended_by", ["failure", "exit"])
+def test_a_thread_whose_start_failed_does_not_keep_others_that_ask_waiting(bus, in_thread, ended_by):
+    bus.subscribe("start", bus.exit if ended_by == "exit" else lambda: 1 / 0)
+    with contextlib.nullcontext() if ended_by == "exit" else pytest.raises(ChannelFailures):
+        bus.start(blocks=True)
+    runs = []
+    bus.subscribe("graceful", lambda: runs.append(threading.current_thread()))
+    asking = in_thread(bus.graceful)
+    asking.join(DEADLINE)
+    assert runs == [asking]
 
 
 NOBODY_LOGS = """

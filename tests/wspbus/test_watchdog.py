@@ -77,6 +77,29 @@ def test_an_exit_in_time_is_left_alone(run):
     assert run(source, "nothing", "block").finish() == ["ready", "never"]
 
 
+IN_WAIT_FOR = """
+from django_wspbus.wspbus import Bus
+
+bus = Bus(stop_timeout=0.3)
+
+@bus.subscribe("stop")
+def wait_for_the_collector():
+    bus.wait_for(lambda: False)
+
+bus.start()
+bus.defer(bus.exit)
+bus.block()
+"""
+
+
+def test_the_stack_of_a_listener_that_hangs_in_the_bus_begins_with_the_listener(run):
+    process = run(IN_WAIT_FOR)
+    process.finish(70)
+    stack = process.err.text.partition(" hangs:\n")[2].splitlines()
+    assert stack[0].endswith(", in wait_for_the_collector")
+    assert any(line.endswith(", in wait_for") for line in stack)
+
+
 ONE_DEADLINE = """
 import threading, time
 from django_wspbus.wspbus import Bus

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from django_wspbus.wspbus import states
+from django_wspbus.wspbus.turns import Turns
 
 from .conftest import DEADLINE
 
@@ -177,3 +178,47 @@ def test_a_listener_may_join_a_thread_that_asks_for_the_exit(bus, journal, metho
     assert joined == [True]
     assert bus.state is states.EXITING
     assert journal.events == ["exit"]
+
+
+class HeldLock:
+    """A lock during whose use another thread leaves an operation to the thread that holds it."""
+
+    def __init__(self, leave):
+        self.leave = leave
+        self.lock = threading.RLock()
+        self.acquire, self.release = self.lock.acquire, self.lock.release
+
+    def __enter__(self):
+        self.lock.acquire()
+        leave, self.leave = self.leave, lambda: None
+        thread = threading.Thread(target=leave)
+        thread.start()
+        thread.join(DEADLINE)
+
+    def __exit__(self, *args):
+        self.lock.release()
+
+
+@pytest.mark.parametrize("how", ["wait", "take"])
+def test_an_operation_that_is_left_to_a_thread_with_the_lock_is_not_lost(how):
+    ran = []
+    turns = Turns(pytest.fail)
+    turns.lock = HeldLock(lambda: turns.leave(lambda: ran.append(threading.current_thread())))
+    if how == "wait":
+        turns.wait()
+    else:
+        turns.take(lambda: ran.append("own"))
+    assert ran == ([threading.main_thread()] if how == "wait" else ["own", threading.main_thread()])
+
+
+def test_an_operation_that_ends_the_process_costs_none_of_those_that_wait_for_their_turn():
+    ran = []
+    turns = Turns(pytest.fail)
+
+    def leave():
+        turns.take(lambda: sys.exit(3))
+        turns.take(lambda: ran.append("next"))
+
+    with pytest.raises(SystemExit):
+        turns.take(leave)
+    assert ran == ["next"]

@@ -228,3 +228,30 @@ print(sorted(bus.roles), bare.roles, flush=True)
 
 def test_a_child_plays_no_role_until_it_is_given_one(run):
     assert run(ROLES).finish() == ["set() None", "['site', 'worker'] None"]
+
+
+DESPITE_FAILURES = """
+import os, sys
+from django_wspbus.wspbus import Bus
+
+bus = Bus()
+
+@bus.subscribe("start")
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit("the parent")
+
+bus.start(despite_failures=True)
+print(bus.state.name, bus.failed_start, flush=True)
+bus.exit()
+"""
+
+
+def test_a_start_despite_failures_keeps_the_process_from_its_end_and_not_a_forked_child(run):
+    left, state = run(DESPITE_FAILURES).finish()
+    assert left == "3"
+    assert state.startswith("STARTED RuntimeError(")
+    assert "has tried to end the process: SystemExit('the parent')" in state
