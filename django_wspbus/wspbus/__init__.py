@@ -28,3 +28,6 @@ __all__ = [
     "State",
     "states",
 ]
+
+for _public in (Bus, ChannelFailures, Lifespan, Messenger, Plugin, Refusal, State):
+    _public.__module__ = __name__  # tracebacks and pickles name what users import
