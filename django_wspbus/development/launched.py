@@ -56,10 +56,9 @@ def main(descriptor: int) -> None:
             command = set_up(Invocation(**message["invocation"]))
             if "prepare" in message:
                 interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site
-                warm = spare.Spare(message["prepare"])
-                told = {"prepared": warm.prepare(), "unfit": warm.unfit, "why": warm.why}
+                warm = spare.Spare(**message["prepare"])
                 with contextlib.suppress(OSError):  # the launcher has ended meanwhile
-                    link.send(told)
+                    link.send(warm.prepare())
                 continue
             if warm is not None:
                 signal.signal(signal.SIGINT, interrupt)

@@ -1,191 +1,160 @@
-"""The warm spare: an interpreter that has imported what nobody edits, and waits to run the project.
+"""The warm spare: an interpreter that has imported libraries, and waits to run the project.
 
-It is to be as good as a new one, or it is not used: see `Spare` and `development.doubts`.
+It imports modules of the standard library, of Django and of Django's dependencies, as far as the site before
+it had loaded them, and what PRELOAD names; no file of the project.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
-import threading
-import traceback
-from collections.abc import Container, Iterable
-from importlib.machinery import ModuleSpec
-from types import FrameType
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from typing import Any
 
-from ..project import modules
-from ..project.libraries import folders, is_library_file
-from .doubts import signs
+from ..process.messages import Message
+from ..project import libraries, modules
 
-SETTINGS = "DJANGO_SETTINGS_MODULE"
-TRAP = "django_wspbus_settings_are_not_to_be_read"
+PACKAGES = {*sys.stdlib_module_names, "django", "asgiref", "sqlparse", "django_wspbus"}
+"""The packages whose modules a spare imports."""
+
+LEFT_OUT = ("django.contrib.", "django_wspbus.contrib.", "django_wspbus.asgi", "django_wspbus.wsgi")
+"""How the names of modules begin that define models, or read the settings when they are imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Libraries:
+    """What a spare is to import, as a site that has booted the project describes it."""
+
+    modules: dict[str, str]
+    """The file of each module by its name; a module stands before those that it imports."""
+    preload: Sequence[str]
+    """PRELOAD of AUTORELOAD."""
+    obstacle: str | None
+    """Why a spare would differ from a new interpreter; None if it would not."""
+
+
+def describe(preload: Sequence[str]) -> Libraries:
+    """Return the libraries of this process, which has booted the project."""
+    # The interpreter lists a module once its import is complete: after those that it imports.
+    files = {each.name: each.file for each in reversed(list(modules.loaded())) if each.spec_name == each.name}
+    return Libraries(
+        {name: file for name, file in files.items() if file and _is_preloaded(name, file)},
+        preload,
+        _find_obstacle(),
+    )
+
+
+def _is_preloaded(name: str, file: str) -> bool:
+    is_of_library = name.partition(".")[0] in PACKAGES and not libraries.is_project_file(file)
+    return is_of_library and not name.startswith(LEFT_OUT)
+
+
+def _find_obstacle() -> str | None:
+    if logging.getLoggerClass() is not logging.Logger:
+        return "the project replaces the logger class (logging.setLoggerClass)"
+    for module, attribute in (("gevent.monkey", "saved"), ("eventlet.patcher", "already_patched")):
+        if modules.attribute(module, attribute):
+            return f"{module.partition('.')[0]} has patched the standard library"
+    return None
 
 
 class Spare:
-    """In the spare itself. ``order``: what `describe` has told, and the "unfit" modules of earlier ones."""
+    """The process that is the spare. ``modules`` and ``preload``: see `Libraries`."""
 
-    def __init__(self, order: dict[str, Any]) -> None:
-        self.modules: list[tuple[str, str]] = order["modules"]
-        self.changed: list[str] = order["changed"]
-        self.signs: dict[str, list[str]] = order["signs"]
-        self.path: list[str] = order["path"]
-        self.unfit: list[str] = list(order["unfit"])
-        self._signatures: dict[str, tuple[int, int] | None] = {}
-        self._known = set(self.unfit)
-        self.why: str | None = None
-        """Why no interpreter that has imported these libraries before would do."""
-        self._shadows: set[str] = set()
+    def __init__(self, modules: dict[str, str], preload: Sequence[str]) -> None:
+        self._modules = modules
+        self._preload = preload
+        self._before = set(sys.modules)
+        self._times: dict[str, int] = {}
 
-    def prepare(self) -> bool:
-        """Import all; return whether this interpreter is still as good as a new one.
+    def prepare(self) -> Message:
+        """Import the libraries; return {"prepared": True} if this interpreter is as good as a new one.
 
-        If it is not, ``unfit`` names the modules that another one has to do without.
+        Return {"obstacle": the reason} if no spare would be, and {"left_out": a name of PRELOAD, "why": the
+        reason} if one without that would be.
         """
-        readers = {name for name, origin in self.modules if name in self._known and self._reads(origin)}
-        trap = _Trap(readers)
-        sys.meta_path.insert(0, trap)
-        settings = os.environ.get(SETTINGS)
-        os.environ[SETTINGS] = TRAP
-        # Libraries in Rust (pydantic) report here that they cannot read the settings; the trap knows it.
-        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-        try:
-            for name, origin in self.modules:
-                if name not in self._known and name not in sys.modules:
-                    self._import(name, origin, trap)
-        finally:
-            sys.unraisablehook = hook
-            sys.meta_path.remove(trap)
-            if settings is None:
-                del os.environ[SETTINGS]
-            else:
-                os.environ[SETTINGS] = settings
-        self._find_orphans()
-        self._find_readers_of_environment()
-        self._signatures = {file: _signature(file) for file in self._files()}
-        self._shadows = self._find_shadows()
-        is_news = set(self.unfit) != self._known
-        if not is_news and self.why is None:
-            self._compare_signs()
-        return not is_news and self.why is None
+        folders = _times(libraries.folders())
+        with _without_settings() as readers:
+            report = self._import_modules() or self._import_preload(readers)
+        self._times = _times(modules.files()) | folders
+        return report or {"prepared": True}
 
     def is_fit(self) -> bool:
-        """Whether nothing has changed since in what it has imported, nor come in its place."""
-        is_same = all(_signature(file) == signature for file, signature in self._signatures.items())
-        return is_same and self._find_shadows() == self._shadows
+        """Return whether a new interpreter would still import the same files."""
+        return _times(self._times) == self._times and not self._is_shadowed()
 
-    def _compare_signs(self) -> None:
-        here = signs()
-        for what, there in self.signs.items():
-            if more := [value for value in there if value not in here[what]]:
-                self.why = f"the project {what}: {more[0]}"
+    def _import_modules(self) -> Message:
+        for name, file in self._modules.items():
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                return {"obstacle": f"{name} cannot be imported before the project: {error!r}"}
+            found = modules.find(name)
+            if found is None or found.file != file:
+                return {"obstacle": f"the project has imported {name} from another file, {file}"}
+        own = self._find_own()
+        return {} if own is None else {"obstacle": f"{own} hides a module of a library"}
 
-    def _find_shadows(self) -> set[str]:
-        """Return what in the project has the name of something imported from elsewhere."""
-        names = {name.partition(".")[0] for name, _ in self.modules}
-        found = set()
-        for folder in self.path:
-            if not is_library_file(folder):
-                with contextlib.suppress(OSError):
-                    found |= {name for name in os.listdir(folder) if name.partition(".")[0] in names}
-        return found
+    def _import_preload(self, readers: list[str]) -> Message:
+        for name in self._preload:
+            why = None
+            try:
+                importlib.import_module(name)
+            except BaseException as error:  # SystemExit, too
+                why = f"its import fails: {error!r}"
+            if readers:
+                why = "it reads the settings when it is imported"
+            elif (own := self._find_own()) is not None:
+                why = f"it imports {own}, a file of the project"
+            if why is not None:
+                return {"left_out": name, "why": why}
+        return {}
 
-    def _import(self, name: str, origin: str, trap: _Trap) -> None:
-        before = _surroundings()
-        trap.chain = []
-        try:
-            importlib.import_module(name)
-        except BaseException as error:  # SystemExit, too: whatever it is, it does not happen to the project
-            frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-            chain = [name, *trap.chain, *_modules_of(frames)]
-        else:
-            is_as_it_was = self._is_the_same(name, origin) and _surroundings() == before
-            chain = trap.chain or ([] if is_as_it_was else [name])
-        for each in chain:
-            self._note_unfit(each)
-            _forget(each)  # whoever else imports it is unfit for that, too
+    def _find_own(self) -> str | None:
+        """Return a file of the project that has been imported; None if there is none."""
+        loaded = (each.file for each in modules.loaded() if each.name not in self._before)
+        return next((file for file in loaded if file and libraries.is_project_file(file)), None)
 
-    def _find_orphans(self) -> None:
-        """Find the modules of packages that do not import: by themselves they do not either."""
-        for name, _ in self.modules:
-            parent = name.rpartition(".")[0]
-            if name in sys.modules and parent and parent not in sys.modules:
-                self._note_unfit(name)
-
-    def _note_unfit(self, name: str) -> None:
-        """Note a module, and all below it if it is a package: Python imports the package first."""
-        below = (other for other, _ in self.modules if other.startswith(f"{name}."))
-        self.unfit += [each for each in (name, *below) if each not in self.unfit]
-
-    def _is_the_same(self, name: str, origin: str) -> bool:
-        module = modules.find(name)
-        return module is not None and module.file == origin
-
-    def _find_readers_of_environment(self) -> None:
-        """Find the modules that may have read what the project sets in the environment first."""
-        for module in modules.loaded():
-            if module.file and is_library_file(module.file) and self._reads(module.file):
-                if module.name in self._known:  # it was there before all others
-                    self.why = f"{module.name} may read what the project sets in the environment"
-                self._note_unfit(module.name)
-
-    def _reads(self, file: str) -> bool:
-        """Whether a file has the name of a variable that the project sets, and may look for it."""
-        if not self.changed:
-            return False
-        try:
-            with open(file, "rb") as source:
-                text = source.read()
-        except OSError:  # built in, or gone
-            return False
-        quoted = (f"{mark}{name}{mark}".encode() for name in self.changed for mark in ("'", '"'))
-        return (b"environ" in text or b"getenv" in text) and any(each in text for each in quoted)
-
-    def _files(self) -> set[str]:
-        return modules.files() | {*folders(), sys.executable}
+    def _is_shadowed(self) -> bool:
+        """Return whether the project has got a module with the name of one that is imported here."""
+        importlib.invalidate_caches()
+        folders = [each for each in sys.path if isinstance(each, str) and not libraries.is_library_file(each)]
+        names = {name for name in set(sys.modules) - self._before if "." not in name}
+        files = (spec.origin for name in names if (spec := PathFinder.find_spec(name, folders)))
+        return any(file and libraries.is_project_file(file) for file in files)
 
 
-class _Trap:
-    """Notices that a module reads the settings as it is imported, whatever it does about their absence."""
+@contextlib.contextmanager
+def _without_settings() -> Iterator[list[str]]:
+    """Refuse to load or configure Django's settings in this block; each attempt is added to the list.
 
-    def __init__(self, forbidden: Container[str]) -> None:
-        self.forbidden = forbidden
-        """What is not to be imported: who does is as unfit."""
-        self.chain: list[str] = []
-        """The modules that were being imported, each by the one before."""
+    A module that copes with their absence would see other values than in a new interpreter.
+    """
+    django_conf: Any = importlib.import_module("django.conf")
+    kept = {name: vars(django_conf.LazySettings)[name] for name in ("_setup", "configure")}
+    variable = os.environ.pop(django_conf.ENVIRONMENT_VARIABLE, None)
+    attempts: list[str] = []
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name == TRAP or name in self.forbidden:
-            self.chain += _modules_of(frame for frame, _ in traceback.walk_stack(None))
-        if name in self.forbidden:
-            raise ModuleNotFoundError(f"{name} is not to be imported by a spare.", name=name)
-        return None
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        attempts.append("settings")
+        raise RuntimeError("The warm spare has no settings.")
 
-
-def _modules_of(frames: Iterable[FrameType]) -> list[str]:
-    """Return the modules whose own code some frames run: those that are being imported."""
-    names = [frame.f_globals.get("__name__", "") for frame in frames if frame.f_code.co_name == "<module>"]
-    return [name for name in names if name != "__main__"]
-
-
-def _forget(name: str) -> None:
-    """Have a module imported anew by the next who wants it."""
-    sys.modules.pop(name, None)
-    parent, _, child = name.rpartition(".")
-    with contextlib.suppress(Exception):  # the package is not there, does not have it, or is no module
-        delattr(sys.modules[parent], child)
-
-
-def _surroundings() -> tuple[Any, ...]:
-    """Return what a library has no business to change as it is imported."""
-    return dict(os.environ), threading.active_count(), os.getcwd()
-
-
-def _signature(file: str) -> tuple[int, int] | None:
     try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+        for name in kept:
+            setattr(django_conf.LazySettings, name, refuse)
+        yield attempts
+    finally:
+        for name, function in kept.items():
+            setattr(django_conf.LazySettings, name, function)
+        if variable is not None:
+            os.environ[django_conf.ENVIRONMENT_VARIABLE] = variable
+
+
+def _times(paths: Iterable[str]) -> dict[str, int]:
+    """Return when each file or folder that is there was last changed, in nanoseconds."""
+    return {path: os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)}

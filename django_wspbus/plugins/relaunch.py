@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 
-from ..development import doubts
+from ..development import spare
 from ..development.launch import Launch
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
@@ -27,10 +27,10 @@ PATIENCE = 1.0
 class Relaunch(Plugin):
     """Lends the site the launcher's sockets, and has a restart end this process, to be started again.
 
-    ``held()``: the sockets that the site has bound; ``part()``
-    is called when they are the launcher's no more. ``watched``: {"files", "dirs", "poll"} besides modules.
-    ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds
-    after which the launcher ends this process if it was told to exit.
+    ``held()``: the sockets that the site has bound; ``part()`` is called once they are not the launcher's.
+    ``watched``: {"files", "dirs", "poll"} besides modules. ``preload``: PRELOAD of AUTORELOAD, None if there
+    is to be no spare. ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, by which the error page goes.
+    ``stop_timeout``: seconds after which the launcher ends this process if it was told to exit.
     """
 
     role = "site"
@@ -44,7 +44,7 @@ class Relaunch(Plugin):
         held: Callable[[], list[HeldSocket]],
         part: Callable[[], None],
         watched: Message,
-        has_spare: bool,
+        preload: Sequence[str] | None,
         debug: bool,
         stop_timeout: float,
         hosts: Sequence[str] = (),
@@ -55,7 +55,7 @@ class Relaunch(Plugin):
         self.held = held
         self.part = part
         self.watched = watched
-        self.has_spare = has_spare
+        self.preload = preload
         self.debug = debug
         self.stop_timeout = stop_timeout
         self.hosts = list(map(str, hosts))
@@ -112,7 +112,8 @@ class Relaunch(Plugin):
         self.tell({"started": self.debug})
         files = {*libraries.project_files(), *self.watched["files"]}
         self.tell({"watch": {**self.watched, "files": sorted(files)}})
-        self.tell({"library": doubts.describe() if self.has_spare else None})
+        library = None if self.preload is None else asdict(spare.describe(self.preload))
+        self.tell({"library": library})
 
     def autoreload(
         self,

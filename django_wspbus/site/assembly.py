@@ -268,6 +268,7 @@ class SiteProcess:
         self.plugins.remove(self.handover)
         self.swap.restarts = False
         autoreload = settings.autoreload or conf.Autoreload(spare=False)
+        has_spare = autoreload.spare and not debuggers.follows_children()
         relaunch = Relaunch(
             self.bus,
             launch,
@@ -279,7 +280,7 @@ class SiteProcess:
                 "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
                 "poll": autoreload.poll,
             },
-            has_spare=autoreload.spare and not debuggers.follows_children(),
+            preload=autoreload.preload if has_spare else None,
             debug=conf.is_debug(),
             hosts=conf.allowed_hosts(),
             stop_timeout=settings.stop_timeout,

@@ -1,49 +1,137 @@
+"""What a site tells of its libraries, and what a spare makes of that, each in a process of its own."""
+
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from django_wspbus.development import spare
+
 PREPARE = """
-import json, sys
-sys.path[:0] = {folder!r}
-from django_wspbus.development import doubts, spare
-from django_wspbus.project import libraries
-libraries.LIBRARIES = ({folder!r}[0],)
-{before}
-warm = spare.Spare({order!r})
-is_good = warm.prepare()
+import json, os, sys
+sys.path[:0] = {path!r}
+from django_wspbus.development.spare import Spare
+os.environ["DJANGO_SETTINGS_MODULE"] = "shop"
+warm = Spare({modules!r}, {preload!r})
+report = warm.prepare()
+assert os.environ["DJANGO_SETTINGS_MODULE"] == "shop"
+from django.conf import settings
+assert not settings.configured
 {after}
-print(json.dumps([is_good, sorted(warm.unfit), warm.is_fit(), warm.why]))
+print(json.dumps([report, warm.is_fit()]))
 """
 
 
+def run(program):
+    """Return what a program prints in its last line, as JSON."""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+class Folders:
+    """A project's folder, which comes first in sys.path, and one of libraries."""
+
+    def __init__(self, tmp_path):
+        self.project, self.libraries = tmp_path / "shop", tmp_path / "site-packages"
+        for folder in (self.project, self.libraries):
+            folder.mkdir()
+        self.path = [str(self.project), str(self.libraries)]
+
+    def library(self, name, source=""):
+        """Write a library of one module; return the path of its file."""
+        path = self.libraries / f"{name}.py"
+        path.write_text(source)
+        return str(path)
+
+    def prepare(self, modules=None, preload=(), after=""):
+        """Return a spare's report, and whether it is fit."""
+        program = PREPARE.format(path=self.path, modules=modules or {}, preload=preload, after=after)
+        return run(program)
+
+    def left_out(self, name):
+        """Return why a spare leaves a name of PRELOAD out."""
+        report, _ = self.prepare(preload=[name])
+        assert report["left_out"] == name
+        return report["why"]
+
+
 @pytest.fixture
-def prepare(tmp_path):
-    """Prepare a spare, in a process of its own, with modules as libraries; return [good, unfit, fit, why]."""
-
-    def run(sources, before="", after="", changed=(), unfit=(), origin=None, signs=(), folders=()):
-        modules = []
-        for name, source in sources.items():
-            path = tmp_path / f"{name}.py"
-            path.write_text(source)
-            modules.append((name, origin or str(path)))
-        order = {"modules": modules, "changed": list(changed), "unfit": list(unfit)}
-        order |= {"signs": dict(signs), "path": list(folders)}
-        program = PREPARE.format(folder=[str(tmp_path)], order=order, before=before, after=after)
-        result = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
-        )
-        assert (result.returncode, result.stderr) == (0, "")
-        return json.loads(result.stdout.splitlines()[-1])
-
-    return run
+def folders(tmp_path):
+    return Folders(tmp_path)
 
 
-def test_what_has_imported_all_and_left_no_mark_is_good(prepare):
-    assert prepare({"one": "import two", "two": ""}) == [True, [], True, None]
+# What a site tells
+
+
+def test_a_site_tells_the_modules_of_the_standard_library_and_of_django_that_it_has_loaded():
+    told = spare.describe(["numpy"])
+    assert {"django.db.models", "json", "asgiref.sync", spare.__name__} <= set(told.modules)
+    assert told.modules["json"] == json.__file__
+    assert (told.preload, told.obstacle) == (["numpy"], None)
+
+
+def test_neither_the_project_nor_other_packages_are_told_nor_what_defines_models():
+    __import__("django.contrib.auth.models")
+    names = spare.describe([]).modules
+    assert not [name for name in names if name.startswith(("tests", "pytest", "django.contrib."))]
+
+
+def test_a_module_that_imports_another_comes_before_it():
+    names = list(spare.describe([]).modules)
+    assert names.index("django.db.models") < names.index("django.db.models.query")
+
+
+def test_a_module_of_the_project_in_the_place_of_one_of_python_is_not_told(folders):
+    (folders.project / "calendar.py").write_text("")
+    program = f"import sys\nsys.path[:0] = {folders.path!r}\nimport calendar\n"
+    program += "import json\nfrom django_wspbus.development import spare\n"
+    assert run(program + "print(json.dumps('calendar' in spare.describe([]).modules))") is False
+
+
+def test_there_is_no_spare_where_the_project_replaces_the_logger_class():
+    program = "import json, logging\nfrom django_wspbus.development import spare\n"
+    program += "logging.setLoggerClass(type('Own', (logging.Logger,), {}))\n"
+    obstacle = run(program + "print(json.dumps(spare.describe([]).obstacle))")
+    assert obstacle == "the project replaces the logger class (logging.setLoggerClass)"
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute", "obstacle"),
+    [
+        ("gevent.monkey", "saved", "gevent has patched the standard library"),
+        ("eventlet.patcher", "already_patched", "eventlet has patched the standard library"),
+    ],
+)
+def test_there_is_no_spare_where_a_library_has_patched_others(module, attribute, obstacle, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{attribute: {}}))
+    assert spare.describe([]).obstacle is None
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{attribute: {"socket": {}}}))
+    assert spare.describe([]).obstacle == obstacle
+
+
+# What a spare imports
+
+
+def test_all_that_a_site_tells_can_be_imported_before_the_project(folders):
+    __import__("django.contrib.auth.models")
+    told = spare.describe([])
+    assert len(told.modules) > 300
+    after = f"assert {set(told.modules)!r} <= set(sys.modules)"
+    assert folders.prepare(told.modules, after=after) == [{"prepared": True}, True]
+
+
+def test_packages_of_preload_are_imported_too(folders):
+    folders.library("one", "import two")
+    folders.library("two")
+    after = "assert {'one', 'two'} <= set(sys.modules)"
+    assert folders.prepare(preload=["one"], after=after) == [{"prepared": True}, True]
 
 
 @pytest.mark.parametrize(
@@ -51,95 +139,79 @@ def test_what_has_imported_all_and_left_no_mark_is_good(prepare):
     [
         "from django.conf import settings\nsettings.DEBUG",
         "from django.conf import settings\ntry:\n    settings.DEBUG\nexcept Exception:\n    pass",
-        "from django.conf import settings\nclass Reads:\n    __del__ = lambda self: settings.DEBUG\nReads()",
-        "raise SystemExit",
-        "import absent",
+        "from django.conf import settings\nsettings.configure()",
+        "from django.db import models\nclass Book(models.Model):\n    pass",
     ],
 )
-def test_what_reads_the_settings_or_fails_is_unfit_with_all_that_import_it(source, prepare):
-    sources = {"top": "try:\n    import one\nexcept BaseException:\n    raise", "one": source, "fine": ""}
-    is_good, unfit, *_ = prepare(sources)
-    assert not is_good
-    assert "one" in unfit
-    assert "fine" not in unfit
-    again = prepare(sources, unfit=unfit)
-    if again[1] != unfit:
-        again = prepare(sources, unfit=again[1])
-    assert again[0]
-    assert set(again[1]) == {"top", "one"}
-
-
-def test_what_fails_wherever_it_is_imported_is_no_reason_against_what_copes_with_that(prepare):
-    sources = {"top": "try:\n    import bad\nexcept ImportError:\n    pass", "bad": "import absent"}
-    assert prepare(sources)[:2] == [False, ["bad"]]
-    assert prepare(sources, unfit=["bad"])[:2] == [True, ["bad"]]
-
-
-def test_the_modules_of_a_package_that_fails_are_unfit_although_others_have_imported_them(prepare, tmp_path):
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "part.py").write_text("")
-    (tmp_path / "package" / "__init__.py").write_text("from . import part\nimport absent")
-    sources = {"top": "try:\n    import package.part\nexcept ImportError:\n    pass"}
-    listed = {"package": (tmp_path / "package" / "__init__.py").read_text(), "package.part": "", **sources}
-    assert prepare({**sources, "package.part": ""})[1] == ["package.part"]
-    assert prepare(listed)[1] == ["package", "package.part"]
-
-
-def test_who_imports_what_reads_a_variable_is_unfit_and_if_it_was_there_before_there_is_no_spare(prepare):
-    sources = {"top": "import reads", "reads": "import os\nos.environ.get('SHOP')"}
-    assert prepare(sources, changed=["SHOP"], unfit=["reads"])[:2] == [False, ["reads", "top"]]
-    assert prepare(sources, changed=["SHOP"], unfit=["reads", "top"])[0]
-    is_good, _, _, why = prepare(sources, changed=["SHOP"], unfit=["reads"], before="import reads")
-    assert not is_good
-    assert why == "reads may read what the project sets in the environment"
-
-
-def test_a_sign_that_is_not_found_here_leaves_no_spare(prepare):
-    signs = {"replaces the logger class": ["<class 'shop.Logger'>"]}
-    assert prepare({"one": ""}, before="import logging", signs=signs)[::3] == [
-        False,
-        "the project replaces the logger class: <class 'shop.Logger'>",
-    ]
-
-
-def test_what_comes_in_the_place_of_a_library_makes_it_unfit(prepare, tmp_path):
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "other.py").write_text("")
-    after = f"import pathlib\npathlib.Path({str(project)!r}, 'one.py').touch()"
-    code = f"spare.is_library_file = lambda file: not file.startswith({str(project)!r})"
-    assert prepare({"one": ""}, before=code, folders=[str(project)]) == [True, [], True, None]
-    assert prepare({"one": ""}, before=code, after=after, folders=[str(project)]) == [True, [], False, None]
-
-
-def test_what_reads_a_variable_that_the_project_has_set_is_unfit(prepare):
-    sources = {"reads": "import os\nos.environ.get('SHOP')", "names": "NAME = 'SHOP'", "no": "import os"}
-    assert prepare(sources, changed=["SHOP"])[:2] == [False, ["reads"]]
-
-
-def test_another_module_of_that_name_is_unfit(prepare):
-    assert prepare({"one": ""}, origin="/elsewhere/one.py")[:2] == [False, ["one"]]
+def test_what_reads_the_settings_or_configures_them_is_left_out_although_it_copes(source, folders):
+    folders.library("reads", source)
+    assert folders.left_out("reads") == "it reads the settings when it is imported"
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "why"),
     [
-        "import os\nos.environ['A'] = 'b'",
-        "import os\nos.chdir('/')",
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+        ("import absent", """its import fails: ModuleNotFoundError("No module named 'absent'")"""),
+        ("raise SystemExit(3)", "its import fails: SystemExit(3)"),
     ],
 )
-def test_a_mark_that_is_left_makes_it_unfit(source, prepare):
-    assert prepare({"one": source}, before="import os; os.chdir('/tmp')")[0] is False
+def test_what_fails_is_left_out(source, why, folders):
+    folders.library("fails", source)
+    assert folders.left_out("fails") == why
 
 
-@pytest.mark.parametrize("change", ["open(path, 'a').write('#')", "os.unlink(path)"])
-def test_what_changes_later_makes_it_unfit(change, prepare):
-    after = f"import one, os\npath = one.__file__\n{change}"
-    assert prepare({"one": ""}, after=after) == [True, [], False, None]
+def test_what_imports_the_project_is_left_out(folders):
+    (folders.project / "prices.py").write_text("")
+    folders.library("plugins", "import prices")
+    assert folders.left_out("plugins") == f"it imports {folders.project}/prices.py, a file of the project"
 
 
-def test_it_keeps_the_name_of_the_settings(prepare):
-    before = "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop'"
-    after = "assert os.environ['DJANGO_SETTINGS_MODULE'] == 'shop'"
-    assert prepare({"one": ""}, before=before, after=after)[0]
+def test_a_library_that_imports_the_projects_module_instead_of_another_librarys_leaves_no_spare(folders):
+    (folders.project / "calendar.py").write_text("")
+    file = folders.library("dates", "import calendar")
+    report, _ = folders.prepare({"dates": file})
+    assert report == {"obstacle": f"{folders.project}/calendar.py hides a module of a library"}
+
+
+def test_a_library_that_the_project_has_from_elsewhere_leaves_no_spare(folders):
+    folders.library("one")
+    report, _ = folders.prepare({"one": "/vendor/site-packages/one.py"})
+    file = "/vendor/site-packages/one.py"
+    assert report == {"obstacle": f"the project has imported one from another file, {file}"}
+
+
+def test_a_library_that_cannot_be_imported_first_leaves_no_spare(folders):
+    file = folders.library("late", "raise RuntimeError('too early')")
+    report, _ = folders.prepare({"late": file})
+    assert report == {"obstacle": "late cannot be imported before the project: RuntimeError('too early')"}
+
+
+# What makes it stale
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.utime(one.__file__, (1, 1))",
+        "os.unlink(one.__file__)",
+        "os.mkdir(os.path.join(os.path.dirname(one.__file__), 'two-1.dist-info'))",
+    ],
+    ids=["edited", "removed", "another installed"],
+)
+def test_a_change_of_the_libraries_makes_it_stale(change, folders):
+    after = f"import one\nfrom django_wspbus.project import libraries\n{change}"
+    (folders.libraries / "two-0.dist-info").mkdir()
+    folders.library("one")
+    assert folders.prepare(preload=["one"], after="") == [{"prepared": True}, True]
+    assert folders.prepare(preload=["one"], after=after) == [{"prepared": True}, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_fit"),
+    [("one.py", False), ("one/__init__.py", False), ("one/notes.txt", True), ("two.py", True)],
+)
+def test_a_module_of_the_project_with_the_name_of_a_library_makes_it_stale(name, is_fit, folders):
+    folders.library("one")
+    path = f"path = pathlib.Path({str(folders.project / name)!r})"
+    after = f"import pathlib\n{path}\npath.parent.mkdir(exist_ok=True)\npath.touch()"
+    assert folders.prepare(preload=["one"], after=after) == [{"prepared": True}, is_fit]

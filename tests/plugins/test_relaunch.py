@@ -38,7 +38,7 @@ def site(pair):
         held=list,
         part=lambda: parted.append(True),
         watched={"files": ["a"], "dirs": []},
-        has_spare=False,
+        preload=None,
         debug=True,
         stop_timeout=25,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from django_wspbus.development import doubts
+from django_wspbus.development import spare
 from django_wspbus.development.reloading.reloaders import PollingReloader, watched
 from django_wspbus.project import libraries, modules
 
@@ -57,7 +57,7 @@ def test_an_odd_entry_costs_only_itself(what, monkeypatch):
     assert __file__ in modules.files()
     assert __file__ in libraries.project_files()
     assert Path(__file__) in watched(PollingReloader())
-    json.dumps(doubts.describe())
+    json.dumps(spare.describe([]).modules)
 
 
 def test_a_file_may_be_a_path_or_bytes(monkeypatch):

@@ -97,7 +97,6 @@ class Launcher:
         if self.child is None:  # its start has failed
             self.launch_site()
         self.wait()
-        self.spares.look()
         self.ending.attend(self.child)
         self.heed(self.boot.watcher, self.boot.attend(self.child))
         reap_orphans([each.process for each in self.children()])
@@ -199,8 +198,9 @@ class Launcher:
             case "watch":
                 self.watch = value if child.started else _union(self.watch, value)
             case "library":
-                if self.spares.learn(value) and child.is_warm:
-                    self.post(child, {"again": True})
+                self.spares.learn(value)
+                if child.is_warm and value is not None and value["obstacle"] is not None:
+                    self.post(child, {"again": True})  # this time from a new interpreter
             case "relaunching":
                 child.relaunching = True
                 self.start.changed = value

@@ -1,4 +1,4 @@
-"""The warm spare, as the launcher sees it: started when a site serves, and taken as the next one."""
+"""The warm spare, as the launcher sees it: started once a site serves, and taken as the next site."""
 
 from __future__ import annotations
 
@@ -6,75 +6,54 @@ import contextlib
 from collections.abc import Callable
 
 from ...process.messages import Message
+from ...system.statuses import how_ended
 from .child import Child
-
-MOST_TRIES = 8
-"""How many are tried until one is fit, each without what the ones before were not fit for."""
 
 
 class Spares:
-    """``spawn()`` starts one for an ``invocation``; ``say(line)`` tells the developer why there is none."""
+    """``spawn()`` starts a process for an ``invocation``; ``say(line)`` shows the developer a line."""
 
     def __init__(self, invocation: Message, spawn: Callable[[], Child], say: Callable[[str], None]) -> None:
         self.current: Child | None = None
         self._invocation = invocation
         self._spawn = spawn
         self._say = say
-        self._library: Message | None = None
-        self._unfit: list[str] = []
-        self._tries = 0
-        self._has_given_up = False
+        self._libraries: Message = {"preload": []}
+        self._left_out: list[str] = []
+        self._said = ""
 
-    def learn(self, library: Message | None) -> bool:
-        """Prepare one for a site that imports this: `doubts.describe`; None if there is to be none.
-
-        Return whether that is another project, in a way, than the one a spare would have been prepared for.
-        """
-        before, self._library = self._library, library
-        doubt = None if library is None else library["doubt"]
-        if doubt is not None and (before is None or before["doubt"] != doubt):
-            self._say(f"Warm spare disabled: {doubt}.")
-        is_another = before is not None and library is not None and _is_another(before, library)
-        if library != before:
-            if is_another:  # the order of modules alone differs after each boot of a spare
-                self._unfit = []
-            self._tries = 0
-            self._has_given_up = False
-            self.end()
-        if library is None or doubt is not None:
-            self._has_given_up = True
-        if self.current is None and not self._has_given_up:
-            self._start()
-        return is_another
-
-    def hear(self, told: Message) -> None:
-        """Take note of what one has told: whether it is "prepared", what is "unfit", "why" none can be."""
-        assert self.current is not None
-        if told.get("prepared"):
-            self.current.started = True
-            self._tries = 0
+    def learn(self, libraries: Message | None) -> None:
+        """Prepare a spare for the site that serves: `spare.Libraries`; None: there is to be none."""
+        if libraries is None or libraries["obstacle"] is not None:
+            self._disable(None if libraries is None else libraries["obstacle"])
             return
-        self.end()
-        has_news = set(told["unfit"]) != set(self._unfit)
-        self._unfit = told["unfit"]
-        if told["why"] is not None:
-            self._say(f"Warm spare disabled: {told['why']}.")
-        elif self._tries >= MOST_TRIES:
-            self._say(f"Warm spare disabled: none of {MOST_TRIES} attempts was as good as new.")
-        self._has_given_up = told["why"] is not None or not has_news or self._tries >= MOST_TRIES
-        if not self._has_given_up:
+        if libraries["preload"] != self._libraries["preload"]:
+            self._left_out = []
+            self.end()
+        self._libraries = libraries
+        if self.current is None:
             self._start()
 
-    def look(self) -> None:
-        """Start another one if somebody has killed it; one that was not prepared would not live, either."""
-        if self.current is not None and self.current.process.poll() is not None:
-            was_fit = self.current.started
+    def hear(self, report: Message) -> None:
+        """Take note of a spare's report: see `spare.Spare.prepare`."""
+        if self.current is not None and "prepared" in report:
+            self.current.started = True
+            self._said = ""
+        elif "left_out" in report:
+            self._say(f"Warm spare does without {report['left_out']!r} of PRELOAD: {report['why']}.")
+            self._left_out.append(report["left_out"])
             self.end()
-            if was_fit:
-                self._start()
+            self._start()
+        elif "obstacle" in report:
+            self._disable(report["obstacle"])
 
     def take(self) -> Child | None:
-        """Return the spare, as the next site, if it is fit."""
+        """Return the spare, as the next site; None if there is none that is prepared."""
+        if self.current is None:
+            return None
+        status = self.current.process.poll()
+        if status is not None:
+            self._disable(f"it ended by itself, {how_ended(status)}")
         if self.current is None or not self.current.started:
             return None
         taken, self.current = self.current, None
@@ -86,16 +65,16 @@ class Spares:
             self.current.end()
             self.current = None
 
+    def _disable(self, why: str | None) -> None:
+        """Do without a spare until a site serves again; say why, unless that was said last."""
+        self.end()
+        if why is not None and why != self._said:
+            self._said = why
+            self._say(f"Warm spare disabled: {why}.")
+
     def _start(self) -> None:
-        self._tries += 1
         self.current = self._spawn()
-        with contextlib.suppress(OSError):  # it has died already, which will be seen
-            order = {**(self._library or {}), "unfit": self._unfit}
+        preload = [name for name in self._libraries["preload"] if name not in self._left_out]
+        order = {"modules": self._libraries["modules"], "preload": preload}
+        with contextlib.suppress(OSError):  # it has died already: `take` says so
             self.current.link.post({"invocation": self._invocation, "prepare": order})
-
-
-def _is_another(before: Message, now: Message) -> bool:
-    """Whether a boot has changed what imports go by in another way than the one before."""
-    signs: Message = now["signs"]
-    has_new_signs = any(set(values) - set(before["signs"][what]) for what, values in signs.items())
-    return has_new_signs or bool(now["changed"] != before["changed"])

@@ -242,16 +242,20 @@ def test_a_failed_boot_is_watched_for_what_the_one_before_knew_as_well(drive, si
     assert launcher.shows_reasons is False
 
 
-def test_a_spare_that_has_become_another_project_starts_again(drive, site, monkeypatch):
+def test_a_site_that_was_a_spare_and_meets_an_obstacle_starts_again(drive, site, monkeypatch, capsys):
     told = []
-    site.is_warm = True
-    monkeypatch.setattr(drive.launcher.spares, "learn", lambda library: True)
     monkeypatch.setattr(Link, "post", lambda self, message, descriptors=(): told.append(message))
-    drive.launcher.heed(site, [({"library": {}}, [])])
+    obstacle = {"library": {"modules": {}, "preload": [], "obstacle": "gevent has patched it"}}
+    drive.launcher.heed(site, [(obstacle, []), ({"library": None}, [])])
+    assert told == []
+    site.is_warm = True
+    drive.launcher.heed(site, [({"library": None}, []), (obstacle, [])])
     assert told == [{"again": True}]
-    site.is_warm = False
-    drive.launcher.heed(site, [({"library": {}}, []), ({"stale": True}, [])])
-    assert told == [{"again": True}]
+    assert capsys.readouterr().err == "Warm spare disabled: gevent has patched it.\n"
+
+
+def test_a_spare_that_is_stale_gives_way_to_a_new_interpreter(drive, site):
+    drive.launcher.heed(site, [({"stale": True}, [])])
     assert site.relaunching
 
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from django_wspbus.development.launcher.spares import MOST_TRIES, Spares
+from django_wspbus.development.launcher.spares import Spares
 
-LIBRARY = {"modules": [], "changed": [], "signs": {"an alias": []}, "path": [], "doubt": None}
+LIBRARIES = {"modules": {"json": "json.py"}, "preload": ["numpy", "shop_settings"], "obstacle": None}
 INVOCATION = {"command": ["manage.py"]}
-FIT = {"prepared": True, "unfit": [], "why": None}
+PREPARED = {"prepared": True}
 
 
 class Process:
@@ -46,86 +46,87 @@ def spares():
     return made
 
 
-def test_one_that_is_fit_becomes_the_next_site_and_another_follows_it(spares):
-    spares.learn(LIBRARY)
+def preloads(spares):
+    return [each.orders[0]["prepare"]["preload"] for each in spares.spawned]
+
+
+def test_one_that_is_prepared_becomes_the_next_site_and_another_follows_it(spares):
+    spares.learn(LIBRARIES)
     assert spares.take() is None
-    spares.hear(FIT)
+    spares.hear(PREPARED)
     (first,) = spares.spawned
-    assert first.orders == [{"invocation": INVOCATION, "prepare": {**LIBRARY, "unfit": []}}]
+    order = {"modules": LIBRARIES["modules"], "preload": LIBRARIES["preload"]}
+    assert first.orders == [{"invocation": INVOCATION, "prepare": order}]
     assert spares.take() is first
     assert first.is_site
     assert spares.take() is None
-    spares.learn(LIBRARY)
+    spares.learn(LIBRARIES)
     assert len(spares.spawned) == 2
+    assert spares.said == []
 
 
-@pytest.mark.parametrize("library", [None, {**LIBRARY, "doubt": "gevent replaces parts of other libraries"}])
-def test_where_there_is_to_be_none_there_is_none(spares, library):
-    spares.learn(library)
-    spares.learn(library)
-    assert spares.spawned == []
-    assert spares.said == ([] if library is None else [f"Warm spare disabled: {library['doubt']}."])
-    spares.learn(LIBRARY)
+def test_one_that_is_not_prepared_yet_is_kept_for_the_start_after_the_next(spares):
+    spares.learn(LIBRARIES)
+    assert spares.take() is None
+    spares.learn({**LIBRARIES, "modules": {}})
     assert len(spares.spawned) == 1
-    spares.learn(library)
+    spares.hear(PREPARED)
+    assert spares.take() is spares.spawned[0]
+
+
+def test_where_there_is_to_be_none_there_is_none(spares):
+    spares.learn(None)
+    assert (spares.spawned, spares.said) == ([], [])
+    spares.learn(LIBRARIES)
+    spares.learn(None)
     assert spares.spawned[0].ended
-    assert spares.current is None
+    assert (spares.take(), spares.said) == (None, [])
 
 
-def test_each_does_without_what_the_one_before_was_not_fit_for(spares):
-    spares.learn(LIBRARY)
-    for number in range(MOST_TRIES):
-        spares.hear({"prepared": False, "unfit": [str(number)], "why": None})
-    assert len(spares.spawned) == MOST_TRIES
-    unfit = [each.orders[0]["prepare"]["unfit"] for each in spares.spawned]
-    assert unfit == [[], *([str(number)] for number in range(MOST_TRIES - 1))]
-    assert spares.current is None
-    assert spares.said == [f"Warm spare disabled: none of {MOST_TRIES} attempts was as good as new."]
-    spares.learn(LIBRARY)
-    assert len(spares.spawned) == MOST_TRIES
+def test_an_obstacle_of_the_site_ends_the_spare_and_is_said_once(spares):
+    spares.learn(LIBRARIES)
+    for _ in range(2):
+        spares.learn({**LIBRARIES, "obstacle": "gevent has patched the standard library"})
+    assert spares.spawned[0].ended
+    assert spares.take() is None
+    assert spares.said == ["Warm spare disabled: gevent has patched the standard library."]
 
 
-@pytest.mark.parametrize(
-    ("more", "unfit"), [({"modules": [("a", "a.py")]}, ["b"]), ({"changed": ["MODE"]}, [])]
-)
-def test_what_it_is_not_fit_for_is_tried_anew_only_for_another_project(spares, more, unfit):
-    spares.learn(LIBRARY)
-    spares.hear({"prepared": False, "unfit": ["b"], "why": None})
-    spares.hear(FIT)
+def test_an_obstacle_that_a_spare_meets_ends_it_and_is_said_again_only_after_one_that_met_none(spares):
+    for _ in range(2):
+        spares.learn(LIBRARIES)
+        spares.hear({"obstacle": "shop/calendar.py hides a module of a library"})
+        assert spares.current is None
+    assert spares.said == ["Warm spare disabled: shop/calendar.py hides a module of a library."]
+    spares.learn(LIBRARIES)
+    spares.hear(PREPARED)
+    spares.hear({"obstacle": "shop/calendar.py hides a module of a library"})
+    assert len(spares.said) == 2
+
+
+def test_what_is_unfit_of_preload_is_left_out_of_the_next_until_preload_is_another(spares):
+    spares.learn(LIBRARIES)
+    spares.hear({"left_out": "shop_settings", "why": "it reads the settings when it is imported"})
+    assert spares.spawned[0].ended
+    assert spares.said == [
+        "Warm spare does without 'shop_settings' of PRELOAD: it reads the settings when it is imported."
+    ]
+    spares.hear(PREPARED)
     spares.take()
-    spares.learn({**LIBRARY, **more})
-    assert spares.spawned[-1].orders[0]["prepare"]["unfit"] == unfit
+    spares.learn(LIBRARIES)
+    assert preloads(spares) == [["numpy", "shop_settings"], ["numpy"], ["numpy"]]
+    spares.learn({**LIBRARIES, "preload": ["shop_settings"]})
+    assert spares.spawned[2].ended
+    assert preloads(spares)[3:] == [["shop_settings"]]
 
 
-@pytest.mark.parametrize("told", [{"unfit": [], "why": None}, {"unfit": ["a"], "why": "it is so"}])
-def test_no_other_is_tried_if_that_would_be_as_unfit(spares, told):
-    spares.learn(LIBRARY)
-    spares.hear({"prepared": False, **told})
-    assert len(spares.spawned) == 1
-    assert spares.said == ([f"Warm spare disabled: {told['why']}."] if told["why"] else [])
-
-
-def test_one_that_was_fit_and_is_killed_is_replaced_and_one_that_was_not_is_not(spares):
-    spares.learn(LIBRARY)
-    spares.hear(FIT)
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_one_that_has_died_is_not_taken_which_is_said(spares, is_prepared):
+    spares.learn(LIBRARIES)
+    if is_prepared:
+        spares.hear(PREPARED)
     spares.spawned[0].status = -9
-    spares.look()
+    assert spares.take() is None
+    assert spares.said == ["Warm spare disabled: it ended by itself, killed by SIGKILL."]
+    spares.learn(LIBRARIES)
     assert len(spares.spawned) == 2
-    spares.spawned[1].status = 1
-    spares.look()
-    assert (len(spares.spawned), spares.current) == (2, None)
-
-
-@pytest.mark.parametrize(
-    ("more", "is_another"),
-    [
-        ({}, False),
-        ({"modules": [("a", "a.py")]}, False),
-        ({"changed": ["MODE"]}, True),
-        ({"signs": {"an alias": ["a is b"]}}, True),
-    ],
-)
-def test_a_boot_that_has_changed_what_imports_go_by_is_another_project(spares, more, is_another):
-    assert not spares.learn(LIBRARY)
-    assert spares.learn({**LIBRARY, **more}) is is_another
-    assert not spares.learn({**LIBRARY, **more})

@@ -26,20 +26,10 @@ with open(os.environ["IMPORTS"], "a") as file:
 """
 
 LIBRARIES = {
-    "lib_plain": "",
+    "lib_plain": "PLAIN = 1\n",
     "lib_settings": "from django.conf import settings\n\nDEBUG = getattr(settings, 'DEBUG', None)\n",
-    "lib_environ": "MODE = os.environ.get('SHOP_MODE')\n",
-    "lib_over_that": "import lib_environ\n",
+    "lib_other": "",
 }
-
-SEEN = {"lib_settings.DEBUG": True, "lib_environ.MODE": "of the project"}
-CODE = """
-import sys
-result = {{}}
-for each in {names!r}:
-    module, _, name = each.partition(".")
-    result[each] = getattr(sys.modules[module], name)
-"""
 
 
 PATCHED = """
@@ -76,24 +66,18 @@ class Libraries:
 
 
 @pytest.mark.extended
-def test_a_library_that_an_early_import_would_change_is_not_in_the_spare(development, tmp_path):
-    development.set_up(spare=True)
-    # As a reader of .env files does: a variable that is set already stays.
-    development.append("settings.py", "import os\n\nos.environ.setdefault('SHOP_MODE', 'of the project')\n")
+def test_the_spare_has_imported_what_preload_names_but_for_what_reads_the_settings(development, tmp_path):
+    development.set_up(spare=True, autoreload={"PRELOAD": ["lib_plain", "lib_settings"]})
     libraries = Libraries(development, tmp_path, **LIBRARIES)
-    code = CODE.format(names=list(SEEN))
     with development.served(**libraries.environment) as served:
-        assert served.evaluate(code) == SEEN
+        served.site.wait_for_line("^Warm spare does without 'lib_settings' of PRELOAD: it reads the settings")
         spare = served.await_spare()
         assert spare in libraries.importers("lib_plain")
-        # The others were imported in spares that have ended since.
-        for name in set(LIBRARIES) - {"lib_plain"}:
-            assert spare not in libraries.importers(name)
-        settings = (development.root / "settings.py").read_text()
-        development.write("settings.py", settings.replace("of the project", "another"))
+        assert spare not in libraries.importers("lib_settings") | libraries.importers("lib_other")
+        served.expect_version(development.edit())
         served.await_reload()
         assert development.notes("site start")[-1].pid == spare
-        assert served.evaluate(code) == {**SEEN, "lib_environ.MODE": "another"}
+        assert served.evaluate("from lib_settings import DEBUG as result") is True
         # A package is installed anew: the spare has the old one.
         spare = served.await_spare()
         with (libraries.folder / "lib_plain.py").open("a") as file:
@@ -108,23 +92,42 @@ def test_there_is_no_spare_where_a_library_has_patched_others(development, tmp_p
     development.set_up(spare=True)
     libraries = Libraries(development, tmp_path, lib_gevent=PATCHED)
     with development.served(**libraries.environment) as served:
-        served.site.wait_for_line("^Warm spare disabled: gevent replaces parts of other libraries")
+        served.site.wait_for_line("^Warm spare disabled: gevent has patched the standard library")
         served.await_calm()
         assert served.spares() == []
         served.expect_version(development.edit())
 
 
 @pytest.mark.extended
-def test_a_prepared_spare_becomes_the_site_and_one_that_was_killed_is_replaced(development):
+def test_an_edit_that_replaces_the_logger_class_is_served_from_a_new_interpreter(development):
+    development.set_up(spare=True)
+    class_of_django = "import logging; result = type(logging.getLogger('django.request')).__name__"
+    with development.served() as served:
+        spare = served.await_spare()
+        development.append(
+            "settings.py", "import logging\n\nlogging.setLoggerClass(type('Own', (logging.Logger,), {}))\n"
+        )
+        served.site.wait_for_line("^Warm spare disabled: the project replaces the logger class")
+        await_that(lambda: served.evaluate(class_of_django) == "Own")
+        assert development.notes("site start")[-1].pid != spare
+
+
+@pytest.mark.extended
+def test_a_prepared_spare_becomes_the_site_and_where_it_was_killed_a_new_interpreter_does(development):
     development.set_up(GUNICORN, spare=True)
     with development.served() as served:
         first = served.await_spare()
-        os.kill(first, signal.SIGKILL)
-        await_that(lambda: not psutil.pid_exists(first))
-        second = served.await_spare()
-        assert second != first
         served.expect_version(development.edit())
-        assert development.notes("site start")[-1].pid == second
+        assert development.notes("site start")[-1].pid == first
+        served.await_reload()
+        second = served.await_spare()
+        os.kill(second, signal.SIGKILL)
+        await_that(lambda: not psutil.pid_exists(second))
+        served.expect_version(development.edit())
+        served.site.wait_for_line("^Warm spare disabled: it ended by itself, killed by SIGKILL")
+        assert development.notes("site start")[-1].pid != second
+        served.await_reload()
+        assert served.await_spare() != second
 
 
 @pytest.mark.extended
