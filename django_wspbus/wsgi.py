@@ -81,9 +81,10 @@ class WorkerApplication:
         """Exit the bus when this process is about to end, in any server program."""
         self._has_exited = False  # the bus of the forking parent may have exited
         # `atexit` alone is too late: before it, the interpreter waits for all threads except daemon threads,
-        # and a listener may have started a thread that only a stop listener ends. So this thread waits for
-        # the end of the main thread. It is a daemon thread, because servers such as CherryPy wait for all
-        # other threads, except in a child of multiprocessing, which calls no atexit handlers.
+        # and a listener may have started a thread that only a stop listener ends. So a thread waits for the
+        # end of the main thread. It must be a daemon thread, because servers such as CherryPy wait for all
+        # others in their main thread. In a child of multiprocessing it must not be one, because such a child
+        # calls no atexit handlers.
         is_child = multiprocessing.parent_process() is not None
         thread = threading.Thread(target=self._await_end, args=(pid,), name="Bus exit", daemon=not is_child)
         thread.start()

@@ -117,7 +117,7 @@ NO_OWNER = Owner()
 
 
 def _has_one_name(descriptor: int) -> bool:
-    """Return whether an open file is a regular file without hard links besides the opened name."""
+    """Return whether an open file is a regular file, and the opened name its only hard link."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         return False
