@@ -15,6 +15,7 @@ from django_wspbus.management.commands.runbus import Command
 from django_wspbus.wspbus import states
 from django_wspbus.wspbus.messenger import BUILT_IN_CHANNELS, ROLES
 
+from . import settings_page
 from .processes import ROOT
 from .test_architecture import FOLDERS
 
@@ -65,10 +66,18 @@ def test_each_key_of_the_settings_is_documented(key):
     assert re.search(rf"\b{key}\b", code_spans(DOCS["settings.md"]))
 
 
+def test_the_tables_of_the_settings_are_made_from_the_keys():
+    page = DOCS["settings.md"]
+    assert {match[2] for match in settings_page.PART.finditer(page)} == set(settings_page.PARTS)
+    assert page == settings_page.write(page), "run: python -m tests.settings_page"
+
+
 @pytest.mark.parametrize("number", problems.IDS)
-def test_each_check_has_a_line_of_its_own(number):
-    lines = [line for line in DOCS["checks.md"].splitlines() if re.search(rf"\b{number}\b", line)]
-    assert lines
+def test_each_check_has_a_row_with_its_sentence(number):
+    (row,) = [
+        line for line in DOCS["checks.md"].splitlines() if line.startswith(f"| `django_wspbus.{number}`")
+    ]
+    assert row.split(" | ")[1] == problems.IDS[number]
 
 
 def test_no_page_names_a_check_that_does_not_exist():

@@ -116,12 +116,15 @@ class Autoreload:
     spare: bool = key(
         values.boolean,
         True,
-        doc="`True`: a warm spare waits, an interpreter that has imported Django and its dependencies",
+        doc=(
+            "`True`: a second interpreter waits that has imported the standard library and Django: "
+            "see [development](development.md#the-warm-spare)"
+        ),
     )
     preload: tuple[str, ...] = key(
         values.modules,
         [],
-        doc='packages and modules that the warm spare imports beforehand: `["numpy", "PIL.Image"]`',
+        doc='packages and modules that this interpreter imports, too: `["numpy", "PIL.Image"]`',
     )
     poll: bool | None = key(
         values.optional_boolean,
