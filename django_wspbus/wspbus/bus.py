@@ -286,7 +286,8 @@ class Bus(Messenger):
 
     def _note_change(self, channel: str | None) -> None:
         self._plans = {}
-        self.waiting.note_change(channel)
+        if self.waiting.sleepers:
+            self.waiting.note_change(channel)
 
     # The exit under way
 

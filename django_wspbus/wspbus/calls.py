@@ -39,13 +39,12 @@ class Calls:
 
     def run(self, error: BaseException | None = None) -> None:
         """Call the listeners that are left; ``error``: with which the first has failed already."""
+        call, append = self.call, self.output.append
         try:
             for listener in self._listeners:
                 if error is None:
-                    if not self.goes_on():
-                        return
                     try:
-                        self.output.append(self.call(listener))
+                        append(call(listener))
                     except BaseException as failure:
                         error = failure
                 if error is not None:  # out of the handler, lest it becomes the context of what follows
@@ -53,10 +52,6 @@ class Calls:
                     error = None
         finally:
             del error  # whose traceback refers to this frame
-
-    def goes_on(self) -> bool:
-        """Return whether to call another listener."""
-        return True
 
     def call(self, listener: Listener) -> Any:
         return listener(*self._args, **self._kwargs)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import update_wrapper
 from typing import Any
 
-from .messenger import Messenger, Subscription
+from .messenger import Messenger
 
 
 class Lifespan:
@@ -36,8 +36,7 @@ class Lifespan:
     def subscribe(self) -> None:
         self.bus.subscribe("start", self.start, self.priority, role=self.role)
         # Mirrored priority and order: what started last is the first to be undone.
-        serial = -next(self.bus.serials)
-        self.bus.add("stop", self.stop, Subscription(100 - self.priority, serial, self.role))
+        self.bus.add("stop", self.stop, (100 - self.priority, -next(self.bus.serials), self.role))
 
     def unsubscribe(self) -> None:
         self.bus.unsubscribe("start", self.start)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from .calls import Calls
 from .channels import Channels, Listener
@@ -25,15 +25,12 @@ WORKER_CHANNELS = frozenset({"start", "stop", "exit", "graceful", "main"})
 """Channels whose listeners have the role "worker" unless they name another."""
 
 MOST_PLANS = 1000
+_add, _discard = set.add, set.discard  # which report no change
 INFO, ERROR = 20, 40
 
 
-class Subscription(NamedTuple):
-    """How a listener was subscribed to a channel; ``serial`` orders those of one priority."""
-
-    priority: float
-    serial: int
-    role: str | None
+Subscription = tuple[float, int, str | None]
+"""How a listener was subscribed: its priority, a serial number for the order within that, its role."""
 
 
 @dataclass(frozen=True)
@@ -115,29 +112,29 @@ class Messenger:
             check_role(role, (*ROLES, "any"))
         if priority is None:
             priority = getattr(callback, "priority", 50)
-        self.add(channel, callback, Subscription(priority, next(self.serials), role))
+        self.add(channel, callback, (priority, next(self.serials), role))
         return callback
 
     def add(self, channel: str, callback: Listener, subscription: Subscription) -> None:
         # Each step is atomic, and the plans go last: no lock for a signal handler to wait on.
         self._subscriptions[channel, callback] = subscription
-        set.add(self.listeners.get(channel) or self.listeners.open(channel), callback)
+        _add(self.listeners.get(channel) or self.listeners.open(channel), callback)
         self._note_change(channel)
 
     def unsubscribe(self, channel: str, callback: Listener) -> None:
         """Remove a listener from a channel, if it is there."""
         listeners = self.listeners.get(channel)
         if listeners is not None:
-            set.discard(listeners, callback)
+            _discard(listeners, callback)
             self._subscriptions.pop((channel, callback), None)
-            self._note_change(channel)
+            self._plans = {}
 
     def of_role(self, role: str) -> list[tuple[str, Listener]]:
         """Return the channel and the callback of each listener that was subscribed for a role."""
         return [
             (channel, callback)
-            for (channel, callback), subscription in list(self._subscriptions.items())
-            if subscription.role == role and callback in self.listeners.get(channel, ())
+            for (channel, callback), (_, _, subscribed_for) in list(self._subscriptions.items())
+            if subscribed_for == role and callback in self.listeners.get(channel, ())
         ]
 
     def subscriptions(self) -> Subscriptions:
@@ -199,24 +196,24 @@ class Messenger:
         if not callbacks:
             return []
         output: list[Any] = []
-        if kwargs:  # apart, as f(**kwargs) costs a dict for each listener, even if empty
-            return self._publish_rest(Calls(self, channel, callbacks, args, kwargs))
         try:
-            for callback in callbacks:
-                output.append(callback(*args))
+            if kwargs:  # apart, as f(**kwargs) costs a dict for each listener, even if empty
+                for callback in callbacks:
+                    output.append(callback(*args, **kwargs))
+            else:
+                for callback in callbacks:
+                    output.append(callback(*args))
             return output
         except BaseException as failure:
             error = failure
         # Out of the handler, lest the failures that follow carry this one as their context.
         try:
-            return self._publish_rest(Calls(self, channel, callbacks[len(output) :], args, {}, output), error)
+            calls = Calls(self, channel, callbacks[len(output) :], args, kwargs, output)
+            calls.run(error)
+            calls.raise_failures()
+            return output
         finally:
             del error  # whose traceback refers to this frame
-
-    def _publish_rest(self, calls: Calls, error: BaseException | None = None) -> list[Any]:
-        calls.run(error)
-        calls.raise_failures()
-        return calls.output
 
     # Messages
 

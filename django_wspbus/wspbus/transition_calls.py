@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .calls import Calls
@@ -15,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class TransitionCalls(Calls):
-    """The calls of a channel's listeners, in one of which the process may fork and go on as the child."""
+    """The calls of a channel's listeners, in one of which the process may fork and go on as the child.
 
-    def __init__(self, bus: Bus, channel: str) -> None:
-        super().__init__(bus, channel, bus.plan(channel))
+    ``goes_on()`` returns whether another listener is to be called; left out, all are.
+    """
+
+    def __init__(self, bus: Bus, channel: str, goes_on: Callable[[], bool] | None = None) -> None:
+        listeners = bus.plan(channel)
+        super().__init__(bus, channel, takewhile(lambda _: goes_on(), listeners) if goes_on else listeners)
         self.bus = bus
         self.state = bus.state
         self._pid = os.getpid()
@@ -57,11 +63,11 @@ class StartCalls(TransitionCalls):
     """
 
     def __init__(self, bus: Bus, *, despite_failures: bool) -> None:
-        super().__init__(bus, "start")
+        super().__init__(bus, "start", self._goes_on)
         self._despite_failures = despite_failures
         self._is_refused = False
 
-    def goes_on(self) -> bool:
+    def _goes_on(self) -> bool:
         if self._is_refused:
             return False
         self.bus.waiting.run_deferred()
@@ -78,7 +84,7 @@ class RestartCalls(TransitionCalls):
     """The calls before a restart, which the first failure, or an exit that is asked for meanwhile, ends."""
 
     def __init__(self, bus: Bus) -> None:
-        super().__init__(bus, "before_restart")
+        super().__init__(bus, "before_restart", self._goes_on)
 
-    def goes_on(self) -> bool:
+    def _goes_on(self) -> bool:
         return not self.failures and not self.bus.exit_asked

@@ -33,7 +33,8 @@ class Waiting:
     def begin(self) -> None:
         """Begin, also in a forked child: the threads of the parent are not there."""
         self.home: Home | None = None
-        self._sleepers: dict[Sleeper, str | None] = {}
+        self.sleepers: dict[Sleeper, str | None] = {}
+        """Those that sleep, each with the channel on which it publishes meanwhile."""
         self._deferred: deque[Callable[[], Any]] = deque()
 
     @property
@@ -43,15 +44,14 @@ class Waiting:
 
     def wake(self) -> None:
         """Make each thread look again whether what it waits for has come."""
-        for sleeper in list(self._sleepers):
+        for sleeper in list(self.sleepers):
             sleeper.wake()
 
     def note_change(self, channel: str | None) -> None:
         """Wake the threads that publish on a channel (None: on any), as it has other listeners now."""
-        if self._sleepers:
-            for sleeper, polled in list(self._sleepers.items()):
-                if channel in (None, polled):
-                    sleeper.wake()
+        for sleeper, polled in list(self.sleepers.items()):
+            if channel in (None, polled):
+                sleeper.wake()
 
     def wait(
         self,
@@ -67,7 +67,7 @@ class Waiting:
         try:
             while True:
                 sleeper.listen()
-                self._sleepers[sleeper] = channel  # again, as a fork forgets the sleepers
+                self.sleepers[sleeper] = channel  # again, as a fork forgets the sleepers
                 self.run_deferred()
                 if done():
                     return
@@ -79,7 +79,7 @@ class Waiting:
                 if not sleeper.sleep(pause) and channel is not None:
                     self._poll(channel)
         finally:
-            self._sleepers.pop(sleeper, None)
+            self.sleepers.pop(sleeper, None)
             sleeper.close()
 
     def _is_polled(self, channel: str) -> bool:
