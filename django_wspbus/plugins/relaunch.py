@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
+from typing import NoReturn
 
 from ..development import spare
 from ..development.launch import Launch
@@ -20,7 +21,7 @@ from ..successor.state import HeldSocket
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
-PATIENCE = 1.0
+TIME_FOR_THREADS = 1.0
 """Seconds that threads of the project have to end, once all listeners have run."""
 
 
@@ -143,7 +144,7 @@ class Relaunch(Plugin):
     def exit(self) -> None:
         """See to it that threads of the project that do not end do not hold up the next start for long."""
         if self.bus.execv:
-            timer = threading.Timer(PATIENCE, self._leave_them)
+            timer = threading.Timer(TIME_FOR_THREADS, self._leave_them)
             timer.daemon = True
             timer.start()
 
@@ -157,13 +158,12 @@ class Relaunch(Plugin):
                 sys.stderr.write(f"Not waited for, threads that do not end: {', '.join(names)}.\n")
             sys.stdout.flush()
             sys.stderr.flush()
-            self.launch.link.finish(PATIENCE)
+            self.launch.link.finish(TIME_FOR_THREADS)
         os._exit(RELAUNCH)
 
-    def execv(self) -> None:
+    def replace(self) -> NoReturn:
+        """End this process with the status by which the launcher starts another."""
         raise SystemExit(RELAUNCH)
-
-    execv.priority = 100  # type: ignore[attr-defined]
 
     def subscribe(self) -> None:
         super().subscribe()

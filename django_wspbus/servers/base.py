@@ -43,14 +43,19 @@ class Server(Plugin):
     """Whether it serves in the site process, which then is a worker too."""
 
     def __init__(
-        self, bus: Bus, settings: ServerSettings, site: Settings, bound: Callable[[], list[Bound]]
+        self,
+        bus: Bus,
+        settings: ServerSettings,
+        site: Settings,
+        bound: Callable[[], list[Bound]],
+        *,
+        time_for_requests: float | None = None,
     ) -> None:
         super().__init__(bus)
         self.settings = settings
         self.site = site
         self.bound = bound
-        self.patience: float | None = None
-        """The most seconds that a stop waits for requests in flight, before it cuts them off."""
+        self.time_for_requests = time_for_requests
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.alias}>"
@@ -115,7 +120,7 @@ class Server(Plugin):
     def time_to_stop(self) -> float:
         """Return how many seconds `stop` may take: what is left of the share of requests (`phases`)."""
         seconds = max(Phases.of(self.bus, self.site).requests - time.monotonic(), 0)
-        return seconds if self.patience is None else min(seconds, self.patience)
+        return seconds if self.time_for_requests is None else min(seconds, self.time_for_requests)
 
     @property
     def failure(self) -> str | None:

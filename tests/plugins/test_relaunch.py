@@ -43,10 +43,9 @@ def site(pair):
         stop_timeout=25,
     )
     plugin.role = None
-    bus.listeners.setdefault("execv", set())
     bus.listeners.setdefault("autoreload", set())
     bus.subscribe("start", plugin.lend, 21)
-    for channel in ("start", "stop", "execv", "autoreload"):
+    for channel in ("start", "stop", "autoreload"):
         bus.subscribe(channel, getattr(plugin, channel))
     yield SimpleNamespace(bus=bus, plugin=plugin, parted=parted)
     if bus.state is bus.states.STARTED:
@@ -109,7 +108,7 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     assert told[-1] == {"relaunching": ["shop/views.py"]}
     assert site.parted == []
     with pytest.raises(SystemExit) as leaving:
-        site.plugin.execv()
+        site.plugin.replace()
     assert leaving.value.code == RELAUNCH
 
 

@@ -29,8 +29,9 @@ from ...development.launcher import become
 from ...process.bus import bus
 from ...project.tracebacks import explain
 from ...servers.base import server_class
-from ...site.assembly import SiteProcess
 from ...site.checks import check_start
+from ...site.process import SiteProcess
+from ...site.replacement import ExecReplacement, LauncherReplacement
 from ...successor import start
 from ...successor.order import Order
 from ...successor.state import Holdings, SiteState
@@ -118,7 +119,8 @@ class Command(BaseCommand):
             self.stderr.write(self.style.WARNING(line))
             settings = dataclasses.replace(settings, autoreload=None)
         say = functools.partial(self.say, options["verbosity"])
-        site = SiteProcess(bus, settings, overrides.values, handed_over, launch, say)
+        replacement = ExecReplacement() if launch is None else LauncherReplacement(launch)
+        site = SiteProcess(bus, settings, overrides.values, handed_over, replacement, say)
         if launch is None and settings.autoreload:
             self.become_launcher(site)
 

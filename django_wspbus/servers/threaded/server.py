@@ -67,7 +67,7 @@ class ThreadedServer(Server):
         if not self.settings.options.get("threading", True):
             self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
         # In development a save must not wait for idle connections.
-        keep_alive = KEEP_ALIVE if self.patience is None else LAST_CHANCE
+        keep_alive = KEEP_ALIVE if self.time_for_requests is None else LAST_CHANCE
         self._http_servers = [
             HTTPServer(bound, application, self._stop, self.bus.wake, keep_alive, self._turns)
             for bound in self.bound()
@@ -101,7 +101,7 @@ class ThreadedServer(Server):
         if not self.bus.wait_for(lambda: not self._exchanges(but=here), max(until - time.monotonic(), 0)):
             requests = in_words(exchange.request for exchange in self._exchanges(but=here))
             told = f"{self._name}: not answered within {timeout:.3g} seconds: {requests}."
-            if self.patience is None:
+            if self.time_for_requests is None:
                 raise Refusal(told, status=EX_SOFTWARE)
             self.bus.log(told)
             for server in self._http_servers:

@@ -184,7 +184,7 @@ def test_in_development_an_idle_connection_does_not_hold_up_a_stop_although_it_w
 ) -> None:
     monkeypatch.setattr("django_wspbus.servers.threaded.server.KEEP_ALIVE", DEADLINE)
     served = Served("127.0.0.1:0")
-    served.server.patience = DEADLINE
+    served.server.time_for_requests = DEADLINE
     served.bus.start()
     with served.client() as idle:
         idle.ask("/")
@@ -195,7 +195,7 @@ def test_in_development_an_idle_connection_does_not_hold_up_a_stop_although_it_w
 
 def test_in_development_a_request_that_takes_too_long_is_cut_off_which_is_no_failure(serve: Serve) -> None:
     served = serve()
-    served.server.patience = 0.1
+    served.server.time_for_requests = 0.1
     with connect(served.address) as sock:
         sock.sendall(REQUEST % b"/held")
         assert gate.reached.wait(DEADLINE)

@@ -1,0 +1,86 @@
+"""The condition of a site, as its probes and ``bus.site.status()`` show it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..health.report import Condition
+from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
+
+if TYPE_CHECKING:
+    from ..process.bus import ProcessBus
+    from ..servers.base import Server
+    from ..servers.swap import Swap
+
+
+class SiteCondition:
+    """Asks the parts of a site for its condition."""
+
+    def __init__(self, bus: ProcessBus, servers: Sequence[Server], swap: Swap) -> None:
+        self._bus = bus
+        self._servers = servers
+        self._swap = swap
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``bus.site.status()`` returns."""
+        condition = self.in_full()
+        return {
+            "pid": os.getpid(),
+            "state": self._bus.state.name,
+            "condition": condition.state,
+            "reason": condition.reason,
+            **condition.details,
+        }
+
+    def for_probes(self) -> Condition:
+        """Return the condition without messages of exceptions, which belong in the log and in `status`."""
+        condition, failed = self.in_full(), self._swap.failed
+        last_failure = f"The {failed} failed: see the log." if failed else None
+        reason = self._failure() if condition.state == "failed" else condition.reason
+        return replace(condition, reason=reason, details={**condition.details, "last_failure": last_failure})
+
+    def _failure(self) -> str:
+        if self._bus.failed_start:
+            return "a start listener of the site failed: see the log"
+        failing = [server.settings.alias for server in self._servers if server.failure is not None]
+        return "; ".join(f"the server {alias!r} does not serve: see the log" for alias in failing)
+
+    def in_full(self) -> Condition:
+        """Return the condition, with all that is known of a failure."""
+        details = {
+            "servers": {server.settings.alias: server.status() for server in self._servers},
+            "last_failure": self._swap.last_failure,
+        }
+        return Condition(*self._state_and_reason(), details)
+
+    def _state_and_reason(self) -> tuple[Any, str]:
+        bus = self._bus
+        failures = [failure for server in self._servers if (failure := server.failure) is not None]
+        if bus.exit_asked and not bus.execv:
+            return "draining", "the site exits"
+        if bus.execv:
+            return "reloading", "the site restarts"
+        if bus.state is bus.states.STARTING:
+            return "starting", ""
+        if bus.state is not bus.states.STARTED:
+            return "draining", "the site is stopped"
+        if bus.failed_start:
+            return "failed", str(refusal_of(bus.failed_start))
+        if failures:
+            return "failed", "; ".join(failures)
+        if self._swap.under_way is not None:
+            return "reloading", f"a {self._swap.under_way} is under way"
+        return "ready", ""
+
+
+def refusal_of(failures: ChannelFailures) -> Refusal:
+    """Return why a start failed: in the words of the plugins, or as the failure of a listener, status 70."""
+    errors = failures.get_instances()
+    refusals = [error for error in errors if isinstance(error, Refusal)]
+    if len(refusals) == len(errors):
+        return Refusal("\n".join(map(str, refusals)), status=max(each.status for each in refusals))
+    unexpected = next(error for error in errors if not isinstance(error, Refusal))
+    return Refusal(f"A start listener failed: {unexpected!r}", status=EX_SOFTWARE)

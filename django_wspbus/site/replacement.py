@@ -1,0 +1,105 @@
+"""How the process of a site is replaced at a restart: one object, given when the site is made."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, NoReturn
+
+from .. import conf
+from ..development import debuggers
+from ..development.launch import Launch
+from ..plugins.autoreload import Autoreloader
+from ..plugins.guard import Guard
+from ..plugins.relaunch import Relaunch
+from ..wspbus.plugin import Plugin
+from .restart import Restart
+
+if TYPE_CHECKING:
+    from .assembly import Assembly
+
+
+class Replacement:
+    """How the process of a site is replaced, and what that means for the parts of the site."""
+
+    lends_sockets: bool
+    """Whether another process holds the sockets as well, and keeps them when this process ends."""
+    keeps_children: bool
+    """Whether the children serve on meanwhile."""
+    watches_files: bool
+    """Whether the workers ask for a restart when a file changes."""
+    time_for_requests: float | None
+    """Seconds after which a stop cuts off the requests in flight; None: what STOP_TIMEOUT gives them."""
+
+    def plugins(self, site: Assembly) -> list[Plugin]:
+        """Make the plugins that a site needs for it."""
+        raise NotImplementedError
+
+    def replace(self) -> NoReturn:
+        """Replace this process, once the bus has exited for a restart."""
+        raise NotImplementedError
+
+
+class ExecReplacement(Replacement):
+    """In production: this process executes its next program, and hands sockets and children over to it."""
+
+    lends_sockets = False
+    keeps_children = True
+    watches_files = False
+    time_for_requests = None
+
+    def plugins(self, site: Assembly) -> list[Plugin]:
+        self._restart = Restart(site.bus, site)
+        plugins: list[Plugin] = [self._restart]
+        if site.is_worker and not debuggers.follows_children():
+            exits = [getattr(signal, name) for name, what in site.signals.handlers.items() if what == "exit"]
+            plugins.append(Guard(site.bus, exits, site.children.others))
+        return plugins
+
+    def replace(self) -> NoReturn:
+        self._restart.execute()
+
+
+class LauncherReplacement(Replacement):
+    """In development: this process ends, and the launcher, which holds the sockets, starts another."""
+
+    lends_sockets = True
+    keeps_children = False
+    watches_files = True
+    time_for_requests = 1
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+
+    def plugins(self, site: Assembly) -> list[Plugin]:
+        settings, launch = site.settings, self.launch
+        told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
+        is_first = launch.launches == 1
+        # Each worker has a reloader; that it is there is said once.
+        site.children.told_at_start = {**told, "announces": is_first and not site.is_worker}
+        autoreload = settings.autoreload or conf.Autoreload(spare=False)
+        has_spare = autoreload.spare and not debuggers.follows_children()
+        self._relaunch = Relaunch(
+            site.bus,
+            launch,
+            site.switchboard,
+            held=site.sockets.held,
+            part=site.sockets.take_back,
+            watched={
+                "files": list(map(str, autoreload.extra_files)),
+                "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
+                "poll": autoreload.poll,
+            },
+            preload=autoreload.preload if has_spare else None,
+            debug=conf.is_debug(),
+            hosts=conf.allowed_hosts(),
+            stop_timeout=settings.stop_timeout,
+        )
+        if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
+            site.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
+        plugins: list[Plugin] = [self._relaunch]
+        if site.is_worker:
+            plugins.append(Autoreloader.of(site.bus, autoreload, announces=is_first, **told))
+        return plugins
+
+    def replace(self) -> NoReturn:
+        self._relaunch.replace()
