@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..process.messages import Link, Message
-from ..process.phases import OF_A_BOOT, Phases
+from ..process.phases import TIME_FOR_UNSERVED_CHILD, Phases
 from ..process.switchboard import Switchboard
 from ..successor.state import ChildState
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
@@ -99,7 +99,7 @@ class Children(Plugin):
             return
         phases = self.phases()
         if not child.is_serving:
-            phases = phases.hurried(OF_A_BOOT / 2, OF_A_BOOT / 2)
+            phases = phases.shortened(TIME_FOR_UNSERVED_CHILD / 2, TIME_FOR_UNSERVED_CHILD / 2)
         if child in self.booting:
             self.booting.remove(child)
         if self.serving.get(child.alias) is child:
@@ -184,7 +184,7 @@ class Children(Plugin):
         """Return the phases of children that are told to exit now."""
         phases = Phases.of(self.bus, self.site)
         limit = self.time_for_requests
-        return phases if limit is None else phases.hurried(limit, TIME_FOR_LISTENERS)
+        return phases if limit is None else phases.shortened(limit, TIME_FOR_LISTENERS)
 
     # Over a restart of the site
 

@@ -1,4 +1,4 @@
-"""`bus.site` in a process of a child server: it asks the site process over links of its own."""
+"""`bus.site` in a process of a child server: it sends its requests to the site process over links."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .pairs import hand_in
 from .reports import Hello, Report, as_message
 from .site import Site, SiteUnreachable
 
-SILENCE = 60.0
-"""Seconds for which the site may be silent; more than a restart takes to execute its next program."""
+SITE_TIMEOUT = 60.0
+"""Seconds without any message from the site; a restart takes less to execute the next program."""
 
 PING_INTERVAL = 15.0
-"""Seconds after which a process that waits for an answer asks whether the site is there."""
+"""Seconds between two pings of a process that waits for an answer."""
 
 MOST_IDLE = 4
-"""Links that are kept open between two questions."""
+"""Links that a process keeps open between two requests."""
 
 
 class RemoteSite(Site):
-    """The site, from a process of a child server.
+    """The site, seen from a process of a child server.
 
-    Each question has a link to itself while it waits for its answer, so that threads do not wait for each
-    other, and the answer to a thread that is gone ends with its link. A process that is forked off makes
-    links of its own. ``role``: what the process is, "worker", "master" or "other".
+    Each request has a link to itself until its answer comes, so that threads do not wait for each other.
+    If the thread goes away, its link is closed, and the answer is lost with it. A forked process opens new
+    links. ``role``: "worker", "master" or "other".
     """
 
     def __init__(self, pair: socket.socket, role: str) -> None:
@@ -39,29 +39,29 @@ class RemoteSite(Site):
         self._role = role
         self._open: set[Link] = set()
         self._idle: deque[Link] = deque()
-        self._telling: Link | None = None
+        self._for_reports: Link | None = None
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """In a forked process: close the copies of the parent's links, which would hide the parent's end."""
+        """Close the parent's links in a forked process: open copies would hide the parent's end."""
         for link in self._open:
             link.close()
         self._open = set()
         self._idle.clear()
-        self._telling = None
+        self._for_reports = None
         self._role = "other"
 
-    def play(self, role: str) -> None:
-        """Tell the site what this process is from now on."""
+    def announce_role(self, role: str) -> None:
+        """Report to the site which role this process has from now on."""
         self._forget()
         self._role = role
-        with suppress(OSError):  # the site is gone
-            self._telling = self._connect(role)
+        with suppress(OSError):  # the site has ended
+            self._for_reports = self._connect(role)
 
-    def ask(self, what: str, *args: Any) -> Any:
+    def ask(self, request: str, *args: Any) -> Any:
         try:
             with self._link() as link:
-                link.send({"ask": what, "args": args}, timeout=SILENCE)
+                link.send({"ask": request, "args": args}, timeout=SITE_TIMEOUT)
                 reply = _await_reply(link)
         except OSError as error:
             raise SiteUnreachable(f"The site process does not answer: {error}") from error
@@ -69,24 +69,24 @@ class RemoteSite(Site):
             raise RuntimeError(reply["error"])
         return reply["result"]
 
-    def tell(self, report: Report) -> None:
-        """Send a report, which expects no answer; it is lost if the site is gone."""
-        for _ in range(2):  # the site ends a connection to a process that did not read for long
+    def report(self, report: Report) -> None:
+        """Send a report, which gets no answer; it is lost if the site has ended."""
+        for _ in range(2):  # the site closes a link whose process reads nothing for long
             with suppress(OSError):
-                if self._telling is None:
-                    self._telling = self._connect(self._role)
-                self._telling.send(as_message(report), timeout=SILENCE)
+                if self._for_reports is None:
+                    self._for_reports = self._connect(self._role)
+                self._for_reports.send(as_message(report), timeout=SITE_TIMEOUT)
                 return
-            self._close(self._telling)
-            self._telling = None
+            self._close(self._for_reports)
+            self._for_reports = None
 
     @contextmanager
     def _link(self) -> Iterator[Link]:
-        """Give the calling thread a link to itself."""
+        """Yield a link that only the calling thread uses."""
         link = self._take_idle() or self._connect("asker")
         try:
             yield link
-        except BaseException:  # the answer may still come, and no thread waits for it
+        except BaseException:  # an answer that still comes must not reach another request
             self._close(link)
             raise
         if len(self._idle) < MOST_IDLE:
@@ -104,9 +104,9 @@ class RemoteSite(Site):
         return None
 
     def _connect(self, role: str) -> Link:
-        link = hand_in(self._pair, "it", SILENCE)
+        link = hand_in(self._pair, "it", SITE_TIMEOUT)
         self._open.add(link)
-        link.send(as_message(Hello(role, os.getpid())), timeout=SILENCE)
+        link.send(as_message(Hello(role, os.getpid())), timeout=SITE_TIMEOUT)
         return link
 
     def _close(self, link: Link | None) -> None:
@@ -116,9 +116,9 @@ class RemoteSite(Site):
 
 
 def _await_reply(link: Link) -> Message:
-    """Return the answer, however long the site works on it, while the site says that it is there."""
+    """Return the answer; wait for it as long as the site answers pings."""
     silent = 0.0
-    while silent < SILENCE:
+    while silent < SITE_TIMEOUT:
         if not await_event(link, select.POLLIN, PING_INTERVAL):
             silent += PING_INTERVAL
             link.post({"ping": True})
@@ -126,8 +126,8 @@ def _await_reply(link: Link) -> Message:
         silent = 0.0
         messages = link.receive()
         if messages is None:
-            raise ConnectionError("it ended the connection")
+            raise ConnectionError("it closed the connection")
         for message, _ in messages:
             if "pong" not in message:
                 return message
-    raise TimeoutError(f"it has said nothing for {SILENCE:g} seconds; it is stopped, or hangs")
+    raise TimeoutError(f"it has sent nothing for {SITE_TIMEOUT:g} seconds; it is stopped, or hangs")

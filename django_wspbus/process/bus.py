@@ -1,4 +1,4 @@
-"""The process's one bus, made when this module is first imported."""
+"""The one bus of the process, made when this module is first imported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ logger = logging.getLogger("django_wspbus")
 
 
 class ProcessBus(Bus):
-    """The bus of a Django process: it plays no role until it is given one, and logs to Python logging."""
+    """The bus of a Django process, without a role at first; it logs to Python logging."""
 
     site: Site
-    """The way to the site process, from any process of the site."""
+    """The site process, as this process reaches it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ProcessBus(Bus):
 
 def log_to_python(message: str, level: int = logging.INFO) -> None:
     """Hand a message of the bus to the logger ``django_wspbus``."""
-    logger.disabled = False  # a LOGGING that disables what was there before it does not mean the bus
+    logger.disabled = False  # by default, LOGGING disables the loggers that were there before it
     logger.log(level, "%s", message)
 
 

@@ -1,7 +1,7 @@
-"""How the processes of a site talk: messages that JSON knows over stream sockets, with descriptors.
+"""Messages between the processes of a site: JSON over stream sockets, with file descriptors.
 
-A message is a header and a text in JSON. The header has the version, the number of descriptors, and the
-length of the text, so that it is read in a time that grows with its length and no faster.
+A message is a header and a JSON text. The header has the version, the number of descriptors, and the length
+of the text. With the length, the time to read a message grows only linearly.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ Message = dict[str, Any]
 VERSION = 1
 HEADER = struct.Struct("!BxHI")
 LARGEST = 16 * 2**20
-"""Bytes that a message may have in JSON."""
+"""Bytes of the longest JSON text."""
 
 MOST_UNSENT = 4 * LARGEST
-"""Bytes that may wait for a process that does not read. A link over which more wait is closed."""
+"""Bytes that may wait for a process that does not read. A link with more is closed."""
 
 MOST_DESCRIPTORS = 200
-"""Descriptors that are sent at once: the kernel takes up to 253 (SCM_MAX_FD)."""
+"""Descriptors sent in one call: the kernel takes up to 253 (SCM_MAX_FD)."""
 
-AT_ONCE = 2**18
-"""Bytes that are read at once."""
+READ_SIZE = 2**18
+"""Bytes read in one call."""
 
-# A project may have restored the default of SIGPIPE, which ends a process that writes to a closed socket.
+# A project may have restored SIGPIPE's default, which ends a process that writes to a closed socket.
 NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 RELAUNCH = 3
-"""The status of a process that the launcher is to start again; django.utils.autoreload has the same."""
+"""The exit status with which a process asks the launcher to start it again, as in django.utils.autoreload."""
 
 
 class BrokenLink(ConnectionError):
-    """The process at the other end breaks a rule. The message names it; the link is closed."""
+    """The process at the other end broke a rule, which the error names. The link is closed."""
 
 
 class Received(NamedTuple):
-    """A message and the descriptors that came with it, which are fewer than were sent if none was free."""
+    """A message and its descriptors. Some are missing if this process had no descriptor free."""
 
     message: Message
     descriptors: list[int]
 
 
 class _Part:
-    """A part of a message that is not sent yet, with the descriptors that go with its first byte."""
+    """An unsent part of a message, with the descriptors that go with its first byte."""
 
     def __init__(self, data: memoryview, descriptors: list[int]) -> None:
         self.data = data
@@ -62,7 +62,7 @@ class _Part:
         self.owns = False
 
     def send(self, sock: socket.socket) -> None:
-        """Send what the peer takes; BlockingIOError if that is nothing."""
+        """Send the bytes that the peer takes; BlockingIOError if it takes none."""
         if self.descriptors:
             sent = send_descriptors(sock, self.data, self.descriptors, NO_SIGNAL)
             self.close()
@@ -71,7 +71,7 @@ class _Part:
         self.data = self.data[sent:]
 
     def keep(self) -> None:
-        """Copy the descriptors: the sender may close them before they are sent."""
+        """Duplicate the descriptors: the caller may close them before they are sent."""
         if not self.owns:
             self.descriptors = [os.dup(each) for each in self.descriptors]
             self.owns = True
@@ -83,14 +83,14 @@ class _Part:
 
 
 class Link:
-    """One end of a connection between two processes of a site. ``name``: of the process at the other end.
+    """One end of a connection between two processes of a site. ``name`` names the peer in errors.
 
-    `post` never waits: it is for processes on which others depend, the site, the launcher and the error
-    page. `send` waits until the peer has taken the message. Both may be called by several threads at once,
-    and by a signal handler that interrupts one of them: messages arrive whole.
+    `post` never waits: the site, the launcher and the error page use it, because others depend on them.
+    `send` waits until the peer has taken the message. Several threads may call both at once, and so may a
+    signal handler that interrupts one of them: messages arrive whole.
 
     Both raise TypeError for a value that JSON does not know, ValueError for a message of more than
-    `LARGEST` bytes, and OSError if the peer is gone.
+    `LARGEST` bytes, and OSError if the peer has ended.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Link:
         self.name = name
         self._socket = sock
         self._received = bytearray(received)
-        self._batches: deque[list[int]] = deque()  # of descriptors, one for each that the peer sent at once
+        self._batches: deque[list[int]] = deque()  # the descriptors of each call that the peer made
         self._unsent = deque([_Part(memoryview(unsent), [])] if unsent else [])
         self._lock = threading.RLock()
         self._is_writing = False
@@ -114,7 +114,7 @@ class Link:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close this end, and the descriptors that neither went out nor came in with a whole message."""
+        """Close this end, and the descriptors of messages that are not whole yet."""
         for descriptor in [each for batch in self._batches for each in batch]:
             os.close(descriptor)
         self._batches.clear()
@@ -122,22 +122,22 @@ class Link:
         self._socket.close()
 
     def cut_off(self) -> None:
-        """End the connection: from now on both ends are at its end."""
+        """End the connection: both sides read its end from now on."""
         self._forget_unsent()
-        with contextlib.suppress(OSError):  # the peer is gone
+        with contextlib.suppress(OSError):  # the peer has ended
             self._socket.shutdown(socket.SHUT_RDWR)
 
     # Sending
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something waits for the peer to read: call `flush` when this end becomes writable."""
+        """True if bytes wait for the peer to read: call `flush` when this end becomes writable."""
         return bool(self._unsent)
 
     def post(self, message: Message, descriptors: Iterable[int] = ()) -> None:
-        """Send a message without waiting: what the peer does not take now is for `flush`.
+        """Send a message without waiting; `flush` sends the bytes that the peer does not take now.
 
-        `BrokenLink` if more than `MOST_UNSENT` bytes would wait for it.
+        `BrokenLink` if more than `MOST_UNSENT` bytes would wait.
         """
         parts = _split(_encode(message, descriptors := list(descriptors)), descriptors)
         waiting = sum(len(part.data) for part in list(self._unsent))
@@ -153,11 +153,11 @@ class Link:
         """Send a message; TimeoutError if the peer has not taken all of it within ``timeout`` seconds."""
         self.post(message, descriptors)
         if not self.finish(timeout):
-            self.cut_off()  # what it took is no whole message
+            self.cut_off()  # the peer has a part of a message, and could not read the next one
             raise TimeoutError(f"{self.name} took no message for {timeout:g} seconds")
 
     def finish(self, timeout: float | None) -> bool:
-        """Wait until the peer has taken everything; return whether it has."""
+        """Wait until the peer has taken everything; return False if the timeout ends first."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.flush():
             if not await_event(self, select.POLLOUT, time_left(deadline)):
@@ -165,9 +165,9 @@ class Link:
         return True
 
     def flush(self) -> bool:
-        """Send what the peer takes now; return False if more waits until this end becomes writable."""
+        """Send the bytes that the peer takes now; return False if more wait until this end is writable."""
         with self._lock:
-            # Where a signal has interrupted a flush, that one goes on.
+            # A flush that this one interrupts (in a signal handler) goes on afterwards and sends the rest.
             while (unsent := self._unsent) and not self._is_writing:
                 self._is_writing = True
                 try:
@@ -176,7 +176,7 @@ class Link:
                         unsent.popleft()
                 except BlockingIOError:
                     return False
-                except BaseException:  # how much the peer has is not known
+                except BaseException:  # it is unknown how many bytes the peer has
                     self.cut_off()
                     raise
                 finally:
@@ -184,7 +184,7 @@ class Link:
         return True
 
     def _forget_unsent(self) -> None:
-        # Not with the lock, which in a forked process may be another thread's for ever.
+        # Without the lock: in a forked process, a thread that does not exist there may hold it for ever.
         unsent, self._unsent = self._unsent, deque()
         for part in unsent:
             part.close()
@@ -192,13 +192,13 @@ class Link:
     # Receiving
 
     def receive(self, timeout: float | None = 0) -> list[Received] | None:
-        """Return the messages that came, after a wait of ``timeout`` seconds at most; None at the end.
+        """Return the messages that came; wait for ``timeout`` seconds at most. None at the end.
 
-        None waits for a whole message, however long it takes. `BrokenLink` if what came is no message of
-        this version, or is larger than one may be.
+        A ``timeout`` of None waits for a whole message. `BrokenLink` if the bytes are no message of this
+        version, or one of more than `LARGEST` bytes.
         """
         messages = self._receive(timeout)
-        while messages == [] and timeout is None:  # a part of one came
+        while messages == [] and timeout is None:  # only a part of a message came
             messages = self._receive(None)
         return messages
 
@@ -206,20 +206,20 @@ class Link:
         if timeout != 0 and not await_event(self, select.POLLIN, timeout):
             return []
         try:
-            data, descriptors, flags, _ = socket.recv_fds(self._socket, AT_ONCE, MOST_DESCRIPTORS)
+            data, descriptors, flags, _ = socket.recv_fds(self._socket, READ_SIZE, MOST_DESCRIPTORS)
         except BlockingIOError:
             return []
         except ConnectionError:
             return None
         if descriptors or flags & socket.MSG_CTRUNC:
             self._batches.append(descriptors)
-        for descriptor in descriptors:  # recv_fds drops the flag with which the kernel could set it
+        for descriptor in descriptors:  # recv_fds does not take MSG_CMSG_CLOEXEC, which would do this
             os.set_inheritable(descriptor, False)
         self._received += data
         return self.received() if data else None
 
     def received(self) -> list[Received]:
-        """Return the messages that are here already."""
+        """Return the messages that are whole already, without reading."""
         found, start, end = [], 0, 0
         while (begin := start + HEADER.size) <= len(self._received):
             version, count, length = HEADER.unpack_from(self._received, start)
@@ -238,7 +238,7 @@ class Link:
         try:
             message: Message = json.loads(text)
         except (ValueError, RecursionError) as error:
-            self._break(f"sent what cannot be read ({error})")
+            self._break(f"sent a message that is no JSON ({error})")
         return message
 
     def _take(self, count: int) -> list[int]:
@@ -253,7 +253,10 @@ class Link:
     # Handing over
 
     def hand_over(self, unanswered: Iterable[Message] = ()) -> tuple[bytes, bytes]:
-        """Return the bytes that the next owner has received, the unanswered first, and those to send."""
+        """Return the received and the unsent bytes for the next program, which makes a `Link` of them.
+
+        ``unanswered``: messages that the next program has to receive again.
+        """
         again = b"".join(bytes(_encode(message, [])) for message in unanswered)
         return again + self._received, b"".join(bytes(part.data) for part in self._unsent)
 
@@ -261,8 +264,8 @@ class Link:
 def send_descriptors(
     sock: socket.socket, data: bytes | memoryview, descriptors: list[int], flags: int
 ) -> int:
-    """Send data and descriptors with it; return how many bytes were sent."""
-    # Not socket.send_fds, which ignores its flags.
+    """Send data together with descriptors; return the number of bytes sent."""
+    # socket.send_fds ignores its flags.
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
     return sock.sendmsg([data], [rights], flags)
 
@@ -275,7 +278,7 @@ def _encode(message: Message, descriptors: list[int]) -> bytes:
 
 
 def _split(data: bytes, descriptors: list[int]) -> list[_Part]:
-    """Return the parts of a message: a byte for each number of descriptors that the kernel takes at once."""
+    """Split a message into parts of at most `MOST_DESCRIPTORS` descriptors; all but the last are one byte."""
     view = memoryview(data)
     parts = []
     while len(descriptors) > MOST_DESCRIPTORS:
@@ -285,12 +288,12 @@ def _split(data: bytes, descriptors: list[int]) -> list[_Part]:
 
 
 def await_event(source: Any, event: int, timeout: float | None) -> bool:
-    """Wait until a descriptor is readable or writable, or at its end; return whether it is."""
+    """Wait until a descriptor is readable, writable or at its end; return False if the timeout ends first."""
     poll = select.poll()
     poll.register(source, event)
     return bool(poll.poll(None if timeout is None else max(timeout * 1000, 0)))
 
 
 def time_left(deadline: float | None) -> float | None:
-    """Return the seconds until a time of `time.monotonic`, None if there is no such time."""
+    """Return the seconds until a deadline of `time.monotonic`; None for None."""
     return None if deadline is None else deadline - time.monotonic()

@@ -1,4 +1,4 @@
-"""Links that are handed in over the pair of sockets which joins the site and all processes of a child."""
+"""New links between the site and a process of a child, sent over the pair of sockets that joins them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def take_in(pair: socket.socket) -> Link | None:
     if not data:
         return None
     if not descriptors:
-        raise OSError(errno.EMFILE, "No descriptor was free for what another process has handed in")
-    # Else a later program would inherit it, and hide the end of its sender. (recv_fds drops its flags.)
+        raise OSError(errno.EMFILE, "No descriptor was free for the link of another process")
+    # A later program must not inherit it: an open copy would hide the end of the sender.
     os.set_inheritable(descriptors[0], False)
     return Link(socket.socket(fileno=descriptors[0]))

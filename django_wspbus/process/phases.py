@@ -17,36 +17,36 @@ LISTENERS = 0.1
 """The share of the listeners of workers, and that of the listeners of the site."""
 
 ENDING = 0.05
-"""The share for naming and ending what is left: of the workers, then of the site."""
+"""The share for naming and ending the workers that are left, and the same share for the site."""
 
 LEAST = 0.5
-"""Seconds that a share has at least: a busy machine needs them to run anything at all."""
+"""Seconds of the shortest share: a busy machine needs them to run anything at all."""
 
-OF_A_BOOT = 2.0
-"""Seconds that the listeners of a child which never served have; it has nothing to answer."""
+TIME_FOR_UNSERVED_CHILD = 2.0
+"""Seconds for the listeners of a child that never served; it has no requests to answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """When each phase of an exit has to be over, in seconds of `time.monotonic`."""
+    """The ends of the phases of an exit, in seconds of `time.monotonic`."""
 
     serving: float
-    """DRAIN_DELAY: the site answers as before."""
+    """End of DRAIN_DELAY, during which the site answers as before."""
     requests: float
-    """What is in the queue and in flight is answered."""
+    """End of the time for requests that are queued or in flight."""
     workers: float
-    """The ``stop`` and ``exit`` listeners of the workers have run."""
+    """End of the time for the ``stop`` and ``exit`` listeners of the workers."""
     children: float
-    """The children have ended; the site kills what is left of them."""
+    """The time at which the site kills the children that are left."""
     site: float
-    """The ``stop`` and ``exit`` listeners of the site have run."""
+    """End of the time for the ``stop`` and ``exit`` listeners of the site."""
 
     @classmethod
     def between(cls, begin: float, site: float, delay: float = 0) -> Phases:
         """Divide the time from the beginning of an exit to the end of the site's listeners.
 
-        Requests have what the shares of the others leave, but at least half of the time after ``delay``.
-        Of a ``delay`` that would take all, two seconds, or half of the time, are kept.
+        Requests have the time that the other shares leave, but at least half of the time after ``delay``.
+        A ``delay`` that would take all of the time is shortened: two seconds, or half of the time, remain.
         """
         whole = site - begin
         serving = begin + max(min(delay, whole - min(4 * LEAST, whole / 2)), 0)
@@ -60,19 +60,19 @@ class Phases:
 
     @classmethod
     def of(cls, bus: Bus, settings: Settings) -> Phases:
-        """Return the phases of the exit that is under way; without one, those of children that end now."""
+        """Return the phases of the exit under way; if there is none, those of children that end now."""
         now = time.monotonic()
         if bus.deadline is None:
             return cls.between(now, now + time_of_site(settings.stop_timeout))
         return cls.between(bus.exit_under_way.began or now, bus.deadline, settings.drain_delay)
 
-    def hurried(self, requests: float, listeners: float) -> Phases:
-        """Return phases that give requests, and then the listeners of workers, so many seconds at most."""
+    def shortened(self, requests: float, listeners: float) -> Phases:
+        """Return phases with at most these seconds for requests, and then for the workers' listeners."""
         answered = min(self.requests, time.monotonic() + requests)
         workers = min(self.workers, answered + listeners)
         return Phases(self.serving, answered, workers, min(self.children, workers + LEAST), self.site)
 
 
 def time_of_site(stop_timeout: float) -> float:
-    """Return the seconds of STOP_TIMEOUT after which the site ends what hangs in it."""
+    """Return the seconds of STOP_TIMEOUT after which the site ends listeners of its own that hang."""
     return stop_timeout - min(max(ENDING * stop_timeout, LEAST), stop_timeout / 8)

@@ -1,4 +1,4 @@
-"""What the processes of a child report to the site, without an answer; `asking` is for what wants one."""
+"""The reports of a child's processes to the site. They get no answer; requests (`asking`) do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .messages import Message
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message over a link: which process has opened it."""
+    """The first message over a link; it names the process that opened it."""
 
     role: str
-    """"worker", "master", "other", or "asker" for a link over which a thread asks the site."""
+    """"worker", "master", "other", or "asker" for a link over which a thread sends requests."""
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The master of a child has loaded the project, and starts so many workers."""
+    """The master of a child has loaded the project, and starts this number of workers."""
 
     workers: int
 
@@ -40,7 +40,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A process cannot serve. ``status``: the one with which the site exits if that ends its start."""
+    """A process cannot serve. ``status``: the exit status of the site if this ends its start."""
 
     reason: str
     status: int
@@ -48,7 +48,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker has ended before it was ready, as the master of the child sees it."""
+    """The master of the child has seen a worker end before it was ready."""
 
     pid: int
 
@@ -59,9 +59,9 @@ class Stopped:
 
     pid: int
     failures: list[str]
-    """The listeners that failed or were cut off, a sentence each."""
+    """A sentence for each listener that failed or was cut off."""
     cut_off: str
-    """The requests that were not answered, in words."""
+    """A sentence about the requests that got no answer."""
 
 
 Report = Hello | Expected | Ready | Answered | Failed | Died | Stopped
@@ -74,6 +74,6 @@ def as_message(report: Report) -> Message:
 
 
 def read_report(message: Message) -> Report:
-    """Return the report in a message; KeyError or TypeError if it holds none that this version knows."""
+    """Return the report in a message; KeyError or TypeError if this version does not know it."""
     values = dict(message)
     return _KINDS[values.pop("report")](**values)

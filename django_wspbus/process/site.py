@@ -1,4 +1,4 @@
-"""`bus.site`: the way to the site process from any process of the site."""
+"""`bus.site`: the site process, as any process of the site reaches it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ class SiteUnreachable(Exception):
 
 
 class Site:
-    """The site. `SiteUnreachable` is raised where there is none, and where it does not answer.
+    """The site. Its methods raise `SiteUnreachable` if there is none, or if it does not answer.
 
-    Each method may be called by any thread. From another process than the site's own, arguments and results
-    travel as JSON of 16 MiB at most: a larger argument is a ValueError, one that JSON does not know a
-    TypeError, and a result of either kind a RuntimeError.
+    Any thread may call them. Between processes, arguments and results travel as JSON of at most 16 MiB. A
+    larger argument raises ValueError, and a type that JSON does not know TypeError. Results of either kind
+    raise RuntimeError.
     """
 
     def graceful(self) -> None:
-        """Reload; return once the new code serves. RuntimeError, with the reason, if it does not."""
+        """Reload; return once the new code serves. RuntimeError with the reason if it does not boot."""
         self.ask("graceful")
 
     def restart(self) -> None:
-        """Restart the site; return once its new code has been tried. RuntimeError if it is refused."""
+        """Restart the site; return after the dry run of the new code. RuntimeError if the dry run fails."""
         self.ask("restart")
 
     def exit(self) -> None:
-        """Tell the site to exit; return once it has accepted that."""
+        """Ask the site to exit; return once it has accepted the request."""
         self.ask("exit")
 
     def publish(self, channel: str, *args: Any) -> list[Any]:
-        """Publish on the bus of the site process; return what its listeners returned."""
+        """Publish on the bus of the site process; return the results of its listeners."""
         result: list[Any] = self.ask("publish", channel, *args)
         return result
 
@@ -44,63 +44,63 @@ class Site:
         result: dict[str, Any] = self.ask("status")
         return result
 
-    # What the bus of this process reports. Each returns whether the site reports it in its place.
+    # Reports of this process's own bus. Each returns True if the site logs it, so that the bus need not.
 
     def report_failure(self, channel: str, error: Exception) -> bool:
-        """Report that a listener of this process failed."""
+        """Report the failure of a listener of this process."""
         return False
 
     def report_failed_start(self, error: BaseException) -> bool:
-        """Report why the bus of this process does not start."""
+        """Report the error that ended the start of this process's bus."""
         return False
 
     def report_hanging(self, text: str) -> bool:
-        """Report what hangs in this process, which is about to end."""
+        """Report the listener that hangs in this process, just before the process ends."""
         return False
 
-    def ask(self, what: str, *args: Any) -> Any:
+    def ask(self, request: str, *args: Any) -> Any:
         raise SiteUnreachable(
             "This process belongs to no site: bus.site needs `manage.py runbus`, or one of its workers."
         )
 
 
 class NoSite(Site):
-    """The site of a process that belongs to none."""
+    """The `Site` of a process that belongs to no site."""
 
 
 class LocalSite(Site):
-    """The site, in its own process."""
+    """The site, seen from its own process."""
 
     def __init__(self, bus: Bus, status: Callable[[], dict[str, Any]]) -> None:
         self._bus = bus
         self._status = status
         self._pid = os.getpid()
 
-    def ask(self, what: str, *args: Any) -> Any:
+    def ask(self, request: str, *args: Any) -> Any:
         if os.getpid() != self._pid:
             raise SiteUnreachable("This process was forked from the site process, and is not part of it.")
-        if what == "status":
+        if request == "status":
             return self._status()
-        if what == "publish":
+        if request == "publish":
             return self._bus.publish(*args)
-        if what == "exit" and threading.current_thread() is not threading.main_thread():
-            self._bus.defer(self._bus.exit)  # a request that asks is to be answered before
+        if request == "exit" and threading.current_thread() is not threading.main_thread():
+            self._bus.defer(self._bus.exit)  # the view that calls this must be able to answer first
             return None
-        if what == "exit":
+        if request == "exit":
             return self._bus.exit()
-        if what in ("graceful", "restart"):
-            return self._renew(what)
-        raise ValueError(f"A site knows no {what!r}.")
+        if request in ("graceful", "restart"):
+            return self._reload_or_restart(request)
+        raise ValueError(f"The site does not know the request {request!r}.")
 
-    def _renew(self, what: str) -> None:
+    def _reload_or_restart(self, request: str) -> None:
         try:
-            getattr(self._bus, what)()
-        except ChannelFailures as failures:  # the same as from any other process
+            getattr(self._bus, request)()
+        except ChannelFailures as failures:  # other processes get a RuntimeError, too
             raise RuntimeError(reasons(failures)) from failures
 
 
 def reasons(error: BaseException) -> str:
-    """Return why what the site was asked for failed."""
+    """Return the reasons of an error in words, a line for each."""
     if isinstance(error, ChannelFailures):
         return "\n".join(map(reasons, error.get_instances()))
     return str(error) if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"

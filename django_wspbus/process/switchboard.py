@@ -1,4 +1,4 @@
-"""The thread that waits for the messages of a site's processes, so that no other thread has to."""
+"""The thread of the site that waits for messages of other processes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class _Watched(NamedTuple):
 
 
 class Switchboard:
-    """A thread that calls functions: when a descriptor becomes readable, or when their time has come.
+    """A thread that calls functions when a descriptor becomes readable, or at a given time.
 
-    It also sends, when the peer of a `Link` reads, what could not be sent at once.
+    It also sends the rest of a message once the peer of a `Link` reads again.
     """
 
     def __init__(self) -> None:
@@ -36,18 +36,18 @@ class Switchboard:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._serials = itertools.count()
         self._lock = threading.Lock()
-        self._pair: tuple[socket.socket, socket.socket] | None = None  # by which the thread is woken
+        self._pair: tuple[socket.socket, socket.socket] | None = None  # wakes the thread
         self._thread: threading.Thread | None = None
         self._pausing = False
 
     def watch(self, descriptor: int, readable: Callable[[], None], link: Link | None = None) -> None:
-        """Call a function whenever a descriptor is readable; ``link``: the link whose descriptor it is."""
+        """Call a function whenever a descriptor is readable; ``link``: the link of the descriptor, if any."""
         with self._lock:
             self._watched[descriptor] = _Watched(readable, link)
         self.resume()
 
     def forget(self, descriptor: int) -> None:
-        """Watch a descriptor no longer; its function is not called after this returns, but may be running."""
+        """Stop watching a descriptor; its function is not called again, but may still be running."""
         with self._lock:
             self._watched.pop(descriptor, None)
         self._wake()
@@ -64,7 +64,7 @@ class Switchboard:
         self.resume()
 
     def resume(self) -> None:
-        """Start the thread, if there is none."""
+        """Start the thread unless it runs."""
         with self._lock:
             if self._pair is None:
                 self._pair = socket.socketpair()
@@ -76,7 +76,7 @@ class Switchboard:
         self._wake()
 
     def pause(self) -> None:
-        """End the thread; what happens from now on stays to be seen."""
+        """End the thread. The messages that come from now on wait until `resume`."""
         self._pausing = True
         self._wake()
         thread = self._thread
@@ -93,7 +93,7 @@ class Switchboard:
 
     def _wake(self) -> None:
         if self._pair is not None:
-            with contextlib.suppress(OSError):  # full: it wakes anyway
+            with contextlib.suppress(OSError):  # the buffer is full, so the thread wakes anyway
                 self._pair[1].send(b".")
 
     def _run(self) -> None:
@@ -119,7 +119,7 @@ class Switchboard:
         with self._lock:
             watched = self._watched.get(descriptor)
         if watched is not None and watched.link is not None and event & select.POLLOUT:
-            with contextlib.suppress(OSError):  # its peer is gone, which is read next
+            with contextlib.suppress(OSError):  # the peer has ended, which the next read reports
                 watched.link.flush()
         if watched is not None and event & ~select.POLLOUT:
             self._call(watched.readable)
@@ -136,5 +136,5 @@ class Switchboard:
             function()
         except BrokenLink as error:
             logger.error("%s", error)
-        except Exception:  # of one child's messages; the others' are still to be heard
-            logger.exception("A message of a server's process was lost.")
+        except Exception:  # an error in one message must not stop the messages of other children
+            logger.exception("A message of a server's process was lost, because its handling failed.")

@@ -160,7 +160,7 @@ def test_the_answer_to_a_thread_that_was_interrupted_is_dropped(
 
 def test_a_forked_process_closes_its_copies_of_the_links_and_has_its_own(pair: Sockets) -> None:
     site = RemoteSite(pair[1], "master")
-    site.play("worker")
+    site.announce_role("worker")
     link, hello = take_link(pair[0])
     reader, writer = os.pipe()
     if not (pid := os.fork()):
@@ -190,7 +190,7 @@ def test_a_site_that_ends_without_an_answer_is_unreachable(pair: Sockets) -> Non
         link.close()
 
     answering = in_thread(answer)
-    with pytest.raises(SiteUnreachable, match="it ended the connection"):
+    with pytest.raises(SiteUnreachable, match="it closed the connection"):
         site.status()
     answering.join(DEADLINE)
 
@@ -215,10 +215,10 @@ def test_a_link_that_the_site_has_closed_meanwhile_is_replaced(pair: Sockets) ->
 
 def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_one(pair: Sockets) -> None:
     site = RemoteSite(pair[1], "master")
-    site.play("worker")
+    site.announce_role("worker")
     link, _ = take_link(pair[0])
     link.close()
-    site.tell(Answered(1))
+    site.report(Answered(1))
     link, hello = take_link(pair[0])
     assert hello == as_message(Hello("worker", os.getpid()))
     assert link.receive() == as_message(Answered(1))
@@ -229,7 +229,7 @@ def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_
 def test_a_message_is_lost_without_a_site(pair: Sockets) -> None:
     pair[0].close()
     site = RemoteSite(pair[1], "worker")
-    site.tell(Ready(1))
+    site.report(Ready(1))
 
     with pytest.raises(SiteUnreachable):
         site.status()
@@ -256,8 +256,8 @@ def test_a_site_that_is_silent_is_unreachable_and_one_that_works_is_waited_for(
     answering = in_thread(answer)
     assert site.ask("long") == "at last"
     assert pings == [{"ping": True}] * 10
-    monkeypatch.setattr(asking, "SILENCE", 0.2)
-    with pytest.raises(SiteUnreachable, match=r"said nothing for 0.2 seconds; it is stopped, or hangs"):
+    monkeypatch.setattr(asking, "SITE_TIMEOUT", 0.2)
+    with pytest.raises(SiteUnreachable, match=r"sent nothing for 0.2 seconds; it is stopped, or hangs"):
         site.ask("never")
     answering.join(DEADLINE)
 

@@ -241,8 +241,8 @@ def test_a_message_that_is_too_large_is_refused_with_both_sizes(links: Links) ->
             "announced a message of 16,777,217 bytes; 16,777,216 are the most",
         ),
         (HEADER.pack(VERSION + 1, 0, 2) + b"{}", "of version 2, and this process knows version 1"),
-        (HEADER.pack(VERSION, 0, 2) + b"{]", "sent what cannot be read"),
-        (HEADER.pack(VERSION, 0, 100_000) + b"[" * 100_000, "sent what cannot be read"),
+        (HEADER.pack(VERSION, 0, 2) + b"{]", "sent a message that is no JSON"),
+        (HEADER.pack(VERSION, 0, 100_000) + b"[" * 100_000, "sent a message that is no JSON"),
     ],
 )
 def test_a_peer_that_breaks_the_rules_is_named_and_cut_off(links: Links, data: bytes, reason: str) -> None:

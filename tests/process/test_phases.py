@@ -27,6 +27,6 @@ def test_a_share_is_large_enough_for_a_busy_machine_where_there_is_time():
 
 def test_those_in_a_hurry_have_no_more_than_the_others():
     phases = Phases.between(0, 20)  # long ago
-    hurried = phases.hurried(1, 3)
-    assert (hurried.requests, hurried.workers) == (phases.requests, phases.workers)
-    assert hurried.children <= phases.children
+    shortened = phases.shortened(1, 3)
+    assert (shortened.requests, shortened.workers) == (phases.requests, phases.workers)
+    assert shortened.children <= phases.children

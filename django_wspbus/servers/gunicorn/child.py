@@ -33,7 +33,7 @@ def check(child: StartedChild) -> NoReturn:
     """Load all that `run` would load, tell the site how that went, and wait to be ended."""
     application = make_application(child)
     application.wsgi()
-    application.hooks.site.tell(Expected(workers=0))
+    application.hooks.site.report(Expected(workers=0))
     while True:
         signal.pause()
 

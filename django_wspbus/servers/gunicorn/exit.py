@@ -141,7 +141,7 @@ class WorkerExit:
         pid, failed = os.getpid(), list(failures)
         if bus.failed and not failures:
             failed.append(f"a stop listener of worker {pid} failed.")
-        self.site.tell(Stopped(pid, failed, in_words(list(self.requests.values()))))
+        self.site.report(Stopped(pid, failed, in_words(list(self.requests.values()))))
         self.is_over = True
 
     def report_hanging(self, text: str) -> None:

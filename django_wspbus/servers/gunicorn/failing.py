@@ -30,7 +30,7 @@ def give_up(
     """
     error = sys.exception()
     reason = reason or (f"its boot failed: {explain(error)}" if error else "its boot failed.")
-    site.tell(Failed(reason[-LONGEST_REASON:], status))
+    site.report(Failed(reason[-LONGEST_REASON:], status))
     raise SystemExit(status_of_failure(pair)) from None
 
 

@@ -94,7 +94,7 @@ class Hooks:
         # Not before: Twisted removes these variables when the project imports it, and gunicorn would bind an
         # address of its own.
         os.environ.update(LISTEN_FDS=str(self.child.sockets), LISTEN_PID=str(os.getpid()))
-        self.site.tell(Expected(arbiter.cfg.workers))
+        self.site.report(Expected(arbiter.cfg.workers))
 
     def when_ready(self, arbiter: Any) -> None:
         ignore_signals()
@@ -162,7 +162,7 @@ class Hooks:
         worked = stage == PROVEN or (stage == SERVING and lifetime > HEALTHY_LIFETIME)
         self.wait = self.backoff.note(worked=worked)
         if stage == BOOTING:
-            self.site.tell(Died(worker.pid))
+            self.site.report(Died(worker.pid))
 
 
 def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..., None]:

@@ -17,7 +17,7 @@ from ...children.orders import SERVE, read_orders
 from ...plugins.autoreload import Autoreloader
 from ...process.asking import RemoteSite
 from ...process.bus import bus
-from ...process.phases import OF_A_BOOT, time_of_site
+from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
 from ...process.reports import Answered, Failed, Ready
 from ...project.tracebacks import explain
 from ...wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
@@ -47,10 +47,10 @@ class WorkerProcess:
         self.stage = stage
         self.exit = WorkerExit(settings, self.site, pair, stage)
         self.exit.watch_site()
-        self.site.play("worker")
+        self.site.announce_role("worker")
         bus.site = self.site
         bus.roles = {"worker"}
-        bus.stop_timeout = min(OF_A_BOOT, time_of_site(settings.stop_timeout))
+        bus.stop_timeout = min(TIME_FOR_UNSERVED_CHILD, time_of_site(settings.stop_timeout))
 
     def reload_on_change(self, **told: Any) -> None:
         """Ask the site to start again when a file changes; ``told``: see `Autoreloader`."""
@@ -71,7 +71,7 @@ class WorkerProcess:
             except Refusal as refusal:
                 give_up(self.site, str(refusal), pair=self.pair)
             if bus.state is bus.states.STARTED:
-                self.site.tell(Ready(os.getpid()))
+                self.site.report(Ready(os.getpid()))
                 self.await_release(worker)
         self.stage[0] = SERVING
         request_finished.connect(self.report_first_answer)
@@ -87,7 +87,7 @@ class WorkerProcess:
         """Report the first answer: whatever happens from now on, this code has worked."""
         request_finished.disconnect(self.report_first_answer)
         self.stage[0] = PROVEN
-        self.site.tell(Answered(os.getpid()))
+        self.site.report(Answered(os.getpid()))
 
 
 class SiteOfWorker(RemoteSite):
@@ -109,7 +109,7 @@ class SiteOfWorker(RemoteSite):
         if self._is_worker:
             errors = error.get_instances() if isinstance(error, ChannelFailures) else [error]
             reason = "\n".join([f"a start listener of worker {os.getpid()} failed.", *map(explain, errors)])
-            self.tell(Failed(reason[-LONGEST_REASON:], EX_SOFTWARE))
+            self.report(Failed(reason[-LONGEST_REASON:], EX_SOFTWARE))
         return self._is_worker
 
     def report_hanging(self, text: str) -> bool:
