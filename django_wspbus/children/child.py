@@ -126,7 +126,7 @@ class Child:
         if self.progress.failure is not None:
             return self.progress.failure
         if self.ended:
-            return f"it ended before it was ready, {self.how_ended()}."
+            return f"it {self.how_ended()} before it was ready."
         return (
             f'it was not ready within {timeout:g} seconds (WSPBUS["READY_TIMEOUT"]): {self.progress.stage}.'
         )
@@ -142,14 +142,14 @@ class Child:
     def remains(self) -> str:
         """Return in words what has not ended in time."""
         workers = ", ".join(map(str, self.workers)) or "none"
-        return f"not stopped within {self.allowed:.3g} seconds, workers left: {workers}."
+        return f"killed after {self.allowed:.3g} seconds, as it had not stopped; workers left: {workers}."
 
     def unanswered(self) -> list[str]:
         """Return in words which requests its workers have cut off."""
         if not self.progress.cut_off:
             return []
         requests = "; ".join(self.progress.cut_off)
-        return [f"not answered within {self._allowed_for_requests:.3g} seconds: {requests}."]
+        return [f"requests cut off after {self._allowed_for_requests:.3g} seconds: {requests}."]
 
     # What comes from it
 

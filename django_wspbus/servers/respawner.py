@@ -94,10 +94,10 @@ class Respawner:
         worked = ended.progress.has_answered or ended.lifetime > HEALTHY_LIFETIME
         self.server.children.dismiss(ended)  # its workers may still be at work on their last requests
         wait = self._backoff.note(worked=worked)
-        self.trouble = f"it ended by itself, {how}"
+        self.trouble = f"it {how}"
         if worked:
             self._said = None
-        self._say(f"{self._name} ended by itself, {how}: it is started again.")
+        self._say(f"{self._name} {how}; restarting it.")
         self._respawn_in(max(wait, DELAY_AFTER_SIGNAL) if ended.ended_as_told else wait)
 
     def _look_at_successor(self, successor: Child) -> None:
@@ -114,8 +114,8 @@ class Respawner:
     def _fail(self, why: str) -> None:
         self.trouble = why
         self._say(
-            f"{self._name} does not start again: {why}\n"
-            f"It is tried at intervals of up to {MOST:g} seconds; connections wait."
+            f"{self._name} did not restart: {why}\n"
+            f"The site tries again at intervals of up to {MOST:g} seconds; new connections wait."
         )
         self._respawn_in(max(self._backoff.note(worked=False), FIRST))
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .base import Server
 
 
+NOTHING_TO_RELOAD = (
+    "Nothing reloaded: all servers run in the site process, which keeps its code until a restart."
+)
+
 METHODS = {"reload": "graceful", "restart": "restart"}
 """The methods of the bus for what a `Swap` does."""
 
@@ -58,13 +62,14 @@ class Swap(Plugin):
 
     def graceful(self) -> None:
         """Replace the children; servers of this process and the site's listeners keep their code."""
-        kept = [repr(server.settings.alias) for server in self.servers if server.in_process]
-        self.bus.log(
-            f"Reloading{', but for the servers of the site process: ' + ', '.join(kept) if kept else ''}; "
-            "what runs in the site process keeps its code until a restart."
-        )
-        if not self.child_servers:
-            self.say("Not reloaded: what serves in the site process keeps its code until a restart.")
+        if self.child_servers:
+            kept = "".join(
+                f", with {server.settings.alias!r}," for server in self.servers if server.in_process
+            )
+            self.bus.log(f"Reloading the workers. The site process{kept} keeps its code until a restart.")
+        else:
+            self.bus.log(NOTHING_TO_RELOAD)
+            self.say(NOTHING_TO_RELOAD)
         if not self.child_servers or self.bus.state is not self.bus.states.STARTED:
             return
         with self.begin("reload"), contextlib.ExitStack() as undone:
@@ -111,7 +116,7 @@ class Swap(Plugin):
 
     def _note_failure(self, what: str, error: Exception) -> None:
         self.failed = what
-        self.last_failure = f"The {what} failed, and the old code serves on: {error or repr(error)}"
+        self.last_failure = f"The {what} failed; the old code keeps serving: {error or repr(error)}"
         if self.bus.exit_asked:
             self.last_failure = f"The {what} was given up: the site exits."
 

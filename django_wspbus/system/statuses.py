@@ -6,10 +6,10 @@ import signal
 
 
 def how_ended(status: int) -> str:
-    """Describe a status of `subprocess` in words, as in "killed by SIGKILL"."""
+    """Describe a status of `subprocess` in words, as in "was killed by SIGKILL"."""
     if status >= 0:
-        return f"with status {status}"
+        return f"exited with status {status}"
     try:
-        return f"killed by {signal.Signals(-status).name}"
+        return f"was killed by {signal.Signals(-status).name}"
     except ValueError:  # most real-time signals have no name
-        return f"killed by signal {-status}"
+        return f"was killed by signal {-status}"

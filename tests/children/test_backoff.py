@@ -87,7 +87,9 @@ def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_co
         before = {process.pid for process in master.children()}
         release(shop, "die")
         master.kill()
-        site.wait_for_line("The server 'default' does not start again: it ended before it was ready")
+        site.wait_for_line(
+            "The server 'default' did not restart: it exited with status 9 before it was ready"
+        )
         waiting = [later(ask, address) for _ in range(3)]
         await_attempts(shop)
 
@@ -105,7 +107,7 @@ def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_co
         assert fetch(f"{probes}/readyz")
         assert site.stop() == 0
         assert site.members() == []
-    for once in ("ended by itself, killed by SIGKILL", "does not start again: ", "answers again"):
+    for once in ("was killed by SIGKILL; restarting it.", "did not restart: ", "answers again"):
         assert site.output.count(once) == 1
     assert site.output.count("with status 9") == 1
 
@@ -181,7 +183,7 @@ def test_a_reload_takes_the_place_of_one_that_hangs_while_it_is_started_again(
         await_that(lambda: not psutil.pid_exists(hung.pid))
         assert site.stop() == 0
         assert site.members() == []
-        assert "does not start again" not in site.output
+        assert "did not restart" not in site.output
 
 
 HELD_START = """
@@ -216,6 +218,6 @@ def test_a_child_that_is_lost_during_a_restart_and_cannot_start_is_tried_again(
 
         assert waiting.result()[0] == 200
         site.wait_for_line("answers again")
-        assert site.output.count("The server 'default' did not start: it ended before it was ready") == 1
+        assert site.output.count("'default' did not start: it exited with status 9 before it was ready") == 1
         assert site.stop() == 0
         assert site.members() == []

@@ -120,7 +120,7 @@ def test_it_is_gone_once_its_workers_are_which_outlive_a_killed_master(child: Fa
     child.process.kill()
     child.await_news(ended=True)
 
-    assert child.seen.how_ended() == "killed by SIGKILL"
+    assert child.seen.how_ended() == "was killed by SIGKILL"
     assert not child.seen.is_gone
     worker.close()
     child.await_news(workers=[])
@@ -155,7 +155,7 @@ def test_without_a_descriptor_of_the_process_the_end_of_the_pair_is_its_end(
     child.seen.close()
     switchboard.close()
 
-    assert child.seen.how_ended() == "killed by SIGKILL"
+    assert child.seen.how_ended() == "was killed by SIGKILL"
 
 
 def test_an_adopted_process_has_its_status_for_whoever_asks_and_as_often() -> None:

@@ -505,7 +505,7 @@ def test_a_site_is_refused_a_second_time_over_restarts_and_not_once_it_was_kille
             assert (pid_in(path), path.stat().st_ino) == (site.pid, inode)
         forked = int(fetch(url))
         site.send(signal.SIGUSR1)
-        site.wait_for_line("Reloaded|Reloading, but")
+        site.wait_for_line("Reloaded|Nothing reloaded")
         site.send(signal.SIGKILL)
         site.wait()
         assert psutil.pid_exists(forked)

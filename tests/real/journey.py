@@ -15,7 +15,7 @@ from tests.servers.load import Load, await_that, version_of
 
 from .project import APP, TIMEOUT, Edit, RealProject
 
-REFUSED = r"The (reload|restart) failed, and the old code serves on"
+REFUSED = r"The (reload|restart) failed; the old code keeps serving"
 
 
 @dataclass(frozen=True)

@@ -318,7 +318,7 @@ def test_the_dry_run_of_a_restart_makes_the_checks_and_an_error_refuses_it(shop)
 
         shop.listeners(ERROR)
         site.send(signal.SIGUSR2)
-        site.wait_for_line("The restart failed, and the old code serves on: ")
+        site.wait_for_line("The restart failed; the old code keeps serving: ")
         site.wait_for_line(r"\?: \(shop.E001\) the shop is empty")
         assert fetch(url).split()[1] == "STARTED"
         assert site.stop() == 0

@@ -153,7 +153,7 @@ def fail_and_recover(serving: Serving, fault: Fault, *, method: str) -> None:
             load.wait_for_all(lambda answer: answer.began > failed)
         answers = load.finish()
 
-    assert f"The {what} failed, and the old code serves on: " in error
+    assert f"The {what} failed; the old code keeps serving: " in error
     assert fault.reason in error
     assert error.count("Traceback (most recent call last)") == fault.has_traceback
     assert {answer.pid for answer in answers} <= workers

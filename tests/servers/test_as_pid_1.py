@@ -73,7 +73,7 @@ def test_pid_1_serves_reloads_restarts_reaps_what_ends_and_exits_with_0(
         (master,) = site.children()
         master.kill()
         await_that(lambda: status_of(address)["servers"]["default"]["pid"] not in (None, before))
-        program.wait_for_line("ended by itself, killed by SIGKILL: it is started again.")  # its own status
+        program.wait_for_line("was killed by SIGKILL; restarting it.")  # its own status
         await_that(lambda: zombies(site) == [], lambda: zombies(site))
         members = program.members()
         assert site in members

@@ -67,7 +67,7 @@ def test_settings_that_this_process_cannot_take_on_are_refused(
     with broken(shop, Fault("settings.py", f"\n{change}\n", reason)):
         error = attempt(addresses[0], "restart")["error"]
 
-    assert "The restart failed, and the old code serves on: " in error
+    assert "The restart failed; the old code keeps serving: " in error
     assert reason in error
     assert [ask(address)[0] for address in addresses] == [200, 200]
     await_value(lambda: pids(site), before)

@@ -102,7 +102,7 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any], int, list[str]]] = {
     ),
     "a process that exits": (
         *("broken.py", "import os; os._exit(9)", {}, 1),
-        ["'shop' did not start: it ended before it was ready, with status 9."],
+        ["'shop' did not start: it exited with status 9 before it was ready."],
     ),
     "a start listener that hangs": (
         *("shop/listeners.py", "import time; time.sleep(60)", {}, 1),
@@ -208,7 +208,7 @@ def test_without_pidfd_a_child_that_dies_is_noticed_and_started_again_beside_the
 
         await_that(lambda: ask(address) and "answers again" in site.output)
         (ended,) = (line for line in site.lines if "by itself" in line)
-        assert ended == "The server 'shop' ended by itself, killed by SIGKILL: it is started again."
+        assert ended == "The server 'shop' was killed by SIGKILL; restarting it."
         (answers,) = (line for line in site.lines if "answers again" in line)
         assert answers.endswith(f" The server 'shop' answers again, process {master_of(address).pid}.")
         assert master_of(other) == untouched

@@ -159,7 +159,7 @@ def test_what_does_not_end_in_time_is_named_and_cut_off_with_what_the_delay_has_
         for each in cut:
             each.result()
 
-    found = re.findall(r"The server '(\w+)': not (?:stopped|answered) within (\S+) seconds", site.output)
+    found = re.findall(r"The server '(\w+)': (?:killed|requests cut off) after (\S+) seconds", site.output)
     assert sorted(alias for alias, _ in found) == sorted(KINDS)
     assert all(float(seconds) <= 3.5 for _, seconds in found)
     for kind in ("sync", "gthread"):

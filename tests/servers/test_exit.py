@@ -133,7 +133,7 @@ def test_listeners_run_in_time_whatever_clients_do(project: Project, kind: str, 
     assert project.events().count("worker stop") == (2 if kind == "sync" else 1)
     if what == "half a request":
         assert status == 70
-        assert "not answered within " in site.output
+        assert "requests cut off after " in site.output
 
 
 @pytest.mark.parametrize(

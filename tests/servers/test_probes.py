@@ -226,7 +226,7 @@ def database():
         site.wait_for_line(BANNER)
         shop.write("shop/urls.py", f"raise OSError({SECRET!r})\n")
         site.send(number)
-        site.wait_for_line(f"The {word} failed, and the old code serves on")
+        site.wait_for_line(f"The {word} failed; the old code keeps serving")
         probed.expect(200, "ready")
         probed.put("no-database")
         probed.await_probe(503, "failed: shop.listeners.database: OSError")

@@ -27,7 +27,7 @@ from .load import (
 )
 
 RELOADED = r"Reloaded after"
-FAILED = r"The reload failed, and the old code serves on"
+FAILED = r"The reload failed; the old code keeps serving"
 
 # A start listener of the workers that is held until the file ``go`` is there.
 HELD_START = """
@@ -206,7 +206,7 @@ def test_one_asked_for_during_another_brings_the_newest_code_and_one_published_i
         await_that(lambda: status_of(address)["condition"] == "ready")
         assert status_of(address)["last_failure"] is None
         # The refused one has its line, too; both others share a reload unless it had begun already.
-        assert site.output.count("Reloading; ") in (3, 4)
+        assert site.output.count("Reloading the workers. ") in (3, 4)
         assert site.stop() == 0
 
 

@@ -46,4 +46,4 @@ def test_30_kills_of_workers_and_of_masters_leave_all_that_as_it_was(shop: Shop)
         endurance.repeat(kill_worker)
         endurance.repeat(kill_master)
         assert (len(workers), len(masters)) == (TIMES, TIMES)
-        assert site.output.count("ended by itself, killed by SIGKILL: it is started again.") == TIMES
+        assert site.output.count("was killed by SIGKILL; restarting it.") == TIMES

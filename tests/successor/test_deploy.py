@@ -149,7 +149,7 @@ def test_a_reload_is_refused_in_a_sentence_while_the_link_leads_nowhere(
         for what, number in (("reload", signal.SIGUSR1), ("restart", signal.SIGUSR2)):
             site.send(number)
             site.wait_for_line(
-                f"The {what} failed, and the old code serves on: The command of the site cannot be "
+                f"The {what} failed; the old code keeps serving: The command of the site cannot be "
                 f"run again: No such file or directory: {tmp_path}/current"
             )
         assert release(address) == "1 mode1"

@@ -232,7 +232,7 @@ class Launcher:
         elif child.is_warm and not child.running:  # it had died already
             self.launch_site()
         elif child.started and child.report is None and child.age > LIFETIME_OF_WORTH:
-            self.terminal.say(f"The site ended by itself, {how_ended(status)}: it is started again.")
+            self.terminal.say(f"The site {how_ended(status)}; restarting it.")
             self.launch_site()
         else:
             if child.report is not None and not child.report["is_told"]:
@@ -253,8 +253,8 @@ class Launcher:
         return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
 
     def report_of_end(self, child: Child, status: int) -> Message:
-        when = "shortly after it had started" if child.started else "before it served"
-        title = f"The site ended by itself, {how_ended(status)}, {when}."
+        when = "shortly after it started" if child.started else "before it served"
+        title = f"The site {how_ended(status)} {when}."
         self.terminal.say(title)
         return {"title": title, "text": f"{title}\nIts output in the terminal may tell why."}
 

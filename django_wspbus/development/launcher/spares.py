@@ -53,7 +53,7 @@ class Spares:
             return None
         status = self.current.process.poll()
         if status is not None:
-            self._disable(f"it ended by itself, {how_ended(status)}")
+            self._disable(f"it {how_ended(status)}")
         if self.current is None or not self.current.started:
             return None
         taken, self.current = self.current, None

@@ -100,7 +100,7 @@ class ThreadedServer(Server):
         threads = [thread for server in self._http_servers for thread in server.threads()]
         if not self.bus.wait_for(lambda: not self._exchanges(but=here), max(until - time.monotonic(), 0)):
             requests = in_words(exchange.request for exchange in self._exchanges(but=here))
-            told = f"{self._name}: not answered within {timeout:.3g} seconds: {requests}."
+            told = f"{self._name}: requests cut off after {timeout:.3g} seconds: {requests}."
             if self.time_for_requests is None:
                 raise Refusal(told, status=EX_SOFTWARE)
             self.bus.log(told)

@@ -156,7 +156,7 @@ def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
         drive.await_note("mended")
 
     assert drive.run(act) == 0
-    assert "killed by SIGKILL, shortly after it had started" in capfd.readouterr().err
+    assert "The site was killed by SIGKILL shortly after it started" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("is_deaf", [False, True])

@@ -58,7 +58,7 @@ def test_the_command_finds_itself_as_python_would_have_it_and_is_run_again_when_
     source = "import os, sys\nprint(__name__, sys.argv, sys.path[0] == os.getcwd(), {!r}, flush=True)\n"
     with run(source.format("first")) as program:
         program.wait_for_line(r"^__main__ \['script.py', 'argument'\] True first$")
-        program.wait_for_line("^The site ended by itself, with status 0, before it served.$")
+        program.wait_for_line("^The site exited with status 0 before it served.$")
         rewrite(tmp_path, source.format("second"))
         program.wait_for_line("True second$")
         page_of(program)

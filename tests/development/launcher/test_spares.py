@@ -127,6 +127,6 @@ def test_one_that_has_died_is_not_taken_which_is_said(spares, is_prepared):
         spares.hear(PREPARED)
     spares.spawned[0].status = -9
     assert spares.take() is None
-    assert spares.said == ["Warm spare disabled: it ended by itself, killed by SIGKILL."]
+    assert spares.said == ["Warm spare disabled: it was killed by SIGKILL."]
     spares.learn(LIBRARIES)
     assert len(spares.spawned) == 2

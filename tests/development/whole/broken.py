@@ -131,7 +131,7 @@ def look(app_configs, **kwargs):
 
 
 CIRCLE = "cannot import name 'chicken' from partially initialized module 'shop.chicken'"
-ENDED = "The site ended by itself, "
+ENDED = " before it served"
 
 BREAKS = {
     "syntax of views": Break(
@@ -173,9 +173,11 @@ BREAKS = {
         "odd",
     ),
     "KeyboardInterrupt": raising("shop/urls.py", "interrupted", "KeyboardInterrupt"),
-    "os._exit": Break(appended("shop/urls.py", "\nos._exit(7)\n"), f"{ENDED}with status 7", ENDED),
+    "os._exit": Break(appended("shop/urls.py", "\nos._exit(7)\n"), "The site exited with status 7", ENDED),
     "sys.exit(0)": Break(
-        appended("shop/urls.py", "\nimport sys\nsys.exit(0)\n"), f"{ENDED}with status 0", ENDED
+        appended("shop/urls.py", "\nimport sys\nsys.exit(0)\n"),
+        "The site exited with status 0",
+        ENDED,
     ),
     "sys.exit(text)": Break(
         appended("shop/models.py", '\nimport sys\nsys.exit("no models " "today")\n'),
@@ -183,10 +185,14 @@ BREAKS = {
         "sys.exit",
     ),
     "SIGKILL": Break(
-        appended("shop/urls.py", "\nos.kill(os.getpid(), 9)\n"), f"{ENDED}killed by SIGKILL", ENDED
+        appended("shop/urls.py", "\nos.kill(os.getpid(), 9)\n"),
+        "The site was killed by SIGKILL",
+        ENDED,
     ),
     "SIGSEGV": Break(
-        appended("shop/urls.py", "\nos.kill(os.getpid(), 11)\n"), f"{ENDED}killed by SIGSEGV", ENDED
+        appended("shop/urls.py", "\nos.kill(os.getpid(), 11)\n"),
+        "The site was killed by SIGSEGV",
+        ENDED,
     ),
 }
 

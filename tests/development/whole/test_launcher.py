@@ -135,13 +135,13 @@ def test_a_signal_restarts_the_site_or_has_the_page_try_again(site, shared_shop)
 @pytest.mark.extended
 def test_a_signal_for_the_site_while_it_boots_does_no_harm(site, shared_shop):
     mending = Mending(shared_shop)
-    count, ends = len(shared_shop.notes("boots")), told(site, "ended by itself")
+    count, ends = len(shared_shop.notes("boots")), told(site, "The site exited")
     appended("shop/models.py", f"{BOOTING}import time\ntime.sleep(0.5)\n")(shared_shop)
     shared_shop.expect_note("boots", count + 1)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         site.send(number)
     await_fixed(address_of(site), shared_shop.version)
-    assert told(site, "ended by itself") == ends
+    assert told(site, "The site exited") == ends
     mend(shared_shop, address_of(site), mending)
 
 
@@ -152,7 +152,7 @@ def test_a_site_that_is_killed_is_started_again_and_no_client_is_refused(site):
     with Load(address, keep_alive=0, one_shot=1, slow=0) as load:
         load.wait_for_all()
         psutil.Process(killed).kill()
-        site.wait_for_line("The site ended by itself, killed by SIGKILL: it is started again.")
+        site.wait_for_line("The site was killed by SIGKILL; restarting it.")
         load.wait_for(lambda answer: answer.pid != killed)
         load.stop()
     # Only the request that the killed process was answering.

@@ -124,7 +124,7 @@ def test_a_prepared_spare_becomes_the_site_and_where_it_was_killed_a_new_interpr
         os.kill(second, signal.SIGKILL)
         await_that(lambda: not psutil.pid_exists(second))
         served.expect_version(development.edit())
-        served.site.wait_for_line("^Warm spare disabled: it ended by itself, killed by SIGKILL")
+        served.site.wait_for_line("^Warm spare disabled: it was killed by SIGKILL")
         assert development.notes("site start")[-1].pid != second
         served.await_reload()
         assert served.await_spare() != second

@@ -205,7 +205,7 @@ def test_in_development_a_request_that_takes_too_long_is_cut_off_which_is_no_fai
         gate.opened.set()
     await_that(lambda: not served.server._exchanges())
     served.server._stop.close()
-    assert any("not answered within 0.1 seconds: GET /held" in line for line in served.lines)
+    assert any("requests cut off after 0.1 seconds: GET /held" in line for line in served.lines)
 
 
 def test_connections_that_wait_in_the_queue_are_answered_when_it_stops(serve: Serve) -> None:
@@ -299,9 +299,9 @@ def test_requests_that_do_not_end_are_named_when_time_is_up(serve: Serve, later:
     await_that(lambda: not served.server._exchanges())
     served.server._stop.close()
 
-    (line,) = [line for line in served.lines if "not answered" in line]
+    (line,) = [line for line in served.lines if "requests cut off" in line]
     assert re.search(
-        "'default': not answered within [0-9.]+ seconds: GET /held, a request that has not", line
+        "'default': requests cut off after [0-9.]+ seconds: GET /held, a request that has not", line
     )
     assert served.bus.failed
 
@@ -469,7 +469,7 @@ def test_in_turn_what_has_no_turn_before_time_is_up_is_named(in_turn: Serve, lat
     await_that(lambda: not served.server._exchanges())
     served.server._stop.close()
 
-    (line,) = [line for line in served.lines if "not answered" in line]
+    (line,) = [line for line in served.lines if "requests cut off" in line]
     assert line.endswith("seconds: GET /held, a request whose turn has not come.")
 
 
