@@ -1,4 +1,4 @@
-"""Binding the addresses of a site, and what may be in the way."""
+"""Binding the addresses of a site, and the reasons if one cannot be bound."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..system.ownership import Folder, Owner
 from .bound import Bound
 
 BACKLOG = 2048
-"""Clients that may wait in the queue of a socket, where no option says another number."""
+"""Default length of the queue of clients at a listening socket."""
 
 WILDCARDS = {"0.0.0.0", "::"}
 
 
 def bind(address: Address, backlog: int, *, umask: int, owner: Owner, named: Iterable[Address]) -> Bound:
-    """Bind an address and listen; `explain` puts an OSError in words.
+    """Bind an address and listen; `explain` gives the reason of an OSError in words.
 
-    ``umask`` and ``owner`` are those of the file of a Unix socket; ``named``: all addresses of the site.
+    ``umask`` and ``owner``: for the file of a Unix socket. ``named``: all addresses of the site.
     """
     if address.kind == "unix":
         return _bind_unix(address, backlog, umask, owner)
-    # A wildcard of IPv6 takes IPv4 as well, unless the site has a socket for that on the same port.
+    # A socket on :: serves IPv4, too, unless the site has a socket of IPv4 on the same port.
     is_ipv6_only = address.host == "::" and any(
         each.kind == "inet" and each.port == address.port for each in named if address.port
     )
@@ -34,21 +34,21 @@ def bind(address: Address, backlog: int, *, umask: int, owner: Owner, named: Ite
 
 
 def explain(error: OSError, address: Address, bounds: Iterable[Bound], owner: Owner) -> str:
-    """Return why an address could not be bound; ``bounds``: the sockets that this site has bound before."""
+    """Return the reason why an address could not be bound; ``bounds``: the sockets this site has bound."""
     if error.errno == errno.EADDRINUSE:
-        other = _in_the_way(address, bounds)
+        other = _own_conflict(address, bounds)
         if other is not None:
             return f"this site listens on {other.address} already"
         return "the address is in use by another process"
     if error.errno == errno.EACCES and address.port:
         return "permission denied (ports below 1024 need root)"
     if error.errno == errno.EACCES and os.geteuid() == 0 and owner.uid > 0:
-        return f"permission denied to uid {owner.uid}, as which root binds where others may change files"
+        return f"permission denied to uid {owner.uid}, as which root binds where other users may write"
     return (error.strerror or str(error)).lower()
 
 
-def _in_the_way(address: Address, bounds: Iterable[Bound]) -> Bound | None:
-    """Return the socket of this very site that keeps an address from being bound, if there is one."""
+def _own_conflict(address: Address, bounds: Iterable[Bound]) -> Bound | None:
+    """Return the socket of this site that occupies an address, if there is one."""
     if address.kind not in ("inet", "inet6"):
         return None
     host, port = _resolve(address)[1][:2]
@@ -77,7 +77,7 @@ def _bind_inet(address: Address, backlog: int, is_ipv6_only: bool) -> Bound:
 
 
 def _resolve(address: Address) -> tuple[int, Any]:
-    """Return the family and the numeric form of an address; a host name may have only an IPv6 address."""
+    """Return the family and the numeric form of an address; IPv6 if its host has no IPv4 address."""
     family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
     try:
         found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
@@ -122,7 +122,7 @@ def _remove_stale(path: str, folder: Folder) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise OSError(errno.EEXIST, "there is a file of that name which is no socket")
+        raise OSError(errno.EEXIST, "a file that is no socket has this name")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -131,9 +131,9 @@ def _remove_stale(path: str, folder: Folder) -> None:
             folder.unlink_same((status.st_dev, status.st_ino))
             return
         except PermissionError:
-            reason = f"a socket of uid {status.st_uid} is there, which uid {os.geteuid()} may not replace"
+            reason = f"uid {os.geteuid()} may not replace the socket of uid {status.st_uid}"
             raise OSError(errno.EEXIST, f"{reason}: remove it") from None
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT):  # a full backlog is a live one
+            if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT):  # a full queue has a live process
                 raise
     raise OSError(errno.EADDRINUSE, "another process listens there")

@@ -14,30 +14,30 @@ from ..system.ownership import unlink_same
 
 @dataclass(slots=True)
 class Bound:
-    """A listening socket and the address that asked for it."""
+    """A listening socket and the address of the settings to which it belongs."""
 
     address: Address
     socket: socket.socket
     inode: tuple[int, int] | None = None
-    """Device and inode of the file of a Unix socket that this process has made."""
+    """Device and inode of the file of a Unix socket, if this site made it."""
     is_filtered: bool = False
-    """Whether the kernel drops the packets of new clients."""
+    """True if the kernel drops the packets of new clients."""
     name: str = field(init=False)
-    """The address as bound: the port is known, also if 0 was asked for."""
+    """The address as bound, with the real port where the settings say 0."""
 
     def __post_init__(self) -> None:
-        self.name = _name(self.socket)  # now, as it is asked for after the socket is closed, too
+        self.name = _name(self.socket)  # a closed socket has no name any more
 
     @classmethod
     def adopt(cls, held: HeldSocket, address: Address, backlog: int) -> Bound:
-        """Take over a socket that another program has bound."""
+        """Take over a socket that the program before this one has bound."""
         sock = socket.socket(fileno=held.descriptor)
         sock.listen(backlog)  # the setting may have changed
         return cls(address, sock, held.inode)
 
     @property
     def url(self) -> str:
-        """The URL under which a browser on this machine finds it."""
+        """The URL for a browser on this machine; the path of a Unix socket."""
         if self.socket.family == socket.AF_UNIX:
             return self.name
         name = self.name
@@ -49,7 +49,7 @@ class Bound:
 
     @property
     def is_passed(self) -> bool:
-        """Whether systemd has passed it."""
+        """True if systemd passed it."""
         return self.address.kind == "systemd"
 
     @property
@@ -61,7 +61,7 @@ class Bound:
         self.unlink()
 
     def unlink(self) -> None:
-        """Remove the file of a Unix socket, if it is still the same; after a change of user it may stay."""
+        """Remove the file of a Unix socket unless it was replaced. After a change of user it may stay."""
         if self.inode is not None:
             with contextlib.suppress(OSError):
                 unlink_same(self.address.path, self.inode)

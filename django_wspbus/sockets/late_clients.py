@@ -1,4 +1,4 @@
-"""Late clients: those still in the queue of a socket that no server serves any more."""
+"""Late clients: they are still in the queue of a socket after its server has stopped."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ ANSWER = (
     b"Content-Type: text/plain\r\nContent-Length: 17\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
     b"Shutting down...\n"
 )
-LONGEST_HEAD = 65536
-"""Bytes of a request after which it is answered, whole or not."""
+LONGEST_REQUEST = 65536
+"""Bytes after which a request gets its answer, whether it is whole or not."""
 
 TIMEOUT = 1.0
-"""Seconds in which late clients send their requests and read their answers."""
+"""Seconds in which late clients have to send their requests and read their answers."""
 
 EXTRA_TIME = 0.25
-"""Seconds after that for clients that could not be accepted before, for want of a free descriptor."""
+"""Seconds after `TIMEOUT` for clients that had to wait for a free descriptor."""
 
 
 def turn_away(bounds: Iterable[Bound], within: float = TIMEOUT) -> None:
     """Answer 503 to all clients that wait, and close the sockets so that no connection is reset.
 
-    ``within``: seconds in all for the clients to send their requests and read their answers. After that,
-    clients that have sent a request are answered, and the other connections are closed.
+    ``within``: seconds that all clients together have to send their requests and read their answers. After
+    that, clients that have sent a part of a request get the answer, and all connections are closed.
     """
     open_ones = list(bounds)
     deadline = time.monotonic() + within
@@ -65,12 +65,12 @@ class _Desk:
             self._hear(max(left, 0))
             if left <= -EXTRA_TIME:
                 return
-            if left <= 0:  # frees descriptors for the clients still in the queue
+            if left <= 0:  # the clients that are still in the queue need descriptors
                 self.__exit__()
                 self._clients.clear()
 
     def _accept(self) -> bool:
-        """Accept all that wait, and return whether there were any."""
+        """Accept all clients that wait; return whether there were any."""
         found = False
         for bound in self._bounds:
             with contextlib.suppress(OSError):  # the queue is empty, or no descriptor is free
@@ -103,17 +103,17 @@ class _Client:
     def hear(self) -> bool:
         """Read what the client has sent, and answer a request; return False once the client has closed."""
         try:
-            data = self.connection.recv(LONGEST_HEAD)
+            data = self.connection.recv(LONGEST_REQUEST)
             if not self._is_answered:
                 self._head += data
-                is_whole = b"\r\n\r\n" in self._head or len(self._head) >= LONGEST_HEAD
+                is_whole = b"\r\n\r\n" in self._head or len(self._head) >= LONGEST_REQUEST
                 if self._head and (is_whole or not data):
                     self._answer()
         except BlockingIOError:
             return True
         except OSError:
             return False
-        return bool(data)  # closing with unread data would reset the connection
+        return bool(data)  # a close with unread data would reset the connection
 
     def _answer(self) -> None:
         self._is_answered = True

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bound import Bound
 
-# Of struct tcp_info in <linux/tcp.h>: for a socket that listens, the length of its queue.
+# tcpi_unacked of struct tcp_info in <linux/tcp.h>; for a listening socket it is the length of the queue.
 _UNACKED = struct.Struct("=24xI")
 
-# asm/socket.h. A program of classic BPF (linux/filter.h), which is given packets from their TCP header on:
-# load the flags, keep SYN and ACK of them, and drop what has SYN alone.
+# From asm/socket.h. The program is classic BPF (linux/filter.h) and gets each packet from its TCP header on.
+# It drops the packets that have the flag SYN without ACK.
 SO_ATTACH_FILTER = 26
 NO_SYN = b"".join(
     struct.pack("HBBI", *instruction)
@@ -32,7 +32,7 @@ NO_SYN = b"".join(
 
 
 def queue_length(sock: socket.socket) -> int | None:
-    """Return how many connections wait to be accepted; None where the kernel does not say."""
+    """Return the number of connections that wait to be accepted; None if the kernel does not say."""
     if sys.platform != "linux" or sock.family == socket.AF_UNIX:
         return None
     try:
@@ -43,12 +43,12 @@ def queue_length(sock: socket.socket) -> int | None:
 
 
 def close_queue(bound: Bound) -> None:
-    """Admit no new clients; those that have begun to shake hands still get in.
+    """Admit no new clients, except those whose TCP handshake has begun.
 
     Where the kernel takes no filter, the queue still admits one client at a time.
     """
     bound.unlink()
-    if bound.socket.family == socket.AF_UNIX:  # then there is no way to it any more
+    if bound.socket.family == socket.AF_UNIX:  # without its file, no client finds it
         return
     bound.is_filtered = bound.is_filtered or _drop_newcomers(bound.socket)
     if not bound.is_filtered:
@@ -57,10 +57,10 @@ def close_queue(bound: Bound) -> None:
 
 
 def _drop_newcomers(sock: socket.socket) -> bool:
-    """Tell the kernel to drop every packet that would begin a connection; return whether it does.
+    """Make the kernel drop every packet that begins a connection; return False if it cannot.
 
-    A backlog of 0 would also drop the end of handshakes under way: their clients take themselves for
-    connected, send their requests, and are reset when the socket closes.
+    A backlog of 0 would also drop the last packet of handshakes under way. Their clients would believe to be
+    connected, send their requests, and be reset when the socket closes.
     """
     if sys.platform != "linux":
         return False
@@ -71,7 +71,7 @@ def _drop_newcomers(sock: socket.socket) -> bool:
             SO_ATTACH_FILTER,
             struct.pack("HP", len(NO_SYN) // 8, ctypes.addressof(program)),
         )
-    except OSError:  # forbidden in some sandbox
+    except OSError:  # some sandboxes forbid it
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The sockets that systemd, or another supervisor that speaks its protocol, passed to this process."""
+"""The sockets that systemd, or another supervisor with its protocol, passed to this process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 class PassedSockets:
-    """The sockets that were passed, with their names."""
+    """The passed sockets, with their names."""
 
     def __init__(self, sockets: list[tuple[str, socket.socket]]) -> None:
         self._sockets = sockets
 
     @classmethod
     def take(cls) -> PassedSockets:
-        """Take what LISTEN_FDS promises, if LISTEN_PID says that it is for this process."""
-        # Twisted removes the variables when it is imported, as daphne does in INSTALLED_APPS.
+        """Take the sockets that LISTEN_FDS counts, if LISTEN_PID is this process."""
+        # Twisted, which daphne in INSTALLED_APPS imports, removes the variables from os.environ.
         given_first = (TYPED.environment.get(key, "") for key in LISTEN_VARIABLES)
         pid, count, names = map(os.environ.pop, LISTEN_VARIABLES, given_first)
         if pid != str(os.getpid()) or not count.isdigit():
@@ -41,7 +41,7 @@ class PassedSockets:
         return cls(sockets)
 
     def named(self, name: str | None, claimed: set[str]) -> list[socket.socket]:
-        """Return the sockets of a name; for None, those whose names no setting has ``claimed``."""
+        """Return the sockets of a name; for None, those whose names are not ``claimed`` by a setting."""
         found = [
             sock
             for given, sock in self._sockets
@@ -56,7 +56,7 @@ class PassedSockets:
         return found
 
     def hand_over(self) -> None:
-        """Hand them over to the program that this process is about to execute, as they came."""
+        """Hand the sockets over to the program that this process is about to execute."""
         if self._sockets:
             names = ":".join(name for name, _ in self._sockets)
             values = (str(os.getpid()), str(len(self._sockets)), names)
