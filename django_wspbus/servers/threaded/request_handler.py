@@ -176,10 +176,10 @@ class RequestHandler(WSGIRequestHandler):
             self.wfile,
             self.get_stderr(),
             environ,
-            multithread=self.server.turns is None,
+            multithread=self.server.one_thread is None,
         )
         response.request_handler = self
-        response.run(self.server.wsgi)
+        self.server.run(self.connection, response)
         if not response.is_complete:  # the client must not take the next answer for the rest of this one
             self.close_connection = True
 
@@ -217,8 +217,6 @@ class RequestHandler(WSGIRequestHandler):
 
     def is_last(self) -> bool:
         """Whether no further request of this connection will be answered."""
-        if self.server.turns is not None:  # others wait for theirs
-            return True
         return _is_readable(self.server.stop, timeout=0) and not self.has_received()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import django
-from django.core.servers.basehttp import ThreadedWSGIServer
+from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer
 
 from ...application.loading import Application
 from ...conf.checks import check_boolean, check_option_names, check_positive
@@ -21,28 +21,31 @@ from ...conf.findings import Problem
 from ...sockets.queue import queue_length
 from ...wspbus import EX_SOFTWARE, Refusal
 from ..base import Server, in_words
+from .one_thread import OneThread
 from .request_handler import KEEP_ALIVE, LAST_CHANCE, UNREAD, RequestHandler
-from .turns import Turns
 
 if TYPE_CHECKING:
     from ...conf import ServerSettings
     from ...sockets.bound import Bound
 
-IN_TURN = "a request whose turn has not come"
+WAITING = "{} (waiting for its turn)"
 
 LONGEST_ACCEPT = 0.5
 """Seconds that a server which stops takes to accept its queue: each client may be followed by another."""
 
 
 class ThreadedServer(Server):
-    """Serves with Django's development server, a thread for each connection, or one thread for all."""
+    """Serves with Django's development server: each connection has a thread.
+
+    With the option "threading" turned off, one other thread runs the application for all of them.
+    """
 
     title = f"Django {django.get_version()}, threaded"
     is_for_development = True
 
     _thread: threading.Thread | None = None
     _leaves_queue = False
-    _turns: Turns | None = None
+    _one_thread: OneThread | None = None
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
@@ -62,19 +65,15 @@ class ThreadedServer(Server):
         self.warm_up(application)
         # Closing one end tells the thread that accepts, and every connection that waits for a request.
         self._stop, self._running = socket.socketpair()
-        self._poll = select.poll()
-        self._turns = None
-        if not self.settings.options.get("threading", True):
-            self._turns = Turns(f"Requests of {self.settings.alias}", self._poll)
+        has_threads = self.settings.options.get("threading", True)
+        self._one_thread = None if has_threads else OneThread(f"Requests of {self.settings.alias}")
         # In development a save must not wait for idle connections.
         keep_alive = KEEP_ALIVE if self.time_for_requests is None else LAST_CHANCE
         self._http_servers = [
-            HTTPServer(bound, application, self._stop, self.bus.wake, keep_alive, self._turns)
+            HTTPServer(bound, application, self._stop, self.bus.wake, keep_alive, self._one_thread)
             for bound in self.bound()
         ]
         self._thread = threading.Thread(target=self._serve, name=f"Server {self.settings.alias}", daemon=True)
-        if self._turns is not None:
-            self._turns.thread.start()
         self._thread.start()
 
     start.priority = 75  # type: ignore[attr-defined]
@@ -97,78 +96,89 @@ class ThreadedServer(Server):
         for server in self._http_servers:
             server.server_close()
         here = threading.current_thread()
-        threads = [thread for server in self._http_servers for thread in server.threads()]
+        threads = {thread for server in self._http_servers for thread in server.threads()}
         if not self.bus.wait_for(lambda: not self._exchanges(but=here), max(until - time.monotonic(), 0)):
-            requests = in_words(exchange.request for exchange in self._exchanges(but=here))
-            told = f"{self._name}: requests cut off after {timeout:.3g} seconds: {requests}."
-            if self.time_for_requests is None:
-                raise Refusal(told, status=EX_SOFTWARE)
-            self.bus.log(told)
-            for server in self._http_servers:
-                server.cut_off(but=here)
+            if self._one_thread is not None:
+                self._one_thread.end()
+            self._cut_off(here, timeout)
             return
-        for thread in threads:
-            if thread is not here:
-                thread.join(max(until - time.monotonic(), LAST_CHANCE))
-        if here in threads:  # a request has told the bus to exit: let the process wait for its answer
+        last = {exchange.thread for exchange in self._exchanges()}
+        for thread in threads - last:
+            thread.join(max(until - time.monotonic(), LAST_CHANCE))
+        if last:  # a request has told the bus to exit, in this thread: the process waits for its answer
             name = f"Last request of {self.settings.alias}"
-            threading.Thread(target=here.join, name=name, daemon=False).start()
+            threading.Thread(target=self._await_last, args=(last,), name=name, daemon=False).start()
         else:
+            self._await_last(())
             self._stop.close()
 
     stop.priority = 25  # type: ignore[attr-defined]
 
-    @property
-    def _name(self) -> str:
-        return f"The server {self.settings.alias!r}"
+    def _await_last(self, threads: Iterable[threading.Thread]) -> None:
+        """Wait for the threads of the last connections; end the thread that runs the application for them."""
+        for thread in threads:
+            thread.join()
+        if self._one_thread is not None:
+            self._one_thread.end()
+            self._one_thread.thread.join()
+
+    def _cut_off(self, here: threading.Thread, timeout: float) -> None:
+        """Name the requests that have not been answered in time; in development, cut them off as well."""
+        requests = in_words(exchange.request for exchange in self._exchanges(but=here))
+        server = f"The server {self.settings.alias!r}"
+        report = f"{server}: requests cut off after {timeout:.3g} seconds: {requests}."
+        if self.time_for_requests is None:
+            raise Refusal(report, status=EX_SOFTWARE)
+        self.bus.log(report)
+        for each in self._http_servers:
+            each.cut_off(but=here)
 
     @property
     def failure(self) -> str | None:
         return None if self._thread is not None else f"the server {self.settings.alias!r} did not start"
 
     def _exchanges(self, but: threading.Thread | None = None) -> list[Exchange]:
-        """Return what goes on in the threads of this server, but for one of them."""
+        """Return the exchanges whose application runs in another thread than ``but``, or will."""
         exchanges = (exchange for server in self._http_servers for exchange in server.exchanges())
-        return [exchange for exchange in exchanges if exchange.thread is not but]
+        return [exchange for exchange in exchanges if but is None or exchange.runner is not but]
 
     def _serve(self) -> None:
         by_descriptor = {server.fileno(): server for server in self._http_servers}
+        poll = select.poll()
         for descriptor in (self._stop.fileno(), *by_descriptor):
-            self._poll.register(descriptor, select.POLLIN)
+            poll.register(descriptor, select.POLLIN)
         stopping = False
         while not stopping:
-            for descriptor, _ in self._poll.poll():
+            for descriptor, _ in poll.poll():
                 if descriptor in by_descriptor:
                     by_descriptor[descriptor].accept()
-                elif descriptor == self._stop.fileno():
-                    stopping = True
                 else:
-                    assert self._turns is not None
-                    self._turns.take(descriptor)
+                    stopping = True
         for server in self._http_servers if not self._leaves_queue else ():
             most = queue_length(server.socket)  # each that is taken makes room for one more
             until = time.monotonic() + LONGEST_ACCEPT
             while most != 0 and time.monotonic() < until and server.accept():
                 most = most and most - 1
-        if self._turns is not None:
-            self._turns.end(LAST_CHANCE)
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A connection's thread, and what it is at work on."""
+    """A connection, and the request that is being answered there."""
 
     thread: threading.Thread
+    """The thread of the connection."""
+    runner: threading.Thread
+    """The thread that runs the application for it."""
     request: str = UNREAD
 
 
 class HTTPServer(ThreadedWSGIServer):
     """Django's server on a socket that is the site's, which knows what goes on in its threads.
 
-    ``stop`` becomes readable when it is to stop; ``ended()`` is called at the end of each connection.
+    ``stop`` becomes readable when it is to stop; ``notify()`` is called whenever there is less to wait for.
     ``keep_alive``: seconds after an answer in which a connection may bring another request although the
     server stops.
-    With ``turns`` its connections are not served in threads of their own.
+    ``one_thread`` runs the application for all requests; None: the thread of each connection does.
     """
 
     def __init__(
@@ -176,9 +186,9 @@ class HTTPServer(ThreadedWSGIServer):
         bound: Bound,
         application: Application,
         stop: socket.socket,
-        ended: Callable[[], None],
+        notify: Callable[[], None],
         keep_alive: float,
-        turns: Turns | None = None,
+        one_thread: OneThread | None = None,
     ) -> None:
         self.address_family = bound.socket.family
         name = bound.socket.getsockname()
@@ -192,9 +202,9 @@ class HTTPServer(ThreadedWSGIServer):
         self.setup_environ()
         self.wsgi = application
         self.stop = stop
-        self._ended = ended
+        self._notify = notify
         self.keep_alive = keep_alive
-        self.turns = turns
+        self.one_thread = one_thread
         self._exchanges: dict[socket.socket, Exchange] = {}
         self._leaving: set[threading.Thread] = set()
         self._lock = threading.Lock()
@@ -220,21 +230,16 @@ class HTTPServer(ThreadedWSGIServer):
         """End all connections, whatever goes on there."""
         with self._lock:
             for connection, exchange in self._exchanges.items():
-                if exchange.thread is not but:
+                if exchange.runner is not but:
                     with contextlib.suppress(OSError):  # it is closed already
                         connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self.turns is not None:
-            with self._lock:
-                self._exchanges[request] = Exchange(self.turns.thread, IN_TURN)
-            self.turns.add(self, request, client_address)
-            return
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
         with self._lock:
-            self._exchanges[request] = Exchange(thread)
+            self._exchanges[request] = Exchange(thread, thread)
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
@@ -245,7 +250,7 @@ class HTTPServer(ThreadedWSGIServer):
             if exchange is not None and exchange.thread is threading.current_thread():
                 self._leaving.add(exchange.thread)
             self._exchanges.pop(request, None)
-        self._ended()
+        self._notify()
 
     def exchanges(self) -> list[Exchange]:
         with self._lock:
@@ -253,13 +258,27 @@ class HTTPServer(ThreadedWSGIServer):
 
     def threads(self) -> set[threading.Thread]:
         """Return its threads, those included that have nothing left to do but to end."""
-        turns = set() if self.turns is None else {self.turns.thread}
         with self._lock:
-            return self._leaving.union(turns, (exchange.thread for exchange in self._exchanges.values()))
-
-    def _close_connections(self) -> None:
-        if self.turns is None:  # else the thread lives on, and so may its connections to databases
-            super()._close_connections()  # type: ignore[misc]  # Django's stubs lack it
+            return self._leaving.union(exchange.thread for exchange in self._exchanges.values())
 
     def note_request(self, connection: socket.socket, request: str) -> None:
         self._exchanges[connection].request = request
+
+    def run(self, connection: socket.socket, response: ServerHandler) -> None:
+        """Run the application for a request of a connection, in the thread that is meant for it."""
+        if self.one_thread is None:
+            response.run(self.wsgi)
+            return
+        exchange = self._exchanges[connection]
+        request, exchange.request = exchange.request, WAITING.format(exchange.request)
+
+        def run() -> None:
+            exchange.request = request
+            response.run(self.wsgi)
+
+        exchange.runner = self.one_thread.thread
+        self._notify()  # a request that has told the bus to exit does not wait for those after it
+        try:
+            self.one_thread.call(run)
+        finally:
+            exchange.runner = exchange.thread
