@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 WRAPPERS = ("whitenoise.", "werkzeug.middleware.", "django.contrib.staticfiles.", "django_wspbus.")
 """Modules whose applications pass each request on, unchanged, to the application in an attribute."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -15,13 +15,11 @@ from .. import conf
 from ..conf.findings import Problem
 from ..project.tracebacks import explain
 from ..wspbus import Refusal
-from .interfaces import find_fault, unwrap
+from .interfaces import Application, find_fault, unwrap
+from .mounts import Mounts
 
 if TYPE_CHECKING:
     from ..conf import ServerSettings
-
-Environ = dict[str, Any]
-Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 def load(settings: ServerSettings, static_files: bool | None = None) -> Application:
@@ -147,25 +145,3 @@ def import_urlconf() -> None:
         from django.urls import get_resolver
 
         _ = get_resolver().url_patterns  # also imports included URLconfs
-
-
-class Mounts:
-    """Passes each request to the application at the longest prefix of its path, else to the main one."""
-
-    def __init__(self, application: Application, mounts: Mapping[str, Application]) -> None:
-        self.application = application
-        # Servers pass the bytes of a path decoded as latin-1 (PEP 3333).
-        encoded = {prefix.encode().decode("latin-1"): mounted for prefix, mounted in mounts.items()}
-        self.mounts = sorted(encoded.items(), key=lambda mount: len(mount[0]), reverse=True)
-
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        for prefix, application in self.mounts:
-            if path == prefix or path.startswith(prefix + "/"):
-                moved = {
-                    **environ,
-                    "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix,
-                    "PATH_INFO": path[len(prefix) :],
-                }
-                return application(moved, start_response)
-        return self.application(environ, start_response)

@@ -17,7 +17,7 @@ from django.utils.encoding import iri_to_uri
 from .. import __version__, conf
 from ..project.tracebacks import explain
 from ..wspbus import Refusal
-from .loading import Application, Environ
+from .interfaces import Application, Environ
 
 MARK = "django_wspbus.application.warmup"
 """The WSGI variable that marks a warm-up request, because any thread may answer it."""

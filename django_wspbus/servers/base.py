@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.utils.module_loading import import_string
 
-from ..application.loading import Application, load
+from ..application.interfaces import Application
+from ..application.loading import load
 from ..application.warmup import warm_up
 from ..conf.findings import Problem
 from ..process.phases import Phases

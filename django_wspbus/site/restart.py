@@ -13,7 +13,7 @@ from ..children.dry_run import DryRunProcess, PlannedServer, SitePlan
 from ..conf import setting_path
 from ..sockets.systemd import LISTEN_VARIABLES
 from ..successor import start
-from ..successor.keeper import Keeper
+from ..successor.keeper import Keeper, Kept
 from ..successor.state import Holdings, SiteState
 from ..successor.values import descriptor_of
 from ..wspbus import Bus, Refusal
@@ -119,15 +119,15 @@ class Restart(Plugin):
         state, invocation = self._hand_over(), start.original()
         ((name, variable),) = state.hand_over().items()
         environment = {name: os.environ[name] for name in LISTEN_VARIABLES if name in os.environ}
-        keep = {
-            "variable": variable,
-            "descriptors": [descriptor_of(name, {name: variable}), *state.descriptors()],
-            "children": [each.pid for each in state.children],
-            "files": _files(state),
-            "ready_timeout": self.ready_timeout,
-            "stop_timeout": self.site.settings.stop_timeout,
-        }
-        descriptor = start.write_start(invocation, keep=keep, environment=environment)
+        kept = Kept(
+            variable=variable,
+            descriptors=[descriptor_of(name, {name: variable}), *state.descriptors()],
+            children=[each.pid for each in state.children],
+            files=_files(state),
+            ready_timeout=self.ready_timeout,
+            stop_timeout=self.site.settings.stop_timeout,
+        )
+        descriptor = start.write_start(invocation, kept=kept, environment=environment)
         self.bus.log(f"Re-spawning {' '.join(invocation.words)}")
         Keeper(descriptor).execute()
 

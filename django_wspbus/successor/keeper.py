@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from .invocation import Invocation
@@ -31,18 +32,35 @@ TRY_NOW = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 END = (signal.SIGTERM, signal.SIGINT)
 
 
+@dataclass(slots=True)
+class Kept:
+    """What a `Keeper` keeps, and what has become of the attempts to take it over."""
+
+    variable: str
+    """The value of the variable that leads to the state of the site."""
+    descriptors: list[int]
+    children: list[int]
+    """The PIDs of the children."""
+    files: list[tuple[str, int, int]]
+    """(path, device, inode) of the files to remove at an exit."""
+    ready_timeout: float
+    """Seconds that an attempt may take."""
+    stop_timeout: float
+    """Seconds that the children have to end."""
+    failures: int = 0
+    """How many attempts have failed."""
+    status: int = 1
+    """The status of the last one that failed."""
+    reason: str = ""
+    pause: float = 0
+    """Seconds before the next attempt."""
+
+
 class Keeper:
     """Executes the next program of a site's process until one takes over the sockets and children.
 
-    ``start``: the descriptor of the file that `start.write_start` has written. The keeper updates its entry
-    "keep", which has these fields:
-
-    - "variable": the value of the variable that leads to the state of the site
-    - "descriptors": those to keep; "children": the PIDs of the children
-    - "files": (path, device, inode) of the files to remove at an exit
-    - "stop_timeout", "ready_timeout": in seconds
-    - after a failure: "failures", their number so far; "status" and "reason" of the last one; "pause", the
-      seconds before the next attempt
+    ``start``: the descriptor of the file that `start.write_start` has written. The keeper updates what is
+    ``kept`` there.
     """
 
     def __init__(self, start: int) -> None:
@@ -51,7 +69,7 @@ class Keeper:
         with open(start, "rb", closefd=False) as file:
             self._written: dict[str, Any] = json.load(file)
         self.values: dict[str, Any] = self._written["values"]
-        self.keep: dict[str, Any] = self.values["keep"]
+        self.kept = Kept(**self.values["kept"])
 
     def copy(self) -> list[int]:
         """Duplicate the descriptors, because the next program may close them before it fails."""
@@ -62,7 +80,7 @@ class Keeper:
             os.dup2(copied, descriptor)
 
     def _descriptors(self) -> list[int]:
-        return [self._start, *self.keep["descriptors"]]
+        return [self._start, *self.kept.descriptors]
 
     def execute(self) -> NoReturn:
         """Execute the next program. While the system refuses that, wait and try again."""
@@ -87,7 +105,7 @@ class Keeper:
 
     def note_failure(self, status: int, reason: str) -> None:
         """Record a failed attempt, and print its reason unless the attempt before failed for the same one."""
-        if reason != self.keep.get("reason"):
+        if reason != self.kept.reason:
             text = (
                 f"The restarted site did not start, with status {status}: {reason}\n"
                 "Its workers keep serving. The site tries again at intervals of up to "
@@ -95,12 +113,13 @@ class Keeper:
             )
             with contextlib.suppress(OSError):  # a closed terminal must not stop the site
                 os.write(2, text.encode(errors="backslashreplace"))
-        failures = self.keep.get("failures", 0) + 1
-        pause = min(FIRST_INTERVAL * 2 ** (failures - 1), LONGEST_INTERVAL)
-        self._store(failures=failures, pause=pause, status=status, reason=reason)
+        self.kept.pause = min(FIRST_INTERVAL * 2**self.kept.failures, LONGEST_INTERVAL)
+        self.kept.failures += 1
+        self.kept.status, self.kept.reason = status, reason
+        self._store()
 
-    def _store(self, **fields: Any) -> None:
-        self.keep.update(fields)
+    def _store(self) -> None:
+        self.values["kept"] = asdict(self.kept)
         os.ftruncate(self._start, 0)
         os.lseek(self._start, 0, os.SEEK_SET)
         with open(self._start, "wb", closefd=False) as file:
@@ -108,7 +127,7 @@ class Keeper:
 
     def wait(self) -> None:
         """Wait until the next attempt is due, or end the site if a signal asks for that."""
-        seconds = self.keep.get("pause", 0)
+        seconds = self.kept.pause
         if not seconds:
             return
         signals = (*TRY_NOW, *END)
@@ -119,12 +138,13 @@ class Keeper:
                 self.end()
         else:  # macOS
             time.sleep(seconds)
-        self._store(pause=0)
+        self.kept.pause = 0
+        self._store()
 
     def end(self) -> NoReturn:
-        """End the children within "stop_timeout", and exit with the status of the last failure."""
-        children = self.keep["children"]
-        deadline = time.monotonic() + self.keep["stop_timeout"]
+        """End the children within ``stop_timeout``, and exit with the status of the last failure."""
+        children = self.kept.children
+        deadline = time.monotonic() + self.kept.stop_timeout
         for pid in children:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
@@ -134,12 +154,12 @@ class Keeper:
             for kill in (os.killpg, os.kill):  # in a terminal, a child may be in the site's process group
                 with contextlib.suppress(OSError):
                     kill(pid, signal.SIGKILL)
-        for path, device, inode in self.keep["files"]:
+        for path, device, inode in self.kept.files:
             with contextlib.suppress(OSError):
                 status = os.lstat(path)
                 if (status.st_dev, status.st_ino) == (device, inode):
                     os.unlink(path)
-        os._exit(self.keep["status"])
+        os._exit(self.kept.status)
 
 
 def _is_running(pid: int) -> bool:

@@ -32,7 +32,7 @@ def main(values: dict[str, Any], start: int) -> None:
         die_with(values["site"], signal.SIGKILL)
         prepare_child(values, start)
     sys.orig_argv[:] = invocation.words
-    if values["keep"] is not None:
+    if values["kept"] is not None:
         Succession(values, start).run(invocation.command)
         return
     set_up(invocation.command)
@@ -101,13 +101,13 @@ class Succession:
         self._pid = os.getpid()
 
     def run(self, command: list[str]) -> None:
-        keep = self._keeper.keep
+        kept = self._keeper.kept
         self._keeper.wait()
         copies = self._keeper.copy()
-        os.environ[KEPT] = json.dumps([keep.get("failures", 0), self._start, *copies])
-        os.environ[STATE] = keep["variable"]
+        os.environ[KEPT] = json.dumps([kept.failures, self._start, *copies])
+        os.environ[STATE] = kept.variable
         signal.signal(signal.SIGALRM, self._give_up)
-        signal.setitimer(signal.ITIMER_REAL, keep["ready_timeout"])
+        signal.setitimer(signal.ITIMER_REAL, kept.ready_timeout)
         try:
             set_up(command)
             execute(command)
@@ -132,7 +132,7 @@ class Succession:
         return outcome(error, self._values["folders"])
 
     def _give_up(self, number: int, frame: FrameType | None) -> None:
-        raise Overdue(f"{self._keeper.keep['ready_timeout']:g}")
+        raise Overdue(f"{self._keeper.kept.ready_timeout:g}")
 
     def _keep(self, copies: list[int], status: int, reason: str) -> NoReturn:
         self._keeper.restore(copies)

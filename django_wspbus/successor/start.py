@@ -19,7 +19,7 @@ from ..system.terminal import ALONE
 from ..wspbus import Refusal
 from ..wspbus.ending import STARTUP_DIRECTORY
 from .invocation import Invocation
-from .keeper import BOOTSTRAP
+from .keeper import BOOTSTRAP, Kept
 from .values import write_values
 
 DETACHED = ("invocation", "program", "keeper", "runner")
@@ -124,7 +124,7 @@ def write_start(
     descriptors: Mapping[str, int] | None = None,
     patch: str | None = None,
     site: int | None = None,
-    keep: Mapping[str, Any] | None = None,
+    kept: Kept | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
     """Write the values that `runner.main` needs, and return the descriptor of the file.
@@ -133,7 +133,7 @@ def write_start(
     - ``sockets``: to be moved to the numbers of systemd's protocol; ``descriptors``: others, by name
     - ``patch``: "gevent" or None
     - ``site``: the PID of the site, whose end ends the child
-    - ``keep``: see `keeper.Keeper`
+    - ``kept``: see `keeper.Keeper`
     - ``environment``: further variables for the next program
     """
     values = {
@@ -146,7 +146,7 @@ def write_start(
         "descriptors": dict(descriptors or {}),
         "patch": patch,
         "site": site,
-        "keep": keep,
+        "kept": None if kept is None else dataclasses.asdict(kept),
         "environment": dict(environment or {}),
     }
     return write_values(values)

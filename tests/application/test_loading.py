@@ -9,7 +9,7 @@ from django.core.handlers.wsgi import WSGIHandler
 
 from django_wspbus import Refusal, conf
 from django_wspbus.application import loading as application
-from django_wspbus.application.loading import Mounts
+from django_wspbus.application.mounts import Mounts
 
 COUNT = itertools.count()
 

@@ -19,7 +19,7 @@ from django.utils.log import AdminEmailHandler
 
 from django_wspbus import Refusal, __version__, conf
 from django_wspbus.application import warmup
-from django_wspbus.application.loading import Mounts
+from django_wspbus.application.mounts import Mounts
 from django_wspbus.application.warmup import warm_up
 
 REQUESTS = []

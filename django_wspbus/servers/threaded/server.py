@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import django
 from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer
 
-from ...application.loading import Application
+from ...application.interfaces import Application
 from ...conf.checks import check_boolean, check_option_names, check_positive
 from ...conf.findings import Problem
 from ...sockets.queue import queue_length
