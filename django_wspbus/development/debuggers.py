@@ -1,4 +1,4 @@
-"""Debuggers, profilers and the like: whether one is at work in this process, and what it needs."""
+"""Debuggers, profilers and coverage: detecting them in this process, and keeping them at work."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from ..successor.program import PR_SET_PDEATHSIG, SYSTEMD_FIRST
 from ..system.terminal import is_in_foreground
 
 CONSOLES = ("bdb", "pdb", "code")
-"""The modules of the standard library that hold a terminal; ipdb and pudb are built on them."""
+"""The modules of the standard library that read from the terminal; ipdb and pudb are built on them."""
 
 FOLLOWING = ("pydevd", "_pydevd_bundle")
-"""The modules of debugpy (VS Code) and PyCharm, which attach to children, and lose a process over an exec."""
+"""The modules of debugpy (VS Code) and PyCharm: they follow child processes and lose a process at an exec."""
 
 COVERAGE_FOLLOWS = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+"""The environment variables with which coverage also measures child processes."""
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def follows_children() -> bool:
-    """Whether a debugger attaches to the child processes of this one."""
+    """Return whether a debugger attaches to the child processes of this process."""
     return any(name in sys.modules for name in FOLLOWING)
 
 
 def find_observer() -> str | None:
-    """Return what observes this process and would not observe the next one: pdb, a profiler, coverage.
+    """Return the name of a debugger, profiler or coverage that observes this process and no other one.
 
-    None if there is nothing of the kind, or it follows to other processes.
+    None if there is none, or if it also observes child processes.
     """
     if follows_children():
         return None
@@ -68,7 +69,7 @@ def _unless_following(name: str) -> str | None:
 
 
 def holds_terminal() -> bool:
-    """Whether a thread of this process is in a debugger of the standard library."""
+    """Return whether a thread of this process is in a debugger of the standard library."""
     files = {modules.attribute(name, "__file__") for name in CONSOLES} - {None}
     return bool(files) and any(_passes(frame, files) for frame in sys._current_frames().values())
 
@@ -83,10 +84,10 @@ def _passes(frame: FrameType | None, files: set[str]) -> bool:
 
 @contextlib.contextmanager
 def reserved_descriptors(count: int) -> Iterator[list[int]]:
-    """Yield the first descriptors after the standard streams, all open, for a child to inherit.
+    """Open the first ``count`` descriptors after the standard streams, and yield them for a child to inherit.
 
-    A child puts its sockets there, where systemd's protocol has them; a debugger that attaches to it before
-    would take them. Without one there are none to reserve.
+    The child needs these numbers for its sockets, because systemd's protocol begins there. A debugger that
+    attaches to the child earlier would occupy them. Without a debugger, none are reserved.
     """
     numbers = range(SYSTEMD_FIRST, SYSTEMD_FIRST + count if follows_children() else SYSTEMD_FIRST)
     opened = []
@@ -98,7 +99,7 @@ def reserved_descriptors(count: int) -> Iterator[list[int]]:
             os.close(high)
             if placed == number:
                 opened.append(placed)
-            else:  # another one is there
+            else:  # the number is in use already
                 os.close(placed)
         yield list(numbers)
     finally:
@@ -107,9 +108,9 @@ def reserved_descriptors(count: int) -> Iterator[list[int]]:
 
 
 def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list[int]) -> NoReturn:
-    """Run a program as a child, and leave as it does: for a debugger that an exec would lose.
+    """Run a program as a child, and exit with its status: an exec would lose the debugger.
 
-    Signals go on to the program, which ends with this process and gets the descriptors ``passed``.
+    Signals are forwarded to the program. It gets the descriptors ``passed``, and ends with this process.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -118,10 +119,10 @@ def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list
             libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGINT or not is_in_foreground():  # else the terminal signals both
+        if number != signal.SIGINT or not is_in_foreground():  # in the foreground, the terminal signals both
             process.send_signal(number)
 
-    # To be called in the main thread: the kernel takes its end for that of the process.
+    # Only the main thread may do this: PR_SET_PDEATHSIG signals when the thread that forked ends.
     process = subprocess.Popen(
         arguments,
         env=environment,
@@ -130,9 +131,9 @@ def run_below(arguments: list[str], environment: Mapping[Any, Any], passed: list
     )
     for descriptor in passed:
         os.close(descriptor)
-    for number in FORWARDED:
+    for number in FORWARDED_SIGNALS:
         signal.signal(number, forward)
-    while (ended := os.wait())[0] != process.pid:  # as PID 1 of a container it gets others, too
+    while (ended := os.wait())[0] != process.pid:  # PID 1 of a container also gets orphans
         pass
     status = process.returncode = os.waitstatus_to_exitcode(ended[1])
     sys.exit(128 - status if status < 0 else status)

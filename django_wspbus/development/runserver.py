@@ -1,4 +1,4 @@
-"""What ``runserver`` gives a developer, for ``runbus``: its checks, warnings and banner."""
+"""The checks, warnings and banner of ``runserver``, for ``runbus``."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from django.utils.version import get_docs_version
 from .. import conf
 from ..project.tracebacks import explain
 
-# Before it serves
+# Before the site serves
 
 
 def prepare(
-    command: BaseCommand, options: Mapping[str, Any], *, is_renewed: bool = False, is_known: bool = False
+    command: BaseCommand, options: Mapping[str, Any], *, is_restart: bool = False, is_relaunch: bool = False
 ) -> None:
-    """Do what runserver does before it serves: system checks, and the warning about migrations.
+    """Run the system checks under DEBUG and warn about migrations, as runserver does before it serves.
 
-    Under DEBUG only: without it a site process does not import the URLconf. A `CommandError` if a
-    check is an error; over a restart they are made by `rehearse`, which refuses it. ``is_known``:
-    whether all has been said once, and only what is wrong is of interest.
+    A failed check raises `CommandError`. Without DEBUG, the site process does not import the URLconf, so
+    there are no checks. ``is_restart``: True after a restart, whose dry run has run the checks
+    (`check_in_dry_run`). ``is_relaunch``: True if the launcher has started the site before; then only
+    failed checks are shown.
     """
     if not conf.is_debug() or options["skip_checks"]:
         return
-    command.stdout = OutputWrapper(cast(Any, Patient(command.stdout)))
-    if not is_renewed:
-        check_project(command, silent=is_known or options["verbosity"] == 0)
+    command.stdout = OutputWrapper(cast(Any, ErrorIgnoringOutput(command.stdout)))
+    if not is_restart:
+        check_project(command, silent=is_relaunch or options["verbosity"] == 0)
     if options["verbosity"] > 0:
         check_migrations(command)
 
 
-def rehearse(command: BaseCommand, options: Mapping[str, Any]) -> None:
-    """Make the system checks of a program that is to take the place of the one that serves."""
+def check_in_dry_run(command: BaseCommand, options: Mapping[str, Any]) -> None:
+    """Run the system checks under DEBUG in the dry run of a restart."""
     if conf.is_debug() and not options["skip_checks"]:
         check_project(command, silent=True)
 
 
-class Patient:
-    """An output that may be closed: nobody reads it, which is no reason not to serve."""
+class ErrorIgnoringOutput:
+    """An output that ignores write errors: a closed terminal must not stop the site."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -60,32 +61,32 @@ class Patient:
 
 
 def check_project(command: BaseCommand, *, silent: bool = False) -> None:
-    """Make the system checks that runserver makes; a `CommandError` if one is an error.
+    """Run the system checks that runserver runs; a failed check raises `CommandError`.
 
-    ``silent``: say nothing if they find nothing.
+    ``silent``: print nothing if no check fails.
     """
     if not silent:
         command.stdout.write("Performing system checks...\n\n")
     try:
-        # Of any command: of its own this one has none, as it would have them without DEBUG, too.
+        # ``runbus`` requires no checks, because Django would run them without DEBUG, too. So ask BaseCommand.
         which: dict[str, Any] = cast(Any, BaseCommand().get_check_kwargs({}))
         command.check(**which, display_num_errors=not silent)
-    except CommandError:  # what the checks found
+    except CommandError:  # a check failed
         raise
-    except Exception as error:  # the project's own code: anything may come
+    except Exception as error:  # code of the project may raise any error
         raise CommandError(explain(error)) from error
     finally:
         close_connections()
 
 
 def check_migrations(command: BaseCommand) -> None:
-    """Warn of migrations that are not applied; a database that cannot be asked is told in a line.
+    """Warn about migrations that are not applied. If the database fails, print the error in one line.
 
-    In a thread of its own, too: the connections of the thread are closed.
+    The database connections of this thread are closed afterwards.
     """
     try:
         command.check_migrations()
-    except Exception as error:  # of any database, or of a migration: nothing that a site could not do without
+    except Exception as error:  # the site can serve without this check, whatever fails in it
         reason = " ".join(str(error).split())
         message = f"The migrations were not checked: {type(error).__name__}: {reason}"
         command.stdout.write(command.style.NOTICE(message))
@@ -98,11 +99,11 @@ def close_connections() -> None:
         connection.close()
 
 
-# What is shown
+# Output
 
 
-def forget_colours() -> None:
-    """Write request lines without colours: here, where LOGGING is set up already, and in child processes."""
+def disable_colours() -> None:
+    """Disable colours in request lines, in this process and in its child processes."""
     os.environ["DJANGO_COLORS"] = "nocolor"
     for handler in logging.getLogger("django.server").handlers:
         if isinstance(handler.formatter, ServerFormatter):
@@ -110,7 +111,7 @@ def forget_colours() -> None:
 
 
 def frame(banner: Iterable[str], command: BaseCommand, *, warns: bool) -> Iterator[str]:
-    """Yield a banner between the date and, if it ``warns``, the warning of runserver about production."""
+    """Yield the date, the banner and, if ``warns`` is true, runserver's warning about production."""
     yield datetime.now().strftime("%B %d, %Y - %X")
     yield from banner
     hidden = os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") == "true"

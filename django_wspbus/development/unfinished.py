@@ -1,4 +1,4 @@
-"""DEBUG of a settings module that has failed half-way, where it is certain."""
+"""The value of DEBUG in a settings module that failed half-way, if it is certain."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import traceback
 from pathlib import Path
 from types import CodeType
 
-# By which later lines may set DEBUG without naming it; include() is that of django-split-settings.
+# Later lines can set DEBUG through these without naming it; include() is that of django-split-settings.
 INDIRECT = {"exec", "eval", "globals", "locals", "vars", "setattr", "include"}
 
 
 def debug_of(error: BaseException | None) -> bool | None:
-    """Return the DEBUG that the settings module had set when it failed, None if it may get another one.
+    """Return the DEBUG that the settings module had set when it failed; None if later lines may change it.
 
-    Settings of production often read those of development first, and set DEBUG to False after that: a value
-    counts only if no line from the failed one on may change it.
+    Settings of production often import those of development first, and set DEBUG to False after that. So a
+    value counts only if neither the line that failed nor a later one can change it.
     """
     seen = set()
     while error is not None and id(error) not in seen:
@@ -37,7 +37,7 @@ def debug_of(error: BaseException | None) -> bool | None:
 
 
 def _may_set_debug(code: CodeType, line: int) -> bool:
-    """Whether a statement of the module that has not ended before a line may set DEBUG."""
+    """Return whether a statement that ends on a line or after it may set DEBUG."""
     try:
         body = ast.parse(Path(code.co_filename).read_bytes()).body
     except (OSError, SyntaxError, ValueError):

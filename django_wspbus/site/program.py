@@ -65,7 +65,7 @@ class Program:
         """In a dry run: report what the restarted site would be, or why it would not start."""
         try:
             settings = self.read(dry_run.held)
-            runserver.rehearse(self.command, self.options)
+            runserver.check_in_dry_run(self.command, self.options)
             plan = SiteProcess(bus, settings, self.overrides.values).plan()
         except (CommandError, Refusal) as error:
             dry_run.report(DryRunReport(refused=str(error)))
@@ -114,7 +114,7 @@ class Program:
     def serve(self, settings: Settings) -> None:
         """Serve until the site exits; under AUTORELOAD, become the launcher first."""
         if self.options["no_color"]:
-            runserver.forget_colours()
+            runserver.disable_colours()
         show_log(self.options["verbosity"])
         launch = Launch.take()
         if launch is None and settings.autoreload:
@@ -147,9 +147,9 @@ class Program:
         become(start.original(), held=held, debug=conf.is_debug(), signals=signals)
 
     def _prepare(self, launch: Launch | None) -> None:
-        is_renewed = self.handed_over is not None and launch is None
-        is_known = launch is not None and launch.launches > 1
-        runserver.prepare(self.command, self.options, is_renewed=is_renewed, is_known=is_known)
+        is_restart = self.handed_over is not None and launch is None
+        is_relaunch = launch is not None and launch.launches > 1
+        runserver.prepare(self.command, self.options, is_restart=is_restart, is_relaunch=is_relaunch)
 
     def _announce(self, site: SiteProcess, launch: Launch | None) -> None:
         """Print the banner, or how long the restart took."""

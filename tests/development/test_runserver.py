@@ -67,9 +67,9 @@ def test_an_ipv4_address_is_refused_with_ipv6(host):
     )
 
 
-@pytest.mark.parametrize("host", ["nobody.example", "a..b"])
-def test_a_name_without_an_ipv6_address_is_told(host, monkeypatch):
-    if "nobody" in host:
+@pytest.mark.parametrize("host", ["unknown.example", "a..b"])
+def test_a_name_without_an_ipv6_address_is_an_error(host, monkeypatch):
+    if "unknown" in host:
         monkeypatch.setattr("socket.getaddrinfo", resolver({}))
     assert refused("--ipv6", f"{host}:80").startswith(f"--ipv6: the host {host!r} has no IPv6 address (")
 
@@ -86,7 +86,7 @@ def test_what_is_no_address_is_none_with_ipv6_either(argument):
 
 
 @pytest.mark.parametrize("argument", ["70000", "[::g]:80"])
-def test_an_address_of_ipv6_that_cannot_be_bound_is_told_as_an_argument(argument):
+def test_an_address_of_ipv6_that_cannot_be_bound_is_named_as_the_argument(argument):
     assert refused("-6", argument).startswith("address:port: ")
 
 
@@ -146,7 +146,7 @@ def test_nothing_is_checked_without_debug_or_where_checks_are_skipped(settings):
     for settings.DEBUG, skip_checks in ((False, False), (True, True)):
         options = {"skip_checks": skip_checks, "verbosity": 1}
         runserver.prepare(command, options)
-        runserver.rehearse(command, options)
+        runserver.check_in_dry_run(command, options)
     assert command.stdout.getvalue() == command.stderr.getvalue() == ""
 
 
@@ -160,7 +160,7 @@ def test_any_failure_to_look_at_the_migrations_is_a_line(monkeypatch):
     assert output.getvalue() == "The migrations were not checked: ImportError: one line and another\n"
 
 
-def test_colours_are_forgotten_by_the_formatters_of_request_lines_and_by_no_other(monkeypatch):
+def test_colours_are_disabled_in_the_formatters_of_request_lines_and_in_no_other(monkeypatch):
     monkeypatch.setenv("DJANGO_COLORS", "light")
     formatter = ServerFormatter("{message}", style="{")
     formatter.style = color_style(force_color=True)
@@ -172,7 +172,7 @@ def test_colours_are_forgotten_by_the_formatters_of_request_lines_and_by_no_othe
     record = logging.makeLogRecord({"msg": "GET", "status_code": 404})
     assert "\x1b" in formatter.format(record)
 
-    runserver.forget_colours()
+    runserver.disable_colours()
     record = logging.makeLogRecord({"msg": "GET", "status_code": 404})
     assert formatter.format(record) == "GET"
     assert os.environ["DJANGO_COLORS"] == "nocolor"

@@ -1,4 +1,4 @@
-"""What answers in the place of a project that does not boot: a program of its own, without Django."""
+"""The error page: a program without Django that serves while the project does not boot."""
 
 from __future__ import annotations
 

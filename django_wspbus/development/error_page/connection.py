@@ -1,4 +1,4 @@
-"""One connection of the error page: a request, its answer, and a goodbye that resets nobody."""
+"""A connection of the error page: a request, its answer, and a close that resets no client."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from enum import Enum, auto
 from .request import Malformed, Request, parse
 
 TIME_TO_ASK = 10.0
-"""Seconds for a request's head to come in full once it has begun, and for an answer to be taken."""
+"""Seconds in which a client has to send the head of a request, once begun, and to read the answer."""
 
 TIME_FOR_BODY = 1.0
-"""Seconds for the rest of a request, before the answer, and again after it."""
+"""Seconds in which a client has to send the body of a request before the answer, and again after it."""
 
 MOST_BODY = 1 << 20
-"""Bytes that are read of a request after its head."""
+"""Bytes of a body that are read before the answer."""
 
 
 class States(Enum):
-    IDLE = auto()  # not a byte of a request has been read
+    IDLE = auto()  # no byte of a request has come
     HEAD = auto()
     BODY = auto()
     WRITING = auto()
     HELD = auto()  # the answer has begun, and ends when the program does
-    LINGERING = auto()  # answered: closed by the client, lest what it still sends is answered with a reset
-    CLOSED = auto()  # for the owner to close
+    LINGERING = auto()  # answered; a close before the client's would reset the connection if it still sends
+    CLOSED = auto()  # the program may close the socket
 
 
 class Connection:
     """A connection that never blocks.
 
-    ``answer`` makes the bytes of an answer of a request and a status, 400 and 408 being without a request;
-    ``holds`` says whether the answer to a request stays open.
+    ``answer`` returns the bytes of the answer to a request, with a status. For 400 and 408 the request is
+    None. ``holds`` returns whether the answer to a request stays open.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Connection:
 
     @property
     def events(self) -> int:
-        """What to wait for."""
+        """The events of the socket to wait for."""
         return selectors.EVENT_WRITE if self.state is States.WRITING else selectors.EVENT_READ
 
     @property
     def is_done(self) -> bool:
-        """Whether closing it now would lose nothing."""
+        """True if a close at this moment loses no data."""
         return self.state is States.CLOSED or (self.state is States.LINGERING and self._has_all)
 
     def proceed(self, now: float) -> None:
-        """Read or write what can be at the time ``now``; it is closed once its client is gone."""
+        """Read or write as much as the socket allows; ``now``: the time. CLOSED once the client has gone."""
         try:
             if self.state is States.WRITING:
                 self._write(now)
@@ -77,7 +77,7 @@ class Connection:
             self.state = States.CLOSED
 
     def expire(self, now: float) -> None:
-        """Do without what has not come by the deadline."""
+        """Answer without the bytes that have not come by the deadline, or give the connection up."""
         if self.state is States.HEAD:
             self._begin(now, self._answer(None, 408))
         elif self.state is States.BODY:
@@ -86,7 +86,7 @@ class Connection:
             self.state = States.CLOSED
 
     def end(self, last: bytes = b"") -> None:
-        """Hang up, after some last bytes of an answer that was held open."""
+        """End the connection, after the last bytes of an answer that stayed open."""
         try:
             if last and self.state is States.HELD:
                 self.socket.send(last, socket.MSG_DONTWAIT)

@@ -1,7 +1,7 @@
 """The hosts that the error page answers for, as Django does under DEBUG.
 
-Any site can make its name stand for this machine (DNS rebinding). A browser then takes the page for one of
-that site, and its scripts may read it: only the Host header tells the two apart.
+Any web site can make its name resolve to this machine (DNS rebinding). A browser then lets the scripts of
+that site read the error page. Only the Host header shows the difference.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LOCAL = (".localhost", "127.0.0.1", "[::1]")
 
 # As django.http.request.host_validation_re.
 NETLOC = re.compile(r"([a-z0-9.-]+|\[[a-f0-9]*:[a-f0-9.:]+\])(?::[0-9]*)?")
-ABSOLUTE = re.compile(r"https?://([^/?#]*)(?:[/?#].*)?", re.IGNORECASE)
+ABSOLUTE_TARGET = re.compile(r"https?://([^/?#]*)(?:[/?#].*)?", re.IGNORECASE)
 
 
 def host_of(netloc: str) -> str | None:
@@ -24,12 +24,12 @@ def host_of(netloc: str) -> str | None:
 
 
 def is_allowed(target: str, netloc: str, hosts: Iterable[str]) -> bool:
-    """Whether a request is for one of these hosts, by its Host header and by its target if that names one.
+    """Return whether a request is for an allowed host: by its Host header, and by its target if that has one.
 
-    ``hosts``: entries as in ALLOWED_HOSTS.
+    ``hosts``: entries as in ALLOWED_HOSTS, allowed besides `LOCAL`.
     """
     netlocs = [netloc]
-    if match := ABSOLUTE.fullmatch(target):
+    if match := ABSOLUTE_TARGET.fullmatch(target):
         netlocs.append(match[1])
     elif not target.startswith("/") and target != "*":
         return False
@@ -47,9 +47,9 @@ def _matches(host: str, pattern: str) -> bool:
 
 
 def own_hosts(connection: socket.socket) -> list[str]:
-    """Return the address of this machine that a client has connected to, as its Host header names it."""
+    """Return the address of this machine that a client has connected to, as a Host header names it."""
     if connection.family == socket.AF_UNIX:
-        return []  # a proxy has: its clients name hosts of ALLOWED_HOSTS
+        return []  # the client is a proxy, and its own clients name hosts of ALLOWED_HOSTS
     address = str(connection.getsockname()[0]).partition("%")[0].lower()
     mapped = address.removeprefix("::ffff:")
     return [mapped if "." in mapped else f"[{address}]"]

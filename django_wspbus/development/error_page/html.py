@@ -1,4 +1,4 @@
-"""The error page for browsers, in one piece."""
+"""The error page for browsers: one HTML document that loads nothing else."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ footer { padding-top: 1.5rem; padding-bottom: 2.5rem; color: var(--faint); font-
   .source span::before { width: 3em; padding-right: 1em; margin-left: -.75em; } }
 """
 
-# One tab of a browser waits for all of them, where it can tell the others: six connections are all it has for
-# a site. A wait that ends without a word is that of a program that was stopped: there may be no other yet.
+# A browser opens at most six connections to a site, so one tab waits, and notifies the others by a channel.
+# An empty answer means that the program was stopped: the next one may not listen yet, so the tab asks again.
 SCRIPT = Template("""
 (() => {
   const wait = $wait, header = $header, isOfGet = $is_of_get;
@@ -99,16 +99,18 @@ SCRIPT = Template("""
 })();
 """)
 
-RENEWAL = "This page renews itself once a file of the project changes."
-RETRIAL = Template("""</p>
-<form method="post" action="$retry"><p>If the cause is elsewhere: <button>start it again</button></p></form>
+RELOADS = "This page reloads itself when a file of the project changes."
+RETRY_BUTTON = Template("""</p>
+<form method="post" action="$retry">
+<p>If the cause is elsewhere: <button>start the site again</button></p>
+</form>
 <p>""")
 
 
 def page(title: str, text: str, root: str, script: str, retry: str) -> str:
-    """Return the page of an error of the project at ``root``; ``text`` may be a traceback, or words.
+    """Return the page of an error of the project at ``root``; ``text``: a traceback, or a reason in words.
 
-    ``retry``: where a POST has the site started again.
+    ``retry``: the target of the POST request that starts the site again.
     """
     kind, message = _split(title)
     heading = [f'<p class="kind">{escape(kind)}</p>'] if kind else []
@@ -127,15 +129,15 @@ def page(title: str, text: str, root: str, script: str, retry: str) -> str:
         style=STYLE,
         heading="\n".join(heading),
         content="\n".join(content),
-        footer=f"{RENEWAL}{RETRIAL.substitute(retry=escape(retry))}",
+        footer=f"{RELOADS}{RETRY_BUTTON.substitute(retry=escape(retry))}",
         script=script,
     )
 
 
-def closed_page(words: str, script: str) -> str:
-    """Return the page that says nothing of the error."""
+def page_without_details(words: str, script: str) -> str:
+    """Return the page for clients that may not see the error."""
     heading = f"<h1>{escape(words)}</h1>"
-    footer = "This page renews itself."
+    footer = "This page reloads itself."
     return PAGE.substitute(
         title="The site does not start",
         style=STYLE,
@@ -146,16 +148,16 @@ def closed_page(words: str, script: str) -> str:
     )
 
 
-def renewal(wait: str, header: str, is_of_get: bool) -> str:
-    """Return the script that loads the page anew when the request for ``wait`` has been answered in full."""
+def reloading(wait: str, header: str, is_of_get: bool) -> str:
+    """Return the script that reloads the page when the answer to the request for ``wait`` ends."""
     return SCRIPT.substitute(
         wait=json.dumps(wait), header=json.dumps(header), is_of_get=json.dumps(is_of_get)
     )
 
 
 def _split(title: str) -> tuple[str, str]:
-    """Return the exception of a title, if it has one, and what it says."""
-    # Of a system check, what comes before its id belongs to it.
+    """Return the name of the exception in a title ("" if there is none) and its message."""
+    # The title of a system check may also have a colon, before the id in parentheses.
     match = re.fullmatch(r"((?:\w+\.)*\w+): (?!\([\w.]+\) )(.+)", title.strip(), re.DOTALL)
     return (match[1], match[2]) if match else ("", title.strip())
 

@@ -1,4 +1,4 @@
-"""Where an error is: the file and the line that a traceback ends with, and what is written around it."""
+"""The place of an error: the file and the line at the end of a traceback, with the lines around it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from dataclasses import dataclass
 
 from ..watching.files import is_foreign
 
-# Python's own modules and what is made at run time are no files: <frozen importlib._bootstrap>, <string>.
+# A name in angle brackets is no file: <frozen importlib._bootstrap>, <string>.
 FRAME = re.compile(r'^[ |]*File "([^"<\n][^"\n]*)", line ([0-9]{1,9})(, in .*)?$', re.MULTILINE)
 
 AROUND = 5
-"""Lines that are shown before and after the one that failed."""
+"""Lines shown before the line that failed, and after it."""
 
 MOST_SOURCE = 1 << 20
-LONGEST_LINE = 500
+"""Bytes read of a source file."""
+
+LONGEST_SOURCE_LINE = 500
+"""Characters shown of a line."""
 
 
 @dataclass(slots=True)
 class Place:
-    """``lines`` are pairs of a number and a text; ``caret`` is what is to stand below the one that failed."""
+    """The place of an error.
+
+    ``lines``: pairs of a number and a text. ``caret``: the markers below the line that failed.
+    """
 
     path: str
     number: int
@@ -29,14 +35,14 @@ class Place:
 
 
 def mentioned(text: str) -> list[str]:
-    """Return the paths of the files that a traceback goes through."""
+    """Return the paths of the files in a traceback."""
     return list(dict.fromkeys(match[1] for match in FRAME.finditer(text)))
 
 
 def find_place(text: str, root: str) -> Place | None:
-    """Return the last place of a traceback, or the last in the project at ``root`` if that is in a library.
+    """Return the last place of a traceback; if that is in a library, the last one in the project at ``root``.
 
-    That is none for a syntax error, whose place is no frame: it is the error.
+    A syntax error is always at the last place, also in a library: the place is the error, and no call.
     """
     frames = list(FRAME.finditer(text))
     if not frames:
@@ -50,7 +56,7 @@ def find_place(text: str, root: str) -> Place | None:
 
 
 def is_own(path: str, root: str) -> bool:
-    """Whether a file is the project's, and not a library's that is installed beside it."""
+    """Return whether a file belongs to the project, and not to a library that is installed in its folder."""
     relative = os.path.relpath(os.path.join(root, path), root)
     return not any(part == ".." or is_foreign(part) for part in relative.split(os.sep))
 
@@ -63,11 +69,11 @@ def _around(path: str, number: int) -> list[tuple[int, str]]:
         return []
     first = max(1, number - AROUND)
     lines = source.splitlines()[first - 1 : number + AROUND]
-    return [(first + index, line[:LONGEST_LINE]) for index, line in enumerate(lines)] if lines else []
+    return [(first + index, line[:LONGEST_SOURCE_LINE]) for index, line in enumerate(lines)] if lines else []
 
 
 def _caret(printed: list[str], line: str) -> str:
-    """Return the markers of a traceback below a line, which the traceback prints without its indentation."""
+    """Return the markers below a line, indented as in the source: the traceback prints them without."""
     if len(printed) < 2 or not re.fullmatch(r" *[~^][~^ ]*", printed[1]) or "^" not in printed[1]:
         return ""
     if printed[0].strip() != line.strip():

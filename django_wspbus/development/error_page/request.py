@@ -1,4 +1,4 @@
-"""What a client asks of the error page: the head of a request, and what kind of answer it prefers."""
+"""Requests to the error page: the head, and the kind of answer that the client prefers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from dataclasses import dataclass
 
 LONGEST_HEAD = 65536
-"""Bytes that the first line and the headers may have."""
+"""Bytes of the longest head: the first line and the headers."""
 
-REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP/1\.\d", re.ASCII)
+FIRST_LINE = re.compile(r"([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP/1\.\d", re.ASCII)
 URL = re.compile(r"https?://([^/?#]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
-HEAD_END = re.compile(rb"\r?\n\r?\n")
-# What no first line has: a TLS client sends such bytes, and no line's end that could be waited for.
+BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+# No first line has such bytes. A TLS client sends them, and no end of a line.
 CONTROL = re.compile(rb"[^\r\n]*?[\0-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class Malformed(Exception):
-    """Not a request in HTTP/1."""
+    """The bytes are no request in HTTP/1."""
 
 
 @dataclass(slots=True)
@@ -28,55 +28,55 @@ class Request:
     headers: dict[str, str]
 
     def has_body(self, body: bytes | bytearray) -> bool:
-        """Whether ``body``, what came after the head, is all that is to come."""
+        """Return whether ``body``, the bytes after the head, is whole."""
         if self.headers.get("expect", "").lower() == "100-continue":
-            return True  # which the answer tells the client to keep
+            return True  # a final answer makes the client keep the body
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
             return body.endswith(b"\r\n0\r\n\r\n") or body == b"0\r\n\r\n"
         return len(body) >= int(self.headers.get("content-length", "0"))
 
     @property
     def netloc(self) -> str:
-        """The host that is asked, and its port; of several Host headers nothing that would be one."""
+        """The Host header. Several ones are joined by a comma, which makes no valid host."""
         return self.headers.get("host", "").lower()
 
     def is_of_own_page(self) -> bool:
-        """Whether a page of this very site sends it, or no browser does."""
+        """Return whether a page of this site sends the request, or a client that is no browser."""
         origin = self.headers.get("origin")
         match = URL.fullmatch(origin or "")
         is_own = origin is None or (match is not None and match[1].lower() == self.netloc and not match[2])
         return is_own and self.headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
     def page(self) -> str:
-        """Return the path of the page of this site that has led to this request, ``/`` if none has."""
+        """Return the path of the page of this site in the Referer header; ``/`` if there is none."""
         match = URL.fullmatch(self.headers.get("referer", ""))
         path = match[2] if match and match[1].lower() == self.netloc else None
-        # To a browser two slashes, and backslashes likewise, begin the name of another host.
+        # In a browser, two slashes or backslashes begin the name of another host.
         return path if path and not path.startswith("//") and "\\" not in path else "/"
 
     def preferred(self) -> str:
-        """Return which of ``html``, ``json`` and ``text`` the client gets.
+        """Return the kind of the answer: ``html``, ``json`` or ``text``.
 
-        Text is for those that name no kind: it is a terminal that says ``*/*``, or a script.
+        Clients that name no kind get text: with ``*/*`` they are a terminal, or a script.
         """
         best, chosen = 0.0, ""
         for name, weight in _weights(self.headers.get("accept", "")):
-            if (kind := _kind(name)) and weight > best:  # of equals the first
+            if (kind := _kind(name)) and weight > best:  # the first of equal weights wins
                 best, chosen = weight, kind
         return chosen or _kind(self.headers.get("content-type", ""), only="json") or "text"
 
 
 def parse(data: bytes | bytearray) -> tuple[Request, int] | None:
-    """Return the request that begins with ``data`` and the length of its head; None while some is missing.
+    """Return the request at the beginning of ``data`` and the length of its head; None if it is not whole.
 
-    Raises `Malformed` as soon as it is clear that nothing will come of it.
+    Raises `Malformed` as soon as the bytes cannot become a request.
     """
     start = len(data) - len(data.lstrip(b"\r\n"))
-    end = HEAD_END.search(data, start)
+    end = BLANK_LINE.search(data, start)
     if CONTROL.match(data, start) or (end.start() if end else len(data)) > LONGEST_HEAD:
         raise Malformed
     line, newline, _ = bytes(data[start : end.start() if end else None]).decode("latin-1").partition("\n")
-    match = REQUEST_LINE.fullmatch(line.rstrip("\r"))
+    match = FIRST_LINE.fullmatch(line.rstrip("\r"))
     if match is None and (newline or end):
         raise Malformed
     if match is None or end is None:
@@ -108,7 +108,7 @@ def _weights(accept: str) -> list[tuple[str, float]]:
 
 
 def _kind(name: str, only: str = "") -> str:
-    """Return which kind a media type stands for; nothing if it is another, or not the only one asked for."""
+    """Return the kind of a media type; "" if it has none, or another kind than ``only``."""
     name = name.partition(";")[0].strip().lower()
     kind = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "text"}.get(name, "")
     if name == "application/json" or name.endswith("+json"):

@@ -64,7 +64,7 @@ class Command(BaseCommand):
         from ...children.spawn import run_child
 
         if options["no_color"]:
-            from ...development.runserver import forget_colours
+            from ...development.runserver import disable_colours
 
-            forget_colours()
+            disable_colours()
         run_child(order, Overrides(options).values)

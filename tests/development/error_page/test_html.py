@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from django_wspbus.development.error_page.html import closed_page, page, renewal
+from django_wspbus.development.error_page.html import page, page_without_details, reloading
 from django_wspbus.development.error_page.place import find_place, mentioned
 
 VOID = {"meta", "br"}
@@ -150,12 +150,12 @@ def test_without_scripts_the_page_is_loaded_anew_every_two_seconds():
     assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page(
         "E: x", "", "/", "", "/again"
     )
-    assert "A &amp; B" in closed_page("A & B", "")
+    assert "A &amp; B" in page_without_details("A & B", "")
 
 
 @pytest.mark.parametrize("is_of_get", [True, False])
 def test_the_script_knows_what_the_page_came_of(is_of_get):
-    script = renewal("/wait", "X-Header", is_of_get)
+    script = reloading("/wait", "X-Header", is_of_get)
     assert f"isOfGet = {str(is_of_get).lower()};" in script
     assert unescape(script) == script
     assert not re.search(r"[^$]\$\w", script)
