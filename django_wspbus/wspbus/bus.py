@@ -45,7 +45,7 @@ class Bus(Messenger):
         self.at_exit = AtExit(self)
         self.requests = Requests(self)
         self.parent: Parent | None = None
-        """What a forked child has left to its parent, unless it has called listeners of its own since."""
+        """What a forked child does not inherit, until it calls listeners of its own."""
         self.begin()
         follow_forks(self)
 
@@ -53,7 +53,7 @@ class Bus(Messenger):
         """Take the state of a fresh process, also in a forked child; the listeners stay."""
         self.state = State.STOPPED
         self.execv = False
-        """Whether the bus restarts, or has been told to."""
+        """Whether the exit is that of a restart."""
         self.exit_under_way = Exit()
         self.failed_start: ChannelFailures | None = None
         """What failed during a start that was completed all the same."""
@@ -94,9 +94,8 @@ class Bus(Messenger):
     def graceful(self) -> None:
         """Run the ``graceful`` listeners, which replace what serves.
 
-        While a thread is in `block` it is that thread that runs them, and another one that asks
-        waits; those that ask before they have begun share one run. If some fail, `ChannelFailures`
-        is raised in each thread that asked.
+        While a thread is in `block`, that thread runs them, and other threads that call this wait for it.
+        Calls that come before they begin share one run. If some fail, each call raises `ChannelFailures`.
         """
         self.requests.ask("graceful")
 
@@ -121,7 +120,7 @@ class Bus(Messenger):
         waits for it.
         """
         if self.exit_asked:
-            self.execv = False  # told to restart and then to exit: exit
+            self.execv = False  # an exit after a restart is no restart
         self.requests.ask_exit()
 
     def request(self, what: str, done: Done) -> None:
@@ -200,7 +199,7 @@ class Bus(Messenger):
     def running(self, *roles: str) -> Generator[Bus]:
         """Start and stop the bus around a block, playing the given roles meanwhile.
 
-        Inside a bus that runs and plays them, it does nothing. If the bus is told to exit while it
+        Inside a bus that runs and plays them, it does nothing. If the bus is asked to exit while it
         starts, the block does not run: RuntimeError.
         """
         for role in roles:
@@ -220,7 +219,7 @@ class Bus(Messenger):
             self.start()
             exited = self.state is State.EXITING
             if exited:
-                raise RuntimeError("The bus was told to exit while it was starting.")
+                raise RuntimeError("The bus exited while it was starting, as it was asked to.")
             try:
                 yield self
             finally:
@@ -293,7 +292,7 @@ class Bus(Messenger):
 
     @property
     def exit_asked(self) -> bool:
-        """Whether the bus has been told to exit since it was last started."""
+        """Whether the bus has been asked to exit since it was last started."""
         return self.exit_under_way.is_asked
 
     @property

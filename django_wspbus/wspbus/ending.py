@@ -33,7 +33,7 @@ STARTUP_DIRECTORY = _working_directory()
 
 @dataclass
 class Exit:
-    """The exit that a bus was told to make since its last start; times are those of `time.monotonic`."""
+    """The exit of a bus since its last start, once it is asked for. Times are those of `time.monotonic`."""
 
     is_asked: bool = False
     thread: int | None = None
@@ -51,6 +51,7 @@ class Exit:
     def begin(self, timeout: float | None, expected: float | None) -> None:
         """Note that this thread exits now; ``expected``: since when a signal has asked for it."""
         self.is_asked = True
+        self.interruptions = []
         self.thread = threading.get_ident()
         self.began = time.monotonic()
         if timeout is not None:

@@ -1,4 +1,4 @@
-"""Errors of listeners: how they are collected and shown, and the status that a process leaves with."""
+"""Errors of listeners: how they are collected and shown, and the exit status that they cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Refusal(Exception):
     """An expected failure of a listener: its message is the whole reason, and is logged without a traceback.
 
     Raised on ``start`` it says that the process must not start: no listener after it runs. ``status`` is
-    the exit status that a command should leave with.
+    the exit status of the command.
     """
 
     def __init__(self, message: str, *, status: int = 1) -> None:
@@ -51,7 +51,7 @@ class ChannelFailures(Exception):
         return self._exceptions[:]
 
     @property
-    def __notes__(self) -> list[str]:  # type: ignore[override]  # read by whatever prints a traceback (PEP 678)
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # part of each printed traceback (PEP 678)
         return [format_traceback(error) for error in self._exceptions]
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Parent:
-    """What a child has left to its parent: to take it back if it goes on with the parent's transition."""
+    """What a child does not inherit, to take it back if it goes on with the transition of its parent."""
 
     def __init__(self, bus: Bus) -> None:
         self._roles = bus.roles
@@ -23,7 +23,7 @@ class Parent:
         self._lock = bus.turns.lock
         self._exit = bus.exit_under_way
         self._lifespans: list[tuple[Lifespan, AbstractContextManager[Any] | None]] = [
-            (lifespan, lifespan.leave_to_parent()) for lifespan in lifespans(bus)
+            (lifespan, lifespan.forget()) for lifespan in lifespans(bus)
         ]
 
     def replace(self, bus: Bus) -> None:
@@ -51,7 +51,7 @@ def follow_forks(bus: Bus) -> None:
     _buses.append(weakref.ref(bus, _buses.remove))
 
 
-def _leave_to_parent() -> None:
+def _begin_in_child() -> None:
     MainSleeper.forget()
     for reference in _buses:
         bus = reference()
@@ -63,4 +63,4 @@ def _leave_to_parent() -> None:
                 bus.roles = frozenset()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_begin_in_child)

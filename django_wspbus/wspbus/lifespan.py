@@ -55,8 +55,8 @@ class Lifespan:
 
     # In a forked child
 
-    def leave_to_parent(self) -> contextlib.AbstractContextManager[Any] | None:
-        """Forget what the parent has started, and has to undo; return it, for `take_back`."""
+    def forget(self) -> contextlib.AbstractContextManager[Any] | None:
+        """Forget what the parent has started, and is to stop; return it, for `take_back`."""
         context, self._context = self._context, None
         if context is not None:
             # Without a reference the generator would run its ``finally``, be it as the interpreter ends.
@@ -66,5 +66,5 @@ class Lifespan:
         return context
 
     def take_back(self, context: contextlib.AbstractContextManager[Any] | None) -> None:
-        """Undo what the parent has started: this process takes the place of the parent."""
+        """Stop, at the next stop, what the parent has started: this process takes its place."""
         self._context = context

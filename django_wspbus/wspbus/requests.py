@@ -1,4 +1,4 @@
-"""What any thread asks the bus for: reloads and restarts, which the thread in `block` runs, and exits."""
+"""Requests of any thread: for reloads and restarts, which the thread in `block` runs, and for exits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Requests:
         self.begin()
 
     def begin(self) -> None:
-        """Begin, also in a forked child: the threads that have asked are not there."""
+        """Begin, also in a forked child: the threads that made requests are not there."""
         self._asked: dict[str, deque[Done]] = {what: deque() for what in self._operations}
 
     def ask_exit(self) -> None:
@@ -40,7 +40,7 @@ class Requests:
             bus.log("Bus is exiting already")
         else:
             # Without waiting: a listener of what is under way may be joining this very thread.
-            bus.turns.leave(bus.transitions.exit)
+            bus.turns.hand_over(bus.transitions.exit)
 
     def ask(self, what: str) -> None:
         """Run an operation, or have the thread in `block` run it; return when it is over.
@@ -60,7 +60,7 @@ class Requests:
             # Not to the end of an exit: one of its listeners may be joining this very thread.
             self._bus.waiting.wait(lambda: outcome or self._bus.exit_asked)
             if not outcome and not self._bus.execv:
-                raise Refusal("The bus was told to exit.")
+                raise Refusal("The bus exits before it reloads.")
         if outcome and outcome[0] is not None:
             raise outcome[0]
 
@@ -73,7 +73,7 @@ class Requests:
         self._bus.turns.take(partial(self._run, what))
 
     def _run(self, what: str) -> None:
-        """Run an operation, once for all that have asked for it up to now."""
+        """Run an operation, once for all requests that have been made up to now."""
         if self._bus.exit_asked:
             return
         asked = []

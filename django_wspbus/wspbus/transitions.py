@@ -35,7 +35,7 @@ class Transitions:
             self._enter(State.STARTING)
             self._call_for_start(StartCalls(bus, despite_failures=despite_failures))
         except BaseException as error:
-            if bus.state is State.STARTING:  # else a forked child leaves: the start was its parent's
+            if bus.state is State.STARTING:  # else a forked child exits in a listener of its parent
                 self._give_up_start(error)
             raise
         finally:
@@ -43,7 +43,7 @@ class Transitions:
         if not bus.exit_asked:
             self._enter(State.STARTED)
         elif not bus.turns.is_pending(self.exit):
-            self.exit()  # asked for by another thread, which has not left it to this one yet
+            self.exit()  # asked for by another thread, which has not handed it over yet
 
     def _call_for_start(self, calls: StartCalls) -> None:
         calls.run()
@@ -68,7 +68,7 @@ class Transitions:
             self._enter(State.STOPPING)
             self._call(TransitionCalls(self._bus, "stop"))
         finally:
-            if self._bus.state is State.STOPPING:  # and not a forked child that leaves
+            if self._bus.state is State.STOPPING:  # else a forked child exits in a listener of its parent
                 self._enter(State.STOPPED)
 
     def graceful(self) -> None:
@@ -79,7 +79,7 @@ class Transitions:
         self._call(RestartCalls(self._bus))
         if not self._bus.exit_asked:
             self._bus.exit_under_way.is_asked = self._bus.execv = True
-            self._bus.turns.leave(self.exit)
+            self._bus.turns.hand_over(self.exit)
 
     def exit(self) -> None:
         bus, ending = self._bus, self._bus.exit_under_way
@@ -125,7 +125,7 @@ class Transitions:
                 break
             except BaseException as error:
                 if isinstance(error, Exception) or self._bus.state is not calls.state:
-                    raise  # as for the state: a forked child leaves, and the exit is its parent's
+                    raise  # another state: a forked child exits in a listener of its parent
                 ending.interruptions.append(error)
         if calls.failures:
             ending.has_failed = True

@@ -46,18 +46,18 @@ class Turns:
                 finally:
                     self._run_pending()
         finally:
-            self._run_left()
+            self._run_handed_over()
 
-    def leave(self, operation: Operation) -> None:
-        """Run an operation, or leave it to the thread whose turn it is, without waiting for that."""
+    def hand_over(self, operation: Operation) -> None:
+        """Run an operation, or hand it over to the thread whose turn it is, without waiting for that."""
         self._pending.append(operation)
-        self._run_left()
+        self._run_handed_over()
 
     def wait(self) -> None:
         """Wait until no other thread has its turn."""
         with self.lock:
             pass
-        self._run_left()
+        self._run_handed_over()
 
     def is_pending(self, operation: Operation) -> bool:
         return operation in self._pending
@@ -77,8 +77,8 @@ class Turns:
                 if failures.channel != "start":  # which is reported where it fails
                     self._uncaught(failures)
 
-    def _run_left(self) -> None:
-        """Run what other threads have left to this one, unless another has taken its turn since."""
+    def _run_handed_over(self) -> None:
+        """Run what others handed over to this thread, unless it is another thread's turn already."""
         while self._pending:
             lock = self.lock  # a listener may fork: the child gets another
             if not lock.acquire(blocking=False):

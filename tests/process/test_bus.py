@@ -7,8 +7,9 @@ import textwrap
 
 import pytest
 
-from django_wspbus import Bus, SiteUnreachable
+from django_wspbus import Bus, ChannelFailures, SiteUnreachable
 from django_wspbus.process.bus import ProcessBus, log_to_python
+from django_wspbus.process.site import NoSite
 
 from ..processes import DEADLINE
 from ..projects import GUNICORN, THREADED
@@ -232,3 +233,41 @@ def test_a_site_of_one_process_plays_both_roles(project):
         f"{role} {channel}" for channel in ("start", "stop") for role in (None, "site", "worker", "any")
     ]
     assert {note.pid for note in project.notes()} == {site.pid}
+
+
+# Reports
+
+
+class Reporting(NoSite):
+    """A site that reports failures in the place of the process, if it is to."""
+
+    def __init__(self, reports):
+        self.reports = reports
+        self.reported = []
+
+    def report_failure(self, channel, error):
+        self.reported.append((channel, error))
+        return self.reports
+
+    def report_failed_start(self, error):
+        self.reported.append(error)
+        return self.reports
+
+    def report_hanging(self, text):
+        self.reported.append(text)
+        return self.reports
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_what_the_site_reports_the_process_does_not(reports, caplog, capfd):
+    bus = ProcessBus()
+    bus.site = site = Reporting(reports)
+    bus.roles = {"worker"}
+    bus.subscribe("start", lambda: {}["the cause"])
+    with caplog.at_level(logging.INFO), pytest.raises(ChannelFailures) as caught:
+        bus.start()
+    bus.report_hanging("A listener hangs.")
+    (error,) = caught.value.get_instances()
+    assert site.reported == [("start", error), caught.value, "A listener hangs."]
+    assert ("the cause" in caplog.text) is not reports
+    assert ("A listener hangs." in capfd.readouterr().err) is not reports

@@ -166,3 +166,13 @@ def test_a_system_exit_of_0_in_block_becomes_70_if_an_exit_listener_fails(bus):
     with pytest.raises(SystemExit) as left:
         bus.block(interval=0.01)
     assert left.value.code == 70
+
+
+def test_an_interruption_of_one_exit_is_not_raised_by_the_next(bus):
+    leave = bus.subscribe("stop", raising(SystemExit(3)))
+    with pytest.raises(SystemExit):
+        bus.exit()
+    bus.unsubscribe("stop", leave)
+    bus.stop()
+    bus.exit()
+    assert bus.state is states.EXITING

@@ -203,7 +203,7 @@ class HeldLock:
 def test_an_operation_that_is_left_to_a_thread_with_the_lock_is_not_lost(how):
     ran = []
     turns = Turns(pytest.fail)
-    turns.lock = HeldLock(lambda: turns.leave(lambda: ran.append(threading.current_thread())))
+    turns.lock = HeldLock(lambda: turns.hand_over(lambda: ran.append(threading.current_thread())))
     if how == "wait":
         turns.wait()
     else:
