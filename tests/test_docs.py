@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 
 import pytest
@@ -12,7 +13,8 @@ from django_wspbus import conf
 from django_wspbus.conf import findings as problems
 from django_wspbus.conf.keys import keys_of
 from django_wspbus.management.commands.runbus import Command
-from django_wspbus.wspbus import states
+from django_wspbus.servers.base import Server
+from django_wspbus.wspbus import Bus, states
 from django_wspbus.wspbus.messenger import BUILT_IN_CHANNELS, ROLES
 
 from . import settings_page
@@ -104,6 +106,33 @@ def test_each_public_name_is_documented(name):
 @pytest.mark.parametrize("code", BLOCKS)
 def test_each_block_of_python_compiles(code):
     compile(code, "docs", "exec")
+
+
+PATHS = sorted(
+    {
+        *re.findall(
+            r"\bdjango_wspbus(?:\.[a-z]\w*)+(?:\.[A-Z]\w+)?\b", code_spans("\n".join(PAGES.values()))
+        ),
+        *(
+            f"django_wspbus.{path}"
+            for path in re.findall(r"^\| `((?:plugins|servers)\.[\w.]+)`", DOCS["plugins.md"], re.MULTILINE)
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_dotted_path_of_the_package_leads_somewhere(path):
+    assert pkgutil.resolve_name(path)
+
+
+def test_the_table_of_what_a_server_has_names_attributes_that_it_has():
+    table = re.search(r"^\| of `Server` .*?\n\n", DOCS["servers.md"], re.MULTILINE | re.DOTALL)[0]
+    names = re.findall(r"`(?:self\.)?(\w+)(?:\([^)`]*\))?`", re.sub(r"(?m)^(\|[^|]*\|).*", r"\1", table))
+    server = Server(Bus(), None, None, list)
+
+    assert {"bound", "check_options", "title"} <= set(names)
+    assert [name for name in names if name != "Server" and not hasattr(server, name)] == []
 
 
 @pytest.mark.parametrize(("page", "target", "anchor"), LINKS)
