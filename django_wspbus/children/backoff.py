@@ -1,4 +1,4 @@
-"""How long to wait before what has failed is tried again."""
+"""Growing intervals between attempts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ MOST = 15.0
 
 
 class Backoff:
-    """Nothing to wait for at first; then ever longer, in seconds, until something has worked."""
+    """The interval before the next attempt: none after the first failure, then growing ones."""
 
     def __init__(self) -> None:
         self.failures = 0
 
     def note(self, *, worked: bool) -> float:
-        """Take one more failure, of something that had ``worked`` before or not; return the wait."""
+        """Record a failure and return the seconds to wait; ``worked``: the attempt succeeded at first."""
         self.failures = 1 if worked else self.failures + 1
         return 0 if self.failures == 1 else min(FIRST * 2 ** min(self.failures - 2, 30), MOST)

@@ -45,12 +45,12 @@ class Child:
         self.process = process
         self.spawned = time.monotonic()
         self.served_from: float | None = None
-        """When it was released to serve, as `time.monotonic`; None if it was not."""
+        """The time of `time.monotonic` at which it was released to serve; None before."""
         self.ended = False
         self.deadline: float | None = None
-        """When it is to be gone, as `time.monotonic`; None if it was not told to exit."""
+        """The time of `time.monotonic` at which it is killed; None if it was not told to exit."""
         self.allowed = 0.0
-        """How many seconds it was given for that."""
+        """Seconds that it had until the deadline."""
         self.progress = Progress()
         self._allowed_for_requests = 0.0
         self._switchboard = switchboard
@@ -89,12 +89,12 @@ class Child:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is certain if it becomes ready."""
+        """True once it is ready, or will never be."""
         return self.is_ready or self.progress.failure is not None or self.ended
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, and its workers, which outlive a killed master for a moment."""
+        """True once it has ended with its workers, which outlive a killed master for a moment."""
         return self.ended and (not self.progress.workers or self.process.poll() == 0)
 
     @property
@@ -103,7 +103,7 @@ class Child:
 
     @property
     def ended_as_told(self) -> bool:
-        """Whether it has ended cleanly, as when another program than the site tells it to."""
+        """True if it has ended cleanly: another program, such as systemd, has told it to."""
         return self.process.poll() in (0, -signal.SIGTERM)
 
     @property
@@ -140,7 +140,7 @@ class Child:
         return how_ended(self.process.wait())
 
     def remains(self) -> str:
-        """Return in words what has not ended in time."""
+        """Return in words which workers have not ended in time."""
         workers = ", ".join(map(str, self.workers)) or "none"
         return f"killed after {self.allowed:.3g} seconds, as it had not stopped; workers left: {workers}."
 
@@ -151,7 +151,7 @@ class Child:
         requests = "; ".join(self.progress.cut_off)
         return [f"requests cut off after {self._allowed_for_requests:.3g} seconds: {requests}."]
 
-    # What comes from it
+    # Reports and questions
 
     def _note_end(self) -> None:
         if self._pidfd is not None:
@@ -222,7 +222,7 @@ class Child:
         kill_group(self.pid, ended=self.ended)
 
     def close(self) -> None:
-        """Kill what is left of it, hear its last messages, and leave nothing behind."""
+        """Kill the processes that are left, read their last messages, and release all resources."""
         self.kill()
         self.process.wait()
         self.ended = True
@@ -234,7 +234,7 @@ class Child:
             self._pidfd = None
         self.progress.workers.clear()
         if self._refusal is not None:
-            self._read_refusal()  # for a question that comes later
+            self._read_refusal()  # for a later call of why_not_ready()
             self._refusal.close()
             self._refusal = None
 

@@ -26,8 +26,8 @@ class Children(Plugin):
     """Boots children, releases them to serve, and ends them.
 
     ``answer(link, message)`` is given what they ask of the site. ``time_for_requests``: the most seconds that
-    requests may take at a stop, which then cuts them off without a word; None: what STOP_TIMEOUT gives them.
-    ``survive_restarts``: whether they serve on while this process executes its next program.
+    requests may take at a stop, and no failure if it cuts them off; None: the share of STOP_TIMEOUT.
+    ``survive_restarts``: whether they keep serving while this process executes its next program.
     ``watch_files``: whether their workers ask the site to restart when a file changes.
     """
 
@@ -55,16 +55,16 @@ class Children(Plugin):
         self.booting: list[Child] = []
         self.draining: list[Child] = []
         self.failures: list[str] = []
-        """What failed in children that ended before, and is to be reported at the exit."""
+        """Failures of children that have ended already, to be reported at the exit."""
         self.swapping = False
-        """Whether all are about to be replaced, so that one that has ended need not be."""
+        """True while all children are about to be replaced, so that none is started again meanwhile."""
         self.others: list[int] = []
         """PIDs of other processes that the site has started."""
         self.observers: list[Callable[[], None]] = [self._close_ended]
         """Functions that are called in the main thread when something has changed in a child."""
         self._awaited: list[Child] = []
         self.told_at_start: dict[str, Any] = {}
-        """What those are told that start together with the site, of that start."""
+        """Facts about the start of the site, for the children that start with it."""
 
     def all(self) -> list[Child]:
         return [*self.booting, *self.serving.values(), *self.draining]
@@ -177,7 +177,7 @@ class Children(Plugin):
 
     @property
     def stay(self) -> bool:
-        """Whether they serve on while this process goes over to its next program."""
+        """True if they keep serving while this process executes its next program."""
         return self.bus.execv and self.survive_restarts
 
     def phases(self) -> Phases:

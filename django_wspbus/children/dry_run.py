@@ -32,7 +32,7 @@ class PlannedServer:
     """A server of the restarted site."""
 
     run: str | None
-    """What its child runs, see `servers.child.ChildServer`; None if it serves in the site process."""
+    """The function of its child, see `servers.child.ChildServer`; None if it serves in the site process."""
     bind: list[str]
 
 
@@ -47,7 +47,7 @@ class PlannedSocket:
 
 @dataclass(frozen=True, slots=True)
 class SitePlan:
-    """What the restarted site would be."""
+    """The plan of the restarted site."""
 
     servers: dict[str, PlannedServer]
     """alias -> server"""
@@ -123,7 +123,7 @@ class DryRunProcess:
         raise Refusal(f"{reason}\n{output}".strip())
 
     def close(self) -> None:
-        """End it, with all that it has started."""
+        """End the dry run, with all processes that it has started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._watch.join()
@@ -139,7 +139,7 @@ class DryRun:
         self.held = Holdings(**order.values["dry_run"])
 
     def report(self, report: DryRunReport) -> NoReturn:
-        """Report to the site, and end without regard to what else this process has begun."""
+        """Report to the site and end this process at once, without its cleanup."""
         with open(self._report, "w") as file:
             json.dump(asdict(report), file)
         for stream in (sys.stdout, sys.stderr):

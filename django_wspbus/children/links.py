@@ -20,7 +20,7 @@ TIME_TO_HEAR = 1
 class Links:
     """The pair of sockets that joins the site and a child, and the links that come over it.
 
-    It calls, in the thread of the switchboard: ``heard(link, messages)`` for what comes; ``ended(link)`` when
+    It calls, in the thread of the switchboard: ``heard(link, messages)`` for messages; ``ended(link)`` when
     the process at its other end is gone; ``all_ended()`` when no process of the child is left.
     """
 
@@ -62,11 +62,11 @@ class Links:
         self.pair.close()
 
     def hear_last(self) -> None:
-        """Wait until what the processes sent before they ended has been heard."""
+        """Wait until the last messages of processes that have ended have been read."""
         self._silent.wait(TIME_TO_HEAR)
 
     def hear_now(self, descriptor: int) -> None:
-        """Hear what has come over a link already, before its turn."""
+        """Read the messages that have arrived over a link, before its turn."""
         link = self._links.get(descriptor)
         while link is not None and descriptor in self._links and await_event(link, select.POLLIN, 0):
             self._hear(link)

@@ -1,4 +1,4 @@
-"""How far a child is, by what its processes have reported."""
+"""The progress of a child, as its processes have reported it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..successor.state import ChildState
 
 
 class Progress:
-    """The workers of a child, each known by the descriptor of its link, and what has become of them."""
+    """The workers of a child and their state. The descriptor of its link identifies a worker."""
 
     def __init__(self) -> None:
         self.workers: dict[int, int] = {}
@@ -16,15 +16,15 @@ class Progress:
         self.ready: set[int] = set()
         """Descriptors of the workers that are ready."""
         self.expected: int | None = None
-        """How many workers there will be, once the master has reported it."""
+        """The number of workers, once the master has reported it."""
         self.has_answered = False
-        """Whether a worker has answered a request."""
+        """True once a worker has answered a request."""
         self.failure: str | None = None
-        """Why the child cannot serve."""
+        """The reason why the child cannot serve, if it cannot."""
         self.status = 1
         """The status with which the site exits if this failure ends its start."""
         self.failed_workers: list[str] = []
-        """Why workers that were to replace others have not become ready, while the child serves."""
+        """The reasons why new workers did not become ready, while the child serves."""
         self.failed_stops: list[str] = []
         """The stop listeners that failed, or were cut off."""
         self.cut_off: list[str] = []
@@ -36,13 +36,13 @@ class Progress:
 
     @property
     def stage(self) -> str:
-        """Where the boot is, in words."""
+        """The stage of the boot, in words."""
         if self.expected is None:
             return "its application was still loading"
         return f"{len(self.ready)} of {self.expected} workers were ready"
 
     def note(self, link: Link, report: Report, *, is_serving: bool) -> None:
-        """Take note of a report that came over a link."""
+        """Record a report that came over a link."""
         match report:
             case Hello("worker", pid):
                 self.workers[link.fileno()] = pid
@@ -65,12 +65,12 @@ class Progress:
                     self.cut_off.append(f"{cut_off} (worker {pid})")
 
     def note_failure(self, reason: str, status: int = 1) -> None:
-        """Take note of why the child cannot serve; only the first reason counts."""
+        """Record why the child cannot serve; only the first reason counts."""
         if self.failure is None:
             self.failure, self.status = reason, status
 
     def note_end(self, link: Link, *, is_told: bool) -> None:
-        """Take note that the process at a link has ended; ``is_told``: the child was told to exit."""
+        """Record that the process at a link has ended; ``is_told``: the child was told to exit."""
         descriptor = link.fileno()
         worker = self.workers.pop(descriptor, None)
         if (

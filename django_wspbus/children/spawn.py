@@ -21,7 +21,7 @@ from ..system.terminal import options_of_child
 
 @dataclass(frozen=True, slots=True)
 class ChildStart:
-    """What the site tells a child to do."""
+    """The task of a child."""
 
     alias: str
     """Of its server."""
@@ -30,20 +30,20 @@ class ChildStart:
     patch: str | None = None
     """"gevent" if the child is patched before it imports anything of the project."""
     watches_files: bool = False
-    """Whether its workers ask the site to restart when a file changes."""
+    """True if its workers ask the site to restart when a file changes."""
     told: dict[str, Any] = field(default_factory=dict)
-    """What it is told of the start of the site."""
+    """Facts about the start of the site."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartedChild:
-    """What the function of a child is given."""
+    """The argument of the function that a child runs."""
 
     start: ChildStart
     overrides: Mapping[str, Any]
-    """What the command line lays over the settings."""
+    """Settings that the command line overrides."""
     sockets: int
-    """How many listening sockets there are, from descriptor 3 on."""
+    """The number of listening sockets, from descriptor 3 on."""
     pair: socket.socket
     """The child's end of the pair of sockets that joins it with the site."""
     refusal: int

@@ -1,4 +1,4 @@
-"""The base of every server: a plugin of the site process that serves on sockets which the site has bound."""
+"""The base of every server: a plugin of the site process that serves on the sockets of the site."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Server(Plugin):
 
     role = "site"
     title: ClassVar[str] = ""
-    """What the banner calls it, with its version if it has one."""
+    """The name in the banner, with the version if there is one."""
     is_for_development: ClassVar[bool] = False
     """True if the banner warns of its use in production."""
     in_process: ClassVar[bool] = True
-    """Whether it serves in the site process, which then is a worker too."""
+    """True if it serves in the site process, which then plays the role of a worker too."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Server(Plugin):
         return ()
 
     def check(self) -> None:
-        """Find out for ``runbus --check`` whether this server would start; raise what prevents it."""
+        """Check for ``runbus --check`` whether this server would start; raise the error that prevents it."""
         self.load()
 
     @classmethod
@@ -106,7 +106,7 @@ class Server(Plugin):
         self.bus.unsubscribe("stop", self.tell_to_stop)
 
     def tell_to_stop(self) -> None:
-        """Begin to stop, as far as nothing has to be waited for: so all servers have the whole time."""
+        """Begin to stop, without waiting for anything, so that each server has the whole time."""
 
     def start(self) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not say how it starts.")
@@ -129,7 +129,7 @@ class Server(Plugin):
         return None
 
     def status(self) -> dict[str, Any]:
-        """Return what ``bus.site.status()`` tells of it."""
+        """Return the entry of this server in ``bus.site.status()``."""
         bound = [each.name for each in self.bound()]
         return {"backend": self.settings.backend, "bind": bound, "pid": os.getpid()}
 

@@ -1,4 +1,4 @@
-"""A server in a child process: the site's part of it."""
+"""The base of servers that run in a child process: their plugin of the site process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ChildServer(Server):
 
     @property
     def patch(self) -> str | None:
-        """What a child patches before it imports anything of the project: "gevent" or None."""
+        """The patch that a child applies before it imports anything of the project: "gevent" or None."""
         return None
 
     @property

@@ -47,7 +47,7 @@ class Drain(Plugin):
 
     @property
     def _is_final(self) -> bool:
-        """Whether this stop is for good: no program serves these sockets after it."""
+        """True if no program serves these sockets after this stop."""
         return self.bus.exit_asked and not self.bus.execv
 
     def stop(self) -> None:
@@ -71,12 +71,12 @@ class Drain(Plugin):
 
     @property
     def _serves(self) -> bool:
-        """Whether a server is left to accept: a signal to the site may go to its children, too."""
+        """True while a server accepts: a signal to the site may have ended its children, too."""
         children = self.children.serving.values()
         return self.in_process or any(not child.ended for child in children)
 
     def turn_away(self) -> None:
-        """The servers have stopped: answer clients that came too late, and close what serves no longer."""
+        """Answer the late clients, after the servers have stopped, and close the sockets of these servers."""
         self._has_served = False
         if self.bus.execv:
             turn_away(self.sockets.unwanted(), self._time_to_turn_away())
@@ -90,14 +90,14 @@ class Drain(Plugin):
     exit.priority = 89.5  # type: ignore[attr-defined]  # between the probes and the end of the sockets
 
     def end(self) -> None:
-        """Leave no client in a queue: of the probes, or of a restart that did not happen."""
+        """Answer the clients that are left in queues: of the probes, or of a restart that did not happen."""
         for bound in self.sockets.own():
             close_queue(bound)
         self.children.end_all()
         turn_away(self.sockets.own(), self._time_to_turn_away())
 
     def _time_to_turn_away(self) -> float:
-        """Return seconds: the time is that of the site's listeners, so only a part of it."""
+        """Return seconds: a part of the time of the site's listeners, which run afterwards."""
         if self.bus.deadline is None:
             return TIMEOUT
         return min(TIMEOUT, max(self.bus.deadline - time.monotonic(), 0) / 4)

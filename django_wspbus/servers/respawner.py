@@ -29,9 +29,9 @@ class Respawner:
     def __init__(self, server: ChildServer) -> None:
         self.server = server
         self.is_active = False
-        """From the end of a start to the next stop: the server has to have a child meanwhile."""
+        """True from the end of a start to the next stop: meanwhile the server has to have a child."""
         self.trouble: str | None = None
-        """Why nothing serves, or has not answered yet since it was started again."""
+        """The reason why no child serves, or why the last one ended, until its successor has answered."""
         self._successor: Child | None = None
         self._backoff = Backoff()
         self._said: str | None = None
@@ -46,11 +46,11 @@ class Respawner:
         return self.is_active and not server.bus.exit_asked and not server.children.swapping
 
     def reset(self) -> None:
-        """Forget what was before: the server starts."""
+        """Forget earlier failures, as the server starts anew."""
         self.trouble = self._successor = self._said = None
 
     def retry(self, reason: str) -> None:
-        """Start the child later, as the start of the server has failed."""
+        """Start the child later, because the start of the server has failed."""
         self.trouble = reason
         self.is_active = True
         self._respawn_in(FIRST)
@@ -74,7 +74,7 @@ class Respawner:
             self.server.children.dismiss(successor)
 
     def resume(self) -> None:
-        """Go on as before `pause`, with whatever code serves now."""
+        """Respawn again, after a `pause`."""
         self._respawn()
         self.look()
 
@@ -139,7 +139,7 @@ class Respawner:
         self.server.children.switchboard.call_later(seconds, lambda: self.server.bus.defer(function))
 
     def _say(self, message: str) -> None:
-        """Log what is wrong, unless it is the same as before: what keeps failing does so a thousand times."""
+        """Log a failure, unless it repeats the last one: a child may fail in the same way for hours."""
         same = re.sub(r"\d+", "N", message)
         if same != self._said:
             self._said = same

@@ -1,4 +1,4 @@
-"""Replacing what serves: new children in place of all the old ones, or none."""
+"""A reload: new children replace all the old ones, or none."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ METHODS = {"reload": "graceful", "restart": "restart"}
 class Swap(Plugin):
     """Replaces every child server on ``graceful`` by one of the code on disk.
 
-    No new worker answers before all of them are ready; if one fails, the new ones end, and the old
-    stay: a `Refusal` says why. ``say(line)`` shows a developer without LOGGING that a reload is done.
+    No new worker answers before all of them are ready. If one fails, the new ones end, and the old ones keep
+    serving: a `Refusal` says why. ``say(line)`` shows a developer without LOGGING that a reload is done.
     """
 
     role = "site"
@@ -49,11 +49,11 @@ class Swap(Plugin):
         self.servers = servers
         self.say = say
         self.under_way: str | None = None
-        """What is going on: "reload" or "restart"."""
+        """The name of what is under way: "reload", "restart" or None."""
         self.last_failure: str | None = None
-        """Why the last reload or restart failed; None if it did not."""
+        """The reason why the last reload or restart failed; None if it did not."""
         self.failed: str | None = None
-        """Which it was, "reload" or "restart"; None if it did not fail."""
+        """The name of the last one, "reload" or "restart", if it failed, else None."""
         self._failures: list[str] = []
 
     @property
@@ -121,7 +121,7 @@ class Swap(Plugin):
             self.last_failure = f"The {what} was given up: the site exits."
 
     def end(self, children: Iterable[Child]) -> None:
-        """End children that never serve; what fails then is reported after the reason for it."""
+        """End children that never serve; failures of their exits are reported after the reason for it."""
         failures = self.children.end(children)
         if self.bus.exit_asked:
             self.children.failures += failures

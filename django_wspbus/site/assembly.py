@@ -95,7 +95,7 @@ class Assembly:
 
     @property
     def is_worker(self) -> bool:
-        """Whether a server serves in the site process."""
+        """True if a server serves in the site process."""
         return any(server.in_process for server in self.servers)
 
     def _status(self) -> dict[str, Any]:

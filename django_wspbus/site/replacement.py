@@ -1,4 +1,4 @@
-"""How the process of a site is replaced at a restart: one object, given when the site is made."""
+"""The two ways in which a restart replaces the process of a site."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Replacement:
-    """How the process of a site is replaced, and what that means for the parts of the site."""
+    """A way to replace the process of a site, and its consequences for the plugins of the site."""
 
     lends_sockets: bool
-    """Whether another process holds the sockets as well, and keeps them when this process ends."""
+    """True if another process holds the sockets as well, and keeps them when this process ends."""
     keeps_children: bool
-    """Whether the children serve on meanwhile."""
+    """True if the children keep serving meanwhile."""
     watches_files: bool
-    """Whether the workers ask for a restart when a file changes."""
+    """True if the workers ask for a restart when a file changes."""
     time_for_requests: float | None
     """Seconds after which a stop cuts off the requests in flight; None: what STOP_TIMEOUT gives them."""
 

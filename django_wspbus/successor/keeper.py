@@ -34,7 +34,7 @@ END = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(slots=True)
 class Kept:
-    """What a `Keeper` keeps, and what has become of the attempts to take it over."""
+    """The sockets and children that a `Keeper` keeps, and the attempts of programs to take them over."""
 
     variable: str
     """The value of the variable that leads to the state of the site."""
@@ -48,7 +48,7 @@ class Kept:
     stop_timeout: float
     """Seconds that the children have to end."""
     failures: int = 0
-    """How many attempts have failed."""
+    """The number of failed attempts."""
     status: int = 1
     """The status of the last one that failed."""
     reason: str = ""

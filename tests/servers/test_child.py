@@ -106,7 +106,7 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any], int, list[str]]] = {
     ),
     "a start listener that hangs": (
         *("shop/listeners.py", "import time; time.sleep(60)", {}, 1),
-        ["'shop' did not start: it was not ready within 6 seconds"],
+        ["'shop' did not start: it was not ready within 6 seconds", ": its application was still loading."],
     ),
 }
 LISTENER = """\

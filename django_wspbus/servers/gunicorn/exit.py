@@ -59,9 +59,9 @@ class WorkerExit:
         self.requests: dict[int, str] = {}
         """The requests being answered: {id of gunicorn's request: "GET /"}."""
         self.has_booted = False
-        """Whether start listeners have begun to run, so that stop listeners have to."""
+        """True once start listeners have begun to run, so that the stop listeners have to run as well."""
         self.is_over = False
-        """Whether the stop listeners have run."""
+        """True once the stop listeners have run."""
         self._is_aborted = False
         self._turn = threading.Lock()  # of the thread that runs the stop listeners
         self._last_report = threading.Lock()
@@ -70,7 +70,7 @@ class WorkerExit:
         """Start the thread that exits when the site orders it, or has ended."""
         threading.Thread(target=self._watch_site, name="Site watch", daemon=True).start()
 
-    # What gunicorn tells
+    # Called by the hooks of gunicorn
 
     def note_request(self, request: Any) -> None:
         self.requests[id(request)] = f"{request.method} {request.path}"
@@ -98,7 +98,7 @@ class WorkerExit:
         start_new_thread(self._run_aborted, ())  # a Thread has locks, which the main thread may hold
 
     def _run_aborted(self) -> None:
-        """Run the stop listeners, if the main thread does not: gunicorn still waits for the client, say."""
+        """Run the stop listeners if the main thread does not, because gunicorn still waits for a client."""
         time.sleep(TIME_TO_UNWIND)
         if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
             self._cut_off()

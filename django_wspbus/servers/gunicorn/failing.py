@@ -1,4 +1,4 @@
-"""How a process of gunicorn that cannot serve says so, and ends."""
+"""The end of a process of gunicorn that cannot serve."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class SiteOfWorker(RemoteSite):
 
     @property
     def _is_worker(self) -> bool:
-        """Whether this process is the worker, and not one that the worker has forked."""
+        """True in the worker itself, and not in a process that the worker has forked."""
         return self._role == "worker"
 
     def report_failure(self, channel: str, error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Which of gunicorn's worker classes a site can run, and what they need before the project is imported."""
+"""The worker classes of gunicorn: those that a site can run, and the patches that they need."""
 
 from __future__ import annotations
 
