@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from django.core import checks
@@ -69,12 +69,12 @@ class Problem:
         return checks.CheckMessage(level, f"{self.path}: {self.message}", hint=self.hint, id=self.full_id)
 
 
-@dataclass(frozen=True, slots=True)
 class Place:
     """A key of WSPBUS while its value is read, and the list that collects the findings."""
 
-    path: str = "WSPBUS"
-    problems: list[Problem] = field(default_factory=list)
+    def __init__(self, path: str = "WSPBUS", problems: list[Problem] | None = None) -> None:
+        self.path = path
+        self.problems: list[Problem] = [] if problems is None else problems
 
     def at(self, key: object) -> Place:
         """Return the place of a key, or of an index, in the value at this place."""

@@ -6,8 +6,7 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from .addresses import Address
 from .findings import Place
@@ -24,8 +23,7 @@ MISSING: Any = _Missing()
 """The value of a key that is left out and has no default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """An option of ``runbus`` that overrides a key."""
 
     name: str
@@ -44,8 +42,7 @@ class Option:
         return self.name.lstrip("-").replace("-", "_")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key of WSPBUS."""
 
     name: str

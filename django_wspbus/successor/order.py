@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -29,12 +30,20 @@ class Order:
         `successor.values.UnknownVersion` if another version of this package has written the order.
         """
         addressed = os.environ.get(ORDER)
-        pid, start, descriptors = json.loads(addressed) if addressed else (0, 0, {})
+        pid, start, descriptors, threshold = json.loads(addressed) if addressed else (0, 0, {}, [])
         if pid != os.getpid():
             return None
+        collect_garbage(threshold)
         values = read_values(start)
         del os.environ[ORDER]  # not before: the runner reports the error if the variable is still there
         return cls(values["order"], descriptors, len(values["sockets"]))
+
+
+def collect_garbage(threshold: list[int]) -> None:
+    """Let Python collect garbage again, unless the project has decided about that meanwhile."""
+    if gc.get_threshold()[0] == 0:
+        gc.freeze()  # the modules that are imported by now stay; no collection has to visit them
+        gc.set_threshold(*threshold)
 
 
 def confirm_takeover() -> bool:

@@ -14,7 +14,6 @@ from django.core.signals import request_finished
 
 from ...application.warmup import warm_up
 from ...children.orders import SERVE, read_orders
-from ...plugins.autoreload import Autoreloader
 from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
@@ -54,6 +53,8 @@ class WorkerProcess:
 
     def reload_on_change(self, **told: Any) -> None:
         """Ask the site to start again when a file changes; ``told``: see `Autoreloader`."""
+        from ...plugins.autoreload import Autoreloader  # a production worker has no use for the watchers
+
         Autoreloader.of(bus, self.settings.autoreload, **told).subscribe()
 
     def boot(self, worker: Worker, application: Any) -> None:
