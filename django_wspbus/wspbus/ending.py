@@ -10,7 +10,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from .failures import mark_as_failed
@@ -31,22 +30,22 @@ STARTUP_DIRECTORY = _working_directory()
 """The directory in which the command line was valid: modules may change it later. None: it was removed."""
 
 
-@dataclass
 class Exit:
     """The exit of a bus since its last start, once it is asked for. Times are those of `time.monotonic`."""
 
-    is_asked: bool = False
-    thread: int | None = None
-    """The identity of the thread that runs its listeners, while it does."""
-    began: float | None = None
-    deadline: float | None = None
-    """When it has to be over; None: there is no such time."""
-    has_failed: bool = False
-    """Whether a listener failed, of the exit or of the start that led to it."""
-    start_error: BaseException | None = None
-    """The error of the start that led to it, if only the bus itself has reported that."""
-    interruptions: list[BaseException] = field(default_factory=list)
-    """What passed through a listener, to be raised at the end."""
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.thread: int | None = None
+        """The identity of the thread that runs its listeners, while it does."""
+        self.began: float | None = None
+        self.deadline: float | None = None
+        """When it has to be over; None: there is no such time."""
+        self.has_failed = False
+        """Whether a listener failed, of the exit or of the start that led to it."""
+        self.start_error: BaseException | None = None
+        """The error of the start that led to it, if only the bus itself has reported that."""
+        self.interruptions: list[BaseException] = []
+        """What passed through a listener, to be raised at the end."""
 
     def begin(self, timeout: float | None, expected: float | None) -> None:
         """Note that this thread exits now; ``expected``: since when a signal has asked for it."""

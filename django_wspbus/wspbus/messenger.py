@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import traceback as tracebacks
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar, overload
@@ -33,12 +32,12 @@ Subscription = tuple[float, int, str | None]
 """How a listener was subscribed: its priority, a serial number for the order within that, its role."""
 
 
-@dataclass(frozen=True)
 class Subscriptions:
     """All subscriptions of a messenger at one moment."""
 
-    listeners: dict[str, set[Listener]]
-    details: dict[tuple[str, Listener], Subscription]
+    def __init__(self, messenger: Messenger) -> None:
+        self.listeners = {channel: set(callbacks) for channel, callbacks in messenger.listeners.items()}
+        self.details = dict(messenger._subscriptions)
 
 
 class Messenger:
@@ -139,8 +138,7 @@ class Messenger:
 
     def subscriptions(self) -> Subscriptions:
         """Return all subscriptions, for `restore`."""
-        listeners = {channel: set(callbacks) for channel, callbacks in self.listeners.items()}
-        return Subscriptions(listeners, dict(self._subscriptions))
+        return Subscriptions(self)
 
     def restore(self, subscriptions: Subscriptions) -> None:
         """Return to the subscriptions of an earlier moment."""

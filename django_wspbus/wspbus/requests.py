@@ -13,6 +13,8 @@ from .failures import ChannelFailures, Refusal
 if TYPE_CHECKING:
     from .bus import Bus
 
+NAMES = {"graceful": "reload", "restart": "restart"}
+
 Done = Callable[[Exception | None], object]
 """Called with the error of what was asked for; None: all went well."""
 
@@ -60,7 +62,7 @@ class Requests:
             # Not to the end of an exit: one of its listeners may be joining this very thread.
             self._bus.waiting.wait(lambda: outcome or self._bus.exit_asked)
             if not outcome and not self._bus.execv:
-                raise Refusal("The bus exits before it reloads.")
+                raise Refusal(f"The bus exits before the {NAMES[what]}.")
         if outcome and outcome[0] is not None:
             raise outcome[0]
 

@@ -33,7 +33,11 @@ class Transitions:
         bus.starts_despite_failures = despite_failures
         try:
             self._enter(State.STARTING)
-            self._call_for_start(StartCalls(bus, despite_failures=despite_failures))
+            calls = StartCalls(bus, despite_failures=despite_failures)
+            calls.run()
+            if not despite_failures:
+                calls.raise_failures()
+            bus.failed_start = calls.failures or None
         except BaseException as error:
             if bus.state is State.STARTING:  # else a forked child exits in a listener of its parent
                 self._give_up_start(error)
@@ -44,13 +48,6 @@ class Transitions:
             self._enter(State.STARTED)
         elif not bus.turns.is_pending(self.exit):
             self.exit()  # asked for by another thread, which has not handed it over yet
-
-    def _call_for_start(self, calls: StartCalls) -> None:
-        calls.run()
-        if not self._bus.starts_despite_failures:
-            calls.raise_failures()
-        elif calls.failures:
-            self._bus.failed_start = calls.failures
 
     def _give_up_start(self, error: BaseException) -> None:
         ending = self._bus.exit_under_way

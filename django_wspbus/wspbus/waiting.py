@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from .failures import ChannelFailures
@@ -14,13 +13,13 @@ from .messenger import Messenger
 from .sleepers import Sleeper, make_sleeper
 
 
-@dataclass
 class Home:
     """The thread that is in `block`, or is going to be: it runs what other threads ask for."""
 
-    thread: int = field(default_factory=threading.get_ident)
-    is_leaving: bool = False
-    """Whether the bus has exited, so that this thread is about to leave `block`."""
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.is_leaving = False
+        """Whether the bus has exited, so that this thread is about to return from `block`."""
 
 
 class Waiting:

@@ -74,17 +74,17 @@ def test_an_exception_is_logged_and_the_rest_goes_on(bus, journal):
     assert any("Error in deferred" in line and "ValueError: deferred" in line for line in journal.lines)
 
 
-def test_an_exception_is_told_on_stderr_if_nobody_listens_to_the_log(bus, capfd):
+def test_an_exception_is_written_to_stderr_without_a_log_listener(bus, capfd):
     def fail():
         raise ValueError("deferred")
 
     bus.defer(fail)
     bus.defer(bus.exit)
     bus.block()
-    told = capfd.readouterr().err
-    assert "Error in deferred" in told
-    assert "Traceback" in told
-    assert "ValueError: deferred" in told
+    printed = capfd.readouterr().err
+    assert "Error in deferred" in printed
+    assert "Traceback" in printed
+    assert "ValueError: deferred" in printed
 
 
 def test_a_deferred_system_exit_ends_block_after_the_exit(bus, journal):

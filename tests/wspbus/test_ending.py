@@ -57,8 +57,8 @@ def test_the_cause_of_a_failed_start_is_on_stderr_without_any_log_listener(run, 
         "stop",
         "exit",
     ]
-    told, _, uncaught = process.err.text.partition("Traceback (most recent call last):\n  File")
-    assert told == "Shutting down due to error in start listener:\n"
+    printed, _, uncaught = process.err.text.partition("Traceback (most recent call last):\n  File")
+    assert printed == "Shutting down due to error in start listener:\n"
     for cause in ("KeyError: 'the cause'", "Refusal: another cause"):
         assert cause in uncaught
     assert ", in fail\n" in uncaught
@@ -140,7 +140,7 @@ bus.block(0.01)
 
 
 @pytest.mark.parametrize("how", ["exit", "SystemExit", "KeyboardInterrupt"])
-def test_a_process_in_which_an_exit_listener_failed_leaves_with_70_and_tells_why(run, how):
+def test_a_process_in_which_an_exit_listener_failed_exits_with_70_and_the_reason(run, how):
     process = run(STATUS, how)
     assert process.finish(70) == ["stop", "exit"]
     assert process.err.text.startswith("Errors in 'exit' listeners:\nTraceback")

@@ -150,7 +150,7 @@ def test_a_start_that_a_listener_called_and_that_fails_exits_the_bus(bus, capfd)
     assert capfd.readouterr().err.count("ZeroDivisionError") == 1
 
 
-def test_failures_that_nobody_is_to_catch_are_told_on_stderr_without_a_log_listener(bus, capfd):
+def test_failures_that_are_raised_to_no_caller_are_written_to_stderr_without_a_log_listener(bus, capfd):
     @bus.subscribe("start")
     def call():
         bus.graceful()
@@ -159,13 +159,13 @@ def test_failures_that_nobody_is_to_catch_are_told_on_stderr_without_a_log_liste
         subscribe_three(bus, channel, {1})
     bus.start()
     bus.exit()
-    told = capfd.readouterr().err
-    assert "Errors in 'graceful' listeners:\nTraceback" in told
-    assert "Errors in 'stop' listeners:\nTraceback" in told
-    assert told.count("ValueError: number 1") == 2
+    printed = capfd.readouterr().err
+    assert "Errors in 'graceful' listeners:\nTraceback" in printed
+    assert "Errors in 'stop' listeners:\nTraceback" in printed
+    assert printed.count("ValueError: number 1") == 2
 
 
-def test_a_failing_log_listener_does_not_break_a_transition_and_is_told_on_stderr(bus, capfd):
+def test_a_failing_log_listener_does_not_break_a_transition_and_its_error_is_written_to_stderr(bus, capfd):
     seen = []
 
     @bus.subscribe("log", priority=10)
@@ -176,10 +176,10 @@ def test_a_failing_log_listener_does_not_break_a_transition_and_is_told_on_stder
     bus.start()
     bus.exit()
     assert seen == ["Bus STARTING", "Bus STARTED", "Bus STOPPING", "Bus STOPPED", "Bus EXITING", "Bus EXITED"]
-    told = capfd.readouterr().err
+    printed = capfd.readouterr().err
     for line in seen:
-        assert f"{line}\nA log listener failed:\nTraceback" in told
-    assert told.count("ValueError: no disk") == 6
+        assert f"{line}\nA log listener failed:\nTraceback" in printed
+    assert printed.count("ValueError: no disk") == 6
 
 
 def test_a_refusal_is_logged_by_its_message_alone(bus):
@@ -198,7 +198,7 @@ def test_a_refusal_is_logged_by_its_message_alone(bus):
     assert caught.value.get_instances()[0].status == 3
 
 
-def test_failed_and_exit_asked_tell_what_has_happened_since_the_last_start(bus):
+def test_failed_and_exit_asked_are_those_since_the_last_start(bus):
     bus.start()
     assert (bus.failed, bus.exit_asked) == (False, False)
     bus.subscribe("exit", lambda: 1 / 0)

@@ -35,13 +35,13 @@ def test_without_a_listener_nothing_is_said(bus, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_listener_that_fails_is_told_on_stderr_with_the_message(bus, lines, capfd):
+def test_the_error_of_a_listener_is_written_to_stderr_with_the_message(bus, lines, capfd):
     bus.subscribe("log", lambda msg, level: 1 / 0, 10)
     bus.log("still said")
     assert lines == [("still said", 20)]
-    told = capfd.readouterr().err
-    assert told.startswith("still said\nA log listener failed:\nTraceback")
-    assert told.endswith("ZeroDivisionError: division by zero\n")
+    printed = capfd.readouterr().err
+    assert printed.startswith("still said\nA log listener failed:\nTraceback")
+    assert printed.endswith("ZeroDivisionError: division by zero\n")
 
 
 @pytest.mark.parametrize("broken", ["none", "closed"])

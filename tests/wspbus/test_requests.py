@@ -1,4 +1,4 @@
-"""graceful() and restart() while a thread is in block(): who runs them, who shares a run, who is told."""
+"""graceful() and restart() while a thread is in block(): it runs them, and calls share a run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_graceful_runs_in_the_thread_that_blocks_and_returns_when_it_is_done(blo
     assert blocked.runs == [blocked.thread]
 
 
-def test_those_who_ask_while_one_is_under_way_share_the_next(blocked, in_thread):
+def test_calls_during_a_reload_share_the_next_one(blocked, in_thread):
     first = in_thread(blocked.bus.graceful)
     assert blocked.entered.acquire(timeout=DEADLINE)
     others = [in_thread(blocked.bus.graceful) for _ in range(5)]
@@ -72,7 +72,7 @@ def test_those_who_ask_while_one_is_under_way_share_the_next(blocked, in_thread)
     assert len(blocked.runs) == 2
 
 
-def test_everybody_who_asked_learns_of_a_failure_and_nothing_else_comes_of_it(blocked, in_thread):
+def test_each_call_raises_the_failures_of_its_reload_and_the_bus_stays_started(blocked, in_thread):
     blocked.bus.subscribe("graceful", lambda: {}["no such key"])
     caught = []
 
@@ -106,11 +106,11 @@ def test_the_thread_that_blocks_runs_what_it_asks_for_in_a_listener_afterwards(b
     assert blocked.runs == [blocked.thread] * 2
 
 
-def test_who_waits_is_let_go_by_an_exit_even_by_one_that_waits_for_it(blocked, in_thread):
+def test_a_call_that_waits_is_refused_by_an_exit_whose_listener_waits_for_that_call(blocked, in_thread):
     caught = []
 
     def ask():
-        with pytest.raises(Refusal, match="exits before it reloads"):
+        with pytest.raises(Refusal, match="exits before the reload"):
             blocked.bus.graceful()
         caught.append(True)
 
@@ -128,7 +128,7 @@ def test_who_waits_is_let_go_by_an_exit_even_by_one_that_waits_for_it(blocked, i
     assert len(blocked.runs) == 1
 
 
-def test_a_restart_that_is_refused_changes_nothing_and_tells_the_reason(blocked):
+def test_a_restart_that_is_refused_changes_nothing_and_raises_the_reason(blocked):
     ran = []
     blocked.bus.subscribe("before_restart", lambda: ran.append("first"), 10)
 
@@ -145,7 +145,7 @@ def test_a_restart_that_is_refused_changes_nothing_and_tells_the_reason(blocked)
     assert not blocked.bus.exit_asked
 
 
-def test_without_anybody_in_block_a_restart_is_refused_to_its_caller(bus, journal):
+def test_without_a_thread_in_block_a_refused_restart_raises_in_its_caller(bus, journal):
     bus.subscribe("before_restart", lambda: {}["why"])
     bus.start()
     with pytest.raises(ChannelFailures, match="why"):
@@ -190,7 +190,7 @@ bus.block()
 """
 
 
-def test_who_asks_for_a_restart_is_told_before_the_first_stop_listener_waits_for_it(run):
+def test_a_call_of_restart_returns_before_the_first_stop_listener_waits_for_it(run):
     lines = run(RESTART).finish()
     assert lines[0] == "before_restart"
     assert sorted(lines[1:3]) == ["granted", "stop"]
@@ -221,7 +221,7 @@ def test_a_thread_whose_start_failed_does_not_keep_others_that_ask_waiting(bus, 
     assert runs == [asking]
 
 
-NOBODY_LOGS = """
+NO_LOG_LISTENER = """
 import threading
 from django_wspbus.wspbus import Bus
 
@@ -233,19 +233,19 @@ bus.block()
 """
 
 
-def test_the_failure_of_a_request_is_on_stderr_where_nobody_logs(run):
-    process = run(NOBODY_LOGS)
+def test_the_failure_of_a_request_is_written_to_stderr_without_a_log_listener(run):
+    process = run(NO_LOG_LISTENER)
     assert process.finish() == []
     assert process.err.text.count("KeyError: 'the cause'") == 1
 
 
-def test_of_what_is_requested_after_an_exit_nobody_is_told(bus):
-    told = []
+def test_a_request_after_an_exit_has_no_outcome(bus):
+    outcomes = []
     bus.start()
     bus.exit()
-    bus.request("graceful", told.append)
+    bus.request("graceful", outcomes.append)
     bus.wait_for(lambda: False, 0)  # which runs what is deferred
-    assert told == []
+    assert outcomes == []
 
 
 def test_a_start_that_is_to_outlive_failures_ends_as_started_and_keeps_them(bus, journal):

@@ -62,7 +62,7 @@ writer.close()
 )
 
 
-def test_the_wakeup_descriptor_of_another_is_restored_and_still_told_of_signals(run):
+def test_the_previous_wakeup_descriptor_is_restored_and_still_receives_signals(run):
     process = run(KEEPS_ITS_WAKEUP_FD, "direct")
     process.out.expect("ready")
     assert process.finish() == ["ready", str(int(signal.SIGTERM))]

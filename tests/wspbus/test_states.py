@@ -7,7 +7,7 @@ from django_wspbus.wspbus.states import FOLLOWERS, check_move
 
 MOVES = [
     *("STOPPED STARTING", "STARTING STARTED", "STARTED STOPPING", "STOPPING STOPPED", "STOPPED EXITING"),
-    "STARTING STOPPING",  # a start that fails, or is told to exit
+    "STARTING STOPPING",  # a start that fails, or is asked to exit
     "STOPPED STOPPING",  # an exit runs the stop listeners in any case
     *("EXITING STARTING", "EXITING STOPPING"),  # as in CherryPy, a bus may go around again
 ]

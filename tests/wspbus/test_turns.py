@@ -56,7 +56,7 @@ def test_10000_publishes_against_subscribing_threads_lose_no_listener_and_no_err
     assert bus.publish("own") == [10_000, "last"]
 
 
-def test_threads_that_publish_while_roles_change_call_who_is_in_any_role(bus, in_thread):
+def test_threads_that_publish_while_roles_change_call_the_listeners_of_every_role(bus, in_thread):
     calls = []
     over = threading.Event()
     bus.subscribe("own", lambda: "any", role="any")
@@ -200,7 +200,7 @@ class HeldLock:
 
 
 @pytest.mark.parametrize("how", ["wait", "take"])
-def test_an_operation_that_is_left_to_a_thread_with_the_lock_is_not_lost(how):
+def test_an_operation_that_is_handed_over_to_a_thread_with_the_lock_is_not_lost(how):
     ran = []
     turns = Turns(pytest.fail)
     turns.lock = HeldLock(lambda: turns.hand_over(lambda: ran.append(threading.current_thread())))

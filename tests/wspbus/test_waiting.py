@@ -73,7 +73,7 @@ def test_wait_publishes_at_intervals_with_the_listeners_that_come_and_go(bus, in
 
 @pytest.mark.parametrize("how", ["subscribe", "in place", "assignment", "changed assignment", "roles"])
 def test_wait_polls_for_a_listener_that_came_while_it_slept(bus, in_thread, how):
-    """It sleeps without a limit while nobody listens, and so must be told."""
+    """It sleeps without a limit while the channel has no listener, and so has to be woken."""
     called, polled = threading.Event(), threading.Event()
     bus.roles = {"worker"}
 

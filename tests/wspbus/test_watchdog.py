@@ -48,20 +48,20 @@ print("never", flush=True)
 def test_a_listener_that_hangs_is_named_with_its_stack_and_the_status_is_70(run, what, asked_by):
     process = run(HANGING, what, asked_by)
     assert process.finish(70) == ["ready", "hangs", "abort"]
-    told = process.err.text
-    assert told.startswith("The bus did not exit within 0.3 seconds.\n")
-    assert f"The {what!r} listener <function hang_here at 0x" in told
-    assert ", in hang_here\n    hang.wait()\n" in told
-    assert ", in wait\n" in told
+    printed = process.err.text
+    assert printed.startswith("The bus did not exit within 0.3 seconds.\n")
+    assert f"The {what!r} listener <function hang_here at 0x" in printed
+    assert ", in hang_here\n    hang.wait()\n" in printed
+    assert ", in wait\n" in printed
 
 
 @pytest.mark.parametrize("asked_by", ["block", "thread", "signal"])
 def test_a_thread_that_hangs_is_named_with_its_stack_and_the_status_is_70(run, asked_by):
     process = run(HANGING, "thread", asked_by)
     assert process.finish(70) == ["ready", "hangs", "abort"]
-    told = process.err.text
-    assert told.startswith("The bus did not exit within 0.3 seconds.\nThe thread the collector hangs:\n")
-    assert ", in hang_here\n    hang.wait()\n" in told
+    printed = process.err.text
+    assert printed.startswith("The bus did not exit within 0.3 seconds.\nThe thread the collector hangs:\n")
+    assert ", in hang_here\n    hang.wait()\n" in printed
 
 
 @pytest.mark.parametrize("asked_by", ["block", "thread"])
@@ -72,7 +72,7 @@ def test_a_log_listener_that_hangs_is_shown_in_the_stack_of_the_exit(run, asked_
     assert ", in hang_in_the_log\n" in process.err.text
 
 
-def test_an_exit_in_time_is_left_alone(run):
+def test_an_exit_in_time_is_not_ended(run):
     source = HANGING.replace("stop_timeout=0.3", "stop_timeout=20")
     assert run(source, "nothing", "block").finish() == ["ready", "never"]
 
