@@ -9,18 +9,15 @@ import select
 import socket
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from wsgiref import simple_server
-from wsgiref.headers import Headers
+from typing import TYPE_CHECKING
 
-from django.core.servers.basehttp import ServerHandler, WSGIRequestHandler
+from django.core.servers.basehttp import WSGIRequestHandler
 
 from .request_head import LONGEST_LINE, MOST_LINES, find_fault
+from .response_handler import Body, ResponseHandler
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-    from .server import HTTPServer
+    from .http_server import HTTPServer
 
 UNREAD = "a request that has not come in full"
 
@@ -36,32 +33,8 @@ LAST_CHANCE = 0.1
 KEEP_ALIVE = 2.0
 """Seconds after an answer in which its client may send the next request, although the server stops."""
 
-WITHOUT_BODY = ("1", "204", "304")
-"""How a status begins after which no body comes: its client would take one for the next answer."""
-
 MOST_UNREAD = 16 * 2**20
-"""Bytes of a body that are read for nothing, to keep the connection of its client."""
-
-READ_FOR_NOTHING = 10.0
-"""Seconds that this may take."""
-
-
-class Body(io.RawIOBase):
-    """The body of a request: ``left`` more bytes of its connection, and no byte of the next request."""
-
-    def __init__(self, connection: io.BufferedReader, length: int) -> None:
-        self._connection = connection
-        self.left = length
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        target = memoryview(buffer).cast("B")
-        data = self._connection.read1(min(len(target), self.left)) if self.left else b""
-        self.left -= len(data)
-        target[: len(data)] = data
-        return len(data)
+"""Bytes of a body that are read and dropped at most, to keep the connection of its client."""
 
 
 class RequestHandler(WSGIRequestHandler):
@@ -74,7 +47,7 @@ class RequestHandler(WSGIRequestHandler):
     default_request_version = "HTTP/1.0"  # an answer to HTTP/0.9 has no status
 
     _until = 0.0
-    """When an idle connection is closed, of a server that stops."""
+    """The time of `time.monotonic` at which a server that stops closes this connection, if it is idle."""
 
     def address_string(self) -> str:
         return self.client_address[0] or "unix"
@@ -206,7 +179,7 @@ class RequestHandler(WSGIRequestHandler):
             return False
 
     def has_received(self) -> bool:
-        """Whether more is here than was read: the next request, if the client does not wait for answers."""
+        """Return whether unread bytes are here: a client may send its next request before the answer."""
         self.connection.setblocking(False)
         try:
             return bool(self.rfile.peek(1))
@@ -216,38 +189,8 @@ class RequestHandler(WSGIRequestHandler):
             self.connection.setblocking(True)
 
     def is_last(self) -> bool:
-        """Whether no further request of this connection will be answered."""
+        """Return True if no further request of this connection will be answered."""
         return _is_readable(self.server.stop, timeout=0) and not self.has_received()
-
-
-class ResponseHandler(ServerHandler):
-    """Django's, which tells clients of a server that stops to close the connection."""
-
-    request_handler: RequestHandler
-    headers: Headers
-    status: str | None
-
-    def __init__(self, body: Body, *args: Any, **kwargs: Any) -> None:
-        super().__init__(io.BufferedReader(body), *args, **kwargs)
-        self.body = body
-        self.is_complete = False
-
-    def cleanup_headers(self) -> None:
-        super().cleanup_headers()
-        handler = self.request_handler
-        if handler.close_connection or handler.is_last():
-            self.headers["Connection"] = "close"
-            handler.close_connection = True
-
-    def write(self, data: bytes) -> None:
-        super().write(b"" if str(self.status).startswith(WITHOUT_BODY) else data)
-
-    def close(self) -> None:
-        """End a response that was given in full; read what its application has left of the body."""
-        simple_server.ServerHandler.close(self)  # Django's reads all of it, into memory
-        if self.body.left:
-            self.request_handler.read_for_nothing(self.body, READ_FOR_NOTHING)
-        self.is_complete = not self.body.left
 
 
 def _is_readable(

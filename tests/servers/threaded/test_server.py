@@ -23,7 +23,7 @@ from django_wspbus.conf import ServerSettings, Settings
 from django_wspbus.conf import addresses as address
 from django_wspbus.servers.sockets import Sockets
 from django_wspbus.servers.threaded import ThreadedServer
-from django_wspbus.servers.threaded.server import HTTPServer
+from django_wspbus.servers.threaded.http_server import HTTPServer
 from django_wspbus.wspbus import Bus
 from tests.processes import DEADLINE
 
