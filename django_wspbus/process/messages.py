@@ -1,42 +1,26 @@
-"""Messages between the processes of a site: JSON over stream sockets, with file descriptors.
-
-A message is a header and a JSON text. The header has the version, the number of descriptors, and the length
-of the text. With the length, the time to read a message grows only linearly.
-"""
+"""Messages between the processes of a site: JSON over stream sockets, with file descriptors."""
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
-Message = dict[str, Any]
-
-VERSION = 1
-HEADER = struct.Struct("!BxHI")
-LARGEST = 16 * 2**20
-"""Bytes of the longest JSON text."""
+from .encoding import HEADER, LARGEST, MOST_DESCRIPTORS, VERSION, Part, encode, split
+from .encoding import Message as Message
 
 MOST_UNSENT = 4 * LARGEST
 """Bytes that may wait for a process that does not read. A link with more is closed."""
 
-MOST_DESCRIPTORS = 200
-"""Descriptors sent in one call: the kernel takes up to 253 (SCM_MAX_FD)."""
-
 READ_SIZE = 2**18
 """Bytes read in one call."""
-
-# A project may have restored SIGPIPE's default, which ends a process that writes to a closed socket.
-NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 RELAUNCH = 3
 """The exit status with which a process asks the launcher to start it again, as in django.utils.autoreload."""
@@ -51,35 +35,6 @@ class Received(NamedTuple):
 
     message: Message
     descriptors: list[int]
-
-
-class _Part:
-    """An unsent part of a message, with the descriptors that go with its first byte."""
-
-    def __init__(self, data: memoryview, descriptors: list[int]) -> None:
-        self.data = data
-        self.descriptors = descriptors
-        self.owns = False
-
-    def send(self, sock: socket.socket) -> None:
-        """Send the bytes that the peer takes; BlockingIOError if it takes none."""
-        if self.descriptors:
-            sent = send_descriptors(sock, self.data, self.descriptors, NO_SIGNAL)
-            self.close()
-        else:
-            sent = sock.send(self.data, NO_SIGNAL)
-        self.data = self.data[sent:]
-
-    def keep(self) -> None:
-        """Duplicate the descriptors: the caller may close them before they are sent."""
-        if not self.owns:
-            self.descriptors = [os.dup(each) for each in self.descriptors]
-            self.owns = True
-
-    def close(self) -> None:
-        descriptors, self.descriptors = self.descriptors, []
-        for descriptor in descriptors if self.owns else ():
-            os.close(descriptor)
 
 
 class Link:
@@ -106,7 +61,7 @@ class Link:
         self._socket = sock
         self._received = bytearray(received)
         self._batches: deque[list[int]] = deque()  # the descriptors of each call that the peer made
-        self._unsent = deque([_Part(memoryview(unsent), [])] if unsent else [])
+        self._unsent = deque([Part(memoryview(unsent), [])] if unsent else [])
         self._lock = threading.RLock()
         self._is_writing = False
 
@@ -139,7 +94,7 @@ class Link:
 
         `BrokenLink` if more than `MOST_UNSENT` bytes would wait.
         """
-        parts = _split(_encode(message, descriptors := list(descriptors)), descriptors)
+        parts = split(encode(message, descriptors := list(descriptors)), descriptors)
         waiting = sum(len(part.data) for part in list(self._unsent))
         if waiting and waiting + sum(len(part.data) for part in parts) > MOST_UNSENT:
             self._break(f"does not read its messages, and {waiting:,} bytes wait for it")
@@ -257,34 +212,8 @@ class Link:
 
         ``unanswered``: messages that the next program has to receive again.
         """
-        again = b"".join(bytes(_encode(message, [])) for message in unanswered)
+        again = b"".join(bytes(encode(message, [])) for message in unanswered)
         return again + self._received, b"".join(bytes(part.data) for part in self._unsent)
-
-
-def send_descriptors(
-    sock: socket.socket, data: bytes | memoryview, descriptors: list[int], flags: int
-) -> int:
-    """Send data together with descriptors; return the number of bytes sent."""
-    # socket.send_fds ignores its flags.
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-    return sock.sendmsg([data], [rights], flags)
-
-
-def _encode(message: Message, descriptors: list[int]) -> bytes:
-    text = json.dumps(message).encode()
-    if len(text) > LARGEST:
-        raise ValueError(f"a message has at most {LARGEST:,} bytes in JSON, and this one has {len(text):,}")
-    return HEADER.pack(VERSION, len(descriptors), len(text)) + text
-
-
-def _split(data: bytes, descriptors: list[int]) -> list[_Part]:
-    """Split a message into parts of at most `MOST_DESCRIPTORS` descriptors; all but the last are one byte."""
-    view = memoryview(data)
-    parts = []
-    while len(descriptors) > MOST_DESCRIPTORS:
-        parts.append(_Part(view[:1], descriptors[:MOST_DESCRIPTORS]))
-        view, descriptors = view[1:], descriptors[MOST_DESCRIPTORS:]
-    return [*parts, _Part(view, descriptors)]
 
 
 def await_event(source: Any, event: int, timeout: float | None) -> bool:

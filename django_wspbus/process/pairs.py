@@ -8,7 +8,8 @@ import select
 import socket
 import time
 
-from .messages import NO_SIGNAL, Link, await_event, send_descriptors, time_left
+from .encoding import NO_SIGNAL, send_descriptors
+from .messages import Link, await_event, time_left
 
 
 def hand_in(pair: socket.socket, name: str, timeout: float | None = None) -> Link:

@@ -124,8 +124,13 @@ def test_the_site_answers_its_workers_its_own_threads_and_what_is_forked_off(sho
         assert call(child, "publish", "shop.fail")["error"].startswith("RuntimeError: ZeroDivisionError")
         assert call(thread, "publish", "shop.fail")["error"].startswith("ChannelFailures: ZeroDivisionError")
         assert call(child, "publish", "shop.leave")["error"] == "RuntimeError: SystemExit: 3"
-        assert call(child, "ask", "nonsense")["error"].endswith("ValueError: A site knows no 'nonsense'.")
-        assert call(thread, "ask", "nonsense")["error"] == "ValueError: A site knows no 'nonsense'."
+        assert call(child, "ask", "nonsense")["error"].endswith(
+            "ValueError: The site does not know the request 'nonsense'."
+        )
+        assert (
+            call(thread, "ask", "nonsense")["error"]
+            == "ValueError: The site does not know the request 'nonsense'."
+        )
 
         forked = call(child, "status", path="/forked/")
         assert forked["result"] == status["result"]  # it is no worker
