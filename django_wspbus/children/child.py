@@ -202,6 +202,13 @@ class Child:
         """Tell its workers to answer, before they exit, the clients that wait to be accepted."""
         self._order(DRAIN)
 
+    def ask_workers(self, message: Message) -> int:
+        """Send a message to the workers that listen; return how many there are."""
+        listeners = list(self.progress.listeners)
+        for descriptor in listeners:
+            self._links.post(descriptor, message)
+        return len(listeners)
+
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended
             self._links.order(order)

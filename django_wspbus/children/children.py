@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..process.messages import Link, Message
 from ..process.phases import TIME_FOR_UNSERVED_CHILD, Phases
@@ -63,8 +63,6 @@ class Children(Plugin):
         self.observers: list[Callable[[], None]] = [self._close_ended]
         """Functions that are called in the main thread when something has changed in a child."""
         self._awaited: list[Child] = []
-        self.told_at_start: dict[str, Any] = {}
-        """Facts about the start of the site, for the children that start with it."""
 
     def all(self) -> list[Child]:
         return [*self.booting, *self.serving.values(), *self.draining]
@@ -74,7 +72,7 @@ class Children(Plugin):
 
     def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Child:
         """Start a child of a server, which does not serve yet; see `spawn.ChildStart`."""
-        start = ChildStart(alias, run, patch, self.watch_files, self.told_at_start)
+        start = ChildStart(alias, run, patch, self.watch_files)
         process, pair, refusal = spawn_server(start, descriptors)
         child = Child(alias, process, pair, self.switchboard, self.answer, self._note_change, refusal)
         self.booting.append(child)
@@ -129,6 +127,10 @@ class Children(Plugin):
             max(latest - time.monotonic(), 0),
             despite_exit=True,
         )
+
+    def ask_workers(self, message: Message) -> int:
+        """Send a message to the workers that serve and listen; return how many there are."""
+        return sum(child.ask_workers(message) for child in self.serving.values())
 
     def _note_change(self) -> None:
         self.bus.wake()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -52,6 +53,12 @@ class Links:
     def order(self, order: bytes) -> None:
         """Give an order: see `orders`. OSError if the child has ended."""
         self.pair.send(order, socket.MSG_DONTWAIT)
+
+    def post(self, descriptor: int, message: Message) -> None:
+        """Send a message to one of the processes without waiting for it; it is lost if that has ended."""
+        if (link := self._links.get(descriptor)) is not None:
+            with contextlib.suppress(OSError):
+                self.switchboard.post(link, message)
 
     def close(self) -> None:
         for descriptor in (self.pair.fileno(), *self._links):

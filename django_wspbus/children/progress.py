@@ -13,6 +13,8 @@ class Progress:
     def __init__(self) -> None:
         self.workers: dict[int, int] = {}
         """descriptor -> PID"""
+        self.listeners: set[int] = set()
+        """Descriptors of the links on which workers wait for what the site asks: see `RemoteSite.listen`."""
         self.ready: set[int] = set()
         """Descriptors of the workers that are ready."""
         self.expected: int | None = None
@@ -46,6 +48,8 @@ class Progress:
         match report:
             case Hello("worker", pid):
                 self.workers[link.fileno()] = pid
+            case Hello("listener", _):
+                self.listeners.add(link.fileno())
             case Expected(workers):
                 self.expected = workers
             case Ready():
@@ -72,6 +76,7 @@ class Progress:
     def note_end(self, link: Link, *, is_told: bool) -> None:
         """Record that the process at a link has ended; ``is_told``: the child was told to exit."""
         descriptor = link.fileno()
+        self.listeners.discard(descriptor)
         worker = self.workers.pop(descriptor, None)
         if (
             descriptor in self.ready and is_told and worker not in self.workers.values()

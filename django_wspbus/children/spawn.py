@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any, NoReturn
 
 from .. import conf
@@ -31,8 +31,6 @@ class ChildStart:
     """"gevent" if the child is patched before it imports anything of the project."""
     watches_files: bool = False
     """True if its workers ask the site to restart when a file changes."""
-    told: dict[str, Any] = field(default_factory=dict)
-    """Facts about the start of the site."""
 
 
 @dataclass(frozen=True, slots=True)

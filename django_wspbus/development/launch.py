@@ -1,11 +1,25 @@
-"""The start of a site by the launcher, and the site's link to the launcher."""
+"""The start of a site by the launcher, and the site's link to the launcher.
+
+The site sends, each with the fields that are named:
+
+- ``running``: it has begun to run the command; ``stale``: it was a spare, and is not fit any more.
+- ``sockets``, ``stop_timeout``: what it listens on, with the descriptors, and STOP_TIMEOUT.
+- ``watch``, ``since``: a `WatchList` of what it was made of, or, since some time, has imported as well.
+- ``hosts``, ``started``: ALLOWED_HOSTS and DEBUG, once it serves.
+- ``library``: what a spare is to be made of; None if there is to be none.
+- ``exiting``, ``relaunching``: it ends for good, or to be started again.
+- ``failed``, ``ended``: a report of why it does not boot; the status with which it ends.
+
+The launcher sends it ``changed``, the files that have changed, and ``again``, to have it start again. It
+sends an error page ``retry``, to have it end for another boot.
+"""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..process.messages import Link
 
@@ -15,6 +29,9 @@ HEALTH = 'WSPBUS["HEALTH"]'
 INTERRUPTED = 128 + signal.SIGINT
 """The status of a site that Ctrl-C has ended before it had handlers of signals."""
 
+CHANGED, WATCH = "autoreload.changed", "autoreload.watch"
+"""Channels: the site asks its workers about files, with their paths; a worker tells what is to be watched."""
+
 TIME_TO_TELL = 60.0
 """Seconds that a launcher which does not read, as it is stopped, keeps a process from its end."""
 
@@ -23,14 +40,8 @@ TIME_TO_TELL = 60.0
 class Start:
     """A start, as the launcher describes it to the site."""
 
-    since: int = 0
-    """When that was, as `time.time_ns`: a file that has changed later may have been read before."""
-    seen: dict[str, str] = field(default_factory=dict)
-    """{path: digest} of files that had been changed during the boot before this one."""
-    repeats: dict[str, int] = field(default_factory=dict)
-    """{path: how many boots in a row, before this one, it has been changed during}."""
-    changed: list[str] = field(default_factory=list)
-    """The files whose changes have caused it."""
+    began: int = 0
+    """When that was, as `time.time_ns`."""
     launches: int = 0
     """How many starts there were, this one included."""
 
@@ -53,7 +64,7 @@ class Launch(Start):
         if self.launches == 1:
             yield from banner
         else:
-            seconds = (time.time_ns() - self.since) / 1e9
+            seconds = (time.time_ns() - self.began) / 1e9
             yield f"Serving again after {seconds:.2f} s."
 
 

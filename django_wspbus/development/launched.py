@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from types import FrameType
 
 from ..process.messages import RELAUNCH, Link, Message
@@ -25,6 +26,7 @@ from . import spare
 from .launch import INTERRUPTED, TIME_TO_TELL, Launch, current
 from .reports import report_of
 from .unfinished import debug_of
+from .watching.files import WatchList
 
 MOST_OF_A_TITLE = 1000
 MOST_OF_A_REPORT = 200_000
@@ -138,9 +140,9 @@ def tell(link: Link, error: BaseException) -> int:
         "debug": debug(error),
         "is_told": status != INTERRUPTED,
     }
-    watch = {"files": libraries.project_files(), "dirs": library_folders()}
+    watched = WatchList(libraries.project_files(), library_folders())
     with contextlib.suppress(OSError):
-        link.send({"failed": report, "watch": watch, **hosts()}, timeout=TIME_TO_TELL)
+        link.send({"failed": report, "watch": asdict(watched), **hosts()}, timeout=TIME_TO_TELL)
     return status
 
 
@@ -166,6 +168,6 @@ def hosts() -> Message:
     return {"hosts": [str(host) for host in settings.ALLOWED_HOSTS]}
 
 
-def library_folders() -> list[tuple[str, str]]:
-    """Return the folders that change when a package is installed, as (folder, glob)."""
-    return [(folder, "*") for folder in libraries.folders() if os.path.isdir(folder)]
+def library_folders() -> list[list[str]]:
+    """Return the folders that change when a package is installed, each with a pattern for what is in it."""
+    return [[folder, "*"] for folder in libraries.folders() if os.path.isdir(folder)]

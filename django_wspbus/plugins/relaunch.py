@@ -7,13 +7,13 @@ import fcntl
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import NoReturn
 
 from ..development import spare
-from ..development.launch import Launch
+from ..development.launch import CHANGED, WATCH, Launch
+from ..development.watching.files import WatchList
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
 from ..project import libraries
@@ -29,9 +29,10 @@ class Relaunch(Plugin):
     """Lends the site the launcher's sockets, and has a restart end this process, to be started again.
 
     ``held()``: the sockets that the site has bound; ``part()`` is called once they are not the launcher's.
-    ``watched``: {"files", "dirs", "poll"} besides modules. ``preload``: PRELOAD of AUTORELOAD, None if there
-    is to be no spare. ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, by which the error page goes.
-    ``stop_timeout``: seconds after which the launcher ends this process if it was told to exit.
+    ``ask_workers(message)`` sends a message to the workers in other processes, and returns their number.
+    ``preload``: PRELOAD of AUTORELOAD, None if there is to be no spare. ``debug``, ``hosts``: DEBUG and
+    ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds after which the launcher ends this
+    process if it was told to exit.
     """
 
     role = "site"
@@ -44,7 +45,7 @@ class Relaunch(Plugin):
         *,
         held: Callable[[], list[HeldSocket]],
         part: Callable[[], None],
-        watched: Message,
+        ask_workers: Callable[[Message], int],
         preload: Sequence[str] | None,
         debug: bool,
         stop_timeout: float,
@@ -55,7 +56,7 @@ class Relaunch(Plugin):
         self.switchboard = switchboard
         self.held = held
         self.part = part
-        self.watched = watched
+        self.ask_workers = ask_workers
         self.preload = preload
         self.debug = debug
         self.stop_timeout = stop_timeout
@@ -87,11 +88,14 @@ class Relaunch(Plugin):
         self.switchboard.watch(descriptor, self._hear_launcher, self.launch.link)
 
     def _hear_launcher(self) -> None:
-        """Start again, if the launcher says so; exit, if it has ended."""
+        """Start again, if the launcher says so, or ask about changed files; exit, if it has ended."""
         messages = self.launch.link.receive()
         if messages is not None:
-            if messages:
-                self.bus.defer(self.bus.restart)
+            for message, _ in messages:
+                if "changed" in message:
+                    self.ask_about(message["changed"])
+                else:
+                    self.bus.defer(self.bus.restart)
             return
         self.switchboard.forget(self.launch.link.fileno())
         self.bus.log("The launcher has ended, and so does the site.")
@@ -111,24 +115,28 @@ class Relaunch(Plugin):
         self._serves = True
         self.tell({"hosts": self.hosts})
         self.tell({"started": self.debug})
-        files = {*libraries.project_files(), *self.watched["files"]}
-        self.tell({"watch": {**self.watched, "files": sorted(files)}})
         library = None if self.preload is None else asdict(spare.describe(self.preload))
         self.tell({"library": library})
 
-    def autoreload(
-        self,
-        changed: Sequence[str] = (),
-        seen: Mapping[str, str] = MappingProxyType({}),
-        repeats: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
-        """Start the site again, as files have changed; ``seen`` and ``repeats``: see `Launch`."""
-        if self.bus.exit_asked:
-            return
-        self.tell({"seen": dict(seen), "repeats": dict(repeats)})
-        self.launch.changed = list(changed)
-        self.bus.log(f"Changed: {', '.join(changed)}. Starting again.")
-        self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
+    # Files
+
+    def tell_watched(self, watched: Message, since: int | None) -> None:
+        """Tell the launcher what a worker was made of, or has imported ``since`` a `time.time_ns`."""
+        if since is None:
+            watched = asdict(WatchList(libraries.project_files()) | WatchList(**watched))
+        self.tell({"watch": watched, "since": since})
+
+    def ask_about(self, changed: Sequence[str]) -> None:
+        """Ask all workers about changed files; one that does not take care of them calls for `autoreload`."""
+        asked = self.ask_workers({"changed": list(changed)}) + len(self.bus.publish(CHANGED, changed))
+        if not asked:
+            self.autoreload(changed)
+
+    def autoreload(self, changed: Sequence[str] = ()) -> None:
+        """Start the site again, as files have changed."""
+        if not self.bus.exit_asked:
+            self.bus.log(f"Changed: {', '.join(changed)}. Restarting.")
+            self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
 
     def stop(self) -> None:
         if self.bus.exit_asked and not self.bus.execv:
@@ -136,7 +144,7 @@ class Relaunch(Plugin):
             if self._serves:
                 self.part()
         elif self.bus.execv:
-            self.tell({"relaunching": self.launch.changed if self._serves else []})
+            self.tell({"relaunching": True})
         self._serves = False
 
     stop.priority = 0  # type: ignore[attr-defined]
@@ -168,7 +176,9 @@ class Relaunch(Plugin):
     def subscribe(self) -> None:
         super().subscribe()
         self.bus.subscribe("start", self.lend, 21, role=self.role)
+        self.bus.subscribe(WATCH, self.tell_watched, role=self.role)
 
     def unsubscribe(self) -> None:
         super().unsubscribe()
         self.bus.unsubscribe("start", self.lend)
+        self.bus.unsubscribe(WATCH, self.tell_watched)

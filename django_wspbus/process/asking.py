@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -79,6 +80,17 @@ class RemoteSite(Site):
                 return
             self._close(self._for_reports)
             self._for_reports = None
+
+    def listen(self, hear: Callable[[Message], object]) -> None:
+        """Call a function, in a thread of its own, with what the site sends to this process by itself."""
+        threading.Thread(target=self._listen, args=(hear,), name="Site questions", daemon=True).start()
+
+    def _listen(self, hear: Callable[[Message], object]) -> None:
+        with suppress(OSError):  # the site is gone
+            link = self._connect("listener")
+            while (messages := link.receive(None)) is not None:
+                for message, _ in messages:
+                    hear(message)
 
     @contextmanager
     def _link(self) -> Iterator[Link]:

@@ -13,7 +13,7 @@ class Hello:
     """The first message over a link; it names the process that opened it."""
 
     role: str
-    """"worker", "master", "other", or "asker" for a link over which a thread sends requests."""
+    """"worker", "master", "other"; "asker": a thread sends requests; "listener": the site asks a worker."""
     pid: int
 
 

@@ -102,7 +102,6 @@ class SiteProcess:
                 self.bus.start(blocks=True, despite_failures=takes_over)
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
-            site.children.told_at_start = {}
             if self.bus.state is self.bus.states.STARTED:
                 started()
                 if foreground is not None:

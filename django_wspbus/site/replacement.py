@@ -71,24 +71,16 @@ class LauncherReplacement(Replacement):
         self.launch = launch
 
     def plugins(self, site: Assembly) -> list[Plugin]:
-        settings, launch = site.settings, self.launch
-        told = {"since": launch.since, "seen": launch.seen, "repeats": launch.repeats}
-        is_first = launch.launches == 1
-        # Each worker has a reloader; that it is there is said once.
-        site.children.told_at_start = {**told, "announces": is_first and not site.is_worker}
+        settings = site.settings
         autoreload = settings.autoreload or conf.Autoreload(spare=False)
         has_spare = autoreload.spare and not debuggers.follows_children()
         self._relaunch = Relaunch(
             site.bus,
-            launch,
+            self.launch,
             site.switchboard,
             held=site.sockets.held,
             part=site.sockets.take_back,
-            watched={
-                "files": list(map(str, autoreload.extra_files)),
-                "dirs": [(str(folder), glob) for folder, glob in autoreload.extra_dirs.items()],
-                "poll": autoreload.poll,
-            },
+            ask_workers=site.children.ask_workers,
             preload=autoreload.preload if has_spare else None,
             debug=conf.is_debug(),
             hosts=conf.allowed_hosts(),
@@ -98,7 +90,7 @@ class LauncherReplacement(Replacement):
             site.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
         plugins: list[Plugin] = [self._relaunch]
         if site.is_worker:
-            plugins.append(Autoreloader.of(site.bus, autoreload, announces=is_first, **told))
+            plugins.append(Autoreloader.of(site.bus, autoreload))
         return plugins
 
     def replace(self) -> NoReturn:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from typing import Any
@@ -37,9 +36,10 @@ class Terminal:
                 termios.tcsetattr(0, termios.TCSANOW, self._settings)
 
     def say(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a closed terminal must not stop the site
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+        """Write a line to stderr."""
+        # A closed terminal must neither stop the site nor, by what is left in a buffer, change its status.
+        with contextlib.suppress(OSError):
+            os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def is_in_foreground() -> bool:

@@ -50,8 +50,8 @@ class Watcher:
         }
 
 
-def ours(without: str = "", **wspbus: Any) -> Watcher:
-    return Watcher(manage("runbus"), apps="django_wspbus", wspbus=wspbus, without=without)
+def ours(**wspbus: Any) -> Watcher:
+    return Watcher(manage("runbus"), apps="django_wspbus", wspbus=wspbus)
 
 
 def manage(command: str) -> Callable[[int], list[str]]:
@@ -84,7 +84,7 @@ WATCHERS = {
     OURS: ours(),
     f"{OURS}, no spare": ours(AUTORELOAD={"SPARE": False}),
     f"{OURS}, gunicorn": ours(SERVERS={"default": {"BACKEND": GUNICORN}}),
-    f"{OURS}, no inotify": ours(without="inotify_simple"),
+    f"{OURS}, no inotify": ours(AUTORELOAD={"POLL": True}),
     "runserver": Watcher(manage("runserver")),
     "runserver, django-watchfiles": Watcher(
         manage("runserver"), needs="django_watchfiles", apps="django_watchfiles"
@@ -101,7 +101,7 @@ OF_THE_LARGE = [OURS, f"{OURS}, no spare", f"{OURS}, gunicorn", "runserver"]
 
 PACKAGES = (
     *("Django", "django-wspbus", "gunicorn", "uvicorn", "granian", "CherryPy", "django-watchfiles"),
-    *("watchfiles", "inotify", "inotify_simple"),
+    *("watchfiles", "inotify"),
 )
 """The packages to list with their versions: the servers, and optional packages that watch files."""
 

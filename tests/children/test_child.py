@@ -18,6 +18,7 @@ from django_wspbus.process.pairs import hand_in
 from django_wspbus.process.reports import Died, Failed, Hello, as_message
 from django_wspbus.process.switchboard import Switchboard
 from tests.processes import DEADLINE
+from tests.servers.load import await_that
 
 
 class FakeChild:
@@ -125,6 +126,21 @@ def test_it_is_gone_once_its_workers_are_which_outlive_a_killed_master(child: Fa
     worker.close()
     child.await_news(workers=[])
     assert child.seen.is_gone
+
+
+def test_workers_that_listen_are_asked_and_those_that_have_ended_are_not(child: FakeChild) -> None:
+    child.say_hello("worker", 4711)
+    listeners = [child.say_hello("listener", pid) for pid in (4711, 4712)]
+    await_that(lambda: len(child.seen.progress.listeners) == 2)
+    assert child.seen.workers == [4711]
+    assert child.seen.ask_workers({"changed": ["views.py"]}) == 2
+    for link in listeners:
+        received = link.receive(DEADLINE)
+        assert received is not None
+        assert [message for message, _ in received] == [{"changed": ["views.py"]}]
+    listeners[0].close()
+    await_that(lambda: len(child.seen.progress.listeners) == 1)
+    assert child.seen.ask_workers({}) == 1
 
 
 def test_one_that_was_terminated_by_somebody_ended_as_told_and_one_that_was_killed_did_not() -> None:

@@ -154,7 +154,7 @@ def test_an_error_is_printed_once_and_told_with_what_may_mend_it(told, project_f
     assert message["failed"]["debug"] is False  # as the settings of the tests are
     assert capsys.readouterr().err == message["failed"]["text"] + "\n"
     assert __file__ in message["watch"]["files"]
-    assert all(os.path.isdir(folder) for folder, _ in message["watch"]["dirs"])
+    assert all(os.path.isdir(folder) for folder, _ in message["watch"]["globs"])
 
 
 def test_without_settings_it_is_not_known_whether_clients_may_see_it(monkeypatch):

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
+import sys
 import threading
-import time
+from pathlib import Path
 
 import pytest
-from django.utils import autoreload
-from django.utils.autoreload import BaseReloader
+from django.core.signals import request_finished, request_started
+from django.utils.autoreload import autoreload_started, file_changed
 
 from django_wspbus import Bus
-from django_wspbus.development.reloading.inotify import InotifyReloader
-from django_wspbus.development.reloading.reloaders import PollingReloader, TooManyWatches
-from django_wspbus.development.watching import mounts
+from django_wspbus.development.launch import CHANGED, WATCH
+from django_wspbus.development.watching.files import WatchList
 from django_wspbus.plugins import autoreload as autoreload_module
-from django_wspbus.plugins.autoreload import Autoreloader, make_reloader, why
+from django_wspbus.plugins.autoreload import Autoreloader
 from django_wspbus.process.site import SiteUnreachable
 from tests.processes import DEADLINE
+from tests.servers.load import await_that
 
 
 class Site:
@@ -23,51 +24,27 @@ class Site:
     def __init__(self, error=None):
         self.error = error
         self.published = []
-        self.changed = threading.Event()
 
-    def publish(self, *what):
-        self.published.append(what)
-        self.changed.set()
+    def publish(self, channel, *arguments):
+        self.published.append((channel, *arguments))
         if self.error is not None:
             raise self.error
 
-
-class Reloader(BaseReloader):
-    """Tells of what is in ``files`` as changed."""
-
-    files = ()
-    error = None
-
-    def watched_files(self, include_globs=True):
-        return iter(self.files)
-
-    def tick(self):
-        while True:
-            if type(self).error is not None:
-                error, type(self).error = type(self).error, None
-                raise error
-            yield
-            for path in self.files:
-                self.notify_file_changed(path)
-            self._stop_condition.wait(0.01)
-
-
-@pytest.fixture
-def reloader(monkeypatch):
-    kind = type("Fake", (Reloader,), {})
-    monkeypatch.setattr(autoreload, "get_reloader", kind)
-    return kind
+    def await_published(self, count):
+        await_that(lambda: len(self.published) >= count)
+        return self.published[count - 1]
 
 
 @pytest.fixture
 def run():
-    """Start an Autoreloader, which stops with the test."""
+    """Start an Autoreloader, which stops with the test; return it."""
     started = []
 
     def start(site, **options):
         bus = Bus()
         bus.site = site
         plugin = Autoreloader(bus, **options)
+        plugin.subscribe()
         plugin.start()
         plugin.start()  # once more is no other thread
         started.append((plugin, plugin._thread))
@@ -76,139 +53,137 @@ def run():
     yield start
     for plugin, thread in started:
         plugin.stop()
+        plugin.unsubscribe()
         thread.join(DEADLINE)
         assert not thread.is_alive()
 
 
-def test_files_that_are_saved_together_are_one_change(reloader, run, tmp_path, monkeypatch):
-    for name in ("QUIET", "QUIET_FOR_MANY"):
-        monkeypatch.setattr(autoreload_module, name, 1.0)  # longer than a busy machine holds up the writer
-    monkeypatch.setattr(autoreload_module, "LONGEST", DEADLINE)
-    reloader.files = [tmp_path / f"part{number}.py" for number in range(40)]
-    site = Site()
-    for path in reloader.files:
-        path.write_text("")
-    run(site)
-    for path in reloader.files:
-        path.write_text("PART = 1\n")
-        time.sleep(0.005)
-    assert site.published == []
-    assert site.changed.wait(DEADLINE)
-    assert len(site.published) == 1
+@pytest.fixture
+def receive():
+    """Connect receivers of Django's signals for the time of the test."""
+    connected = []
+
+    def connect(signal, receiver):
+        signal.connect(receiver, weak=False)
+        connected.append((signal, receiver))
+
+    yield connect
+    for signal, receiver in connected:
+        signal.disconnect(receiver)
 
 
-def test_a_change_is_published_with_its_name(reloader, run, tmp_path):
-    path = tmp_path / "views.py"
-    path.touch()
-    reloader.files = [path]
+def test_it_tells_what_the_process_is_made_of_and_what_settings_and_apps_add(run, receive, tmp_path):
+    def extend(sender, **kwargs):
+        sender.extra_files.add(tmp_path / "named.ini")
+        sender.watch_dir(tmp_path / "texts", "**/*.md")
+
+    receive(autoreload_started, extend)
+    site = Site()
+    run(site, extra_files=[tmp_path / ".env"], extra_dirs={tmp_path / "data": "*.json"}, poll=False)
+    channel, watched, since = site.await_published(1)
+    watched = WatchList(**watched)
+    assert (channel, since, watched.poll) == (WATCH, None, False)
+    assert {__file__, str(tmp_path / "named.ini"), str(tmp_path / ".env")} <= set(watched.files)
+    assert [str(tmp_path / "texts"), "**/*.md"] in watched.globs
+    assert [str(tmp_path / "data"), "*.json"] in watched.globs
+
+
+def test_a_receiver_of_autoreload_started_that_fails_is_logged_and_the_others_are_heard(
+    run, receive, tmp_path, caplog
+):
+    def fail(**kwargs):
+        raise ValueError("this receiver")
+
+    receive(autoreload_started, fail)
+    receive(autoreload_started, lambda sender, **kwargs: sender.extra_files.add(tmp_path / "named.ini"))
     site = Site()
     run(site)
-    assert site.changed.wait(DEADLINE)
-    assert site.published == [("autoreload", [str(path)], {}, {})]
+    assert str(tmp_path / "named.ini") in site.await_published(1)[1]["files"]
+    assert "Autoreload: a receiver of autoreload_started failed." in caplog.messages
+
+
+def test_it_tells_what_a_request_has_imported_and_when_that_began(run, tmp_path, monkeypatch):
+    (tmp_path / "imported_late.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    site = Site()
+    run(site)
+    site.await_published(1)
+    request_started.send(sender=None)
+    request_finished.send(sender=None)  # one that imports nothing
+    request_started.send(sender=None)
+    import imported_late  # noqa: F401
+
+    try:
+        request_finished.send(sender=None)
+        channel, watched, since = site.await_published(2)
+    finally:
+        del sys.modules["imported_late"]
+    assert (channel, watched["files"]) == (WATCH, [str(tmp_path / "imported_late.py")])
+    assert since < (tmp_path / "imported_late.py").stat().st_ctime_ns + DEADLINE * 10**9
+
+
+def test_changed_files_that_no_receiver_takes_care_of_call_for_a_new_start(run, receive):
+    asked = []
+
+    def veto(sender, file_path, **kwargs):
+        asked.append(file_path)
+        return file_path.suffix == ".md"
+
+    receive(file_changed, veto)
+    site = Site()
+    plugin = run(site)
+    site.await_published(1)
+    plugin.bus.publish(CHANGED, ["/texts/new.md"])
+    plugin.bus.publish(CHANGED, ["/shop/views.py", "/texts/old.md"])
+    assert site.await_published(2) == ("autoreload", ["/shop/views.py"])
+    assert asked == [Path("/texts/new.md"), Path("/shop/views.py"), Path("/texts/old.md")]
+
+
+def test_a_receiver_that_fails_is_logged_and_the_others_are_asked(run, receive, caplog):
+    def fail(sender, **kwargs):
+        raise ValueError("this receiver")
+
+    receive(file_changed, fail)
+    receive(file_changed, lambda sender, file_path, **kwargs: file_path.suffix == ".md")
+    site = Site()
+    plugin = run(site)
+    site.await_published(1)
+    plugin.ask_about(["/texts/new.md"])
+    plugin.ask_about(["/shop/views.py"])
+    assert site.await_published(2) == ("autoreload", ["/shop/views.py"])
+    text = "Autoreload: a receiver of file_changed failed at /texts/new.md."
+    assert [each for each in caplog.records if each.getMessage() == text and each.exc_info]
 
 
 @pytest.mark.parametrize("error", [SiteUnreachable("nobody"), RuntimeError("refused")])
-def test_a_site_that_does_not_take_it_is_told(error, reloader, run, tmp_path, caplog):
-    path = tmp_path / "views.py"
-    path.touch()
-    reloader.files = [path]
+def test_a_site_that_does_not_take_it_is_an_error_in_the_log_and_the_next_change_is_told(error, run, caplog):
     site = Site(error)
     plugin = run(site)
-    assert site.changed.wait(DEADLINE)
-    plugin.stop()
-    plugin._stopping.wait(DEADLINE)
-    deadline = time.monotonic() + DEADLINE
-    while f"Autoreload: {error}" not in caplog.messages:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    site.await_published(1)
+    await_that(lambda: f"Autoreload: {error}" in caplog.messages)
+    site.error = None
+    plugin.ask_about(["/shop/views.py"])
+    assert site.await_published(2) == ("autoreload", ["/shop/views.py"])
 
 
-def test_what_was_seen_is_no_change_and_what_repeats_is_one_no_more(
-    reloader, run, tmp_path, caplog, monkeypatch
-):
-    from django_wspbus.development.reloading.reloaders import digest
+def test_while_a_debugger_holds_the_terminal_nothing_starts_again(run, monkeypatch):
+    holds = [True]
+    looked = threading.Event()
 
-    monkeypatch.setattr("django_wspbus.project.libraries.project_files", list)  # those of the tests
-    files = [tmp_path / name for name in ("seen.py", "often.py", "oftener.py")]
-    for path in files:
-        path.touch()
-    reloader.watched_files = lambda self, include_globs=True: iter(files)
+    def holds_terminal():
+        looked.set()
+        return holds[0]
+
+    monkeypatch.setattr(autoreload_module, "HELD", 0.01)
+    monkeypatch.setattr(autoreload_module, "holds_terminal", holds_terminal)
     site = Site()
-    plugin = run(
-        site,
-        since=1,
-        seen={str(files[0]): digest(files[0])},
-        repeats={str(files[1]): 8, str(files[2]): 9},
-    )
-    deadline = time.monotonic() + DEADLINE
-    while not [each for each in caplog.messages if "often.py changes during each start" in each]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert "oftener.py" not in caplog.text
-    assert site.published == []
-    files[1].unlink()
-    found, repeats = plugin._bequest()
-    assert set(found) == {str(files[0]), str(files[2])}
-    assert repeats == {str(files[0]): 1, str(files[2]): 10}
-
-
-@pytest.mark.parametrize("error", [OSError("the disk"), ReferenceError("a module"), TooManyWatches()])
-def test_a_reloader_that_fails_is_followed_by_another(error, reloader, run, tmp_path, caplog):
-    path = tmp_path / "views.py"
-    path.touch()
-    reloader.error = error
-    site = Site()
-    plugin = run(site, extra_files=[path])
-    is_limit = isinstance(error, TooManyWatches)
-    deadline = time.monotonic() + DEADLINE
-    while not isinstance(plugin._reloader, PollingReloader if is_limit else InotifyReloader):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    while not site.changed.wait(0.1):
-        path.write_text("")
-        assert time.monotonic() < deadline
-    assert ("Fake has failed" in caplog.text) is not is_limit
-
-
-def test_where_the_kernel_does_not_tell_it_is_looked_in_turns(monkeypatch):
-    monkeypatch.setattr(autoreload, "get_reloader", autoreload.StatReloader)
-    assert type(make_reloader(poll=True)) is PollingReloader
-    monkeypatch.setitem(__import__("sys").modules, "inotify_simple", None)
-    monkeypatch.delitem(
-        __import__("sys").modules, "django_wspbus.development.reloading.inotify", raising=False
-    )
-    assert type(make_reloader()) is PollingReloader
-
-
-@pytest.mark.parametrize(
-    ("poll", "kind", "expected"),
-    [
-        (None, InotifyReloader, ", and by polling of {folder} (9p), where changes raise no events"),
-        (False, InotifyReloader, ""),
-        (True, PollingReloader, ', as WSPBUS["AUTORELOAD"]["POLL"] is True'),
-    ],
-)
-def test_the_start_tells_why_it_is_this_reloader(poll, kind, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(autoreload, "get_reloader", autoreload.StatReloader)
-    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
-    (tmp_path / "mountinfo").write_text(f"36 35 0:41 / {tmp_path} rw - 9p host rw\n")
-    made = make_reloader(poll)
-    assert type(made) is kind
-    assert why(made, poll, [str(tmp_path)]) == expected.format(folder=tmp_path)
-    if kind is InotifyReloader:
-        close(made)
-
-
-def close(reloader):
-    """Close a reloader that has not run."""
-    ticker = reloader.tick()
-    reloader.stop()
-    assert next(ticker, "ended") == "ended"
-
-
-def test_the_reloader_of_a_package_is_kept_with_a_word_where_it_may_be_deaf(reloader, tmp_path, monkeypatch):
-    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
-    (tmp_path / "mountinfo").write_text(f"36 35 0:41 / {tmp_path} rw - nfs4 host:/ rw\n")
-    made = make_reloader()
-    assert type(made) is reloader
-    assert "may miss changes" in why(made, None, [str(tmp_path)])
+    plugin = run(site)
+    logged = []
+    plugin.bus.subscribe("log", lambda message, level: logged.append(message), role="any")
+    site.await_published(1)
+    plugin.ask_about(["/shop/views.py"])
+    assert looked.wait(DEADLINE)
+    await_that(lambda: logged == ["Changed: /shop/views.py. Restarting once the debugger has ended."])
+    assert len(site.published) == 1
+    holds[0] = False
+    assert site.await_published(2) == ("autoreload", ["/shop/views.py"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
-from django_wspbus.development.launch import Launch, current
+from django_wspbus.development.launch import CHANGED, Launch, current
+from django_wspbus.development.watching.files import WatchList
 from django_wspbus.plugins.relaunch import RELAUNCH, Relaunch
 from django_wspbus.process.messages import LARGEST, Link
 from django_wspbus.process.switchboard import Switchboard
@@ -29,15 +32,19 @@ def pair():
 
 @pytest.fixture
 def site(pair):
-    """A bus with the plugin; ``parted`` holds an entry for each time that it took the sockets for itself."""
-    bus, switchboard, parted = Bus(), Switchboard(), []
+    """A bus with the plugin.
+
+    ``parted`` holds an entry for each time that it took the sockets for itself; ``workers`` those in other
+    processes, and ``asked`` what they were asked.
+    """
+    bus, switchboard, parted, asked, workers = Bus(), Switchboard(), [], [], []
     plugin = Relaunch(
         bus,
         pair[1],
         switchboard,
         held=list,
         part=lambda: parted.append(True),
-        watched={"files": ["a"], "dirs": []},
+        ask_workers=lambda message: len(asked.append(message) or workers),
         preload=None,
         debug=True,
         stop_timeout=25,
@@ -47,7 +54,7 @@ def site(pair):
     bus.subscribe("start", plugin.lend, 21)
     for channel in ("start", "stop", "autoreload"):
         bus.subscribe(channel, getattr(plugin, channel))
-    yield SimpleNamespace(bus=bus, plugin=plugin, parted=parted)
+    yield SimpleNamespace(bus=bus, plugin=plugin, parted=parted, asked=asked, workers=workers)
     if bus.state is bus.states.STARTED:
         bus.exit()
     switchboard.close()
@@ -99,13 +106,10 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     started = hear(pair[0], "library")
     assert started[0] == {"sockets": [], "stop_timeout": 25}
     assert {"started": True} in started
-    assert any("a" in message["watch"]["files"] for message in started if "watch" in message)
     assert started[-1] == {"library": None}
-    site.plugin.autoreload(["shop/views.py"], {"a": "digest"}, {"a": 1})
+    site.plugin.autoreload(["shop/views.py"])
     site.bus.wait_for(lambda: site.bus.execv, DEADLINE)  # it is for the main thread to do
-    told = hear(pair[0], "relaunching")
-    assert told[0] == {"seen": {"a": "digest"}, "repeats": {"a": 1}}
-    assert told[-1] == {"relaunching": ["shop/views.py"]}
+    assert hear(pair[0], "relaunching")[-1] == {"relaunching": True}
     assert site.parted == []
     with pytest.raises(SystemExit) as leaving:
         site.plugin.replace()
@@ -117,7 +121,7 @@ def test_an_exit_is_told_and_an_edit_meanwhile_is_not(site, pair):
     site.plugin.tell_started()
     hear(pair[0], "library")
     site.bus.exit()
-    site.plugin.autoreload(["shop/views.py"], {})
+    site.plugin.autoreload(["shop/views.py"])
     site.plugin.tell_started()
     assert hear(pair[0], "exiting") == [{"exiting": True}]
     assert site.parted == [True]
@@ -129,3 +133,36 @@ def test_the_end_of_the_launcher_is_that_of_the_site(site, pair):
     await_that(lambda: site.parted == [True])
     site.bus.block()
     assert site.bus.state is site.bus.states.EXITING
+
+
+def test_what_a_worker_watches_goes_to_the_launcher_with_what_the_site_is_made_of(site, pair):
+    site.plugin.tell_watched(asdict(WatchList(["views.py"], [["texts", "*.md"]], True)), None)
+    site.plugin.tell_watched(asdict(WatchList(["late.py"])), 5)
+    first, second = [message for message, _ in pair[0].receive(DEADLINE)]
+    watched = WatchList(**first["watch"])
+    assert {"views.py", __file__} <= set(watched.files)
+    assert (watched.globs, watched.poll, first["since"]) == ([["texts", "*.md"]], True, None)
+    assert second == {"watch": asdict(WatchList(["late.py"])), "since": 5}
+
+
+@pytest.mark.parametrize("worker", ["here", "elsewhere"])
+def test_the_launcher_has_workers_asked_about_files(worker, site, pair):
+    heard = threading.Event()
+    if worker == "here":
+        site.bus.subscribe(CHANGED, lambda paths: heard.set(), role="any")
+    else:
+        site.workers.append("one")
+    site.bus.start()
+    pair[0].send({"changed": ["views.py"]})
+    await_that(lambda: site.asked == [{"changed": ["views.py"]}])
+    assert worker == "elsewhere" or heard.wait(DEADLINE)
+    site.bus.wait_for(lambda: site.bus.execv, 0.1)
+    assert not site.bus.execv
+
+
+@pytest.mark.parametrize("message", [{"changed": ["views.py"]}, {"again": True}])
+def test_without_a_worker_to_ask_and_when_the_launcher_says_so_it_starts_again(message, site, pair):
+    site.bus.start()
+    pair[0].send(message)
+    site.bus.wait_for(lambda: site.bus.execv, DEADLINE)
+    assert site.bus.execv

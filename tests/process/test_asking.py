@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import select
 import socket
 import threading
@@ -67,6 +68,22 @@ def in_thread(function: Callable[[], object]) -> threading.Thread:
 def end(site: RemoteSite) -> None:
     """Close its links, as the end of its process would."""
     site._forget()
+
+
+def test_a_worker_listens_to_what_the_site_asks_over_a_link_of_its_own(pair: Sockets) -> None:
+    site = RemoteSite(pair[1], "worker")
+    heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    site.listen(heard.put)
+    link, hello = take_link(pair[0])
+    assert hello == as_message(Hello("listener", os.getpid()))
+    for number in (1, 2):
+        link.send({"changed": [number]})
+        assert heard.get(timeout=DEADLINE) == {"changed": [number]}
+    (listening,) = [each for each in threading.enumerate() if each.name == "Site questions"]
+    link.close()
+    listening.join(DEADLINE)
+    assert not listening.is_alive()
+    end(site)
 
 
 def test_one_link_serves_for_questions_that_come_one_after_the_other(pair: Sockets) -> None:

@@ -8,7 +8,8 @@ import re
 from html import escape
 from string import Template
 
-from .place import FRAME, Place, find_place, is_own
+from ..frames import FRAME
+from .place import Place, find_place, is_own
 
 PAGE = Template("""\
 <!doctype html>

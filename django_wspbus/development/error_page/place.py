@@ -6,10 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from ..frames import FRAME
 from ..watching.files import is_foreign
-
-# A name in angle brackets is no file: <frozen importlib._bootstrap>, <string>.
-FRAME = re.compile(r'^[ |]*File "([^"<\n][^"\n]*)", line ([0-9]{1,9})(, in .*)?$', re.MULTILINE)
 
 AROUND = 5
 """Lines shown before the line that failed, and after it."""
@@ -32,11 +30,6 @@ class Place:
     number: int
     lines: list[tuple[int, str]]
     caret: str
-
-
-def mentioned(text: str) -> list[str]:
-    """Return the paths of the files in a traceback."""
-    return list(dict.fromkeys(match[1] for match in FRAME.finditer(text)))
 
 
 def find_place(text: str, root: str) -> Place | None:

@@ -24,17 +24,19 @@ START = (
     "from django_wspbus.{module} import main; main({argument})"
 )
 
-Kind = Literal["site", "spare", "page", "watch"]
+Kind = Literal["site", "spare", "page"]
 PROGRAMS: dict[Kind, str] = {
     "site": "development.launched",
     "spare": "development.launched",
     "page": "development.error_page",
-    "watch": "development.error_page",
 }
-"""A spare is to become a site; what watches a boot is an error page that shows nothing."""
+"""A spare is to become a site."""
 
 TIME_TO_BOOT = 3.0
-"""Seconds after which a site that has not started is ended if a file changes: it may never start."""
+"""Seconds after which a boot is given up if a file changes: a loop, a lock, or a question may hold it up."""
+
+TIME_TO_END = 1.0
+"""Seconds in which a boot that is given up may end by itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +64,14 @@ class Child:
     report: Message | None = None
     """Why it has failed; of a page, what it shows."""
     hears: bool = True
-    boot_ends: float = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
+    booted: int | None = None
+    """When the site began to serve, or the page was started, as ``began``; None: the boot is under way."""
+    has_told_files: bool = False
+    """Whether it has told what is to be watched."""
+    is_given_up: bool = False
+    """Whether its boot has been told to end, as a file has changed."""
+    boot_ends: float | None = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
+    """When its boot is slow, or when it is killed after it was given up; None: it is slow already."""
     born: float = field(default_factory=time.monotonic)
     """What its age is counted from: ``began`` is for times of files, and the wall clock may be set."""
 
@@ -74,6 +83,22 @@ class Child:
     @property
     def is_booting(self) -> bool:
         return self.kind == "site" and not self.started
+
+    def boot_patience(self) -> float | None:
+        """Return the milliseconds after which its boot is to be looked at; None: there is no hurry."""
+        if not self.is_booting or self.boot_ends is None:
+            return None
+        return max(0.0, self.boot_ends - time.monotonic()) * 1000 + 1
+
+    def is_slow(self) -> bool:
+        """Return whether its boot, or its end after that was given up, takes longer than it should."""
+        return self.is_booting and (self.boot_ends is None or time.monotonic() >= self.boot_ends)
+
+    def give_up(self) -> None:
+        """End its boot, for another one to begin."""
+        self.is_given_up = self.relaunching = True
+        self.boot_ends = time.monotonic() + TIME_TO_END
+        self.process.terminate()
 
     def become_site(self) -> None:
         """Begin anew, as the spare that it was."""

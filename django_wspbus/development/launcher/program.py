@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -11,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict
-from os.path import dirname, isdir, realpath
+from os.path import dirname, isdir, join, realpath
 from typing import Any, NoReturn
 
 from ...process.messages import RELAUNCH, BrokenLink, Message, Received
@@ -21,10 +22,11 @@ from ...successor.values import read_values
 from ...system.statuses import how_ended
 from ...system.terminal import Terminal
 from ..launch import HEALTH, INTERRUPTED, Start
-from .boot import BootWatch
+from ..watching.files import WatchList
 from .child import Child, Kind, reap_orphans, spawn
 from .ending import Ending
 from .held import Held
+from .project import ProjectFiles
 from .spares import Spares
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -37,6 +39,7 @@ PAUSE = 0.5
 
 def main(descriptor: int) -> NoReturn:
     """Run as `entry.become` has written to a file, and leave as the site does."""
+    sys.pycache_prefix = os.environ.get("PYTHONPYCACHEPREFIX") or None  # this interpreter is isolated
     launcher = Launcher(read_values(descriptor))
     try:
         status = launcher.run()
@@ -52,14 +55,12 @@ class Launcher:
 
     def __init__(self, start: Message) -> None:
         self.invocation = Invocation(**start["invocation"])
-        self.root = root_of(self.invocation.command[0])
+        self.root = root_of(self.invocation)
         self.held = Held([HeldSocket.of(each) for each in start["held"]])
         self.terminal = Terminal()
         self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
-        self.boot = BootWatch(self.watch_boot)
         self.ending = Ending(self.terminal.say)
-        self.watch: Message = {"files": [], "dirs": []}
         self.start = Start()
         self.shows_reasons: bool = start["debug"]
         self.hosts: list[str] = []
@@ -75,6 +76,12 @@ class Launcher:
             is_ignored = name in FORWARDED and signal.getsignal(number) is signal.SIG_IGN
             if not is_ignored or name in start["signals"]:  # as under nohup; the site inherits it
                 signal.signal(number, lambda *_: None)
+        self.files = ProjectFiles(self.root, self.wake, self.terminal.say)
+
+    def wake(self) -> None:
+        """Have the loop take a turn; to be called by the thread that watches files."""
+        with contextlib.suppress(OSError):  # full, so that it takes one anyway
+            self._wake.send(b"\0")
 
     def spawn(self, kind: Kind) -> Child:
         return spawn(kind, self.invocation, self.held.passed)
@@ -98,7 +105,8 @@ class Launcher:
             self.launch_site()
         self.wait()
         self.ending.attend(self.child)
-        self.heed(self.boot.watcher, self.boot.attend(self.child))
+        self.attend_changes()
+        self.attend_boot()
         reap_orphans([each.process for each in self.children()])
         child = self.child
         if child is None or child.process.poll() is None:
@@ -106,7 +114,6 @@ class Launcher:
         self.heed(child, child.last_words())
         child.link.close()
         self.child = None
-        self.boot.end()
         return self.follow(child, child.process.returncode)
 
     def wait(self) -> None:
@@ -115,7 +122,7 @@ class Launcher:
         speakers = {each.link.fileno(): each for each in self.children() if each.hears}
         for descriptor, child in speakers.items():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
-        moments = (self.boot.patience(self.child), self.ending.patience())
+        moments = (None if self.child is None else self.child.boot_patience(), self.ending.patience())
         for descriptor, event in poll.poll(min((each for each in moments if each is not None), default=None)):
             if descriptor in speakers:
                 self.attend(speakers[descriptor], event)
@@ -123,7 +130,7 @@ class Launcher:
                 self.forward(self._awake.recv(4096))
 
     def children(self) -> list[Child]:
-        return [each for each in (self.child, self.spares.current, self.boot.watcher) if each is not None]
+        return [each for each in (self.child, self.spares.current) if each is not None]
 
     def attend(self, child: Child, event: int) -> None:
         """Send what waits for a child, and act on its messages."""
@@ -145,13 +152,13 @@ class Launcher:
     # Signals
 
     def forward(self, numbers: bytes) -> None:
-        for number in numbers:
+        for number in numbers.replace(b"\0", b""):  # those of `wake`
             is_hangup = number == signal.SIGHUP and self.terminal.is_there
             if number in (signal.SIGINT, signal.SIGTERM) or is_hangup:
                 self.leave(number)
             elif number != signal.SIGCHLD and (child := self.child) is not None:
                 if child.kind == "page":  # the site, if there were one, had a use for it
-                    child.process.send_signal(signal.SIGUSR2)
+                    self.post(child, {"retry": True})
                 elif child.handles_signals:  # else it would die of it
                     child.process.send_signal(number)
 
@@ -167,16 +174,15 @@ class Launcher:
 
     # News
 
-    def heed(self, child: Child | None, messages: list[Received]) -> None:
+    def heed(self, child: Child, messages: list[Received]) -> None:
         for message, descriptors in messages:
-            if child is not None and child is self.spares.current:
+            if child is self.spares.current:
                 self.spares.hear(message)
                 continue
             for name, value in message.items():
-                if name in ("changed", "seen", "repeats"):
-                    setattr(self.start, name, value)  # not added up: an edit may be undone
-                elif child is not None:
-                    self.note(child, name, value, descriptors)
+                self.note(child, name, value, descriptors)
+            if "watch" in message:
+                self.files.learn(child, WatchList(**message["watch"]), message.get("since"))
 
     def note(self, child: Child, name: str, value: Any, descriptors: list[int]) -> None:
         """Take note of one thing that a child has told."""
@@ -192,24 +198,56 @@ class Launcher:
                 if (held := HeldSocket.received(value, descriptors)) is not None:
                     self.held.replace(held)
             case "started":
-                child.started = True
                 self.shows_reasons = value
-                self.start.changed = []
-            case "watch":
-                self.watch = value if child.started else _union(self.watch, value)
+                self.note_started(child)
             case "library":
                 self.spares.learn(value)
                 if child.is_warm and value is not None and value["obstacle"] is not None:
                     self.post(child, {"again": True})  # this time from a new interpreter
             case "relaunching":
                 child.relaunching = True
-                self.start.changed = value
             case "failed":
                 child.report = value
                 if value["debug"] is not None:
                     self.shows_reasons = value["debug"]
             case "ended":
                 child.ended = value
+
+    # Files
+
+    def note_started(self, child: Child) -> None:
+        child.started = True
+        child.booted = time.time_ns()
+        if child.has_told_files:  # else it is about to
+            self.files.watch(child)
+        if self.files.pending:
+            self.post(child, {"changed": sorted(self.files.pending)})
+            self.files.pending.clear()
+
+    def attend_changes(self) -> None:
+        """Act on the files that have changed."""
+        child = self.child
+        if not (reasons := self.files.reasons(child)) or child is None:
+            return
+        if child.kind == "page":
+            self.post(child, {"retry": True})
+        elif child.started:
+            self.post(child, {"changed": reasons})
+        else:
+            self.files.pending.update(reasons)
+
+    def attend_boot(self) -> None:
+        """Give up a boot that takes long once a file has changed: it may never end."""
+        child = self.child
+        if child is None or not child.is_slow():
+            return
+        if child.is_given_up:
+            child.process.kill()
+        elif self.files.pending:
+            child.give_up()
+        elif child.boot_ends is not None:  # of this boot it is not known yet which files it reads
+            child.boot_ends = None
+            self.files.watch(child, child.began)
 
     # What comes next
 
@@ -219,14 +257,14 @@ class Launcher:
             status = child.ended
         if self.times_told:
             return self.status_to_leave(child, status)
-        if child.relaunching or (child.kind == "page" and status == RELAUNCH):
+        if child.relaunching or self.files.pending or (child.kind == "page" and status == RELAUNCH):
             self.launch_site()
         elif child.kind == "page":
             if status == 0:
                 return status
             if child.age < LIFETIME_OF_WORTH:
                 time.sleep(PAUSE)
-            self.launch_page(child.report)
+            self.launch_page(child.report or {"title": "", "text": ""})
         elif child.exiting and (child.started or child.report is None):
             return status
         elif child.is_warm and not child.running:  # it had died already
@@ -261,8 +299,9 @@ class Launcher:
     def launch_site(self) -> None:
         """Start the site, from the spare if one is fit."""
         self.terminal.restore()
+        self.files.begin_boot()
         child = self.child = self.spares.take() or self.spawn("site")
-        self.start.since = child.began
+        self.start.began = child.began
         self.start.launches += 1
         message = {
             "invocation": asdict(self.invocation),
@@ -272,54 +311,36 @@ class Launcher:
         }
         self.post(child, message, self.held.descriptors)
 
-    def launch_page(self, report: Message | None) -> None:
+    def launch_page(self, report: Message) -> None:
         """Start the page that shows why the site does not start."""
         self.terminal.restore()
-        self.child = self.spawn("page")
-        self.show(self.child, report)
-
-    def watch_boot(self) -> Child:
-        """Start what watches the files while the site takes long to start."""
-        watcher = self.spawn("watch")
-        self.show(watcher, None)
-        return watcher
-
-    def show(self, page: Child, report: Message | None) -> None:
-        """Have the error page show a report, and watch; without one it only watches."""
+        page = self.child = self.spawn("page")
         page.report = report
-        sockets = [] if report is None else [*self.held.descriptors, *self.held.passed]
-        probed = [index for index, each in enumerate(self.held.sockets) if sockets and each.holder == HEALTH]
+        page.booted = page.began
         message = {
-            "report": report or {"title": "", "text": ""},
+            "report": report,
             "debug": self.shows_reasons,
             "hosts": [*self.hosts, *self.held.hosts],
             "root": self.root,
-            "probed": probed,
-            "watch": self.watch,
-            "since": self.start.since,
-            "seen": self.start.seen,
+            "probed": [index for index, each in enumerate(self.held.sockets) if each.holder == HEALTH],
         }
-        self.post(page, message, sockets)
+        self.post(page, message, [*self.held.descriptors, *self.held.passed])
+        self.files.learn_from_report(page, report["text"], self.start.began)
 
     def close(self) -> None:
         """Leave nothing behind."""
         self.spares.end()
-        self.boot.end()
+        self.files.close()
         if self.child is not None:
             self.child.end()
         self.terminal.restore()
         self.held.close()
 
 
-def root_of(program: str) -> str | None:
-    """Return the project's folder by the program that is run; None: the working directory."""
+def root_of(invocation: Invocation) -> str:
+    """Return the project's folder: that of the program, or the working directory for ``-m`` and ``-c``."""
+    program = invocation.command[0]
     if program.startswith("-"):
-        return None
-    path = realpath(program)
+        return invocation.directory
+    path = realpath(join(invocation.directory, program))
     return path if isdir(path) else dirname(path)
-
-
-def _union(before: Message, more: Message) -> Message:
-    """Return what is to be watched where a boot has not come far: what the one before knew may mend it."""
-    dirs = {(folder, glob) for folder, glob in (*before["dirs"], *more["dirs"])}
-    return {**before, "files": sorted({*before["files"], *more["files"]}), "dirs": sorted(dirs)}

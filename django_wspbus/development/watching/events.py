@@ -1,122 +1,130 @@
-"""The events that wake a watch of files: inotify if there is ``inotify_simple``, or else the clock."""
+"""The events that wake a watch of files: inotify where the kernel reports changes, the clock elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
+import select
+import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
+from .inotify import DELETE_SELF, IGNORED, MOVE_SELF, Q_OVERFLOW, Event, Inotify
 from .mounts import Mounts
 
-try:
-    import inotify_simple
-except ImportError:
-    inotify_simple = None
+POLLED = 1.0
+"""Seconds between two looks at the files where nothing reports changes."""
 
-POLLED = 0.25
-"""Seconds between two looks at the files where nothing tells of changes."""
+Hint = tuple[str, bool]
+"""The path of what may have changed, and whether it is a folder."""
 
 
-class Events(Protocol):
-    """A source of hints: who waits here looks for itself what has changed, if anything."""
-
-    def arm(self, folders: Mapping[str, int]) -> bool:
-        """Give hints about these folders, and no others: path -> inode. Return whether any of them is new."""
-
-    def wait(self, timeout: float | None) -> None:
-        """Return when something may have changed, or the seconds are over."""
-
-    def close(self) -> None:
-        """Give no more hints."""
-
-
-class Polling:
-    """Hints at a change at every turn; looking may take a fifth of the time at most."""
+class Events:
+    """Waits for changes in folders. It polls where there is no inotify, or not enough of it."""
 
     def __init__(self) -> None:
+        self._inotify: Inotify | None = None
+        with contextlib.suppress(OSError, AttributeError):  # not Linux; the limit of instances
+            self._inotify = Inotify()
+        self._watches: dict[tuple[str, int], int] = {}
+        self._names: dict[int, set[str]] = {}
+        """The paths of each watch: a folder may have several, by symbolic links."""
+        self._why_polling = ""
+        self._silent: set[str] = set()
         self._returned: float | None = None
-
-    def arm(self, folders: Mapping[str, int]) -> bool:
-        return False
-
-    def wait(self, timeout: float | None) -> None:
-        took = 0.0 if self._returned is None else time.monotonic() - self._returned
-        pause = max(POLLED, 4 * took)
-        time.sleep(pause if timeout is None else max(0.0, min(timeout, pause)))
-        self._returned = time.monotonic()
+        self._awake, self._waker = socket.socketpair()
+        for sock in (self._awake, self._waker):
+            sock.setblocking(False)
 
     def close(self) -> None:
-        pass
+        self._awake.close()
+        self._waker.close()
+        if self._inotify is not None:
+            self._inotify.close()
 
+    def wake(self) -> None:
+        """Have `wait` return; to be called by another thread."""
+        with contextlib.suppress(OSError):  # full, so that it wakes anyway; closed
+            self._waker.send(b".")
 
-class Inotify:
-    """Sleeps until the kernel tells of a name in one of the folders that ``is_of_interest(name, is_folder)``.
+    @property
+    def polls(self) -> bool:
+        return bool(self._why_polling or self._silent)
 
-    It also polls if one of them raises no events, where that ``is_suspected``. Raises OSError or
-    AttributeError where there is no inotify, or no more of it to be had.
-    """
+    @property
+    def means(self) -> str:
+        """By what changes are noticed, as the end of a sentence."""
+        if self._why_polling:
+            return f"by polling, as {self._why_polling}"
+        if self._silent:
+            silent = ", ".join(sorted(self._silent))
+            return f"with inotify, and by polling of {silent}, where changes raise no events"
+        return "with inotify"
 
-    def __init__(self, is_of_interest: Callable[[str, bool], bool], is_suspected: bool = True) -> None:
-        self._inotify = inotify_simple.INotify()
-        self._is_of_interest = is_of_interest
-        self._is_suspected = is_suspected
-        self._armed: dict[tuple[str, int], int] = {}
-        self._polling: Polling | None = None
-        flags = inotify_simple.flags
-        self._folder, self._unnamed = flags.ISDIR, flags.Q_OVERFLOW | flags.DELETE_SELF | flags.MOVE_SELF
-        self._mask = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.MODIFY
-        self._mask |= flags.CLOSE_WRITE | flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
+    def arm(self, folders: Mapping[str, int], poll: bool | None) -> bool:
+        """Report changes in these folders, path -> inode, and in no others. Return whether any is new.
 
-    def arm(self, folders: Mapping[str, int]) -> bool:
+        ``poll``: as POLL of AUTORELOAD.
+        """
+        self._why_polling = ""
+        if poll or self._inotify is None:
+            setting = 'WSPBUS["AUTORELOAD"]["POLL"] is True'
+            self._why_polling = setting if poll else "inotify is not available"
+            folders = {}
+        mounts, self._silent = Mounts(), set()
+        if poll is None:
+            self._silent = {str(mount) for folder in folders if (mount := mounts.silent(folder))}
+        return self._inotify is not None and self._watch(self._inotify, folders)
+
+    def _watch(self, inotify: Inotify, folders: Mapping[str, int]) -> bool:
         wanted = set(folders.items())  # a folder that was put in another's place has an inode of its own
-        armed = {key: number for key, number in self._armed.items() if key in wanted}
-        for number in set(self._armed.values()).difference(armed.values()):
-            self._unwatch(number)
-        self._armed, kept = armed, len(armed)
-        mounts = Mounts()
-        if self._is_suspected and any(mounts.silent(path) for path, _ in wanted):
-            self._polling = self._polling or Polling()
-        for path, inode in sorted(wanted.difference(armed)):
+        kept = {key: number for key, number in self._watches.items() if key in wanted}
+        for number in set(self._watches.values()).difference(kept.values()):
+            with contextlib.suppress(OSError):  # the folder is gone
+                inotify.remove(number)
+        added: dict[tuple[str, int], int] = {}
+        for path, inode in sorted(wanted.difference(kept)):
             try:
-                self._armed[path, inode] = self._inotify.add_watch(path, self._mask)
-            except OSError as error:
-                if error.errno == errno.ENOSPC:  # fs.inotify.max_user_watches
-                    self._polling = self._polling or Polling()
-                # Otherwise it is gone, or not ours to read: the next look tells.
-        return len(armed) > kept
+                added[path, inode] = inotify.add(path)
+            except OSError as error:  # else it is gone, or not ours to read: the next look tells
+                if error.errno == errno.ENOSPC:
+                    self._why_polling = "the limit fs.inotify.max_user_watches is reached"
+        self._watches = kept | added
+        self._names = {}
+        for (path, _), number in self._watches.items():
+            self._names.setdefault(number, set()).add(path)
+        return bool(added)
 
-    def wait(self, timeout: float | None) -> None:
-        if self._polling:
-            self._polling.wait(timeout)
-            timeout = 0
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if deadline is None else max(0, deadline - time.monotonic())
-            events = self._inotify.read(None if left is None else int(left * 1000 + 1) if left else 0)
-            if any(self._is_hint(event) for event in events) or left == 0:
-                return
+    def wait(self, timeout: float | None = None) -> set[Hint] | None:
+        """Wait until something may have changed; return what, or None if it may be anything.
 
-    def close(self) -> None:
-        self._inotify.close()
+        Nothing is returned after ``timeout`` seconds, and after `wake`.
+        """
+        now = time.monotonic()
+        pauses = [] if timeout is None else [max(timeout, 0.0)]
+        if self.polls:  # looking is to take a fifth of the time at most
+            pauses.append(max(POLLED, 4 * (now - (self._returned or now))))
+        poll = select.poll()
+        for source in (self._awake, self._inotify):
+            if source is not None:
+                poll.register(source, select.POLLIN)
+        ready = {number for number, _ in poll.poll(math.ceil(min(pauses) * 1000) if pauses else None)}
+        self._returned = time.monotonic()
+        if self._awake.fileno() in ready:
+            self._awake.recv(4096)
+        if not ready and self.polls:
+            return None
+        return self._hints(self._inotify) if self._inotify is not None else set()
 
-    def _is_hint(self, event: inotify_simple.Event) -> bool:
-        if event.mask & self._unnamed:
-            return True
-        return bool(event.name) and self._is_of_interest(event.name, bool(event.mask & self._folder))
+    def _hints(self, inotify: Inotify) -> set[Hint] | None:
+        hints: set[Hint] = set()
+        looks_everywhere = False
+        for event in inotify.read():
+            hints.update((f"{path.rstrip('/')}/{event.name}", event.is_folder) for path in self._paths(event))
+            looks_everywhere |= bool(event.mask & (Q_OVERFLOW | DELETE_SELF | MOVE_SELF))
+        return None if looks_everywhere else hints
 
-    def _unwatch(self, number: int) -> None:
-        try:
-            self._inotify.rm_watch(number)
-        except OSError:
-            pass  # the kernel has done so itself, as the folder is gone
-
-
-def events(is_of_interest: Callable[[str, bool], bool], poll: bool | None = None) -> Events:
-    """Return the best source of hints there is here; ``poll``: as POLL of AUTORELOAD."""
-    if inotify_simple is not None and not poll:
-        try:
-            return Inotify(is_of_interest, is_suspected=poll is None)
-        except (OSError, AttributeError):  # the limits of this user, or a system that has no inotify
-            pass
-    return Polling()
+    def _paths(self, event: Event) -> set[str]:
+        """Return the folders that an event happened in; none if their watch has ended."""
+        return set() if event.mask & IGNORED or not event.name else self._names.get(event.watch, set())

@@ -1,80 +1,89 @@
-"""Which files a project is made of, and what has become of them."""
+"""Which files a project is made of, and which of them have changed."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
-from .events import events
+from .events import Events, Hint
+from .globs import compile_glob
 
 QUIET, QUIET_FOR_MANY = 0.02, 0.15
 """Seconds without a change after which one file, or several, are taken to be complete."""
 
 LONGEST = 2.0
-"""Seconds after the first change within which all of them are told, whatever else goes on."""
+"""Seconds after the first change after which all are returned, even if files are still written."""
 
 # The clock of a file system goes by ticks: a file may bear a time before that at which it was written.
 TICK = 10_000_000
 
 FOREIGN = ("__pycache__", "node_modules", "site-packages")
 
-Snapshot = dict[str, tuple[int, ...]]
-"""Path of a file -> ctime, mtime, size, inode and mode; path of a folder -> ()."""
+State = tuple[int, ...]
+"""ctime, mtime, size, inode and mode of a file; () of a folder."""
+
+
+@dataclass(slots=True)
+class WatchList:
+    """What is to be watched, as the site tells the launcher.
+
+    ``globs``: pairs of a folder and a pattern, where ``**/`` stands for any folders in between; those that
+    are hidden, or hold what others have written, are left out. ``poll``: as POLL of AUTORELOAD.
+    """
+
+    files: list[str] = field(default_factory=list)
+    """These need not exist."""
+    globs: list[list[str]] = field(default_factory=list)
+    poll: bool | None = None
+
+    def __or__(self, other: WatchList) -> WatchList:
+        """Return what is in either list, with the other's ``poll``."""
+        globs = sorted({(folder, pattern) for folder, pattern in self.globs + other.globs})
+        return WatchList(sorted({*self.files, *other.files}), [list(pair) for pair in globs], other.poll)
 
 
 class FileWatch:
-    """Watches files, what matches globs in folders, and each ``*.py`` in the folder ``tree``.
+    """Watches the files of a list, and, where that is a help, each ``*.py`` and each folder below one.
 
-    Files need not exist. ``globs`` are pairs of a folder and a pattern, where ``**/`` stands for any folders
-    in between; those that are hidden, or hold what others have written, are left out. ``poll``: as POLL of
-    AUTORELOAD. It is armed when made.
+    It may be used by one thread at a time, but for `wake`.
     """
 
-    def __init__(
-        self,
-        files: Iterable[str],
-        globs: Iterable[Iterable[str]] = (),
-        tree: str | None = None,
-        poll: bool | None = None,
-    ) -> None:
-        self._files = {os.path.abspath(path) for path in files}
-        real = {os.path.realpath(path) for path in self._files if os.path.islink(path)}
-        self._homes = {os.path.dirname(path) for path in self._files | real}
-        self._names = {os.path.basename(path) for path in self._files | real}
-        pairs = [(os.path.abspath(folder), pattern) for folder, pattern in globs]
-        pairs += [(os.path.abspath(tree), "**/*.py")] if tree is not None else []
-        self._globs: dict[str, list[re.Pattern[str]]] = {}
-        for folder, pattern in pairs:
-            self._globs.setdefault(folder, []).append(compile_glob(pattern))
-        self._deep = {folder for folder, pattern in pairs if "/" in pattern or "**" in pattern}
-        self._last_parts = [compile_glob(part) for part in {p.rpartition("/")[2] for _, p in pairs}]
-        self._events = events(self._is_of_interest, poll)
-        self._snapshot = self._look()
+    def __init__(self) -> None:
+        self._events = Events()
+        self._snapshot: dict[str, State] = {}
+        self._ways: set[str] = set()
+        """What would lead to files that are missing, and is missing itself."""
+        self._prepare(WatchList(), None)
+        self.wake = self._events.wake
 
     def close(self) -> None:
         self._events.close()
 
-    def since(self, moment: int, seen: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-        """Return the files that have changed since a moment, and the digests of all that bear a later time.
+    @property
+    def means(self) -> str:
+        """By what changes are noticed, as the end of a sentence."""
+        return self._events.means
 
-        A file with the digest that ``seen`` has for it has not changed: its time is of the future, or it is
-        written anew, and alike, whenever the project starts.
+    def watch(self, wanted: WatchList, tree: str | None = None, since: int | None = None) -> set[str]:
+        """Watch these files from now on, and no others; return which of them have changed.
+
+        Of a file that was not watched before, that is whether its times are later than ``since``, of
+        `time.time_ns`. ``tree``: the folder of a project that does not serve: what is new in it may mend it.
         """
-        later = [path for path, state in self._snapshot.items() if max(state[:2], default=0) > moment - TICK]
-        digests = {path: digest(path) for path in later}
-        return sorted(path for path in later if digests[path] != seen.get(path)), digests
+        self._prepare(wanted, tree)
+        before, self._snapshot = self._snapshot, self._look()
+        added = self._snapshot.keys() - before.keys()
+        known = {path for path, state in before.items() if state and self._is_watched(path)}
+        changed = {path for path in known if self._differs(path, before[path])}
+        return changed | {path for path in added if since is not None and self._is_later(path, since)}
 
-    def wait(self) -> list[str]:
-        """Return the files and folders that have changed, as soon as there are any."""
-        changed: set[str] = set()
-        while not changed:
-            self._events.wait(None)
-            changed = self._compare()
-        return sorted(changed)
+    def wait(self) -> set[str]:
+        """Return the files and folders that have changed, once any may have; none after `wake`."""
+        return self._compare(self._events.wait())
 
     def settle(self, paths: Iterable[str]) -> list[str]:
         """Return these paths, and what else changes until nothing does."""
@@ -82,67 +91,108 @@ class FileWatch:
         last = time.monotonic()
         end = last + LONGEST
         while True:
-            rest = min(end, last + (QUIET if len(changed) == 1 else QUIET_FOR_MANY))
-            self._events.wait(max(0.0, rest - time.monotonic()))
-            more, now = self._compare(), time.monotonic()
+            # In the place of a file that is gone another one is often about to appear.
+            is_one = len(changed) == 1 and changed <= self._snapshot.keys()
+            rest = min(end, last + (QUIET if is_one else QUIET_FOR_MANY))
+            more = self._compare(self._events.wait(rest - time.monotonic()))
+            now = time.monotonic()
             changed |= more
             if now >= end or (now >= rest and not more):
                 return sorted(changed)
             last = now if more else last
 
-    def _compare(self) -> set[str]:
-        before, now = self._snapshot, self._look()
-        self._snapshot = now
-        return {
-            path for path in before.keys() | now if _identity(before.get(path)) != _identity(now.get(path))
-        }
+    # What is watched
 
-    def _look(self) -> Snapshot:
+    def _prepare(self, wanted: WatchList, tree: str | None) -> None:
+        self._poll = wanted.poll
+        self._files = {os.path.abspath(path) for path in wanted.files}
+        links = [path for path in self._files if os.path.islink(path)]
+        self._targets = {os.path.realpath(path): path for path in links}
+        self._tree = tree and os.path.abspath(tree)
+        pairs = [(os.path.abspath(folder), pattern) for folder, pattern in wanted.globs]
+        pairs += [(self._tree, "**/*.py")] if self._tree else []
+        self._globs: dict[str, list[re.Pattern[str]]] = {}
+        for folder, pattern in pairs:
+            self._globs.setdefault(folder, []).append(compile_glob(pattern))
+        self._deep = {folder for folder, pattern in pairs if "/" in pattern or "**" in pattern}
+
+    def _is_watched(self, path: str) -> bool:
+        return path in self._files or any(
+            self._matches(root, path) and not any(map(is_foreign, path[len(root) + 1 :].split("/")[:-1]))
+            for root in self._globs
+        )
+
+    def _matches(self, root: str, path: str) -> bool:
+        start = len(root.rstrip("/")) + 1
+        is_below = path.startswith(root) and path[start - 1 : start] == "/"
+        return is_below and any(glob.fullmatch(path, start) for glob in self._globs[root])
+
+    # What has changed
+
+    def _compare(self, hints: set[Hint] | None) -> set[str]:
+        """Return what has changed of what the kernel hints at; of all, if that is None."""
+        if hints is None or any(self._has_to_look(*hint) for hint in hints):
+            before, self._snapshot = self._snapshot, self._look()
+            return {path for path in before.keys() | self._snapshot if self._differs(path, before.get(path))}
+        changed = set()
+        for path in {self._targets.get(path, path) for path, _ in hints}:
+            if self._is_watched(path):
+                before_it, state = self._snapshot.pop(path, None), state_of(path)
+                if state:
+                    self._snapshot[path] = state
+                if self._differs(path, before_it):
+                    changed.add(path)
+        return changed
+
+    def _has_to_look(self, path: str, is_folder: bool) -> bool:
+        return path in self._ways or (is_folder and not is_foreign(os.path.basename(path)))
+
+    def _differs(self, path: str, before: State | None) -> bool:
+        now = self._snapshot.get(path)
+        if before is None or now is None:
+            return before is not now
+        return before[1:] != now[1:]  # a second name for a file is enough to change its ctime
+
+    def _is_later(self, path: str, moment: int) -> bool:
+        # What is said to be of the future has not changed just now.
+        return any(moment - TICK < each <= time.time_ns() for each in self._snapshot[path][:2])
+
+    # Looking
+
+    def _look(self) -> dict[str, State]:
         while True:
             folders: dict[str, int] = {}
-            snapshot: Snapshot = {}
+            snapshot: dict[str, State] = {}
+            self._ways = set()
             for root in self._globs:
                 self._look_into(root, folders, snapshot)
             for path in self._files:
                 if state := state_of(path):
                     snapshot[path] = state
-            for path in self._homes.union(self._globs):
+            homes = {os.path.dirname(path) for path in (*self._files, *self._targets)}
+            for path in homes.union(self._globs):
                 self._find_home(path, folders)
-            if not self._events.arm(folders):  # else there may be more in the new ones by now
+            if not self._events.arm(folders, self._poll):  # else there may be more in the new ones by now
                 return snapshot
 
-    def _look_into(self, root: str, folders: dict[str, int], snapshot: Snapshot) -> None:
-        start = len(root.rstrip("/")) + 1
-        if root not in self._deep:  # what is installed is a folder in such a one
-            for path in folders_in(root):
-                if any(glob.fullmatch(path, start) for glob in self._globs[root]):
-                    snapshot[path] = ()
+    def _look_into(self, root: str, folders: dict[str, int], snapshot: dict[str, State]) -> None:
+        if self._tree and root not in self._deep:  # what is installed is a folder in such a one
+            snapshot.update((path, ()) for path in folders_in(root) if self._matches(root, path))
         for folder, entries in walk(root, root in self._deep):
             if folder != root:
                 folders[folder] = inode_of(folder)
-                snapshot[folder] = ()
+                if self._tree:
+                    snapshot[folder] = ()
             for path in entries:
-                if any(glob.fullmatch(path, start) for glob in self._globs[root]) and (
-                    state := state_of(path)
-                ):
+                if self._matches(root, path) and (state := state_of(path)):
                     snapshot[path] = state
 
     def _find_home(self, path: str, folders: dict[str, int]) -> None:
         """Add a folder, or what there is of the way to it."""
         while not (inode := inode_of(path)):
-            path, name = os.path.split(path)
-            self._names.add(name)
+            self._ways.add(path)
+            path = os.path.dirname(path)
         folders[path] = inode
-
-    def _is_of_interest(self, name: str, is_folder: bool) -> bool:
-        if is_folder and not is_foreign(name):
-            return True
-        return name in self._names or any(part.fullmatch(name) for part in self._last_parts)
-
-
-def _identity(state: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Return a state without the ctime, which a second name for a file is enough to change."""
-    return state and state[1:]
 
 
 def walk(root: str, is_deep: bool) -> Iterator[tuple[str, list[str]]]:
@@ -186,7 +236,7 @@ def inode_of(path: str) -> int:
     return found.st_ino if stat.S_ISDIR(found.st_mode) else 0
 
 
-def state_of(path: str) -> tuple[int, ...]:
+def state_of(path: str) -> State:
     """Return what tells a file from what it was; nothing if it is no file."""
     try:
         found = os.stat(path)
@@ -197,24 +247,12 @@ def state_of(path: str) -> tuple[int, ...]:
     return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
-def digest(path: str | os.PathLike[str]) -> str:
+def digest(path: str) -> str:
     """Return the SHA-256 of a file in hexadecimal, nothing if it cannot be read."""
+    import hashlib  # once needed: OpenSSL takes memory
+
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Return what matches the paths, relative to its folder, that a pattern stands for."""
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\]|.", pattern, re.DOTALL)
-    stand_for = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    translated = []
-    for part in parts:
-        if len(part) > 2 and part[0] == "[":
-            negated, inner = part[1] in "!^", part[1:-1].lstrip("!^").replace("\\", r"\\")
-            translated.append(f"(?!/)[{'^' * negated}{inner}]")
-        else:
-            translated.append(stand_for.get(part) or re.escape(part))
-    return re.compile("".join(translated), re.DOTALL)

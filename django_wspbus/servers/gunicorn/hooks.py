@@ -57,7 +57,6 @@ class Hooks:
     def __init__(self, child: StartedChild, settings: Settings, site: RemoteSite) -> None:
         self.child = child
         self.settings = settings
-        self.since = time.time_ns()
         self.server: ServerSettings = settings.servers[child.start.alias]
         self.site = site
         self.master = os.getpid()
@@ -122,9 +121,7 @@ class Hooks:
         self.hold_back(arbiter)
         self.process = WorkerProcess(self.settings, self.child.pair, self.stages[worker.age])
         if self.child.start.watches_files:
-            told = {"since": self.since, **self.child.start.told}
-            announces = told.pop("announces", False) and worker.age == 1
-            self.process.reload_on_change(**told, announces=announces)
+            self.process.reload_on_change()
 
     def hold_back(self, arbiter: Any) -> None:
         """Wait a while if the workers before this one did not boot."""

@@ -14,6 +14,7 @@ from django.core.signals import request_finished
 
 from ...application.warmup import warm_up
 from ...children.orders import SERVE, read_orders
+from ...development.launch import CHANGED
 from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
@@ -51,11 +52,12 @@ class WorkerProcess:
         bus.roles = {"worker"}
         bus.stop_timeout = min(TIME_FOR_UNSERVED_CHILD, time_of_site(settings.stop_timeout))
 
-    def reload_on_change(self, **told: Any) -> None:
-        """Ask the site to start again when a file changes; ``told``: see `Autoreloader`."""
-        from ...plugins.autoreload import Autoreloader  # a production worker has no use for the watchers
+    def reload_on_change(self) -> None:
+        """Answer for changed files, and ask the site to restart if need be: see `Autoreloader`."""
+        from ...plugins.autoreload import Autoreloader  # a production worker has no use for it
 
-        Autoreloader.of(bus, self.settings.autoreload, **told).subscribe()
+        Autoreloader.of(bus, self.settings.autoreload).subscribe()
+        self.site.listen(lambda message: bus.publish(CHANGED, message["changed"]))
 
     def boot(self, worker: Worker, application: Any) -> None:
         """Start the bus, and return when requests may be answered, or when the worker is to exit."""

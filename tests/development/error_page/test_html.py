@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from django_wspbus.development.error_page.html import page, page_without_details, reloading
-from django_wspbus.development.error_page.place import find_place, mentioned
+from django_wspbus.development.error_page.place import find_place
 
 VOID = {"meta", "br"}
 
@@ -159,11 +159,6 @@ def test_the_script_knows_what_the_page_came_of(is_of_get):
     assert f"isOfGet = {str(is_of_get).lower()};" in script
     assert unescape(script) == script
     assert not re.search(r"[^$]\$\w", script)
-
-
-def test_the_files_of_a_traceback_are_mentioned_once():
-    text = '  File "/a.py", line 1, in f\n  | File "/b.py", line 2\n  File "/a.py", line 3, in g\n'
-    assert mentioned(text + '  File "<string>", line 1, in <module>\n') == ["/a.py", "/b.py"]
 
 
 def test_words_of_any_kind_make_a_page():

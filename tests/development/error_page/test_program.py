@@ -33,7 +33,6 @@ sys.path[:] = [sys.argv[1], *(path for path in sys.path if path)]
 from django_wspbus.development.error_page import main
 main(int(sys.argv[2]))
 """
-POLLING = "import sys; sys.modules['inotify_simple'] = None"
 PATIENT = """
 import sys
 sys.path.append(sys.argv[1])
@@ -72,18 +71,14 @@ class ErrorPage:
             )
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.messages = []
 
     def serve(
         self,
-        since=None,
-        seen=None,
         debug=True,
         hosts=(),
         probed=(),
         listeners=None,
         report=None,
-        **watch,
     ):
         path = self.folder / "views.py"
         text = f'Traceback (most recent call last):\n  File "{path}", line 2\n    two = <2>\n'
@@ -92,15 +87,16 @@ class ErrorPage:
             "report": report or {"title": "SyntaxError: invalid syntax (views.py, line 2)", "text": text},
             "debug": debug,
             "hosts": list(hosts),
-            "root": None,
+            "root": str(self.folder),
             "probed": list(probed),
-            "watch": {"files": [], "dirs": [], **watch},
-            "since": since or time.time_ns() + 10**9,  # what the test has just written is no change
-            "seen": seen or {},
         }
         sockets = listeners or [self.listener]
         self.link.send(message, [sock.fileno() for sock in sockets])
         return self
+
+    def retry(self):
+        """Tell it to end for another boot of the site."""
+        self.link.send({"retry": True})
 
     def is_waiting(self):
         """Return whether it handles signals, and sleeps."""
@@ -118,16 +114,6 @@ class ErrorPage:
 
     def connect(self):
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
-
-    def message(self):
-        """Return the next message of the program; None at the end."""
-        while not self.messages:
-            received = self.link.receive(DEADLINE)
-            if received is None:
-                return None
-            self.messages += received
-        message, _ = self.messages.pop(0)
-        return message
 
     def wait(self):
         """Return the status, once it has ended; it has written nothing to the terminal."""
@@ -486,7 +472,6 @@ def test_the_button_of_the_page_has_the_site_started_again(page, headers):
     answer = press(page, retry_of(page), *headers)
     assert status_of(answer) == 303
     assert b"Location: /\r\n" in answer
-    assert page.message() == {"changed": [], "seen": {}}
     assert page.wait() == RELAUNCH
 
 
@@ -545,20 +530,18 @@ def test_no_other_page_may_frame_it_or_take_it_in(page):
 # Its end
 
 
-@pytest.mark.parametrize("prelude", ["", POLLING], ids=["inotify", "polling"])
-def test_a_change_ends_it_and_the_wait_of_the_pages(folder, prelude):
-    with running(folder, prelude) as page, page.connect() as waiting, page.connect() as idle:
+def test_another_boot_ends_it_and_the_wait_of_the_pages(folder):
+    with running(folder) as page, page.connect() as waiting, page.connect() as idle:
         page.serve()
         _, body = page.fetch(**BROWSER)
         wait = json.loads(re.search(r"wait = (\".*?\")", body)[1])
         waiting.sendall(f"GET {wait} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
-        (folder / "views.py").write_text("two = 2\n")
-        assert page.message() == {"changed": [str(folder / "views.py")], "seen": {}}
+        page.retry()
+        page.retry()  # once more is no other end
         begin = time.monotonic()
         assert read_all(waiting) == b"again\n"
         assert read_all(idle) == b""
-        assert page.message() is None
         assert page.wait() == 3
         assert time.monotonic() - begin < DEADLINE / 3
         with page.connect() as late:  # it waits in the queue for the next program
@@ -571,8 +554,7 @@ def test_a_client_that_has_just_connected_may_still_ask_when_it_ends(folder):
     with running(folder, PATIENT) as page, page.connect() as idle:
         page.serve()
         page.fetch()
-        (folder / "new.py").write_text("")
-        assert page.message()["changed"] == [str(folder / "new.py")]
+        page.retry()
         idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_all(idle).startswith(b"HTTP/1.1 500 ")
         assert page.wait() == 3
@@ -582,8 +564,7 @@ def test_a_client_that_has_connected_long_ago_and_not_asked_does_not_hold_up_the
     with running(folder, LONG_AGO) as page, page.connect() as idle:
         page.serve()
         page.fetch()
-        (folder / "new.py").write_text("")
-        assert page.message()["changed"] == [str(folder / "new.py")]
+        page.retry()
         assert read_all(idle) == b""
         assert page.wait() == 3
 
@@ -600,41 +581,13 @@ def test_a_request_that_has_begun_is_answered_before_the_end(folder):
         late.sendall(b"GET / HT")
         upload.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
         page.fetch()
-        (folder / "new.py").write_text("")
-        assert page.message()["changed"]
+        page.retry()
         late.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
         upload.sendall(b"x" * 500_000)
         assert read_all(late).startswith(b"HTTP/1.1 500 ")
         assert read_all(upload).startswith(b"HTTP/1.1 500 ")
         assert read_all(half).startswith(b"HTTP/1.1 408 ")
         assert page.wait() == 3
-
-
-def test_a_change_that_came_before_it_ends_it_once(page, folder):
-    path = str(folder / "views.py")
-    page.serve(since=1)
-    message = page.message()
-    assert message["changed"] == [path]
-    assert list(message["seen"]) == [path]
-    assert page.wait() == 3
-    with running(folder) as again:
-        again.serve(since=1, seen=message["seen"])
-        assert again.fetch()[0].status == 500
-        (folder / "views.py").write_text("two = 2\n")
-        assert again.message() == message
-        assert again.wait() == 3
-
-
-def test_files_of_the_report_and_of_the_watch_are_watched_wherever_they_are(page, folder, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / "lib.py").write_text("")
-    text = f'  File "{elsewhere}/lib.py", line 1, in f\n'
-    page.serve(report={"title": "E", "text": text}, dirs=[[str(elsewhere), "**/*.html"]])
-    page.fetch()
-    (elsewhere / "lib.py").write_text("1")
-    (elsewhere / "a.html").write_text("2")
-    assert page.message()["changed"] == [str(elsewhere / "a.html"), str(elsewhere / "lib.py")]
-    assert page.wait() == 3
 
 
 def test_in_a_folder_that_is_gone_it_answers(page, folder):
@@ -645,34 +598,6 @@ def test_in_a_folder_that_is_gone_it_answers(page, folder):
     assert page.fetch(**BROWSER)[0].status == 500
 
 
-def test_a_client_that_connects_while_files_are_still_written_is_answered_by_the_next_program(page, folder):
-    page.serve()
-    page.fetch()
-    process = psutil.Process(page.process.pid)
-    stop = threading.Event()
-    writing = threading.Thread(target=write_until, args=(stop, folder / "new.py"))
-    writing.start()
-    try:
-        await_that(lambda: not any(each.status == psutil.CONN_LISTEN for each in process.net_connections()))
-        late = page.connect()
-        late.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert page.process.poll() is None
-    finally:
-        stop.set()
-        writing.join()
-    assert page.message()["changed"] == [str(folder / "new.py")]
-    assert page.wait() == 3
-    with late, page.listener.accept()[0] as accepted:
-        assert accepted.recv(3) == b"GET"
-
-
-def write_until(stop, path):
-    for number in range(1000):
-        path.write_text("#" * number)
-        if stop.wait(0.01):
-            break
-
-
 def test_the_page_has_a_button_that_has_the_site_started_again(page):
     page.serve()
     _, body = page.fetch(Accept="text/html")
@@ -681,15 +606,6 @@ def test_the_page_has_a_button_that_has_the_site_started_again(page):
     assert page.process.poll() is None
     response, _ = page.fetch("POST", path, "", Referer=f"http://127.0.0.1:{page.port}/books/?page=2")
     assert (response.status, response.getheader("Location")) == (303, "/books/?page=2")
-    assert page.message() == {"changed": [], "seen": {}}
-    assert page.wait() == 3
-
-
-def test_told_to_try_again_it_ends_as_if_something_had_changed(page):
-    page.serve()
-    page.fetch()
-    page.process.send_signal(signal.SIGUSR2)
-    assert page.message() == {"changed": [], "seen": {}}
     assert page.wait() == 3
 
 
@@ -732,7 +648,6 @@ def test_a_wait_for_another_program_ends_at_once(page):
 
 
 def test_idle_it_sleeps(page):
-    pytest.importorskip("inotify_simple")
     page.serve()
     with page.connect():
         page.fetch()
@@ -827,7 +742,7 @@ def test_a_browser_shows_the_error_and_then_the_next_programs_answer(browser, pa
     form.write_text(f'<form action="{url}" method="post"></form><script>document.forms[0].submit()</script>')
     titles = browser(url if method == "get" else form.as_uri())
     await_that(lambda: titles() == ["SyntaxError: invalid syntax (views.py, line 2)"])
-    (folder / "views.py").write_text("two = 2\n")
+    page.retry()
     assert page.wait() == 3
     with Next(("127.0.0.1", 0), Fixed, bind_and_activate=False) as server:
         server.socket.close()

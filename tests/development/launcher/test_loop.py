@@ -13,16 +13,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from django_wspbus.development.launcher import boot, child, program
+from django_wspbus.development.launcher import child, program
 from django_wspbus.development.launcher.program import Launcher
+from django_wspbus.development.watching.files import TICK, WatchList
 from django_wspbus.process.messages import Link
 from django_wspbus.successor.invocation import Invocation
 from django_wspbus.system.terminal import Terminal
-from tests.processes import DEADLINE, ROOT, has_signal
+from tests.processes import DEADLINE, ROOT
 from tests.servers.load import await_that
 
 HEAD = f"""\
-import os, signal, sys, time
+import fcntl, os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from django_wspbus.development.launch import Launch
 
@@ -36,9 +37,10 @@ def note(text):
 
 def serve(library=None):
     signal.signal(signal.SIGTERM, leave)
+    fcntl.fcntl(launch.link.fileno(), fcntl.F_SETFL, os.O_NONBLOCK)  # else a message ends it
     launch.link.send({{"sockets": []}})
     launch.link.send({{"started": True}})
-    launch.link.send({{"watch": {{"files": [], "dirs": []}}}})
+    launch.link.send({{"watch": {{"files": [os.path.abspath("script.py")], "globs": [], "poll": None}}}})
     launch.link.send({{"library": library}})
 
 
@@ -88,6 +90,12 @@ class Drive:
         each = self.launcher.child
         return None if each is None or each.kind != "page" else each.process.pid
 
+    def is_slow(self):
+        return (child := self.launcher.child) is not None and child.boot_ends is None
+
+    def has_told_files(self):
+        return (child := self.launcher.child) is not None and child.has_told_files
+
     def run(self, act):
         """Run the launcher, and meanwhile ``act``, and a SIGTERM after it; return its status."""
 
@@ -99,6 +107,8 @@ class Drive:
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)
 
+        written = self.script.stat().st_ctime_ns + 2 * TICK  # else it has been saved during the first boot
+        await_that(lambda: time.time_ns() > written)
         thread = threading.Thread(target=do)
         thread.start()
         status = self.launcher.run()
@@ -129,22 +139,77 @@ def test_one_that_fails_in_its_exit_leaves_with_its_own_status(drive):
     assert drive.launcher.run() == 70
 
 
-def test_one_that_says_so_is_started_again_with_what_it_told(drive):
+def test_one_that_says_so_is_started_again(drive):
     drive.write(
         """
 assert launch.launches in (1, 2)
-if launch.launches == 1:
-    serve()
-    launch.link.send({"seen": {"a": "b"}, "repeats": {"a": 1}})
-    launch.link.send({"relaunching": ["shop.py"]})
-    sys.exit(3)
-assert (launch.seen, launch.repeats, launch.changed) == ({"a": "b"}, {"a": 1}, ["shop.py"])
 serve()
+if launch.launches == 1:
+    launch.link.send({"relaunching": True})
+    sys.exit(3)
 note("again")
 while True: time.sleep(0.01)
 """
     )
     assert drive.run(lambda: drive.await_note("again")) == 0
+
+
+ASKED = """
+serve()
+note("serves")
+while True:
+    for message, _ in launch.link.receive(None):
+        note(f"changed {message['changed']}")
+"""
+
+
+def test_one_that_serves_is_asked_about_changed_files(drive):
+    drive.write(ASKED)
+
+    def act():
+        drive.await_note("serves")
+        await_that(drive.has_told_files)
+        drive.write(ASKED)
+        drive.await_note(f"changed {[str(drive.script)]}")
+
+    assert drive.run(act) == 0
+    assert len(drive.notes("serves")) == 1
+
+
+def test_one_is_asked_once_it_serves_about_what_changed_during_its_boot(drive, monkeypatch):
+    monkeypatch.setattr(program, "LIFETIME_OF_WORTH", 0)
+    drive.write(ASKED)
+
+    def act():
+        drive.await_note("serves")
+        await_that(drive.has_told_files)
+        wait = "note('boots')\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+        drive.write(wait + ASKED)
+        drive.await_note(f"changed {[str(drive.script)]}")
+        os.kill(drive.launcher.child.process.pid, signal.SIGKILL)
+        drive.await_note("boots")
+        drive.write(ASKED)
+        await_that(lambda: drive.launcher.files.pending)
+        (drive.folder / "go").touch()
+        drive.await_note(f"changed {[str(drive.script)]}", 2)
+
+    assert drive.run(act) == 0
+
+
+def test_a_boot_that_fails_after_a_save_is_made_again_at_once(drive):
+    drive.write("note('boots')\nwhile not os.path.exists('go'): time.sleep(0.01)\nraise ValueError")
+
+    def act():
+        drive.await_note("boots")
+        drive.launcher.files._watcher.watch(WatchList([str(drive.script)]))
+        time.sleep(0.1)  # there is no other way to know that it watches
+        drive.write("serve()\nnote('serves')" + FOREVER)
+        await_that(lambda: drive.launcher.files.pending)
+        (drive.folder / "go").touch()
+        drive.await_note("serves")
+        assert drive.launcher.start.launches == 2
+
+    assert drive.run(act) == 0
 
 
 def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
@@ -162,13 +227,12 @@ def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
 @pytest.mark.parametrize("is_deaf", [False, True])
 def test_a_boot_that_does_not_end_is_given_up_for_a_save(drive, monkeypatch, is_deaf):
     monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
-    monkeypatch.setattr(boot, "TIME_TO_BOOT", 0.1)
-    monkeypatch.setattr(boot, "TIME_TO_END", 0.1)
+    monkeypatch.setattr(child, "TIME_TO_END", 0.1)
     drive.write("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * is_deaf + "note('hangs')" + FOREVER)
 
     def act():
         drive.await_note("hangs")
-        await_that(lambda: drive.launcher.boot.watcher is not None)
+        await_that(drive.is_slow)
         drive.write("serve()\nnote('serves')" + FOREVER)
         drive.await_note("serves")
 
@@ -181,16 +245,12 @@ def test_a_boot_that_takes_long_is_not_given_up_if_no_file_changes(drive, monkey
     drive.write(f"note('boots')\n{wait}serve()\nnote('serves'){FOREVER}")
 
     def act():
-        await_that(lambda: (watcher := drive.launcher.boot.watcher) and is_ready(watcher.process.pid))
+        await_that(drive.is_slow)
         (drive.folder / "go").touch()
         drive.await_note("serves")
 
     assert drive.run(act) == 0
     assert len(drive.notes("boots")) == 1
-
-
-def is_ready(pid):
-    return has_signal(pid, "SigCgt", signal.SIGUSR2)
 
 
 def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
@@ -221,7 +281,7 @@ def site(drive):
         ({"exiting": True}, 2, 70, 70),
         ({}, 1, program.INTERRUPTED, 0),
         ({}, 2, program.INTERRUPTED, program.INTERRUPTED),
-        ({"relaunching": ["views.py"]}, 1, 3, 0),
+        ({"relaunching": True}, 1, 3, 0),
         ({"failed": {"title": "", "text": "", "debug": None, "is_told": True}}, 1, 1, 0),
         ({"ended": 5}, 1, 120, 5),
     ],
@@ -232,17 +292,35 @@ def test_told_to_leave_it_leaves_with(drive, site, told, times_told, status, lea
     assert drive.launcher.follow(site, status) == leaves_with
 
 
+def watched(*files, **more):
+    return asdict(WatchList(list(files), **more))
+
+
+def test_a_site_is_watched_for_what_all_its_workers_tell_and_not_for_what_the_one_before_was_made_of(
+    drive, site
+):
+    launcher = drive.launcher
+    launcher.files.known = WatchList(["before"])
+    for message in (
+        {"watch": watched("a", poll=False)},
+        {"started": True},
+        {"watch": watched("b", poll=False)},
+        {"watch": watched("c", poll=False), "since": 1},
+    ):
+        launcher.heed(site, [(message, [])])
+    assert launcher.files.known == WatchList(["a", "b", "c"], poll=False)
+
+
 def test_a_failed_boot_is_watched_for_what_the_one_before_knew_as_well(drive, site):
     launcher = drive.launcher
-    launcher.heed(site, [({"started": True}, []), ({"watch": {"files": ["a"], "dirs": [["b", "*"]]}}, [])])
-    site.started = False
+    launcher.files.known = WatchList(["a"], [["b", "*"]])
     failed = {"title": "", "text": "", "debug": False, "is_told": True}
-    launcher.heed(site, [({"failed": failed, "watch": {"files": ["c"], "dirs": []}}, [])])
-    assert launcher.watch == {"files": ["a", "c"], "dirs": [("b", "*")]}
+    launcher.heed(site, [({"failed": failed, "watch": watched("c")}, [])])
+    assert launcher.files.known == WatchList(["a", "c"], [["b", "*"]])
     assert launcher.shows_reasons is False
 
 
-def test_a_site_that_was_a_spare_and_meets_an_obstacle_starts_again(drive, site, monkeypatch, capsys):
+def test_a_site_that_was_a_spare_and_meets_an_obstacle_starts_again(drive, site, monkeypatch, capfd):
     told = []
     monkeypatch.setattr(Link, "post", lambda self, message, descriptors=(): told.append(message))
     obstacle = {"library": {"modules": {}, "preload": [], "obstacle": "gevent has patched it"}}
@@ -251,7 +329,7 @@ def test_a_site_that_was_a_spare_and_meets_an_obstacle_starts_again(drive, site,
     site.is_warm = True
     drive.launcher.heed(site, [({"library": None}, []), (obstacle, [])])
     assert told == [{"again": True}]
-    assert capsys.readouterr().err == "Warm spare disabled: gevent has patched it.\n"
+    assert capfd.readouterr().err == "Warm spare disabled: gevent has patched it.\n"
 
 
 def test_a_spare_that_is_stale_gives_way_to_a_new_interpreter(drive, site):
@@ -272,7 +350,7 @@ def test_a_hangup_of_the_terminal_is_to_leave_and_without_one_it_is_the_sites(dr
     assert (sent, drive.launcher.times_told) == ([signal.SIGHUP] * 2, 1)
 
 
-def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypatch, capsys):
+def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypatch, capfd):
     results = iter([OSError("no descriptors"), None, 7])
 
     def turn():
@@ -284,7 +362,7 @@ def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypa
     monkeypatch.setattr(drive.launcher, "turn", turn)
     monkeypatch.setattr(drive.launcher, "launch_site", lambda: None)
     assert drive.launcher.run() == 7
-    assert capsys.readouterr().err.endswith("OSError: no descriptors\n")
+    assert capfd.readouterr().err.endswith("OSError: no descriptors\n")
 
 
 def test_a_start_that_has_failed_is_tried_again(drive, monkeypatch):

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import queue
 import shutil
+import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from django_wspbus.development.watching import events
+from django_wspbus.development.watching import events, mounts
 from django_wspbus.development.watching import files as watch_module
-from django_wspbus.development.watching.files import FileWatch, compile_glob
+from django_wspbus.development.watching.files import FileWatch, WatchList
+from django_wspbus.development.watching.inotify import Q_OVERFLOW
 from tests.processes import DEADLINE
 
+needs_inotify = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
-@pytest.fixture(params=["inotify", "polling"])
+
+def refuse():
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.fixture(params=[pytest.param("inotify", marks=needs_inotify), "polling"])
 def kind(request, monkeypatch):
     if request.param == "polling":
-        monkeypatch.setattr(events, "inotify_simple", None)
+        monkeypatch.setattr(events, "Inotify", refuse)
         monkeypatch.setattr(events, "POLLED", 0.02)
-    else:
-        pytest.importorskip("inotify_simple")
     return request.param
 
 
@@ -42,14 +50,31 @@ def tree(tmp_path):
 def watching():
     """Make a watch that is closed after the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments, **options: stack.enter_context(closing(FileWatch(*arguments, **options)))
+
+        def start(files, globs=(), tree=None, poll=None):
+            watch = stack.enter_context(closing(FileWatch()))
+            assert watch.watch(listed(files, globs, poll), tree) == set()
+            return watch
+
+        yield start
+
+
+def listed(files, globs=(), poll=None):
+    return WatchList(list(files), [list(pair) for pair in globs], poll)
+
+
+def await_change(watch):
+    """Return what has changed, once it is complete."""
+    while not (changed := watch.wait()):
+        pass
+    return watch.settle(changed)
 
 
 @contextlib.contextmanager
 def waiting(watch):
     """What the watch tells, in another thread, of what happens in the block; a queue of lists of paths."""
     told = queue.Queue()
-    thread = threading.Thread(target=lambda: told.put(watch.settle(watch.wait())), daemon=True)
+    thread = threading.Thread(target=lambda: told.put(await_change(watch)), daemon=True)
     thread.start()
     yield told
     thread.join(DEADLINE)
@@ -129,8 +154,7 @@ def test_what_matches_a_glob_is_told_however_deep(kind, tree, watching):
         edit(tree / "data.json")
         edit(tree / "shop" / "data.json")
 
-    changed = ["data.json", "templates/new", "templates/new/deep", "templates/new/deep/a.html"]
-    changed.append("templates/shop/index.html")
+    changed = ["data.json", "templates/new/deep/a.html", "templates/shop/index.html"]
     assert told_of(watch, change) == [str(tree / each) for each in changed]
 
 
@@ -214,30 +238,63 @@ def test_what_was_there_and_is_again_wakes_nobody_for_good(kind, tree, watching)
     assert told_of(watch, lambda: edit(path)) == [str(path)]
 
 
-# Since a moment
+# Another list
 
 
-def test_what_changed_since_a_moment_is_found(tree, watching):
-    before = time.time_ns()
-    for path in tree.rglob("*"):
-        os.utime(path, ns=(0, 0))
-    path = str(tree / "settings.py")
-    watch = watching([str(tree / "absent.py")], tree=str(tree))
-    assert path in watch.since(before - 10**9, {})[0]  # by the ctime
-    changed, digests = watch.since(time.time_ns() + 10**9, {})
-    assert (changed, digests) == ([], {})
+def test_of_files_that_were_watched_before_a_change_is_not_lost_when_the_list_is_replaced(tree, watching):
+    kept, left_out, gone, new = (str(tree / f"{name}.py") for name in ("kept", "left_out", "gone", "new"))
+    for path in (kept, left_out, gone, new):
+        edit(Path(path))
+    watch = watching([kept, left_out, gone])
+    edit(Path(kept), "changed\n")
+    edit(Path(left_out), "changed\n")
+    os.remove(gone)
+    assert watch.watch(listed([kept, gone, new])) == {kept, gone}
 
 
-def test_what_was_seen_with_its_contents_has_not_changed_though_its_time_is_of_the_future(tree, watching):
+def test_of_files_that_were_not_watched_before_those_with_a_later_time_have_changed(tree, watching):
+    before, ctime, future = (tree / f"{name}.py" for name in ("before", "ctime", "future"))
+    edit(before)
+    moment = before.stat().st_ctime_ns + 20_000_000
+    while time.time_ns() < moment + 20_000_000:
+        time.sleep(0.005)
+    edit(ctime)
+    os.utime(ctime, ns=(0, 0))  # as `cp -p` does
+    edit(future)
+    os.utime(future, ns=(2 * time.time_ns(), 2 * time.time_ns()))
+    watch = watching([])
+    files = listed(map(str, (before, ctime, future, tree / "absent.py")))
+    assert watch.watch(files, since=moment) == {str(ctime), str(future)}
+    assert watch.watch(files, since=0) == set()
+
+
+def test_a_save_in_the_same_tick_of_the_kernels_clock_counts_as_later(tree, watching):
     path = tree / "settings.py"
-    moment = time.time_ns() + 10**11
-    os.utime(path, ns=(2 * moment, 2 * moment))
-    changed, seen = watching([], tree=str(tree)).since(moment, {})
-    assert changed == [str(path)]
-    assert watching([], tree=str(tree)).since(moment, seen) == ([], seen)
-    edit(path)
-    os.utime(path, ns=(2 * moment, 2 * moment))
-    assert watching([], tree=str(tree)).since(moment, seen)[0] == [str(path)]
+    moment = path.stat().st_ctime_ns + 4_000_000
+    assert watching([]).watch(listed([str(path)]), since=moment) == {str(path)}
+
+
+def test_without_a_tree_new_folders_are_no_change(kind, tree, watching):
+    watch = watching([], [(str(tree), "**/*.html")])
+
+    def change():
+        (tree / "new").mkdir()
+        edit(tree / "new" / "a.html")
+
+    assert told_of(watch, change) == [str(tree / "new" / "a.html")]
+
+
+def test_it_is_woken_by_another_thread(kind, tree, watching):
+    watch = watching([str(tree / "settings.py")], poll=None)
+    threading.Timer(0.05, watch.wake).start()
+    assert watch.wait() == set()
+
+
+def test_two_lists_are_joined():
+    one = WatchList(["b", "a"], [["f", "*"]], poll=True)
+    assert one | WatchList(["c", "a"], [["f", "*"], ["e", "*"]]) == WatchList(
+        ["a", "b", "c"], [["e", "*"], ["f", "*"]]
+    )
 
 
 def test_a_file_that_cannot_be_read_has_no_digest(tmp_path):
@@ -246,70 +303,115 @@ def test_a_file_that_cannot_be_read_has_no_digest(tmp_path):
 
 def test_what_is_no_file_is_none(tmp_path, watching):
     os.mkfifo(tmp_path / "pipe.py")
-    watch = watching([str(tmp_path / "pipe.py"), str(tmp_path), "a\0b"], [("a\0b", "*")], str(tmp_path))
-    assert watch.since(0, {}) == ([], {})
-
-
-# Patterns
-
-
-@pytest.mark.parametrize(
-    ("pattern", "path", "matches"),
-    [
-        ("*.py", "a.py", True),
-        ("*.py", "b/a.py", False),
-        ("**/*.py", "a.py", True),
-        ("**/*.py", "b/c/a.py", True),
-        ("**/*.py", "b/c/a.pyc", False),
-        ("**", "b/c/a", True),
-        ("b/**/a?.[!ch]", "b/a1.d", True),
-        ("b/**/a?.[!ch]", "b/x/a1.c", False),
-        ("[ch]", "h", True),
-        ("[", "[", True),
-        ("a.c", "abc", False),
-    ],
-)
-def test_a_pattern_matches_as_those_of_a_path_do(pattern, path, matches):
-    assert bool(compile_glob(pattern).fullmatch(path)) is matches
+    files = listed([str(tmp_path / "pipe.py"), str(tmp_path), "a\0b"], [("a\0b", "*")])
+    assert watching([]).watch(files, str(tmp_path), since=0) == set()
 
 
 # Limits of the system
 
 
-def test_without_inotify_to_be_had_it_looks_in_turns(monkeypatch, tree, watching):
-    inotify_simple = pytest.importorskip("inotify_simple")
-
-    def refuse():
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(inotify_simple, "INotify", refuse)
+def test_without_inotify_it_polls(monkeypatch, tree, watching):
+    monkeypatch.setattr(events, "POLLED", 0.02)
+    monkeypatch.setattr(events, "Inotify", refuse)
     watch = watching([], tree=str(tree))
+    assert watch.means == "by polling, as inotify is not available"
     assert told_of(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
 
 
+@needs_inotify
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_without_watches_to_be_had_it_looks_in_turns_and_what_is_closed_to_it_is_left_out(
     number, monkeypatch, tree, watching
 ):
-    inotify_simple = pytest.importorskip("inotify_simple")
-
-    class Few(inotify_simple.INotify):
-        def add_watch(self, path, mask):
-            if path.endswith("shop"):
+    class Few(events.Inotify):
+        def add(self, folder):
+            if folder.endswith("shop"):
                 raise OSError(number, os.strerror(number))
-            return super().add_watch(path, mask)
+            return super().add(folder)
 
-    monkeypatch.setattr(inotify_simple, "INotify", Few)
+    monkeypatch.setattr(events, "POLLED", 0.02)
+    monkeypatch.setattr(events, "Inotify", Few)
     watch = watching([], tree=str(tree))
     path = tree / ("shop/views.py" if number == errno.ENOSPC else "settings.py")
     assert told_of(watch, lambda: edit(path)) == [str(path)]
 
 
-def test_looking_in_turns_takes_a_fifth_of_the_time_at_most(monkeypatch):
+def test_looking_takes_a_fifth_of_the_time_at_most(monkeypatch, tree, watching):
     monkeypatch.setattr(events, "POLLED", 0.01)
-    polling = events.Polling()
-    polling.wait(None)
+    watch = watching([str(tree / "settings.py")], poll=True)
+    watch.wait()
     time.sleep(0.05)  # what looking took
     begin = time.monotonic()
-    polling.wait(None)
+    watch.wait()
     assert time.monotonic() - begin >= 0.2
+
+
+@contextlib.contextmanager
+def written_silently(path):
+    """Yield the memory of a file, of whose changes the kernel reports nothing."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        yield memory
+
+
+@needs_inotify
+def test_what_raises_no_events_is_polled_and_the_kernel_reports_the_rest(tree, watching, monkeypatch):
+    table = tree / "mountinfo"
+    table.write_text(f"36 35 0:41 / {tree}/shop rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(events, "POLLED", 0.02)
+    silent, loud = tree / "shop" / "views.py", tree / "settings.py"
+    watch = watching([str(silent), str(loud)])
+    assert watch.means == f"with inotify, and by polling of {tree}/shop (nfs4), where changes raise no events"
+    with written_silently(silent) as memory:
+
+        def change():
+            memory[:3] = b"two"
+            memory.flush()
+
+        assert told_of(watch, change) == [str(silent)]
+    monkeypatch.setattr(events, "POLLED", 2 * DEADLINE)
+    watch.wait()
+    assert told_of(watch, lambda: loud.write_text("three")) == [str(loud)]
+
+
+@needs_inotify
+@pytest.mark.parametrize(
+    ("poll", "means"),
+    [(True, 'by polling, as WSPBUS["AUTORELOAD"]["POLL"] is True'), (False, "with inotify")],
+)
+def test_whether_it_polls_can_be_set(poll, means, tree, watching, monkeypatch):
+    table = tree / "mountinfo"
+    table.write_text(f"36 35 0:41 / {tree}/shop rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(events, "POLLED", 0.02)
+    watch = watching([str(tree / "shop" / "views.py")], poll=poll)
+    assert watch.means == means
+    path = tree / "shop" / "views.py"
+    assert told_of(watch, lambda: edit(path)) == [str(path)]
+
+
+@needs_inotify
+def test_a_lost_event_has_all_files_looked_at(tree, watching, monkeypatch):
+    class Overflowing(events.Inotify):
+        def read(self):
+            return [each._replace(watch=-1, mask=Q_OVERFLOW, name="") for each in super().read()]
+
+    monkeypatch.setattr(events, "Inotify", Overflowing)
+    watch = watching([str(tree / "settings.py")])
+    assert told_of(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
+
+
+def test_a_folder_with_two_names_is_watched_under_both(kind, tree, watching):
+    (tree / "link").symlink_to(tree / "shop")
+    one, two = tree / "shop" / "views.py", tree / "link" / "models.py"
+    watch = watching([str(one), str(two)])
+    for path in (one, two, one):
+        assert told_of(watch, lambda path=path: edit(path, str(os.urandom(8)))) == [str(path)]
+
+
+def test_a_folder_that_comes_goes_and_comes_again_is_watched(kind, tree, watching):
+    path = tree / "deep" / "deeper" / "file.ini"
+    watch = watching([str(path)])
+    for _ in range(2):
+        assert told_of(watch, lambda: edit(path)) == [str(path)]
+        assert told_of(watch, lambda: shutil.rmtree(tree / "deep")) == [str(path)]

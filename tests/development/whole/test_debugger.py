@@ -73,7 +73,7 @@ def test_a_reload_waits_until_the_debugger_lets_go(development, server, statemen
         site.wait_for_line("changed, reloading")
         site.press("p 'still ' + 'here'\n")
         site.wait_for_line("still here")
-        site.wait_for_line(r"Starting again once the debugger has ended\.")
+        site.wait_for_line(r"Restarting once the debugger has ended\.")
         assert development.notes("site start") == [started]
         site.press(f"p 'and ' + 'now'\n{goes_on}\n")
         served.await_reload()

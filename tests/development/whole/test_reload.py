@@ -242,14 +242,13 @@ def test_a_file_that_each_boot_writes_alike_causes_one_reload(development):
 @pytest.mark.extended
 def test_a_file_that_each_boot_writes_anew_does_not_cause_reloads_without_end(development):
     development.write("shop/written.py", "")
-    fewer = "from django_wspbus.plugins import autoreload\n\nautoreload.MOST_REPEATS = 2\n"
     writes = WRITES.format(source="f'WRITTEN = {time.time_ns()}'")
-    development.append("shop/listeners.py", fewer + writes)
+    development.append("shop/listeners.py", writes)
     development.set_up()
     with development.served() as served:
-        served.site.wait_for_line("^Autoreload: shop/written.py changes during each start")
+        served.site.wait_for_line("shop/written.py changed during 8 boots in a row")
         served.expect_no_reload()
-        assert len(served.restarts()) < 10
+        assert len(served.restarts()) < 12
 
 
 @pytest.mark.extended
@@ -264,7 +263,7 @@ def test_a_file_system_that_raises_no_events_is_polled(development, tmp_path, se
     try:
         with RunningSite(manage=f"{mounted}/manage.py", env=development.environment, cwd=mounted) as site:
             served = Served(development, site)
-            site.wait_for_line(r"Watching for file changes with \w+, and by polling of .*/mounted \(fuse\)")
+            site.wait_for_line("Watching for file changes with inotify, and by polling of .*/mounted .fuse.")
             version = development.edit()  # below the mount
             served.await_reload()
             served.expect_version(version)

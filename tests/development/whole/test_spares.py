@@ -163,13 +163,11 @@ def test_many_reloads_leave_nothing_behind(development):
     ids=["inotify", "polling", "gunicorn"],
 )
 def test_without_saves_and_requests_all_processes_sleep(development, server, is_polling):
-    development.set_up(server, spare=True)
-    if is_polling:
-        development.append("settings.py", "import sys\n\nsys.modules['inotify_simple'] = None\n")
+    development.set_up(server, spare=True, autoreload={"POLL": is_polling})
     with development.served() as served:
         served.version()
         pids = [served.site.pid, served.await_spare(), served.child.pid]
-        most = [2, 2, 20 if is_polling else 5]
+        most = [20 if is_polling else 2, 2, 5]
 
         def is_idle():  # at the latest, once what the start has begun is done
             before = list(map(wakeups, pids))

@@ -1,1 +1,0 @@
-"""The reloaders: what Django has, and what it lacks."""
