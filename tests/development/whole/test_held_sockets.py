@@ -16,7 +16,7 @@ from tests.processes import DEADLINE
 from tests.projects import GUNICORN, THREADED, reason_of
 from tests.servers.conftest import address_of, is_free
 from tests.servers.load import addresses_of, await_that
-from tests.servers.test_passed_sockets import PASS
+from tests.sockets.test_systemd import PASS
 
 from .broken import (
     BREAKS,

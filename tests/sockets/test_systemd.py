@@ -13,10 +13,10 @@ import pytest
 from tests.processes import Running
 from tests.projects import Project
 
-from .clients import ask
-from .conftest import KINDS, configure
-from .faults import rows
-from .load import addresses_of
+from ..servers.clients import ask
+from ..servers.conftest import KINDS, configure
+from ..servers.faults import rows
+from ..servers.load import addresses_of
 
 # What systemd does between fork and exec: sockets from 3 on, and the variables that tell of them.
 PASS = """\
