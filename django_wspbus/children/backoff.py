@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 FIRST = 0.1
+"""Seconds of the first wait, after the second failure."""
+
 MOST = 15.0
+"""Seconds of the longest wait."""
+
+HEALTHY_LIFETIME = 1
+"""Seconds after which a serving child or worker counts as healthy, even if it has answered no request."""
 
 
 class Backoff:

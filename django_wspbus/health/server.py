@@ -28,7 +28,7 @@ LAST_REQUEST_TIMEOUT = 0.2
 ACCEPT_INTERVAL = 0.1
 """Seconds without accepting if the process has no free descriptor and the server has no client to drop."""
 
-MOST_CONNECTIONS = 200
+MOST_PROBE_CONNECTIONS = 200
 """Connections at the same time. A further one replaces the oldest that waits for no response."""
 
 MOST_ACCEPTS = 16
@@ -174,7 +174,7 @@ class ProbeServer:
                     self._pause()
                     return
                 continue  # the client has disconnected, or a descriptor is free now
-            if len(self._clients) >= MOST_CONNECTIONS:
+            if len(self._clients) >= MOST_PROBE_CONNECTIONS:
                 self._forget_oldest()
             client = Client(connection, time.monotonic() + CLIENT_TIMEOUT)
             self._clients[client] = None

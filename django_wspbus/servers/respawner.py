@@ -6,15 +6,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..children.backoff import FIRST, MOST, Backoff
+from ..children.backoff import FIRST, HEALTHY_LIFETIME, MOST, Backoff
 from ..children.child import Child
 from ..wspbus import Refusal
 
 if TYPE_CHECKING:
     from .child import ChildServer
-
-HEALTHY_LIFETIME = 1
-"""A child that has served for this many seconds counts as healthy, also if it has answered nothing."""
 
 DELAY_AFTER_SIGNAL = 0.5
 """Seconds before a child that was told to exit is started again: systemd signals all processes at once."""

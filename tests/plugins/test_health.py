@@ -27,7 +27,7 @@ from django_wspbus.health import checks as health_checks
 from django_wspbus.health import server as health_server
 from django_wspbus.health.http import prefers_json
 from django_wspbus.health.report import Condition
-from django_wspbus.health.server import MOST_CONNECTIONS
+from django_wspbus.health.server import MOST_PROBE_CONNECTIONS
 from django_wspbus.plugins import health as health
 from django_wspbus.plugins.health import Probes
 from django_wspbus.wspbus import Bus, ChannelFailures, states
@@ -753,7 +753,7 @@ def test_whatever_idles_there_a_probe_is_answered_at_once(site: ProbedSite, sent
             begun = time.monotonic()
             assert site.ask("/livez").status == 200
             assert time.monotonic() - begun < DEADLINE / 3  # it takes 1 ms; machines may be busy
-        assert connections(site) <= MOST_CONNECTIONS
+        assert connections(site) <= MOST_PROBE_CONNECTIONS
 
 
 def test_of_too_many_connections_the_oldest_one_that_idles_makes_room(
@@ -764,7 +764,7 @@ def test_of_too_many_connections_the_oldest_one_that_idles_makes_room(
         waiting = stack.enter_context(site.connect())
         waiting.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
         assert held_check.entered.wait(DEADLINE)
-        clients = [stack.enter_context(site.connect()) for _ in range(MOST_CONNECTIONS)]
+        clients = [stack.enter_context(site.connect()) for _ in range(MOST_PROBE_CONNECTIONS)]
         assert read_to_end(clients[0]) == b""
         clients[1].sendall(b"GET /livez HTTP/1.1\r\n\r\n")
         assert read_answer(clients[1]).status == 200
@@ -775,7 +775,7 @@ def test_of_too_many_connections_the_oldest_one_that_idles_makes_room(
 def test_where_all_wait_for_checks_the_oldest_makes_room(
     site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_server, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(health_server, "MOST_PROBE_CONNECTIONS", 2)
     site.bus.subscribe("health", held_check)
     with site.connect() as first, site.connect() as second:
         for client in (first, second):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from ... import conf
-from ...children.backoff import Backoff
+from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
 from ...process.asking import RemoteSite
 from ...process.reports import Died, Expected
@@ -46,9 +46,6 @@ HOOKS = {
     "child_exit": 2,
 }
 """Ours, each with the number of arguments that gunicorn gives it."""
-
-HEALTHY_LIFETIME = 1
-"""A worker that lived for this many seconds counts as healthy, also if it has answered nothing."""
 
 
 class Hooks:
