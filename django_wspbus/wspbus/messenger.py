@@ -115,6 +115,7 @@ class Messenger:
         return callback
 
     def add(self, channel: str, callback: Listener, subscription: Subscription) -> None:
+        """Add a listener to a channel; safe in a signal handler."""
         # Each step is atomic, and the plans go last: no lock for a signal handler to wait on.
         self._subscriptions[channel, callback] = subscription
         _add(self.listeners.get(channel) or self.listeners.open(channel), callback)
