@@ -14,11 +14,10 @@ from ..process.messages import Link, Message, Received
 from ..process.phases import Phases
 from ..process.reports import Died, Hello, read_report
 from ..process.switchboard import Switchboard
-from ..successor.state import ChildState
 from ..system.statuses import how_ended
 from .links import Links
 from .orders import DRAIN, EXIT, SERVE
-from .processes import AdoptedProcess, Process, kill_group
+from .processes import Process, kill_group
 from .progress import Progress
 from .spawn import read_refusal
 
@@ -56,7 +55,7 @@ class Child:
         self._switchboard = switchboard
         self._answer = answer
         self._changed = changed
-        self._links = Links(
+        self.links = Links(
             pair, switchboard, heard=self._hear, ended=self._note_end_of, all_ended=self._note_end_of_pair
         )
         self._pidfd: int | None = None
@@ -64,7 +63,7 @@ class Child:
 
     def listen(self) -> None:
         """Listen to its processes from now on."""
-        self._links.listen()
+        self.links.listen()
         with contextlib.suppress(AttributeError, OSError):  # no Linux, or an old one: the pair tells, later
             self._pidfd = os.pidfd_open(self.process.pid)
             self._switchboard.watch(self._pidfd, self._note_end)
@@ -121,7 +120,7 @@ class Child:
     def why_not_ready(self, timeout: float) -> str:
         """Return why it did not become ready within a number of seconds."""
         if self.progress.failure is None and self.ended:
-            self._links.hear_last()
+            self.links.hear_last()
             self._read_refusal()
         if self.progress.failure is not None:
             return self.progress.failure
@@ -188,7 +187,7 @@ class Child:
         if isinstance(report, Died):  # first hear why: the worker's own link may not have had its turn
             for descriptor, pid in list(self.progress.workers.items()):
                 if pid == report.pid:
-                    self._links.hear_now(descriptor)
+                    self.links.hear_now(descriptor)
         self.progress.note(link, report, is_serving=self.is_serving)
 
     # Orders
@@ -206,12 +205,12 @@ class Child:
         """Send a message to the workers that listen; return how many there are."""
         listeners = list(self.progress.listeners)
         for descriptor in listeners:
-            self._links.post(descriptor, message)
+            self.links.post(descriptor, message)
         return len(listeners)
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended
-            self._links.order(order)
+            self.links.order(order)
 
     def terminate(self, phases: Phases) -> None:
         """Tell it to answer what is in flight, run its listeners and end, each in its phase."""
@@ -233,8 +232,8 @@ class Child:
         self.kill()
         self.process.wait()
         self.ended = True
-        self._links.hear_last()
-        self._links.close()
+        self.links.hear_last()
+        self.links.close()
         if self._pidfd is not None:
             self._switchboard.forget(self._pidfd)
             os.close(self._pidfd)
@@ -244,38 +243,3 @@ class Child:
             self._read_refusal()  # for a later call of why_not_ready()
             self._refusal.close()
             self._refusal = None
-
-    # Over a restart of the site
-
-    def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> ChildState:
-        """Return what the next program needs to `adopt` it; the switchboard must be paused."""
-        return ChildState(
-            alias=self.alias,
-            pid=self.pid,
-            pair=self._links.pair.fileno(),
-            links=self._links.hand_over(unanswered, self.progress.workers, self.progress.ready),
-            expected=self.progress.expected,
-            is_serving=self.is_serving,
-            has_answered=self.progress.has_answered,
-            time_left=None if self.deadline is None else max(self.deadline - time.monotonic(), 0),
-            allowed=self.allowed,
-        )
-
-    @classmethod
-    def adopt(
-        cls,
-        state: ChildState,
-        switchboard: Switchboard,
-        answer: Callable[[Link, Message], None],
-        changed: Callable[[], None],
-    ) -> Child:
-        """Go on with a child of the program that this process executed before."""
-        process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
-        adopted = cls(state.alias, process, pair, switchboard, answer, changed)
-        adopted.served_from = time.monotonic() if state.is_serving else None
-        adopted.deadline = None if state.time_left is None else time.monotonic() + state.time_left
-        adopted.allowed = state.allowed
-        adopted.progress.adopt(state)
-        for each in state.links:
-            adopted._links.adopt(each)
-        return adopted

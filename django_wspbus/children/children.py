@@ -13,6 +13,7 @@ from ..successor.state import ChildState
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import Child
+from .handover import adopt, state_of
 from .spawn import ChildStart, spawn_server
 
 if TYPE_CHECKING:
@@ -193,13 +194,13 @@ class Children(Plugin):
     def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> list[ChildState]:
         """Return what `adopt` needs to know of each."""
         self.switchboard.pause()
-        return [child.hand_over(unanswered) for child in [*self.serving.values(), *self.draining]]
+        return [state_of(child, unanswered) for child in [*self.serving.values(), *self.draining]]
 
     def adopt(self, states: Iterable[ChildState], aliases: Iterable[str]) -> None:
         """Go on with the children of the program before; end those whose servers are no more."""
         aliases = set(aliases)
         for state in states:
-            child = Child.adopt(state, self.switchboard, self.answer, self._note_change)
+            child = adopt(state, self.switchboard, self.answer, self._note_change)
             if state.time_left is not None:
                 self.draining.append(child)
                 self.switchboard.call_later(state.time_left, self._note_change)

@@ -1,4 +1,4 @@
-"""The site's end of the launcher: it lends the site its sockets, and starts it again on a restart."""
+"""The plugin of the site process that works with the launcher, which holds its sockets and restarts it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TIME_FOR_THREADS = 1.0
 
 
 class Relaunch(Plugin):
-    """Lends the site the launcher's sockets, and has a restart end this process, to be started again.
+    """Lends the sockets of the site to the launcher, and ends this process at a restart.
 
-    ``held()``: the sockets that the site has bound; ``part()`` is called once they are not the launcher's.
-    ``ask_workers(message)`` sends a message to the workers in other processes, and returns their number.
-    ``preload``: PRELOAD of AUTORELOAD, None if there is to be no spare. ``debug``, ``hosts``: DEBUG and
-    ALLOWED_HOSTS, by which the error page goes. ``stop_timeout``: seconds after which the launcher ends this
-    process if it was told to exit.
+    ``held()`` returns the sockets that the site has bound; ``take_back()`` is called when the launcher
+    serves no client on them any more. ``ask_workers(message)`` sends a message to the workers in other
+    processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
+    ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
+    after which the launcher ends this process if it was told to exit.
     """
 
     role = "site"
@@ -44,7 +44,7 @@ class Relaunch(Plugin):
         switchboard: Switchboard,
         *,
         held: Callable[[], list[HeldSocket]],
-        part: Callable[[], None],
+        take_back: Callable[[], None],
         ask_workers: Callable[[Message], int],
         preload: Sequence[str] | None,
         debug: bool,
@@ -55,7 +55,7 @@ class Relaunch(Plugin):
         self.launch = launch
         self.switchboard = switchboard
         self.held = held
-        self.part = part
+        self.take_back = take_back
         self.ask_workers = ask_workers
         self.preload = preload
         self.debug = debug
@@ -63,7 +63,7 @@ class Relaunch(Plugin):
         self.hosts = list(map(str, hosts))
         self._serves = False
 
-    def tell(self, message: Message, descriptors: Iterable[int] = ()) -> None:
+    def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
         """Send a message to the launcher, without waiting for it."""
         try:
             self.switchboard.post(self.launch.link, message, descriptors)
@@ -75,20 +75,20 @@ class Relaunch(Plugin):
     # Sockets
 
     def lend(self) -> None:
-        """Give the launcher all sockets: whatever fails from now on, they stay."""
+        """Lend the launcher all sockets, so that they stay open whatever fails from now on."""
         held = self.held()
         message = {"sockets": [asdict(each) for each in held], "stop_timeout": self.stop_timeout}
-        self.tell(message, [each.descriptor for each in held])
+        self.send(message, [each.descriptor for each in held])
         self._watch_launcher()
 
     def _watch_launcher(self) -> None:
         descriptor = self.launch.link.fileno()
-        # The kernel would send a signal besides (see `launched`), and the second ends a site at once.
+        # The kernel would also send a signal (see `launched`), and a second signal ends a site at once.
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
         self.switchboard.watch(descriptor, self._hear_launcher, self.launch.link)
 
     def _hear_launcher(self) -> None:
-        """Start again, if the launcher says so, or ask about changed files; exit, if it has ended."""
+        """Restart or ask about changed files, as the launcher says; exit if it has ended."""
         messages = self.launch.link.receive()
         if messages is not None:
             for message, _ in messages:
@@ -98,72 +98,74 @@ class Relaunch(Plugin):
                     self.bus.defer(self.bus.restart)
             return
         self.switchboard.forget(self.launch.link.fileno())
-        self.bus.log("The launcher has ended, and so does the site.")
-        self.part()
+        self.bus.log("The launcher has ended; exiting.")
+        self.take_back()
         self.bus.watchdog.expect_exit()
         self.bus.defer(self.bus.exit)
 
     def start(self) -> None:
-        self.bus.defer(self.tell_started)  # if it is: all start listeners run, also after one that fails
+        self.bus.defer(
+            self.report_start
+        )  # not before all start listeners have run, also those after a failure
 
     start.priority = 100  # type: ignore[attr-defined]
 
-    def tell_started(self) -> None:
-        """Tell that this process serves, and what is of use only when it has ended."""
+    def report_start(self) -> None:
+        """Report that this process serves, and the facts that the launcher needs for the next one."""
         if self.bus.state is not self.bus.states.STARTED:
             return
         self._serves = True
-        self.tell({"hosts": self.hosts})
-        self.tell({"started": self.debug})
+        self.send({"hosts": self.hosts})
+        self.send({"started": self.debug})
         library = None if self.preload is None else asdict(spare.describe(self.preload))
-        self.tell({"library": library})
+        self.send({"library": library})
 
     # Files
 
-    def tell_watched(self, watched: Message, since: int | None) -> None:
-        """Tell the launcher what a worker was made of, or has imported ``since`` a `time.time_ns`."""
+    def report_watched(self, watched: Message, since: int | None) -> None:
+        """Report the files of a worker, or those that it has imported ``since`` a `time.time_ns`."""
         if since is None:
             watched = asdict(WatchList(libraries.project_files()) | WatchList(**watched))
-        self.tell({"watch": watched, "since": since})
+        self.send({"watch": watched, "since": since})
 
     def ask_about(self, changed: Sequence[str]) -> None:
-        """Ask all workers about changed files; one that does not take care of them calls for `autoreload`."""
+        """Ask all workers about changed files. A worker that does not handle them calls `autoreload`."""
         asked = self.ask_workers({"changed": list(changed)}) + len(self.bus.publish(CHANGED, changed))
         if not asked:
             self.autoreload(changed)
 
     def autoreload(self, changed: Sequence[str] = ()) -> None:
-        """Start the site again, as files have changed."""
+        """Restart the site, because files have changed."""
         if not self.bus.exit_asked:
             self.bus.log(f"Changed: {', '.join(changed)}. Restarting.")
             self.bus.defer(self.bus.restart)  # the stop listeners are for the main thread
 
     def stop(self) -> None:
         if self.bus.exit_asked and not self.bus.execv:
-            self.tell({"exiting": True})
+            self.send({"exiting": True})
             if self._serves:
-                self.part()
+                self.take_back()
         elif self.bus.execv:
-            self.tell({"relaunching": True})
+            self.send({"relaunching": True})
         self._serves = False
 
     stop.priority = 0  # type: ignore[attr-defined]
 
     def exit(self) -> None:
-        """See to it that threads of the project that do not end do not hold up the next start for long."""
+        """Bound the time for which threads of the project that do not end delay the next start."""
         if self.bus.execv:
-            timer = threading.Timer(TIME_FOR_THREADS, self._leave_them)
+            timer = threading.Timer(TIME_FOR_THREADS, self._end_without_threads)
             timer.daemon = True
             timer.start()
 
     exit.priority = 100  # type: ignore[attr-defined]
 
-    def _leave_them(self) -> None:
+    def _end_without_threads(self) -> None:
         here = (threading.main_thread(), threading.current_thread())
         names = [each.name for each in threading.enumerate() if each not in here and not each.daemon]
         with contextlib.suppress(Exception):  # closed
-            if names:  # else a debugger or an atexit function takes its time
-                sys.stderr.write(f"Not waited for, threads that do not end: {', '.join(names)}.\n")
+            if names:  # else a debugger or an atexit function delays the end
+                sys.stderr.write(f"Not waiting for threads that do not end: {', '.join(names)}.\n")
             sys.stdout.flush()
             sys.stderr.flush()
             self.launch.link.finish(TIME_FOR_THREADS)
@@ -176,9 +178,9 @@ class Relaunch(Plugin):
     def subscribe(self) -> None:
         super().subscribe()
         self.bus.subscribe("start", self.lend, 21, role=self.role)
-        self.bus.subscribe(WATCH, self.tell_watched, role=self.role)
+        self.bus.subscribe(WATCH, self.report_watched, role=self.role)
 
     def unsubscribe(self) -> None:
         super().unsubscribe()
         self.bus.unsubscribe("start", self.lend)
-        self.bus.unsubscribe(WATCH, self.tell_watched)
+        self.bus.unsubscribe(WATCH, self.report_watched)

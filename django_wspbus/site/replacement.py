@@ -79,7 +79,7 @@ class LauncherReplacement(Replacement):
             self.launch,
             site.switchboard,
             held=site.sockets.held,
-            part=site.sockets.take_back,
+            take_back=site.sockets.take_back,
             ask_workers=site.children.ask_workers,
             preload=autoreload.preload if has_spare else None,
             debug=conf.is_debug(),

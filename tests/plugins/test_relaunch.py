@@ -43,7 +43,7 @@ def site(pair):
         pair[1],
         switchboard,
         held=list,
-        part=lambda: parted.append(True),
+        take_back=lambda: parted.append(True),
         ask_workers=lambda message: len(asked.append(message) or workers),
         preload=None,
         debug=True,
@@ -80,17 +80,17 @@ def test_the_first_start_shows_the_banner(pair):
 
 
 def test_a_launcher_that_is_gone_is_no_error(site, pair):
-    site.plugin.tell({"heard": 1})
+    site.plugin.send({"heard": 1})
     assert hear(pair[0], "heard") == [{"heard": 1}]
     pair[0].close()
-    site.plugin.tell({"heard": 2})
+    site.plugin.send({"heard": 2})
 
 
 def test_a_message_that_is_too_large_for_the_launcher_costs_only_itself(site, pair):
     logged = []
     site.bus.subscribe("log", lambda message, level: logged.append(message))
-    site.plugin.tell({"seen": "x" * LARGEST})
-    site.plugin.tell({"heard": 1})
+    site.plugin.send({"seen": "x" * LARGEST})
+    site.plugin.send({"heard": 1})
     assert hear(pair[0], "heard") == [{"heard": 1}]
     assert ["has at most" in message for message in logged] == [True]
 
@@ -102,7 +102,7 @@ def test_it_is_told_in_a_line_that_the_site_serves_again(pair):
 
 def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     site.bus.start()
-    site.plugin.tell_started()
+    site.plugin.report_start()
     started = hear(pair[0], "library")
     assert started[0] == {"sockets": [], "stop_timeout": 25}
     assert {"started": True} in started
@@ -118,11 +118,11 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
 
 def test_an_exit_is_told_and_an_edit_meanwhile_is_not(site, pair):
     site.bus.start()
-    site.plugin.tell_started()
+    site.plugin.report_start()
     hear(pair[0], "library")
     site.bus.exit()
     site.plugin.autoreload(["shop/views.py"])
-    site.plugin.tell_started()
+    site.plugin.report_start()
     assert hear(pair[0], "exiting") == [{"exiting": True}]
     assert site.parted == [True]
 
@@ -136,8 +136,8 @@ def test_the_end_of_the_launcher_is_that_of_the_site(site, pair):
 
 
 def test_what_a_worker_watches_goes_to_the_launcher_with_what_the_site_is_made_of(site, pair):
-    site.plugin.tell_watched(asdict(WatchList(["views.py"], [["texts", "*.md"]], True)), None)
-    site.plugin.tell_watched(asdict(WatchList(["late.py"])), 5)
+    site.plugin.report_watched(asdict(WatchList(["views.py"], [["texts", "*.md"]], True)), None)
+    site.plugin.report_watched(asdict(WatchList(["late.py"])), 5)
     first, second = [message for message, _ in pair[0].receive(DEADLINE)]
     watched = WatchList(**first["watch"])
     assert {"views.py", __file__} <= set(watched.files)

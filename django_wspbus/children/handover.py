@@ -1,0 +1,47 @@
+"""Handing children over from one program of the site process to the next."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+from ..process.messages import Link, Message
+from ..process.switchboard import Switchboard
+from ..successor.state import ChildState
+from .child import Child
+from .processes import AdoptedProcess
+
+
+def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> ChildState:
+    """Return what the next program needs to `adopt` a child; the switchboard must be paused."""
+    progress = child.progress
+    return ChildState(
+        alias=child.alias,
+        pid=child.pid,
+        pair=child.links.pair.fileno(),
+        links=child.links.hand_over(unanswered, progress.workers, progress.ready),
+        expected=progress.expected,
+        is_serving=child.is_serving,
+        has_answered=progress.has_answered,
+        time_left=None if child.deadline is None else max(child.deadline - time.monotonic(), 0),
+        allowed=child.allowed,
+    )
+
+
+def adopt(
+    state: ChildState,
+    switchboard: Switchboard,
+    answer: Callable[[Link, Message], None],
+    changed: Callable[[], None],
+) -> Child:
+    """Take over a child of the program before."""
+    process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
+    child = Child(state.alias, process, pair, switchboard, answer, changed)
+    child.served_from = time.monotonic() if state.is_serving else None
+    child.deadline = None if state.time_left is None else time.monotonic() + state.time_left
+    child.allowed = state.allowed
+    child.progress.adopt(state)
+    for link in state.links:
+        child.links.adopt(link)
+    return child
