@@ -73,7 +73,7 @@ def child() -> Iterator[FakeChild]:
     switchboard.close()
 
 
-def test_what_a_worker_has_said_before_it_died_comes_before_the_news_of_its_death(child: FakeChild) -> None:
+def test_the_report_of_a_worker_comes_before_the_report_of_its_end(child: FakeChild) -> None:
     master = child.say_hello("master", child.process.pid)
     worker = child.say_hello("worker", 4711)
     child.await_news(workers=[4711])
@@ -100,7 +100,7 @@ def test_a_worker_that_died_without_a_word_is_named(child: FakeChild) -> None:
     assert not child.seen.is_ready
 
 
-def test_only_the_first_of_several_failures_is_told(child: FakeChild) -> None:
+def test_only_the_first_of_several_failures_is_reported(child: FakeChild) -> None:
     links = [child.say_hello("worker", pid) for pid in (4711, 4712)]
     child.await_news(workers=[4711, 4712])
     child.switchboard.pause()
@@ -143,7 +143,7 @@ def test_workers_that_listen_are_asked_and_those_that_have_ended_are_not(child: 
     assert child.seen.ask_workers({}) == 1
 
 
-def test_one_that_was_terminated_by_somebody_ended_as_told_and_one_that_was_killed_did_not() -> None:
+def test_a_child_that_got_sigterm_ended_as_asked_and_a_killed_one_did_not() -> None:
     ends = {}
     for number in (signal.SIGTERM, signal.SIGKILL):
         switchboard = Switchboard()
@@ -174,7 +174,7 @@ def test_without_a_descriptor_of_the_process_the_end_of_the_pair_is_its_end(
     assert child.seen.how_ended() == "was killed by SIGKILL"
 
 
-def test_an_adopted_process_has_its_status_for_whoever_asks_and_as_often() -> None:
+def test_an_adopted_process_returns_its_status_to_each_caller_each_time() -> None:
     process = AdoptedProcess(os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}))
 
     assert [process.wait(), process.poll(), process.wait()] == [3, 3, 3]
@@ -188,7 +188,7 @@ def test_an_adopted_process_that_runs_has_no_status_yet() -> None:
     assert process.wait() == -signal.SIGKILL
 
 
-def test_an_adopted_process_that_somebody_else_has_reaped_has_ended_well() -> None:
+def test_an_adopted_process_that_another_caller_has_reaped_has_ended_well() -> None:
     process = AdoptedProcess(os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}))
     os.waitpid(process.pid, 0)
 

@@ -49,7 +49,7 @@ def test_workers_that_fail_while_others_serve_are_no_failure_of_the_child(links:
 
 
 @pytest.mark.parametrize(("is_told", "failures"), [(True, 1), (False, 0)])
-def test_a_ready_worker_that_ends_without_its_stop_listeners_is_named_if_it_was_told_to_exit(
+def test_a_ready_worker_that_ends_without_its_stop_listeners_is_named_if_it_was_to_exit(
     links: list[Link], is_told: bool, failures: int
 ) -> None:
     progress = Progress()

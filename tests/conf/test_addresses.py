@@ -53,7 +53,7 @@ def test_every_form_is_parsed_and_its_text_parses_to_the_same(text: str, address
         ("unix:/" + "x" * 107, "107 bytes"),
     ],
 )
-def test_what_is_no_address_is_told_in_a_sentence(text: str, says: str) -> None:
+def test_an_invalid_address_is_refused_with_a_sentence(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         parse(text)
 

@@ -62,7 +62,7 @@ def test_a_site_without_the_setting_has_every_default(settings):
 
 @pytest.mark.parametrize("wspbus", [None, {}, {"PIDFILE": "x"}], ids=["left out", "empty", "without servers"])
 @pytest.mark.parametrize(("debug", "backend"), [(True, conf.THREADED), (False, conf.GUNICORN)])
-def test_debug_chooses_the_server_that_nobody_named(settings, wspbus, debug, backend):
+def test_debug_chooses_the_server_where_the_settings_name_none(settings, wspbus, debug, backend):
     del settings.WSPBUS
     if wspbus is not None:
         settings.WSPBUS = wspbus

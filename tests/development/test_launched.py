@@ -148,7 +148,7 @@ def test_an_interruption_is_for_the_launcher_to_judge(told, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_an_error_is_printed_once_and_told_with_what_may_mend_it(told, project_file, capsys):
+def test_an_error_is_printed_once_and_reported_with_the_files_to_watch(told, project_file, capsys):
     status, (message,) = told(project_file("1 / 0\n"))
     assert status == 1
     assert message["failed"]["debug"] is False  # as the settings of the tests are

@@ -70,14 +70,14 @@ def folders(tmp_path):
 # What a site tells
 
 
-def test_a_site_tells_the_modules_of_the_standard_library_and_of_django_that_it_has_loaded():
+def test_a_site_reports_the_loaded_modules_of_the_standard_library_and_of_django():
     told = spare.describe(["numpy"])
     assert {"django.db.models", "json", "asgiref.sync", spare.__name__} <= set(told.modules)
     assert told.modules["json"] == json.__file__
     assert (told.preload, told.obstacle) == (["numpy"], None)
 
 
-def test_neither_the_project_nor_other_packages_are_told_nor_what_defines_models():
+def test_modules_of_the_project_of_other_packages_and_with_models_are_not_reported():
     __import__("django.contrib.auth.models")
     names = spare.describe([]).modules
     assert not [name for name in names if name.startswith(("tests", "pytest", "django.contrib."))]
@@ -88,7 +88,7 @@ def test_a_module_that_imports_another_comes_before_it():
     assert names.index("django.db.models") < names.index("django.db.models.query")
 
 
-def test_a_module_of_the_project_in_the_place_of_one_of_python_is_not_told(folders):
+def test_a_module_of_the_project_that_shadows_one_of_python_is_not_reported(folders):
     (folders.project / "calendar.py").write_text("")
     program = f"import sys\nsys.path[:0] = {folders.path!r}\nimport calendar\n"
     program += "import json\nfrom django_wspbus.development import spare\n"
@@ -119,7 +119,7 @@ def test_there_is_no_spare_where_a_library_has_patched_others(module, attribute,
 # What a spare imports
 
 
-def test_all_that_a_site_tells_can_be_imported_before_the_project(folders):
+def test_all_modules_that_a_site_reports_can_be_imported_before_the_project(folders):
     __import__("django.contrib.auth.models")
     told = spare.describe([])
     assert len(told.modules) > 300

@@ -124,7 +124,7 @@ print("end", flush=True)
 
 
 @pytest.mark.parametrize("how", [pytest.param("signal", marks=pytest.mark.extended), "request"])
-def test_cherrypy_serves_pages_until_it_is_told_to_exit(environment, tmp_path, how):
+def test_cherrypy_serves_pages_until_it_is_asked_to_exit(environment, tmp_path, how):
     script = tmp_path / "site.py"
     script.write_text(SITE)
     process = Process([str(script)], env=environment)

@@ -86,7 +86,7 @@ def test_a_background_task_that_fails_logs_on_the_bus(bus, journal):
     assert "ZeroDivisionError" in line
 
 
-def test_a_thread_manager_tells_which_threads_come_and_go(bus, in_thread):
+def test_a_thread_manager_publishes_the_threads_that_come_and_go(bus, in_thread):
     events = []
     plugins.ThreadManager(bus).subscribe()
     bus.subscribe("start_thread", lambda number: events.append(("start", number)))

@@ -72,7 +72,7 @@ def receive():
         signal.disconnect(receiver)
 
 
-def test_it_tells_what_the_process_is_made_of_and_what_settings_and_apps_add(run, receive, tmp_path):
+def test_it_reports_the_files_of_the_process_and_those_that_settings_and_apps_add(run, receive, tmp_path):
     def extend(sender, **kwargs):
         sender.extra_files.add(tmp_path / "named.ini")
         sender.watch_dir(tmp_path / "texts", "**/*.md")
@@ -102,7 +102,7 @@ def test_a_receiver_of_autoreload_started_that_fails_is_logged_and_the_others_ar
     assert "Autoreload: a receiver of autoreload_started failed." in caplog.messages
 
 
-def test_it_tells_what_a_request_has_imported_and_when_that_began(run, tmp_path, monkeypatch):
+def test_it_reports_the_imports_of_a_request_and_when_they_began(run, tmp_path, monkeypatch):
     (tmp_path / "imported_late.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     site = Site()
@@ -156,7 +156,7 @@ def test_a_receiver_that_fails_is_logged_and_the_others_are_asked(run, receive, 
 
 
 @pytest.mark.parametrize("error", [SiteUnreachable("nobody"), RuntimeError("refused")])
-def test_a_site_that_does_not_take_it_is_an_error_in_the_log_and_the_next_change_is_told(error, run, caplog):
+def test_a_site_that_refuses_a_report_is_logged_and_the_next_change_is_reported(error, run, caplog):
     site = Site(error)
     plugin = run(site)
     site.await_published(1)

@@ -274,7 +274,7 @@ def test_a_condition_that_fails_is_an_answer_and_is_logged_once_until_it_works_a
 # What an answer is
 
 
-def test_an_answer_is_a_line_of_text_that_nobody_keeps(site: ProbedSite) -> None:
+def test_an_answer_is_a_line_of_text_that_no_cache_keeps(site: ProbedSite) -> None:
     answer = site.ask("/livez")
 
     assert answer.body == "ready\n"
@@ -468,7 +468,7 @@ def test_a_check_that_returns_false_or_a_reason_fails(site: ProbedSite, result: 
         (UntellableError(), "UntellableError"),
     ],
 )
-def test_a_check_that_raises_fails_by_name_and_harms_nobody(
+def test_a_check_that_raises_fails_by_name_and_harms_no_other_check(
     site: ProbedSite, error: BaseException, reason: str
 ) -> None:
     site.bus.subscribe("health", raising(error))
@@ -725,7 +725,7 @@ def test_a_request_may_come_in_parts(site: ProbedSite) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\n", b"GET /readyz HTTP/1.1\r\n\r\n"])
-def test_a_client_that_resets_the_connection_harms_nobody(
+def test_a_client_that_resets_the_connection_harms_no_other_client(
     site: ProbedSite, held_check: HeldCheck, sent: bytes
 ) -> None:
     site.bus.subscribe("health", held_check)
@@ -867,7 +867,7 @@ def test_each_socket_is_answered_on(
 # Start and exit
 
 
-def test_nobody_is_answered_before_the_start_and_who_has_asked_is_then(silent: ProbedSite) -> None:
+def test_a_request_before_the_start_is_answered_after_it(silent: ProbedSite) -> None:
     with silent.connect() as early:
         early.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
         assert not select.select([early], [], [], SOON)[0]
@@ -904,7 +904,7 @@ def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(s
         assert descriptors(os.getpid()) == released
 
 
-def test_after_the_exit_nobody_is_answered_though_the_socket_is_open(site: ProbedSite) -> None:
+def test_after_the_exit_no_request_is_answered_though_the_socket_is_open(site: ProbedSite) -> None:
     site.bus.exit()
     with site.connect() as late:
         late.sendall(b"GET /livez HTTP/1.1\r\n\r\n")

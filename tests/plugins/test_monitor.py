@@ -212,7 +212,7 @@ def test_a_call_that_exits_the_bus_is_not_waited_for_by_itself(bus):
     assert len(calls.times) == 1
 
 
-def test_one_that_exits_while_the_main_thread_stops_holds_up_nobody(bus):
+def test_a_task_that_exits_the_bus_while_the_main_thread_stops_delays_no_thread(bus):
     stopping = threading.Event()
 
     def callback():

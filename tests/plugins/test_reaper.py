@@ -167,7 +167,7 @@ print(popen.wait())
     assert run(HURRIED + source) == ["3"]
 
 
-def test_a_popen_that_somebody_waits_for_is_left_to_them() -> None:
+def test_a_popen_with_a_waiting_caller_is_not_reaped() -> None:
     source = """
 popen = subprocess.Popen(["sh", "-c", "exit 3"])
 with popen._waitpid_lock:  # as wait() holds it

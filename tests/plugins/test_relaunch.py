@@ -95,12 +95,12 @@ def test_a_message_that_is_too_large_for_the_launcher_costs_only_itself(site, pa
     assert ["has at most" in message for message in logged] == [True]
 
 
-def test_it_is_told_in_a_line_that_the_site_serves_again(pair):
+def test_a_line_says_that_the_site_serves_again(pair):
     (line,) = pair[1].news(["banner"])
     assert line.startswith("Serving again after ")
 
 
-def test_a_start_an_edit_and_a_stop_are_told(site, pair):
+def test_a_start_an_edit_and_a_stop_are_reported(site, pair):
     site.bus.start()
     site.plugin.report_start()
     started = hear(pair[0], "library")
@@ -116,7 +116,7 @@ def test_a_start_an_edit_and_a_stop_are_told(site, pair):
     assert leaving.value.code == RELAUNCH
 
 
-def test_an_exit_is_told_and_an_edit_meanwhile_is_not(site, pair):
+def test_an_exit_is_reported_and_an_edit_meanwhile_is_not(site, pair):
     site.bus.start()
     site.plugin.report_start()
     hear(pair[0], "library")

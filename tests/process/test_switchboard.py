@@ -22,7 +22,9 @@ def switchboard() -> Iterator[Switchboard]:
     switchboard.close()
 
 
-def test_the_switchboard_calls_for_each_descriptor_until_told_to_forget_it(switchboard: Switchboard) -> None:
+def test_the_function_of_a_descriptor_is_called_until_it_is_forgotten(
+    switchboard: Switchboard,
+) -> None:
     heard: list[tuple[str, object]] = []
     changed = threading.Condition()
     pairs = {name: [Link(each) for each in socket.socketpair()] for name in ("a", "b")}

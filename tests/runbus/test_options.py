@@ -72,12 +72,12 @@ def test_an_address_means_what_it_means_to_runserver(argument, bound):
 
 
 @pytest.mark.parametrize("argument", ["x", "host:", "::1:80", "[::1]", "127.0.0.1"])
-def test_what_is_no_address_is_told_as_runserver_tells_it(argument):
+def test_an_invalid_address_has_the_message_of_runserver(argument):
     assert refused(argument) == f"{argument!r} is not a valid port number or address:port pair."
 
 
 @pytest.mark.parametrize("argument", ["70000", "127.0.0.256:80", "[::g]:80", "a b:80"])
-def test_an_address_that_cannot_be_bound_is_told_as_an_argument(argument):
+def test_an_address_that_cannot_be_bound_is_named_as_the_argument(argument):
     assert refused(argument).startswith("address:port: ")
     assert "(django_wspbus.E003)" in refused(argument)
 
@@ -157,13 +157,13 @@ def test_options_work_without_any_setting(settings):
     ],
     ids=str,
 )
-def test_a_wrong_option_is_told_in_a_line_by_its_own_name(arguments, told):
+def test_the_message_of_a_wrong_option_is_one_line_and_names_the_option(arguments, told):
     reason = refused(*arguments)
     assert reason.startswith(told)
     assert len(reason.splitlines()) == 1
 
 
-def test_an_option_that_the_server_does_not_know_is_told_by_its_own_name(settings):
+def test_the_message_of_an_option_that_the_server_does_not_know_names_the_option(settings):
     settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED}}}
     assert refused("--threads", "4").startswith("--threads: the threaded server has no option 'threads'.")
 
@@ -200,7 +200,7 @@ def test_server_chooses_one_and_leaves_the_other_out(settings):
     assert list(read()["SERVERS"]) == ["public", "intern"]
 
 
-def test_a_server_that_there_is_not_is_told_with_those_there_are(settings):
+def test_the_message_of_an_unknown_server_lists_the_known_ones(settings):
     settings.WSPBUS = TWO
     assert refused("--server", "other") == (
         "--server: there is no server 'other'. WSPBUS has 'public', 'intern'."
@@ -234,7 +234,7 @@ def test_every_effective_value_is_printed_as_python_that_gives_the_same_settings
         assert after.servers[alias].backend == server.backend
 
 
-def test_settings_that_are_wrong_are_told_in_place_of_being_printed(settings):
+def test_wrong_settings_are_not_printed_and_their_mistakes_are(settings):
     settings.WSPBUS = {**ONE, "PIDFILE": 1, "USERS": 2}
     with pytest.raises(CommandError) as caught:
         tell()
@@ -248,12 +248,12 @@ def test_settings_that_are_wrong_are_told_in_place_of_being_printed(settings):
         {"SERVERS": {"default": {"OPTIONS": [1]}}},
     ],
 )
-def test_settings_of_another_shape_are_told_whatever_the_options(settings, wspbus):
+def test_settings_of_a_wrong_shape_are_a_mistake_with_any_option(settings, wspbus):
     settings.WSPBUS = wspbus
     assert "(django_wspbus.E002)" in refused("--server", "default", "8080", "--workers", "2", "--daemonize")
 
 
-def test_a_warning_is_shown_and_stops_nobody(settings):
+def test_a_warning_is_shown_and_the_site_starts(settings):
     plugin = {"BACKEND": "tests.site.checks.test_backends.Small", "OPTIONS": {"size": 6}}
     settings.WSPBUS = {"SERVERS": {"default": {"BACKEND": THREADED}}, "PLUGINS": [plugin]}
     output, errors = io.StringIO(), io.StringIO()

@@ -172,9 +172,7 @@ def test_what_does_not_end_in_time_is_named_and_cut_off_with_what_the_delay_has_
 
 @pytest.mark.extended
 @pytest.mark.parametrize("kind", ["gthread", "threaded"])
-def test_kept_connections_are_answered_a_last_time_and_told_to_close(
-    shop: Project, later: Later, kind: str
-) -> None:
+def test_kept_connections_get_a_last_answer_that_closes_them(shop: Project, later: Later, kind: str) -> None:
     options = {"OPTIONS": {"workers": 1, "threads": 4}} if kind == "gthread" else {}
     configure(shop, {"default": {**KINDS[kind], **options}}, STOP_TIMEOUT=60)
     with shop.serve("-v2") as site, contextlib.ExitStack() as stack:

@@ -263,7 +263,7 @@ def test_the_command_line_is_kept_whatever_the_directory_and_the_name_of_the_ser
         assert site.stop() == 0
 
 
-def test_a_thread_of_the_project_does_not_hold_up_the_trial(shop: Shop) -> None:
+def test_a_thread_of_the_project_does_not_delay_the_dry_run(shop: Shop) -> None:
     configure(shop, {"default": {"BACKEND": THREADED}}, READY_TIMEOUT=15)
     shop.listeners(
         "import threading\n\ndone = threading.Event()\nthreading.Thread(target=done.wait).start()\n"
@@ -276,7 +276,7 @@ def test_a_thread_of_the_project_does_not_hold_up_the_trial(shop: Shop) -> None:
 
 
 @pytest.mark.extended
-def test_an_output_that_nobody_reads_any_more_does_not_end_it(shop: Shop) -> None:
+def test_an_output_without_a_reader_does_not_end_the_site(shop: Shop) -> None:
     configure(shop, BOTH, PIDFILE="site.pid")
     with shop.start("sh", "-c", f"{sys.executable} manage.py runbus | head -n 4") as shell:
         address = address_of(shell, "child")  # type: ignore[arg-type]

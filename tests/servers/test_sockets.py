@@ -59,7 +59,7 @@ def refusal(bind: Bind, *binds: str) -> str:
     return str(error)
 
 
-def test_a_port_of_0_is_any_and_the_name_tells_which(bind: Bind) -> None:
+def test_port_0_is_any_free_port_and_the_name_has_its_number(bind: Bind) -> None:
     one, other, wildcard = bind("127.0.0.1:0", "[::1]:0", ":0")
 
     ports = [bound.socket.getsockname()[1] for bound in (one, other, wildcard)]
@@ -97,13 +97,15 @@ def test_a_host_name_is_looked_up(bind: Bind, monkeypatch: pytest.MonkeyPatch, n
     assert bound.socket.family == expected
 
 
-def test_a_host_that_is_unknown_is_told(bind: Bind) -> None:
+def test_an_unknown_host_is_a_refusal(bind: Bind) -> None:
     assert refusal(bind, "nowhere.invalid:0").startswith(
         "The server 'shop' cannot listen on nowhere.invalid:0: "
     )
 
 
-def test_a_machine_without_ipv6_is_told(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ipv6_address_on_a_machine_without_it_is_a_refusal(
+    bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def look_up(*args: object) -> object:
         raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
 
@@ -116,11 +118,11 @@ def test_a_machine_without_ipv6_is_told(bind: Bind, monkeypatch: pytest.MonkeyPa
     ("text", "says"),
     [("127.0.0.1:80", "permission denied (ports below 1024 need root)"), ("unix:/s", "permission denied")],
 )
-def test_what_only_root_may_bind_is_told(text: str, says: str) -> None:
+def test_an_address_that_only_root_may_bind_is_explained(text: str, says: str) -> None:
     assert explain(PermissionError(errno.EACCES, "Permission denied"), parse(text), [], Owner()) == says
 
 
-def test_an_address_of_another_machine_is_told(bind: Bind) -> None:
+def test_an_address_of_another_machine_is_a_refusal(bind: Bind) -> None:
     assert "cannot listen on 203.0.113.7:8000: cannot assign" in refusal(bind, "203.0.113.7:8000")
     assert "cannot listen on [2001:db8::7]:8000: cannot assign" in refusal(bind, "[2001:db8::7]:8000")
 
@@ -146,7 +148,7 @@ def port_of(bus: Bus) -> int:
     return port
 
 
-def test_a_busy_port_is_told_with_the_server_and_what_was_bound_before_is_closed(
+def test_the_refusal_of_a_busy_port_names_the_server_and_closes_the_sockets_bound_before(
     bind: Bind, short: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -254,11 +256,11 @@ def test_a_file_that_is_no_socket_is_refused_and_stays(bind: Bind, short: Path, 
     assert [each.name for each in short.iterdir()] == ["s"]
 
 
-def test_a_folder_that_is_missing_is_told(bind: Bind, short: Path) -> None:
+def test_a_missing_folder_is_a_refusal(bind: Bind, short: Path) -> None:
     assert refusal(bind, f"unix:{short}/no/s").endswith("no such file or directory.")
 
 
-def test_a_folder_that_may_not_be_written_is_told(bind: Bind, short: Path) -> None:
+def test_a_folder_without_permission_to_write_is_a_refusal(bind: Bind, short: Path) -> None:
     short.chmod(0o555)
     own = os.geteuid()
     if own == 0:

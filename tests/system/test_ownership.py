@@ -173,7 +173,7 @@ def test_where_only_the_user_writes_all_belongs_to_the_user(
     assert (os.geteuid(), os.getegid()) == (0, 0)
 
 
-def test_a_directory_is_roots_if_nobody_else_can_change_it_or_the_way_to_it(shared: Path) -> None:
+def test_a_directory_is_of_root_if_no_other_user_can_change_it_or_its_parents(shared: Path) -> None:
     own = shared.parent / "own"
     own.mkdir()
     (own / "below").mkdir()

@@ -69,7 +69,7 @@ def test_the_json_of_the_list_says_the_same(client, book):
     }
 
 
-def test_every_page_tells_which_process_and_server_answered(client):
+def test_every_page_names_the_process_and_the_server_that_answered(client):
     page = client.get("/", SERVER_SOFTWARE="a server/1.0").text
 
     assert f"process <b>{os.getpid()}</b>, a server/1.0, port 80" in page
@@ -87,7 +87,7 @@ def test_the_admin_lists_books_and_takes_new_ones(admin_client, book):
     assert Book.objects.get(title="Mathilda").author == book.author
 
 
-def test_the_admin_shows_process_events_but_lets_nobody_edit_them(admin_client):
+def test_the_admin_shows_process_events_but_allows_no_edit(admin_client):
     ProcessEvent.objects.note("a test")
     listing = reverse("admin:catalogue_processevent_changelist")
 

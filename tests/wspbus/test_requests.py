@@ -154,7 +154,7 @@ def test_without_a_thread_in_block_a_refused_restart_raises_in_its_caller(bus, j
     assert any("before_restart" in line for line in journal.lines)
 
 
-def test_an_exit_that_is_asked_for_during_the_trial_of_a_restart_is_no_restart(bus):
+def test_an_exit_that_is_requested_during_the_dry_run_of_a_restart_is_no_restart(bus):
     bus.subscribe("before_restart", bus.exit)
     bus.subscribe("before_restart", lambda: {}["not called"], 60)
     bus.start()

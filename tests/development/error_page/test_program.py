@@ -410,7 +410,7 @@ def test_it_answers_for_the_address_that_a_client_has_connected_to(page):
             assert status_of(read_all(sock)) == 500
 
 
-def test_probes_are_told_no_more_than_that_it_does_not_start(page):
+def test_probes_get_no_more_than_that_the_site_does_not_start(page):
     with socket.create_server(("127.0.0.1", 0)) as health:
         page.serve(listeners=[page.listener, health], probed=[1])
         with socket.create_connection(health.getsockname(), DEADLINE) as sock:
@@ -484,7 +484,7 @@ def test_a_page_of_another_site_can_neither_press_the_button_nor_wait(served, he
 
 
 @pytest.mark.parametrize("token", ["", "?", "?guess", "?%C3%A9", "?\u00e9"])
-def test_without_the_token_of_the_page_nobody_presses_the_button(served, token):
+def test_a_retry_without_the_token_of_the_page_is_refused(served, token):
     retry = retry_of(served)
     assert len(retry) > len("/__wspbus_retry__?") + 40
     assert status_of(press(served, f"/__wspbus_retry__{token}", "Sec-Fetch-Site: same-origin")) == 403

@@ -286,7 +286,7 @@ def site(drive):
         ({"ended": 5}, 1, 120, 5),
     ],
 )
-def test_told_to_leave_it_leaves_with(drive, site, told, times_told, status, leaves_with):
+def test_the_status_after_a_signal_to_end(drive, site, told, times_told, status, leaves_with):
     drive.launcher.times_told = times_told
     drive.launcher.heed(site, [(told, [])])
     assert drive.launcher.follow(site, status) == leaves_with
@@ -296,9 +296,7 @@ def watched(*files, **more):
     return asdict(WatchList(list(files), **more))
 
 
-def test_a_site_is_watched_for_what_all_its_workers_tell_and_not_for_what_the_one_before_was_made_of(
-    drive, site
-):
+def test_the_files_that_all_workers_report_are_watched_and_those_of_the_site_before_are_not(drive, site):
     launcher = drive.launcher
     launcher.files.known = WatchList(["before"])
     for message in (

@@ -102,7 +102,7 @@ def test_a_page_that_dies_is_shown_again_but_not_without_end(run, tmp_path):
         assert program.stop() == 0
 
 
-def test_a_page_that_is_told_to_end_ends_all(run):
+def test_a_page_that_gets_a_signal_to_end_ends_all(run):
     with run("raise ValueError('no')\n") as program:
         os.kill(page_of(program), signal.SIGTERM)
         assert program.wait() == 0
@@ -140,7 +140,7 @@ def page_of(program, but=()):
 # Within a process
 
 
-def test_a_unix_socket_of_somebody_else_is_not_removed(tmp_path):
+def test_a_unix_socket_of_another_program_is_not_removed(tmp_path):
     path = tmp_path / "site.sock"
     path.touch()
     unlink(HeldSocket("shop", f"unix:{path}", (1, 2), -1))

@@ -122,7 +122,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_in_the_tree_is_told(name, kind, tree, watching):
+def test_a_change_in_the_tree_is_reported(name, kind, tree, watching):
     path, change, changed = CHANGES[name]
     watch = watching([], tree=str(tree))
     assert told_of(watch, lambda: change(tree / path)) == sorted(str(tree / each) for each in changed)
@@ -132,7 +132,7 @@ def test_a_change_in_the_tree_is_told(name, kind, tree, watching):
     "other",
     ["shop/notes.txt", ".git/hook.py", "node_modules/x/a.py", "shop/__pycache__/a.py", "venv/lib/a.py"],
 )
-def test_what_is_not_of_the_project_is_not_told(other, kind, tree, watching):
+def test_a_change_outside_of_the_project_is_not_reported(other, kind, tree, watching):
     edit(tree / "venv" / "pyvenv.cfg")
     edit(tree / other)
     watch = watching([], tree=str(tree))
@@ -144,7 +144,7 @@ def test_what_is_not_of_the_project_is_not_told(other, kind, tree, watching):
     assert told_of(watch, change) == [str(tree / "settings.py")]
 
 
-def test_what_matches_a_glob_is_told_however_deep(kind, tree, watching):
+def test_a_file_that_matches_a_glob_is_reported_at_any_depth(kind, tree, watching):
     edit(tree / "templates" / "shop" / "index.html")
     watch = watching([], [(str(tree / "templates"), "**/*.html"), (str(tree), "*.json")])
 
@@ -158,26 +158,26 @@ def test_what_matches_a_glob_is_told_however_deep(kind, tree, watching):
     assert told_of(watch, change) == [str(tree / each) for each in changed]
 
 
-def test_a_file_that_is_to_come_is_told_with_its_folders(kind, tree, watching):
+def test_a_file_that_does_not_exist_yet_is_reported_once_its_folders_exist(kind, tree, watching):
     path = tree / "lib" / "deep" / "module.py"
     watch = watching([str(path)])
     assert told_of(watch, lambda: edit(path)) == [str(path)]
 
 
-def test_a_folder_outside_the_tree_that_gets_another_name_is_told(kind, tree, watching):
+def test_a_folder_outside_of_the_tree_that_is_renamed_is_reported(kind, tree, watching):
     path = tree / "shop" / "views.py"
     watch = watching([str(path)])
     assert told_of(watch, lambda: path.parent.rename(tree / "store")) == [str(path)]
 
 
-def test_a_package_that_comes_back_as_a_link_is_told(kind, tree, watching):
+def test_a_package_that_comes_back_as_a_link_is_reported(kind, tree, watching):
     path = tree / "lib" / "shop" / "views.py"
     (tree / "lib").mkdir()
     watch = watching([str(path)])
     assert told_of(watch, lambda: path.parent.symlink_to(tree / "shop")) == [str(path)]
 
 
-def test_a_file_behind_a_link_is_told(kind, tree, tmp_path, watching):
+def test_a_file_behind_a_link_is_reported(kind, tree, tmp_path, watching):
     path = tmp_path / "link.py"
     path.symlink_to(tree / "shop" / "views.py")
     watch = watching([str(path)])
@@ -197,7 +197,7 @@ def test_a_folder_that_was_put_in_anothers_place_is_watched(kind, tree, watching
     assert told_of(watch, lambda: edit(tree / "shop" / "views.py")) == [str(tree / "shop" / "views.py")]
 
 
-def test_many_changes_are_told_at_once(kind, tree, monkeypatch, watching):
+def test_many_changes_are_reported_at_once(kind, tree, monkeypatch, watching):
     for name in ("QUIET", "QUIET_FOR_MANY"):
         monkeypatch.setattr(watch_module, name, 0.5)  # longer than a busy machine holds up the writer
     watch = watching([], tree=str(tree))
@@ -211,7 +211,7 @@ def test_many_changes_are_told_at_once(kind, tree, monkeypatch, watching):
     assert told_of(watch, change) == sorted(map(str, paths))
 
 
-def test_changes_without_end_are_told_after_a_time(kind, tree, monkeypatch, watching):
+def test_changes_without_end_are_reported_after_a_time(kind, tree, monkeypatch, watching):
     monkeypatch.setattr(watch_module, "LONGEST", 0.3)
     watch = watching([], tree=str(tree))
     stop = threading.Event()
@@ -231,7 +231,7 @@ def test_changes_without_end_are_told_after_a_time(kind, tree, monkeypatch, watc
         editing.join()
 
 
-def test_what_was_there_and_is_again_wakes_nobody_for_good(kind, tree, watching):
+def test_a_file_that_is_touched_without_a_change_is_not_reported(kind, tree, watching):
     path = tree / "settings.py"
     watch = watching([str(path)])
     os.utime(path, ns=(0, path.stat().st_mtime_ns))  # the kernel tells of it, and nothing has changed

@@ -60,6 +60,6 @@ def test_network_and_shared_file_systems_raise_no_events_and_local_ones_do(kind,
     assert Mount("/", kind).is_silent is is_silent
 
 
-def test_a_system_that_does_not_tell_has_no_such_mounts(tmp_path, monkeypatch):
+def test_a_system_without_a_list_of_mounts_has_no_such_mounts(tmp_path, monkeypatch):
     monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "absent")
     assert Mounts().silent("/") is None

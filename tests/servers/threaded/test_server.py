@@ -269,7 +269,7 @@ def test_a_client_that_has_just_connected_may_still_ask_when_it_stops(
     assert b"Connection: close" in answer
 
 
-def test_clients_that_break_off_cost_nobody_else(serve: Serve) -> None:
+def test_clients_that_break_off_harm_no_other_client(serve: Serve) -> None:
     served = serve()
     reset = struct.pack("ii", 1, 0)
     for data in (b"", b"GET /held HT", REQUEST % b"/held"):
@@ -316,7 +316,7 @@ def test_requests_that_do_not_end_are_named_when_time_is_up(serve: Serve, later:
     assert served.bus.failed
 
 
-def test_a_request_that_tells_the_bus_to_exit_is_answered(serve: Serve, later: Later) -> None:
+def test_a_request_whose_view_exits_the_bus_is_answered(serve: Serve, later: Later) -> None:
     served = serve()
     with served.client() as client, served.client() as other:
         held = later(other.ask, "/held")
@@ -410,7 +410,7 @@ def test_in_turn_all_requests_of_all_its_sockets_are_served_by_one_thread(in_tur
     assert len(set(served_in)) == 1
 
 
-def test_in_turn_clients_that_send_nothing_or_leave_hold_up_nobody(in_turn: Serve) -> None:
+def test_in_turn_clients_that_send_nothing_or_leave_delay_no_other_client(in_turn: Serve) -> None:
     served = in_turn()
     reset = struct.pack("ii", 1, 0)
     with contextlib.ExitStack() as stack:
@@ -480,7 +480,7 @@ def test_in_turn_what_has_no_turn_before_time_is_up_is_named(in_turn: Serve, lat
     assert line.endswith("seconds: GET / (waiting for its turn), GET /held.")
 
 
-def test_in_turn_a_request_that_tells_the_bus_to_exit_is_answered_and_so_are_those_that_wait(
+def test_in_turn_a_request_whose_view_exits_the_bus_is_answered_and_so_are_those_that_wait(
     in_turn: Serve, later: Later
 ) -> None:
     served = in_turn()
