@@ -29,7 +29,7 @@ from .banner import banner, restarted
 from .checks import check_start
 from .log import is_logged, show_log
 from .process import SiteProcess
-from .replacement import ExecReplacement, LauncherReplacement
+from .replacement import ExecReplacement, Replacement
 
 
 class Program:
@@ -119,7 +119,7 @@ class Program:
         launch = Launch.take()
         if launch is None and settings.autoreload:
             settings = self._without_observer(settings)
-        replacement = ExecReplacement() if launch is None else LauncherReplacement(launch)
+        replacement = ExecReplacement() if launch is None else self._in_development(launch)
         site = SiteProcess(bus, settings, self.overrides.values, self.handed_over, replacement, self._say)
         try:
             with refusing():
@@ -145,6 +145,11 @@ class Program:
         held = site.listen()
         signals = [name for name, action in site.settings.signals.items() if action is not None]
         become(start.original(), held=held, debug=conf.is_debug(), signals=signals)
+
+    def _in_development(self, launch: Launch) -> Replacement:
+        from .development import LauncherReplacement  # with the watchers, which production does not need
+
+        return LauncherReplacement(launch)
 
     def _prepare(self, launch: Launch | None) -> None:
         is_restart = self.handed_over is not None and launch is None

@@ -1,16 +1,12 @@
-"""The two ways in which a restart replaces the process of a site."""
+"""The way in which a restart replaces the process of a site."""
 
 from __future__ import annotations
 
 import signal
 from typing import TYPE_CHECKING, NoReturn
 
-from .. import conf
 from ..development import debuggers
-from ..development.launch import Launch
-from ..plugins.autoreload import Autoreloader
 from ..plugins.guard import Guard
-from ..plugins.relaunch import Relaunch
 from ..wspbus.plugin import Plugin
 from .restart import Restart
 
@@ -57,41 +53,3 @@ class ExecReplacement(Replacement):
 
     def replace(self) -> NoReturn:
         self._restart.execute()
-
-
-class LauncherReplacement(Replacement):
-    """In development: this process ends, and the launcher, which holds the sockets, starts another."""
-
-    lends_sockets = True
-    keeps_children = False
-    watches_files = True
-    time_for_requests = 1
-
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
-
-    def plugins(self, site: Assembly) -> list[Plugin]:
-        settings = site.settings
-        autoreload = settings.autoreload or conf.Autoreload(spare=False)
-        has_spare = autoreload.spare and not debuggers.follows_children()
-        self._relaunch = Relaunch(
-            site.bus,
-            self.launch,
-            site.switchboard,
-            held=site.sockets.held,
-            take_back=site.sockets.take_back,
-            ask_workers=site.children.ask_workers,
-            preload=autoreload.preload if has_spare else None,
-            debug=conf.is_debug(),
-            hosts=conf.allowed_hosts(),
-            stop_timeout=settings.stop_timeout,
-        )
-        if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
-            site.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
-        plugins: list[Plugin] = [self._relaunch]
-        if site.is_worker:
-            plugins.append(Autoreloader.of(site.bus, autoreload))
-        return plugins
-
-    def replace(self) -> NoReturn:
-        self._relaunch.replace()
