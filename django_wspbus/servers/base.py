@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from ..wspbus import Bus
 
 BEFORE_STOP = 24
+"""The priority of `tell_to_stop`, just before that of `stop`."""
+
 MOST_NAMED = 20
+"""Requests that a message names."""
 
 
 class Server(Plugin):
     """Base of the server plugins. A server of your own implements `start` and `stop`.
 
     ``start()`` (priority 75) returns once the server answers requests, and raises if it does not;
-    ``stop()`` (priority 25) returns once it has answered what was in flight. The sockets, already
-    listening, are those of ``bound()``; they stay open, as the site closes them.
+    ``stop()`` (priority 25) returns once it has answered the requests in flight. ``bound()`` returns the
+    sockets, which are listening already; the site closes them. ``time_for_requests``: the most seconds that a
+    stop waits for requests in flight, and no failure if it cuts them off; None: the share of STOP_TIMEOUT.
     """
 
     role = "site"
@@ -63,12 +67,12 @@ class Server(Plugin):
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
-        """Return what is wrong with the OPTIONS, whatever the machine."""
+        """Return the mistakes in the OPTIONS that are the same on every machine."""
         return ()
 
     @classmethod
     def check_machine(cls, settings: ServerSettings) -> Iterable[Problem]:
-        """Return what is wrong with the OPTIONS on this machine: files that are missing, and so on."""
+        """Return the mistakes in the OPTIONS on this machine, such as missing files."""
         return ()
 
     def check(self) -> None:

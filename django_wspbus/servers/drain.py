@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from ..conf import Settings
 
 WAIT_FOR_QUEUE = 0.5
-"""Seconds that the servers have to accept what is in the queue; under load it never empties by itself."""
+"""Seconds that the servers have to accept the clients in the queue. Under load it never becomes empty."""
 
 
 class Drain(Plugin):
     """Closes the queues of the site's own sockets before its servers stop, and the sockets after that.
 
-    For DRAIN_DELAY it serves on, while the probes say already that the site is draining.
-    ``in_process``: whether there is a server in this process, besides the ``children``. The
-    sockets that systemd passed are left alone: the next site serves the clients that wait there.
+    For DRAIN_DELAY the site keeps serving, while its probes report already that it drains.
+    ``in_process``: whether there is a server in this process, besides the ``children``. Sockets that systemd
+    has passed are not touched: the next site serves the clients that wait there.
     """
 
     role = "site"
