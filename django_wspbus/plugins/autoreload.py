@@ -1,4 +1,4 @@
-"""The worker's side of autoreload: the launcher watches what it says, and asks it about each change."""
+"""The worker's side of autoreload: it reports its files to the launcher, and lets apps handle changes."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from ..wspbus.plugin import Plugin
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
 
-HELD = 0.2
-"""Seconds between two looks whether a debugger still holds the terminal."""
+DEBUGGER_INTERVAL = 0.2
+"""Seconds between two checks whether a debugger still holds the terminal."""
 
 
 class Reloader(BaseReloader):
-    """The reloader that receivers of Django's signals get, to say what else is to be watched."""
+    """The sender of Django's signals, on which receivers call `watch_dir` to have more files watched."""
 
 
 class Autoreloader(Plugin):
-    """Says which files the worker was made of, and has the site started again when one of them changes.
+    """Reports the files of the worker, and restarts the site if one of them changes.
 
-    The launcher watches them, and asks about those that have changed. A receiver of Django's ``file_changed``
-    that returns True takes care of a file itself. ``poll``: as POLL of AUTORELOAD.
+    The launcher watches these files, and asks about those that have changed. A receiver of Django's
+    ``file_changed`` handles a file by returning True. ``poll``: POLL of AUTORELOAD.
     """
 
     role = "worker"
@@ -63,17 +63,17 @@ class Autoreloader(Plugin):
         self.poll = poll
         self._reloader = Reloader()
         self._known: set[str] = set()
-        """The files that the site has been told of."""
+        """The files that have been reported."""
         self._modules = 0
         self._request = threading.local()
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        """What is to be done in the thread; None at its end."""
+        """The calls that the thread has to make; None ends it."""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     @classmethod
     def of(cls, bus: Bus, settings: Autoreload | None) -> Autoreloader:
-        """Make one of the setting AUTORELOAD; None: an edit has turned it off while the site reloads."""
+        """Return an Autoreloader for AUTORELOAD; None: an edit has turned it off while the site reloads."""
         settings = settings or Autoreload()
         return cls(bus, extra_files=settings.extra_files, extra_dirs=settings.extra_dirs, poll=settings.poll)
 
@@ -106,17 +106,17 @@ class Autoreloader(Plugin):
         self.bus.unsubscribe(CHANGED, self.ask_about)
 
     def ask_about(self, paths: Sequence[str]) -> None:
-        """Ask the receivers about changed files, in another thread than the caller's."""
+        """Ask the receivers about changed files, in the thread of this plugin."""
         self._calls.put(partial(self._answer, paths))
 
     def _note_start(self, **kwargs: Any) -> None:
         self._request.began = time.time_ns()
 
     def _note_end(self, **kwargs: Any) -> None:
-        if len(sys.modules) != self._modules:  # the request has imported some
+        if len(sys.modules) != self._modules:  # the request has imported modules
             self._modules = len(sys.modules)
             began = getattr(self._request, "began", time.time_ns())
-            self._calls.put(partial(self._tell_of_imports, began))
+            self._calls.put(partial(self._report_imports, began))
 
     def _run(self) -> None:
         call: Callable[[], None] | None = self._begin
@@ -131,9 +131,9 @@ class Autoreloader(Plugin):
     # What is watched
 
     def _begin(self) -> None:
-        get_language()  # Django watches the files of translations once it has had to do with any
+        get_language()  # Django watches translations only once a translation has been activated
         self._log_failures(autoreload_started.send_robust(sender=self._reloader), "autoreload_started failed")
-        self._tell(self._watch_list())
+        self._report(self._watch_list())
 
     def _watch_list(self) -> WatchList:
         self._known = {os.path.abspath(file) for file in modules.files()}
@@ -144,21 +144,21 @@ class Autoreloader(Plugin):
         globs += [[os.path.abspath(folder), glob] for folder, glob in self.extra_dirs.items()]
         return WatchList(sorted(self._known | extra), globs, self.poll)
 
-    def _tell_of_imports(self, began: int) -> None:
-        """Tell of the files that a request has imported, which began at a `time.time_ns`."""
+    def _report_imports(self, began: int) -> None:
+        """Report the files that a request has imported; ``began``: its start, as `time.time_ns`."""
         before = self._known
         self._known = before | {os.path.abspath(file) for file in modules.files()}
         if self._known != before:
-            self._tell(WatchList(sorted(self._known - before), [], self.poll), began)
+            self._report(WatchList(sorted(self._known - before), [], self.poll), began)
 
-    def _tell(self, watched: WatchList, since: int | None = None) -> None:
+    def _report(self, watched: WatchList, since: int | None = None) -> None:
         self.bus.site.publish(WATCH, asdict(watched), since)  # type: ignore[attr-defined]
 
     # What has changed
 
     def _answer(self, paths: Sequence[str]) -> None:
-        """Have the site started again unless receivers take care of all these files."""
-        changed = [path for path in paths if not self._is_taken_care_of(path)]
+        """Restart the site unless receivers handle all these files."""
+        changed = [path for path in paths if not self._is_handled(path)]
         if changed:
             django_logger.info("%s changed, reloading.", changed[0])
             changed = [shown(path) for path in changed]
@@ -166,7 +166,7 @@ class Autoreloader(Plugin):
             if not self._stopping.is_set():
                 self.bus.site.publish("autoreload", changed)  # type: ignore[attr-defined]
 
-    def _is_taken_care_of(self, path: str) -> bool:
+    def _is_handled(self, path: str) -> bool:
         # Django resolves the paths of modules, but not those of templates.
         file = Path(path).resolve() if path in self._known else Path(path)
         answers = file_changed.send_robust(sender=self._reloader, file_path=file)
@@ -181,6 +181,6 @@ class Autoreloader(Plugin):
     def _wait_for_debugger(self, changed: list[str]) -> None:
         if holds_terminal():
             text = f"Changed: {', '.join(changed)}. Restarting once the debugger has ended."
-            self.bus.log(text, level=30)  # or the developer would wait for it
-            while holds_terminal() and not self._stopping.wait(HELD):
+            self.bus.log(text, level=30)  # the developer who saved the file expects a restart
+            while holds_terminal() and not self._stopping.wait(DEBUGGER_INTERVAL):
                 pass

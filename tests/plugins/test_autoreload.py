@@ -174,7 +174,7 @@ def test_while_a_debugger_holds_the_terminal_nothing_starts_again(run, monkeypat
         looked.set()
         return holds[0]
 
-    monkeypatch.setattr(autoreload_module, "HELD", 0.01)
+    monkeypatch.setattr(autoreload_module, "DEBUGGER_INTERVAL", 0.01)
     monkeypatch.setattr(autoreload_module, "holds_terminal", holds_terminal)
     site = Site()
     plugin = run(site)

@@ -66,12 +66,12 @@ class Child:
     hears: bool = True
     booted: int | None = None
     """When the site began to serve, or the page was started, as ``began``; None: the boot is under way."""
-    has_told_files: bool = False
-    """Whether it has told what is to be watched."""
+    has_reported_files: bool = False
+    """True once it has reported which files it was made of."""
     is_given_up: bool = False
-    """Whether its boot has been told to end, as a file has changed."""
+    """True once its boot has been told to end because a file has changed."""
     boot_ends: float | None = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
-    """When its boot is slow, or when it is killed after it was given up; None: it is slow already."""
+    """When its boot counts as slow, or when it is killed after it was given up; None: it is slow already."""
     born: float = field(default_factory=time.monotonic)
     """What its age is counted from: ``began`` is for times of files, and the wall clock may be set."""
 
@@ -84,18 +84,18 @@ class Child:
     def is_booting(self) -> bool:
         return self.kind == "site" and not self.started
 
-    def boot_patience(self) -> float | None:
-        """Return the milliseconds after which its boot is to be looked at; None: there is no hurry."""
+    def boot_timeout(self) -> float | None:
+        """Return the milliseconds until `is_slow` has to be called; None: there is no such time."""
         if not self.is_booting or self.boot_ends is None:
             return None
         return max(0.0, self.boot_ends - time.monotonic()) * 1000 + 1
 
     def is_slow(self) -> bool:
-        """Return whether its boot, or its end after that was given up, takes longer than it should."""
+        """Return True if its boot, or the end of a boot that was given up, takes longer than it should."""
         return self.is_booting and (self.boot_ends is None or time.monotonic() >= self.boot_ends)
 
     def give_up(self) -> None:
-        """End its boot, for another one to begin."""
+        """Tell its boot to end, so that the launcher starts another one."""
         self.is_given_up = self.relaunching = True
         self.boot_ends = time.monotonic() + TIME_TO_END
         self.process.terminate()

@@ -79,8 +79,8 @@ class Launcher:
         self.files = ProjectFiles(self.root, self.wake, self.terminal.say)
 
     def wake(self) -> None:
-        """Have the loop take a turn; to be called by the thread that watches files."""
-        with contextlib.suppress(OSError):  # full, so that it takes one anyway
+        """Wake up the loop, from the thread that watches files."""
+        with contextlib.suppress(OSError):  # full: the loop wakes up anyway
             self._wake.send(b"\0")
 
     def spawn(self, kind: Kind) -> Child:
@@ -122,7 +122,7 @@ class Launcher:
         speakers = {each.link.fileno(): each for each in self.children() if each.hears}
         for descriptor, child in speakers.items():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
-        moments = (None if self.child is None else self.child.boot_patience(), self.ending.patience())
+        moments = (None if self.child is None else self.child.boot_timeout(), self.ending.patience())
         for descriptor, event in poll.poll(min((each for each in moments if each is not None), default=None)):
             if descriptor in speakers:
                 self.attend(speakers[descriptor], event)
@@ -218,14 +218,14 @@ class Launcher:
     def note_started(self, child: Child) -> None:
         child.started = True
         child.booted = time.time_ns()
-        if child.has_told_files:  # else it is about to
+        if child.has_reported_files:  # else its report is about to come
             self.files.watch(child)
         if self.files.pending:
             self.post(child, {"changed": sorted(self.files.pending)})
             self.files.pending.clear()
 
     def attend_changes(self) -> None:
-        """Act on the files that have changed."""
+        """End the error page, ask the site, or note files for the end of a boot, when files have changed."""
         child = self.child
         if not (reasons := self.files.reasons(child)) or child is None:
             return
@@ -237,7 +237,7 @@ class Launcher:
             self.files.pending.update(reasons)
 
     def attend_boot(self) -> None:
-        """Give up a boot that takes long once a file has changed: it may never end."""
+        """Give up a slow boot once a file has changed: it may never end."""
         child = self.child
         if child is None or not child.is_slow():
             return
@@ -245,7 +245,7 @@ class Launcher:
             child.process.kill()
         elif self.files.pending:
             child.give_up()
-        elif child.boot_ends is not None:  # of this boot it is not known yet which files it reads
+        elif child.boot_ends is not None:  # the child has not reported its files, so watch the whole project
             child.boot_ends = None
             self.files.watch(child, child.began)
 

@@ -13,20 +13,20 @@ from .watcher import Watcher, remove_bytecode
 
 
 class ProjectFiles:
-    """The files of which the project is made, and those of them that have changed.
+    """The files of the project, and those of them that have changed.
 
-    ``root``: the project's folder. ``wake()`` is called by another thread when `reasons` has some to return,
-    ``say(line)`` tells the developer how files are watched.
+    ``root``: the project's folder. ``wake()`` is called by another thread when files have changed.
+    ``say(line)`` writes a line to the terminal.
     """
 
     def __init__(self, root: str, wake: Callable[[], None], say: Callable[[str], None]) -> None:
         self.known = WatchList()
-        """What the last site that served was made of, and what boots since have read."""
+        """The files of the last site that served, and those that failed boots have read since."""
         self.pending: set[str] = set()
-        """Files that have changed during the boot under way, which may have read them before."""
+        """Files that have changed during the current boot, which may have read them before."""
         self._root = root
         self._changed: set[str] = set()
-        """All files that have changed since that boot began."""
+        """All files that have changed since the current boot began."""
         self._saves = Saves(say)
         self._watcher = Watcher(wake, say)
 
@@ -34,36 +34,36 @@ class ProjectFiles:
         self._watcher.close()
 
     def begin_boot(self) -> None:
-        """Remove what would keep the next boot from reading the files as they are now."""
+        """Remove outdated bytecode, and forget which files have changed."""
         remove_bytecode(self._changed)
         self._changed.clear()
         self.pending.clear()
         self._saves.begin_boot()
 
     def learn(self, child: Child, watched: WatchList, since: int | None) -> None:
-        """Watch what a site, or one of its workers, was made of; after a failed boot, what that has read.
+        """Watch the files that a child has reported: those of a site or a worker, or of a boot that failed.
 
-        ``since``: when it began to read what is new, as ``began`` of a child; None: when it was started.
+        ``since``: when it began to read them, as `time.time_ns`; None: when it was started.
         """
-        is_more = child.has_told_files or child.report is not None
+        is_more = child.has_reported_files or child.report is not None
         self.known = self.known | watched if is_more else watched
-        child.has_told_files = True
+        child.has_reported_files = True
         self.watch(child, child.began if since is None else since)
 
     def learn_from_report(self, page: Child, text: str, since: int) -> None:
-        """Watch, while an error page shows a report, the files that it names."""
+        """Watch the files that a report names, while an error page shows it."""
         self.known = WatchList([join(self._root, path) for path in mentioned(text)]) | self.known
         self.watch(page, since)
 
     def watch(self, child: Child, since: int | None = None) -> None:
-        """Watch the files that are known by now, and the project's folder while no site serves."""
+        """Watch the known files, and the whole project's folder while no site serves."""
         serves = child.kind == "site" and child.started
         self._watcher.watch(self.known, None if serves else self._root, since)
 
     def reasons(self, child: Child | None) -> list[str]:
-        """Return the files whose changes are a reason to end a child, or to ask a site about them."""
+        """Return the files whose changes concern a child."""
         changed = self._watcher.take()
         self._changed.update(changed)
-        if child is None or child.relaunching:  # what comes next reads the files
+        if child is None or child.relaunching:  # the next child reads the files as they are now
             return []
         return self._saves.reasons(changed, child.booted)

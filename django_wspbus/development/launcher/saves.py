@@ -1,4 +1,4 @@
-"""Which changes of files are a reason to start the site again, and which are its own doing."""
+"""Changes that a developer has made, apart from those that the project makes itself."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable
 from ..watching.files import digest
 
 MOST_REPEATS = 8
-"""Boots in a row during which a file may change: more are not made by a developer who saves it."""
+"""Boots in a row during which a file may change: a developer does not save it during more of them."""
 
 
 class Saves:
-    """Tells saves of the developer from files that the project writes itself whenever it boots.
+    """Distinguishes saves of the developer from files that the project writes whenever it boots.
 
-    A file that changes during a boot counts unless the boot before has left the same contents. One that
-    changes during each boot counts `MOST_REPEATS` times; ``say(line)`` then tells the developer so.
+    A change during a boot counts unless the boot before has left the same contents. A file that changes
+    during each boot counts `MOST_REPEATS` times; ``say(line)`` then warns the developer.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -35,7 +35,7 @@ class Saves:
     def reasons(self, paths: Iterable[str], booted: int | None) -> list[str]:
         """Return the changed files that count.
 
-        ``booted``: when the last boot ended, of `time.time_ns`; None if it is under way.
+        ``booted``: the end of the last boot, as `time.time_ns`; None: it has not ended.
         """
         return [path for path in paths if self._counts(path, booted)]
 
@@ -58,7 +58,7 @@ class Saves:
 
 
 def _is_older(path: str, moment: int) -> bool:
-    """Return whether a file was last changed before some time; one that is gone was not."""
+    """Return True if a file exists, and was last changed before a moment."""
     with contextlib.suppress(OSError):
         status = os.stat(path)
         return max(status.st_mtime_ns, status.st_ctime_ns) <= moment

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable
 from ..watching.files import FileWatch, WatchList
 
 PAUSE = 1.0
-"""Seconds before what should not have failed is tried again."""
+"""Seconds after an unexpected error before the thread goes on."""
 
 FRESH = 3.0
-"""Seconds after a change within which Python may take old bytecode for that of the new file."""
+"""Seconds after a change within which Python may mistake old bytecode for that of the new file."""
 
 
 class Watcher:
     """Watches files in a thread, which calls ``notify()`` when `take` has something to return.
 
-    ``say(line)`` tells the developer by what means. There is nothing to watch until `watch` is called.
+    ``say(line)`` writes to the terminal how files are watched.
     """
 
     def __init__(self, notify: Callable[[], None], say: Callable[[str], None]) -> None:
@@ -59,7 +59,7 @@ class Watcher:
         while not self._is_closing:
             try:
                 self._turn()
-            except Exception:  # whatever it is, the next save is to be noticed
+            except Exception:  # the next save must be noticed all the same
                 self._say(traceback.format_exc().rstrip())
                 time.sleep(PAUSE)
 
@@ -69,13 +69,13 @@ class Watcher:
             wanted, tree, since = self._orders.get()
             changed |= self._files.watch(wanted, tree, since)
             if tree is None:
-                self._say_by_what()
+                self._say_means()
         changed = changed or self._files.wait()
         if changed:
             self._found.put(self._files.settle(changed))
             self._notify()
 
-    def _say_by_what(self) -> None:
+    def _say_means(self) -> None:
         means = self._files.means
         if means != self._said:
             self._said = means

@@ -17,7 +17,7 @@ POLLED = 1.0
 """Seconds between two looks at the files where nothing reports changes."""
 
 Hint = tuple[str, bool]
-"""The path of what may have changed, and whether it is a folder."""
+"""The path of a file or folder that may have changed; True for a folder."""
 
 
 class Events:
@@ -44,7 +44,7 @@ class Events:
             self._inotify.close()
 
     def wake(self) -> None:
-        """Have `wait` return; to be called by another thread."""
+        """End a `wait` of another thread."""
         with contextlib.suppress(OSError):  # full, so that it wakes anyway; closed
             self._waker.send(b".")
 
@@ -54,7 +54,7 @@ class Events:
 
     @property
     def means(self) -> str:
-        """By what changes are noticed, as the end of a sentence."""
+        """The means by which changes are noticed, as the end of a sentence."""
         if self._why_polling:
             return f"by polling, as {self._why_polling}"
         if self._silent:
@@ -63,9 +63,9 @@ class Events:
         return "with inotify"
 
     def arm(self, folders: Mapping[str, int], poll: bool | None) -> bool:
-        """Report changes in these folders, path -> inode, and in no others. Return whether any is new.
+        """Report changes in these folders, path -> inode, and in no others; return True if any is new.
 
-        ``poll``: as POLL of AUTORELOAD.
+        ``poll``: POLL of AUTORELOAD.
         """
         self._why_polling = ""
         if poll or self._inotify is None:
@@ -87,7 +87,7 @@ class Events:
         for path, inode in sorted(wanted.difference(kept)):
             try:
                 added[path, inode] = inotify.add(path)
-            except OSError as error:  # else it is gone, or not ours to read: the next look tells
+            except OSError as error:  # another error: it is gone, or may not be read
                 if error.errno == errno.ENOSPC:
                     self._why_polling = "the limit fs.inotify.max_user_watches is reached"
         self._watches = kept | added
@@ -97,13 +97,13 @@ class Events:
         return bool(added)
 
     def wait(self, timeout: float | None = None) -> set[Hint] | None:
-        """Wait until something may have changed; return what, or None if it may be anything.
+        """Wait until files may have changed; return hints, or None if any file may have changed.
 
-        Nothing is returned after ``timeout`` seconds, and after `wake`.
+        The hints are empty after ``timeout`` seconds, and after `wake`.
         """
         now = time.monotonic()
         pauses = [] if timeout is None else [max(timeout, 0.0)]
-        if self.polls:  # looking is to take a fifth of the time at most
+        if self.polls:  # looking at the files takes a fifth of the time at most
             pauses.append(max(POLLED, 4 * (now - (self._returned or now))))
         poll = select.poll()
         for source in (self._awake, self._inotify):

@@ -1,4 +1,4 @@
-"""Which files a project is made of, and which of them have changed."""
+"""The files of a project, and those of them that have changed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ State = tuple[int, ...]
 
 @dataclass(slots=True)
 class WatchList:
-    """What is to be watched, as the site tells the launcher.
+    """The files that the site asks the launcher to watch.
 
-    ``globs``: pairs of a folder and a pattern, where ``**/`` stands for any folders in between; those that
-    are hidden, or hold what others have written, are left out. ``poll``: as POLL of AUTORELOAD.
+    ``globs``: pairs of a folder and a pattern, in which ``**/`` stands for any folders. Hidden folders and
+    `FOREIGN` ones are left out. ``poll``: POLL of AUTORELOAD.
     """
 
     files: list[str] = field(default_factory=list)
-    """These need not exist."""
+    """Paths; the files need not exist."""
     globs: list[list[str]] = field(default_factory=list)
     poll: bool | None = None
 
@@ -47,16 +47,13 @@ class WatchList:
 
 
 class FileWatch:
-    """Watches the files of a list, and, where that is a help, each ``*.py`` and each folder below one.
-
-    It may be used by one thread at a time, but for `wake`.
-    """
+    """Watches the files of a list. All but `wake` is for one thread."""
 
     def __init__(self) -> None:
         self._events = Events()
         self._snapshot: dict[str, State] = {}
         self._ways: set[str] = set()
-        """What would lead to files that are missing, and is missing itself."""
+        """Missing folders on the way to the files."""
         self._prepare(WatchList(), None)
         self.wake = self._events.wake
 
@@ -65,14 +62,14 @@ class FileWatch:
 
     @property
     def means(self) -> str:
-        """By what changes are noticed, as the end of a sentence."""
+        """The means by which changes are noticed, as the end of a sentence."""
         return self._events.means
 
     def watch(self, wanted: WatchList, tree: str | None = None, since: int | None = None) -> set[str]:
-        """Watch these files from now on, and no others; return which of them have changed.
+        """Watch these files instead of those before; return the files that have changed meanwhile.
 
-        Of a file that was not watched before, that is whether its times are later than ``since``, of
-        `time.time_ns`. ``tree``: the folder of a project that does not serve: what is new in it may mend it.
+        A file that was not watched before has changed if its times are later than ``since``, a
+        `time.time_ns`. ``tree``: a folder in which each ``*.py`` and each folder is watched as well.
         """
         self._prepare(wanted, tree)
         before, self._snapshot = self._snapshot, self._look()
@@ -82,11 +79,11 @@ class FileWatch:
         return changed | {path for path in added if since is not None and self._is_later(path, since)}
 
     def wait(self) -> set[str]:
-        """Return the files and folders that have changed, once any may have; none after `wake`."""
+        """Wait for a change; return the files that have changed, if any. `wake` ends the wait."""
         return self._compare(self._events.wait())
 
     def settle(self, paths: Iterable[str]) -> list[str]:
-        """Return these paths, and what else changes until nothing does."""
+        """Wait until no file changes any more; return all that have changed, these paths included."""
         changed = set(paths)
         last = time.monotonic()
         end = last + LONGEST
@@ -130,7 +127,7 @@ class FileWatch:
     # What has changed
 
     def _compare(self, hints: set[Hint] | None) -> set[str]:
-        """Return what has changed of what the kernel hints at; of all, if that is None."""
+        """Return the files that have changed, of those that the kernel hints at; None: of all files."""
         if hints is None or any(self._has_to_look(*hint) for hint in hints):
             before, self._snapshot = self._snapshot, self._look()
             return {path for path in before.keys() | self._snapshot if self._differs(path, before.get(path))}
@@ -154,7 +151,7 @@ class FileWatch:
         return before[1:] != now[1:]  # a second name for a file is enough to change its ctime
 
     def _is_later(self, path: str, moment: int) -> bool:
-        # What is said to be of the future has not changed just now.
+        # A time in the future is not that of a change just now.
         return any(moment - TICK < each <= time.time_ns() for each in self._snapshot[path][:2])
 
     # Looking
@@ -172,11 +169,13 @@ class FileWatch:
             homes = {os.path.dirname(path) for path in (*self._files, *self._targets)}
             for path in homes.union(self._globs):
                 self._find_home(path, folders)
-            if not self._events.arm(folders, self._poll):  # else there may be more in the new ones by now
+            if not self._events.arm(
+                folders, self._poll
+            ):  # else files may have come into the new folders meanwhile
                 return snapshot
 
     def _look_into(self, root: str, folders: dict[str, int], snapshot: dict[str, State]) -> None:
-        if self._tree and root not in self._deep:  # what is installed is a folder in such a one
+        if self._tree and root not in self._deep:  # an installed package is a folder there
             snapshot.update((path, ()) for path in folders_in(root) if self._matches(root, path))
         for folder, entries in walk(root, root in self._deep):
             if folder != root:
@@ -237,7 +236,7 @@ def inode_of(path: str) -> int:
 
 
 def state_of(path: str) -> State:
-    """Return what tells a file from what it was; nothing if it is no file."""
+    """Return the `State` of a file, () if there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

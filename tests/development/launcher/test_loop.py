@@ -93,8 +93,8 @@ class Drive:
     def is_slow(self):
         return (child := self.launcher.child) is not None and child.boot_ends is None
 
-    def has_told_files(self):
-        return (child := self.launcher.child) is not None and child.has_told_files
+    def has_reported_files(self):
+        return (child := self.launcher.child) is not None and child.has_reported_files
 
     def run(self, act):
         """Run the launcher, and meanwhile ``act``, and a SIGTERM after it; return its status."""
@@ -168,7 +168,7 @@ def test_one_that_serves_is_asked_about_changed_files(drive):
 
     def act():
         drive.await_note("serves")
-        await_that(drive.has_told_files)
+        await_that(drive.has_reported_files)
         drive.write(ASKED)
         drive.await_note(f"changed {[str(drive.script)]}")
 
@@ -182,7 +182,7 @@ def test_one_is_asked_once_it_serves_about_what_changed_during_its_boot(drive, m
 
     def act():
         drive.await_note("serves")
-        await_that(drive.has_told_files)
+        await_that(drive.has_reported_files)
         wait = "note('boots')\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
         drive.write(wait + ASKED)
         drive.await_note(f"changed {[str(drive.script)]}")
