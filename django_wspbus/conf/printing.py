@@ -12,9 +12,7 @@ from .schema import Settings
 from .sections import ServerSettings
 
 
-def print_settings(
-    settings: Settings, options_of: Callable[[ServerSettings], Mapping[str, Any]]
-) -> Iterator[str]:
+def as_python(settings: Settings, options_of: Callable[[ServerSettings], Mapping[str, Any]]) -> Iterator[str]:
     """Yield each key as a line of Python. ``options_of``: returns the OPTIONS in force of a server."""
     for server in settings.servers.values():
         values = {key.name: key.write(getattr(server, key.field)) for key in keys_of(ServerSettings)}

@@ -16,7 +16,7 @@ from ..children.dry_run import DryRun, DryRunReport
 from ..conf import ServerSettings, Settings
 from ..conf.findings import Problem
 from ..conf.overrides import Overrides
-from ..conf.printing import print_settings
+from ..conf.printing import as_python
 from ..development import debuggers, runserver
 from ..development.launch import Launch
 from ..process.bus import bus
@@ -100,7 +100,7 @@ class Program:
             return server_class(server).effective_options(server, settings)
 
         with failing_as("The options cannot be read"):
-            self.command.stdout.write("\n".join(print_settings(settings, options_of)))
+            self.command.stdout.write("\n".join(as_python(settings, options_of)))
 
     def check(self, settings: Settings) -> None:
         """Find out whether the site would start: ``--check``."""
