@@ -8,21 +8,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from .channels import Listener
-from .ending import AtExit, Exit, execute_anew, join_other_threads
-from .failures import EX_SOFTWARE, ChannelFailures, Refusal, mark_as_failed, write_to_stderr
-from .forking import Parent, follow_forks
+from .core import Core
+from .ending import AtExit, execute_anew, join_other_threads
+from .failures import EX_SOFTWARE, mark_as_failed
+from .forking import follow_forks
 from .lifespan import Lifespan
-from .messenger import ERROR, INFO, ROLES, Messenger, check_role
+from .messenger import ROLES, check_role
 from .requests import Done, Requests
 from .states import State
 from .transitions import Transitions
-from .turns import Turns
-from .waiting import Home, Waiting
+from .waiting import Home
 from .watchdog import Watchdog
 
 
-class Bus(Messenger):
+class Bus(Core):
     """Process state machine and messenger.
 
     ``stop_timeout``: seconds that an exit may take in all, from the first ``stop`` listener to the
@@ -36,33 +35,15 @@ class Bus(Messenger):
     states = State
 
     def __init__(self, stop_timeout: float | None = None) -> None:
-        super().__init__()
-        self.stop_timeout = stop_timeout
-        self.turns = Turns(self.report_uncaught)
-        self.transitions = Transitions(self)
-        self.waiting = Waiting(self)
+        super().__init__(stop_timeout)
         self.watchdog = Watchdog(self)
-        self.at_exit = AtExit(self)
-        self.requests = Requests(self)
-        self.parent: Parent | None = None
-        """What a forked child does not inherit, until it calls listeners of its own."""
-        self.begin()
-        follow_forks(self)
+        self.at_exit = AtExit(self.exit, lambda: self.state)
+        self.transitions = Transitions(self, self.watchdog, self.at_exit)
+        self.requests = Requests(self, self.transitions)
+        follow_forks(self, self.at_exit)
 
     def begin(self) -> None:
-        """Take the state of a fresh process, also in a forked child; the listeners stay."""
-        self.state = State.STOPPED
-        self.execv = False
-        """Whether the exit is that of a restart."""
-        self.exit_under_way = Exit()
-        self.failed_start: ChannelFailures | None = None
-        """What failed during a start that was completed all the same."""
-        self.starts_despite_failures = False
-        """Whether a start is under way that goes on to its end, whatever fails."""
-        self.called: tuple[str, Listener] | None = None
-        """The channel and the listener that a transition is calling."""
-        self.turns.begin()
-        self.waiting.begin()
+        super().begin()
         self.watchdog.begin()
         self.requests.begin()
 
@@ -272,53 +253,9 @@ class Bus(Messenger):
         self.waiting.wait(is_over, timeout=timeout)
         return bool(condition())
 
-    def wake(self) -> None:
-        """Make each thread in `wait_for` look at its condition again."""
-        self.waiting.wake()
-
     def defer(self, function: Callable[[], Any]) -> None:
         """Call a function in the thread that is in `block`; safe in a signal handler.
 
         What is deferred during a start in the main thread runs between two of its listeners.
         """
         self.waiting.defer(function)
-
-    def _note_change(self, channel: str | None) -> None:
-        self._plans = {}
-        if self.waiting.sleepers:
-            self.waiting.note_change(channel)
-
-    # The exit under way
-
-    @property
-    def exit_asked(self) -> bool:
-        """Whether the bus has been asked to exit since it was last started."""
-        return self.exit_under_way.is_asked
-
-    @property
-    def deadline(self) -> float | None:
-        """When the exit under way has to be over, as of `time.monotonic`; None: there is no such time."""
-        return self.exit_under_way.deadline
-
-    @property
-    def failed(self) -> bool:
-        """Whether a listener failed during the exit, or during the start that led to it."""
-        return self.exit_under_way.has_failed
-
-    # Reports, which a subclass may make in another way
-
-    def report_failed_start(self, error: BaseException) -> None:
-        """Report the error of a failed start, before the ``stop`` listeners run: they may hang."""
-        self.exit_under_way.start_error = error
-        message = "Shutting down due to error in start listener:"
-        if not isinstance(error, ChannelFailures):
-            self.log(f"{message} {error!r}", ERROR)
-        elif self.plan("log"):  # which has the tracebacks
-            is_expected = all(isinstance(each, Refusal) for each in error.get_instances())
-            self.log(f"{message} {error}", INFO if is_expected else ERROR)
-        else:
-            write_to_stderr(message, *error.__notes__)
-
-    def report_hanging(self, text: str) -> None:
-        """Report the name and the stack of what hangs, just before the process ends."""
-        write_to_stderr(text)

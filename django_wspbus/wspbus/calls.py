@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .channels import Listener
 from .failures import ChannelFailures, mark_as_failed
 
-if TYPE_CHECKING:
-    from .messenger import Messenger
+
+class Reporter(Protocol):
+    """The part of a `messenger.Messenger` that its calls use."""
+
+    def plan(self, channel: str) -> tuple[Listener, ...]: ...
+
+    def report_failure(self, channel: str, listener: Listener, error: Exception) -> None: ...
 
 
 class Calls:
@@ -21,7 +26,7 @@ class Calls:
 
     def __init__(
         self,
-        messenger: Messenger,
+        messenger: Reporter,
         channel: str,
         listeners: Iterable[Listener],
         args: Iterable[Any] = (),

@@ -10,13 +10,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from .failures import mark_as_failed
 from .states import State
-
-if TYPE_CHECKING:
-    from .bus import Bus
 
 
 def _working_directory() -> str | None:
@@ -75,10 +72,14 @@ class Exit:
 
 
 class AtExit:
-    """Exits the bus when the main thread ends without having done so, and warns of it."""
+    """Exits a bus when the main thread ends without having done so, and warns of it.
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    ``exit`` and ``state``: functions that make the bus exit, and return its state.
+    """
+
+    def __init__(self, exit: Callable[[], None], state: Callable[[], State]) -> None:  # noqa: A002
+        self._exit_bus = exit
+        self._state = state
 
     def register(self) -> None:
         self.unregister()
@@ -88,18 +89,18 @@ class AtExit:
         atexit.unregister(self._exit)
 
     def _exit(self, pid: int) -> None:
-        if pid != os.getpid() or self._bus.state is State.EXITING:
+        if pid != os.getpid() or self._state() is State.EXITING:
             return
         try:
             warnings.warn(
-                f"The main thread is exiting, but the Bus is in the {self._bus.state!r} state; "
+                f"The main thread is exiting, but the Bus is in the {self._state()!r} state; "
                 "shutting it down automatically now. You must either call bus.block() after start(), "
                 "or call bus.exit() before the main thread exits.",
                 RuntimeWarning,
                 stacklevel=1,
             )
         finally:  # a warning may be an error
-            self._bus.exit()
+            self._exit_bus()
 
 
 def other_threads() -> list[threading.Thread]:

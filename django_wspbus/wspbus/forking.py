@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
+from .core import Core
+from .ending import AtExit
 from .lifespan import Lifespan
 from .sleepers import MainSleeper
 
-if TYPE_CHECKING:
-    from .bus import Bus
-
 
 class Parent:
-    """What a child does not inherit, to take it back if it goes on with the transition of its parent."""
+    """All that a child does not inherit, and takes back if it goes on with the transition of its parent."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Core) -> None:
         self._roles = bus.roles
         self._home = bus.waiting.home
         self._lock = bus.turns.lock
@@ -26,7 +26,7 @@ class Parent:
             (lifespan, lifespan.forget()) for lifespan in lifespans(bus)
         ]
 
-    def replace(self, bus: Bus) -> None:
+    def replace(self, bus: Core, at_exit: AtExit) -> None:
         """Take the place of the parent, in the thread that forked in the middle of a transition."""
         bus.turns.go_on(self._lock)
         bus.waiting.home = self._home
@@ -34,31 +34,32 @@ class Parent:
         bus.roles = self._roles
         for lifespan, context in self._lifespans:
             lifespan.take_back(context)
-        bus.at_exit.register()
+        at_exit.register()
 
 
-def lifespans(bus: Bus) -> list[Lifespan]:
+def lifespans(bus: Core) -> list[Lifespan]:
     """Return the lifespans that listen on a bus."""
     owners = [getattr(callback, "__self__", None) for callback in bus.listeners.get("stop", ())]
     return [owner for owner in owners if isinstance(owner, Lifespan)]
 
 
-_buses: list[weakref.ref[Bus]] = []
+_buses: weakref.WeakKeyDictionary[Core, weakref.ref[AtExit]] = weakref.WeakKeyDictionary()
 
 
-def follow_forks(bus: Bus) -> None:
+def follow_forks(bus: Core, at_exit: AtExit) -> None:
     """Make a bus begin afresh in each forked child."""
-    _buses.append(weakref.ref(bus, _buses.remove))
+    _buses[bus] = weakref.ref(at_exit)
 
 
 def _begin_in_child() -> None:
     MainSleeper.forget()
-    for reference in _buses:
-        bus = reference()
-        if bus is not None:
+    for bus, reference in list(_buses.items()):
+        at_exit = reference()
+        if at_exit is not None:
             parent = Parent(bus)
             bus.begin()
-            bus.parent = bus.parent or parent  # else this is the second fork of a daemon
+            if bus.replace_parent is None:  # else this is the second fork of a daemon
+                bus.replace_parent = partial(parent.replace, bus, at_exit)
             if bus.roles is not None:
                 bus.roles = frozenset()
 

@@ -6,12 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
+from .core import Core
 from .failures import ChannelFailures, Refusal
-
-if TYPE_CHECKING:
-    from .bus import Bus
+from .transitions import Transitions
 
 NAMES = {"graceful": "reload", "restart": "restart"}
 
@@ -22,9 +20,10 @@ Done = Callable[[Exception | None], object]
 class Requests:
     """The requests for operations of a bus. Those that come before an operation begins share one run."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Core, transitions: Transitions) -> None:
         self._bus = bus
-        self._operations = {"graceful": bus.transitions.graceful, "restart": bus.transitions.restart}
+        self._exit = transitions.exit
+        self._operations = {"graceful": transitions.graceful, "restart": transitions.restart}
         self.begin()
 
     def begin(self) -> None:
@@ -37,12 +36,12 @@ class Requests:
         bus.exit_under_way.is_asked = True
         bus.waiting.wake()
         if here is threading.main_thread():
-            bus.turns.take(bus.transitions.exit)
+            bus.turns.take(self._exit)
         elif bus.exit_under_way.thread not in (None, here.ident):
             bus.log("Bus is exiting already")
         else:
             # Without waiting: a listener of what is under way may be joining this very thread.
-            bus.turns.hand_over(bus.transitions.exit)
+            bus.turns.hand_over(self._exit)
 
     def ask(self, what: str) -> None:
         """Run an operation, or have the thread in `block` run it; return when it is over.

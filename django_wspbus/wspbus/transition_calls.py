@@ -6,14 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .calls import Calls
 from .channels import Listener
+from .core import Core
 from .failures import Refusal, cut_context
-
-if TYPE_CHECKING:
-    from .bus import Bus
 
 
 class TransitionCalls(Calls):
@@ -22,7 +20,7 @@ class TransitionCalls(Calls):
     ``goes_on()`` returns whether another listener is to be called; left out, all are.
     """
 
-    def __init__(self, bus: Bus, channel: str, goes_on: Callable[[], bool] | None = None) -> None:
+    def __init__(self, bus: Core, channel: str, goes_on: Callable[[], bool] | None = None) -> None:
         listeners = bus.plan(channel)
         super().__init__(bus, channel, takewhile(lambda _: goes_on(), listeners) if goes_on else listeners)
         self.bus = bus
@@ -32,7 +30,7 @@ class TransitionCalls(Calls):
 
     def call(self, listener: Listener) -> Any:
         self.bus.called = (self.channel, listener)
-        self.bus.parent = None
+        self.bus.replace_parent = None
         try:
             result = super().call(listener)
         finally:
@@ -50,9 +48,9 @@ class TransitionCalls(Calls):
         """In a forked child whose listener has ended: take the place of the parent, as a daemon does."""
         if os.getpid() != self._pid:
             self._pid = os.getpid()
-            parent, self.bus.parent = self.bus.parent, None
-            if parent is not None:
-                parent.replace(self.bus)
+            replace_parent, self.bus.replace_parent = self.bus.replace_parent, None
+            if replace_parent is not None:
+                replace_parent()
             self.bus.state = self.state
 
 
@@ -62,7 +60,7 @@ class StartCalls(TransitionCalls):
     With ``despite_failures`` all of them run, whatever they raise.
     """
 
-    def __init__(self, bus: Bus, *, despite_failures: bool) -> None:
+    def __init__(self, bus: Core, *, despite_failures: bool) -> None:
         super().__init__(bus, "start", self._goes_on)
         self._despite_failures = despite_failures
         self._is_refused = False
@@ -83,7 +81,7 @@ class StartCalls(TransitionCalls):
 class RestartCalls(TransitionCalls):
     """The calls before a restart, which the first failure, or an exit that is asked for meanwhile, ends."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Core) -> None:
         super().__init__(bus, "before_restart", self._goes_on)
 
     def _goes_on(self) -> bool:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
-from .ending import Exit
+from .core import Core
+from .ending import AtExit, Exit
 from .failures import ChannelFailures, mark_as_failed
 from .states import State, check_move
 from .transition_calls import RestartCalls, StartCalls, TransitionCalls
-
-if TYPE_CHECKING:
-    from .bus import Bus
+from .watchdog import Watchdog
 
 
 class Transitions:
     """The operations that move a bus from state to state and call its listeners. `turns.Turns` runs them."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Core, watchdog: Watchdog, at_exit: AtExit) -> None:
         self._bus = bus
+        self._watchdog = watchdog
+        self._at_exit = at_exit
 
     def start(self, despite_failures: bool = False) -> None:
         bus, before = self._bus, self._bus.state
@@ -27,7 +27,7 @@ class Transitions:
             return
         if before is State.EXITING:
             bus.execv = False  # of an exit that is over
-        bus.at_exit.register()
+        self._at_exit.register()
         bus.exit_under_way = Exit()
         bus.failed_start = None
         bus.starts_despite_failures = despite_failures
@@ -83,9 +83,9 @@ class Transitions:
         if bus.state is State.EXITING:
             bus.log("Bus is EXITING already")
             return
-        ending.begin(bus.stop_timeout, bus.watchdog.expected)
+        ending.begin(bus.stop_timeout, self._watchdog.expected)
         try:
-            with bus.watchdog.watch(ending.deadline):
+            with self._watchdog.watch(ending.deadline):
                 self._enter(State.STOPPING, ending)
                 self._call_to_the_end("stop", ending)
                 self._enter(State.STOPPED, ending)
@@ -95,13 +95,14 @@ class Transitions:
                 with ending.put_off():
                     bus.log("Bus EXITED")
         finally:
-            ending.thread = bus.watchdog.expected = None
-            bus.at_exit.unregister()
+            ending.thread = self._watchdog.expected = None
+            self._at_exit.unregister()
         ending.raise_interruption()
 
     def _enter(self, state: State, ending: Exit | None = None) -> None:
         bus = self._bus
-        check_move(bus.state, state)
+        if ending is None:  # an exit goes on to its end, whatever a listener has made of the state
+            check_move(bus.state, state)
         bus.state = state
         if state is State.EXITING and bus.waiting.home is not None:
             bus.waiting.home.is_leaving = True

@@ -10,15 +10,13 @@ import threading
 import time
 import traceback
 from collections.abc import Generator
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from .core import Core
 from .ending import other_threads
 from .failures import EX_SOFTWARE, ChannelFailures, Refusal
 from .sleepers import Sleeper
 from .states import State
-
-if TYPE_CHECKING:
-    from .bus import Bus
 
 FOLDER = os.path.dirname(__file__)
 
@@ -38,7 +36,7 @@ class Watchdog:
     The process ends with status 70, or by C code that holds the GIL half a second later with status 1.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Core) -> None:
         self._bus = bus
         self.begin()
 
