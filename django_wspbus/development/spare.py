@@ -1,7 +1,8 @@
 """The warm spare: an interpreter that has imported libraries, and waits to run the project.
 
 It imports modules of the standard library, of Django and of Django's dependencies, as far as the site before
-it had loaded them, and what PRELOAD names; no file of the project.
+it had loaded them and they neither read the settings nor define models; and what PRELOAD names. It imports no
+file of the project.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from ..project import libraries, modules
 
 PACKAGES = {*sys.stdlib_module_names, "django", "asgiref", "sqlparse", "django_wspbus"}
 """The packages whose modules a spare imports."""
-
-LEFT_OUT = ("django.contrib.", "django_wspbus.contrib.", "django_wspbus.asgi", "django_wspbus.wsgi")
-"""How the names of modules begin that define models, or read the settings when they are imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,7 @@ def describe(preload: Sequence[str]) -> Libraries:
 
 
 def _is_preloaded(name: str, file: str) -> bool:
-    is_of_library = name.partition(".")[0] in PACKAGES and not libraries.is_project_file(file)
-    return is_of_library and not name.startswith(LEFT_OUT)
+    return name.partition(".")[0] in PACKAGES and not libraries.is_project_file(file)
 
 
 def _find_obstacle() -> str | None:
@@ -70,7 +67,7 @@ class Spare:
         self._modules = modules
         self._preload = preload
         self._before = set(sys.modules)
-        self._times: dict[str, int] = {}
+        self._times: dict[str, int | None] = {}
 
     def prepare(self) -> Message:
         """Import the libraries; return {"prepared": True} if this interpreter is as good as a new one.
@@ -80,7 +77,7 @@ class Spare:
         """
         folders = _times(libraries.folders())
         with _without_settings() as readers:
-            report = self._import_modules() or self._import_preload(readers)
+            report = self._import_modules(readers) or self._import_preload(readers)
         self._times = _times(modules.files()) | folders
         return report or {"prepared": True}
 
@@ -88,12 +85,17 @@ class Spare:
         """Return whether a new interpreter would still import the same files."""
         return _times(self._times) == self._times and not self._is_shadowed()
 
-    def _import_modules(self) -> Message:
+    def _import_modules(self, readers: list[str]) -> Message:
         for name, file in self._modules.items():
+            readers.clear()
             try:
                 importlib.import_module(name)
             except Exception as error:
-                return {"obstacle": f"{name} cannot be imported before the project: {error!r}"}
+                if not readers:
+                    return {"obstacle": f"{name} cannot be imported before the project: {error!r}"}
+                continue  # it reads the settings, or defines a model, and so is not here now
+            if readers:
+                return {"obstacle": f"{name} copes with settings that are not there"}
             found = modules.find(name)
             if found is None or found.file != file:
                 return {"obstacle": f"the project has imported {name} from another file, {file}"}
@@ -103,6 +105,7 @@ class Spare:
     def _import_preload(self, readers: list[str]) -> Message:
         for name in self._preload:
             why = None
+            readers.clear()
             try:
                 importlib.import_module(name)
             except BaseException as error:  # SystemExit, too
@@ -135,6 +138,8 @@ def _without_settings() -> Iterator[list[str]]:
 
     A module that copes with their absence would see other values than in a new interpreter.
     """
+    from django.core.exceptions import ImproperlyConfigured
+
     django_conf: Any = importlib.import_module("django.conf")
     kept = {name: vars(django_conf.LazySettings)[name] for name in ("_setup", "configure")}
     variable = os.environ.pop(django_conf.ENVIRONMENT_VARIABLE, None)
@@ -142,7 +147,7 @@ def _without_settings() -> Iterator[list[str]]:
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         attempts.append("settings")
-        raise RuntimeError("The warm spare has no settings.")
+        raise ImproperlyConfigured("The warm spare has no settings.")
 
     try:
         for name in kept:
@@ -155,6 +160,13 @@ def _without_settings() -> Iterator[list[str]]:
             os.environ[django_conf.ENVIRONMENT_VARIABLE] = variable
 
 
-def _times(paths: Iterable[str]) -> dict[str, int]:
-    """Return when each file or folder that is there was last changed, in nanoseconds."""
-    return {path: os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)}
+def _times(paths: Iterable[str]) -> dict[str, int | None]:
+    """Return when each file or folder was last changed, in nanoseconds; None if it is not there."""
+    return {path: _time(path) for path in paths}
+
+
+def _time(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
