@@ -33,6 +33,8 @@ class Events:
         self._why_polling = ""
         self._silent: set[str] = set()
         self._returned: float | None = None
+        """When the last wait ended: until the next one, its caller may look at the files."""
+        self._next_look: float | None = None
         self._awake, self._waker = socket.socketpair()
         for sock in (self._awake, self._waker):
             sock.setblocking(False)
@@ -101,10 +103,9 @@ class Events:
 
         The hints are empty after ``timeout`` seconds, and after `wake`.
         """
-        now = time.monotonic()
         pauses = [] if timeout is None else [max(timeout, 0.0)]
-        if self.polls:  # looking at the files takes a fifth of the time at most
-            pauses.append(max(POLLED, 4 * (now - (self._returned or now))))
+        if self.polls:
+            pauses.append(max(self._time_of_look() - time.monotonic(), 0.0))
         poll = select.poll()
         for source in (self._awake, self._inotify):
             if source is not None:
@@ -113,9 +114,17 @@ class Events:
         self._returned = time.monotonic()
         if self._awake.fileno() in ready:
             self._awake.recv(4096)
-        if not ready and self.polls:
+        if self.polls and (not ready or self._returned >= self._time_of_look()):
+            self._next_look = None
             return None
         return self._hints(self._inotify) if self._inotify is not None else set()
+
+    def _time_of_look(self) -> float:
+        """Return the time of the next look at all files, which takes a fifth of the time at most."""
+        if self._next_look is None:
+            now = time.monotonic()
+            self._next_look = now + max(POLLED, 4 * (now - (self._returned or now)))
+        return self._next_look
 
     def _hints(self, inotify: Inotify) -> set[Hint] | None:
         hints: set[Hint] = set()

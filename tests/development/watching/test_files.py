@@ -375,6 +375,35 @@ def test_what_raises_no_events_is_polled_and_the_kernel_reports_the_rest(tree, w
 
 
 @needs_inotify
+def test_events_that_come_all_the_time_do_not_keep_it_from_polling(tree, watching, monkeypatch):
+    table = tree / "mountinfo"
+    table.write_text(f"36 35 0:41 / {tree}/shop rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(events, "POLLED", 0.1)
+    silent = tree / "shop" / "views.py"
+    watch = watching([str(silent), str(tree / "settings.py")])
+    stop = threading.Event()
+    writing = threading.Thread(target=write_until, args=(stop, tree / "other.txt"))
+    writing.start()
+    try:
+        with written_silently(silent) as memory:
+
+            def change():
+                memory[:3] = b"two"
+                memory.flush()
+
+            assert told_of(watch, change) == [str(silent)]
+    finally:
+        stop.set()
+        writing.join()
+
+
+def write_until(stop, path):
+    while not stop.wait(0.01):
+        path.write_text("other")
+
+
+@needs_inotify
 @pytest.mark.parametrize(
     ("poll", "means"),
     [(True, 'by polling, as WSPBUS["AUTORELOAD"]["POLL"] is True'), (False, "with inotify")],
