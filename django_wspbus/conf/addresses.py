@@ -1,4 +1,4 @@
-"""What BIND takes: the addresses that a server listens on."""
+"""The addresses that a server listens on, as BIND has them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Address:
         return self.host in ("0.0.0.0", "::")
 
     def clashes_with(self, other: Address) -> bool:
-        """Whether only one of the two can be bound."""
+        """Return whether only one of the two can be bound."""
         if self.kind != other.kind:
             return False
         if self.kind in ("unix", "systemd"):

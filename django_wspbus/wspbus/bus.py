@@ -24,10 +24,10 @@ from .watchdog import Watchdog
 class Bus(Core):
     """Process state machine and messenger.
 
-    ``stop_timeout``: seconds that an exit may take in all, from the first ``stop`` listener to the
-    end of the last thread; then what hangs is named on stderr, and the process ends with status 70.
-    C code that hangs and holds the GIL ends it half a second later, with the stacks of all threads
-    on stderr and status 1.
+    ``stop_timeout``: the seconds that an exit may take, from the first ``stop`` listener to the end of the
+    last thread. After that the bus names the listener or thread that hangs on stderr, and ends the process
+    with status 70. If C code hangs and holds the GIL, the process ends half a second later, with the stacks
+    of all threads on stderr and status 1.
 
     Methods may be called from any thread, from listeners, and from signal handlers.
     """
@@ -52,12 +52,12 @@ class Bus(Core):
     def start(self, *, blocks: bool = False, despite_failures: bool = False) -> None:
         """Run the ``start`` listeners: STOPPED, STARTING, STARTED.
 
-        If one fails, the bus stops and exits, and `ChannelFailures` is raised. An exit asked for
-        meanwhile takes effect between two listeners: then start() returns, and the bus has exited.
+        If one fails, the bus stops and exits, and start() raises `ChannelFailures`. If the bus is told to
+        exit meanwhile, it does so between two listeners, and start() returns.
 
-        ``blocks``: this thread is going to call `block`, and runs already what other threads ask for.
-        ``despite_failures``: the start goes on to its end whatever fails, as an exit would lose something;
-        `failed_start` has what failed.
+        ``blocks``: this thread is going to call `block`; it already runs the operations that other threads
+        ask for. ``despite_failures``: all listeners run, even if some fail, because an exit would lose
+        something; `failed_start` holds the failures.
         """
         if blocks:
             self.waiting.home = Home()
@@ -83,8 +83,8 @@ class Bus(Core):
     def restart(self) -> None:
         """Exit; the thread in `block` then replaces the process, command line and all.
 
-        Listeners of ``before_restart`` may refuse that while the bus is STARTED: at the first that
-        fails nothing else happens, and `ChannelFailures` is raised, as by `graceful`.
+        While the bus is STARTED, a listener of ``before_restart`` may refuse that by an exception. Then the
+        bus stays STARTED, and restart() raises `ChannelFailures`, as `graceful` does.
         """
         if self.state is State.STARTED and not self.exit_asked and self.plan("before_restart"):
             self.requests.ask("restart")
@@ -96,36 +96,36 @@ class Bus(Core):
     def exit(self) -> None:
         """Stop, then run the ``exit`` listeners: STOPPING, STOPPED, EXITING.
 
-        All of them run, whatever fails; failures are logged, and make `block` raise SystemExit(70).
-        During a transition in another thread that one goes on to the exit, and only the main thread
-        waits for it.
+        All of them run, even if some fail; the bus logs the failures, and `block` raises SystemExit(70).
+        If another thread is in a transition, that thread exits the bus at its end. Only the main thread
+        waits for that.
         """
         if self.exit_asked:
             self.execv = False  # an exit after a restart is no restart
         self.requests.ask_exit()
 
     def request(self, what: str, done: Done) -> None:
-        """Ask the thread in `block` for what `graceful` or `restart` ("what") do, without waiting for it.
+        """Ask the thread in `block` for a "graceful" or a "restart" (``what``), without waiting for it.
 
-        ``done(error)`` is called in that thread, ``error`` being None if all went well; never, if an
-        exit comes first.
+        That thread calls ``done(error)``, with None if all went well. It does not call it if the bus exits
+        first.
         """
         self.requests.add(what, done)
 
     def block(self, interval: float = 0.1, *, replace: Callable[[], object] | None = None) -> None:
         """Wait for EXITING, KeyboardInterrupt or SystemExit, then for the threads that are not daemons.
 
-        To be called by the main thread. Raises SystemExit(70) if a listener failed during the exit.
-        After `restart` it calls ``replace()``, which is not to return: it replaces the process. Left out,
-        the command line of the process is executed anew.
+        The main thread calls this. It raises SystemExit(70) if a listener failed during the exit. After a
+        `restart` it calls ``replace()``, which replaces the process and does not return. By default the
+        process executes its own command line again.
         """
         home = self.waiting.home = Home()
         try:
             self._wait_for_exit(home, interval)
-            self.turns.wait()  # the thread that exits still has exit listeners to run
+            self.turns.wait()  # another thread may still be running exit listeners
             with self.watchdog.watch(self.deadline):
                 join_other_threads(self.log)
-            self.waiting.run_deferred()  # an exit that was asked for meanwhile goes before a restart
+            self.waiting.run_deferred()  # an exit that came meanwhile wins over a restart
         finally:
             self.waiting.home = None
         if self.execv:
@@ -136,7 +136,7 @@ class Bus(Core):
 
     def _wait_for_exit(self, home: Home, interval: float) -> None:
         try:
-            # An exit ends it, even if another thread has moved the bus on since.
+            # An exit ends the wait, even if another thread has started the bus again since.
             self.waiting.wait(
                 lambda: self.state is State.EXITING or home.is_leaving, interval=interval, channel="main"
             )
@@ -155,7 +155,7 @@ class Bus(Core):
     ) -> threading.Thread:
         """Start the bus; call ``func`` in a new thread once it is STARTED. Return that thread.
 
-        If the bus exits instead, the thread just ends.
+        If the bus exits instead, the thread ends without a call.
         """
         tried = threading.Event()
 
@@ -216,10 +216,10 @@ class Bus(Core):
         priority: float | None = None,
         role: str | None = None,
     ) -> Any:
-        """Decorate a generator function of one ``yield``: run it up to there at start, and on at stop.
+        """Decorate a generator function with one ``yield``: it runs to there at start, and on at stop.
 
-        It goes on only where it had come that far. Lifespans stop in the reverse of the order in
-        which they start: one of start priority p stops at 100 - p. Returns a `Lifespan`.
+        It runs on only if it has reached the ``yield``. Lifespans stop in the reverse order of their starts:
+        one that starts with priority p stops with 100 - p. Return a `Lifespan`.
         """
         if not callable(function):
             return partial(self.lifespan, priority=function if priority is None else priority, role=role)
@@ -232,7 +232,7 @@ class Bus(Core):
     def wait(self, state: State | Iterable[State], interval: float = 0.1, channel: str | None = None) -> None:
         """Wait for one of the given states, publishing to ``channel`` every ``interval`` seconds.
 
-        It wakes at once, and while the channel has no listener it does not wake before.
+        It returns as soon as the bus has the state, and does not wake before if the channel has no listener.
         """
         wanted = {state} if isinstance(state, State) else set(state)
         self.waiting.wait(lambda: self.state in wanted, interval=interval, channel=channel)
@@ -242,9 +242,9 @@ class Bus(Core):
     ) -> bool:
         """Wait, in a listener, until ``condition()`` is true; return whether it is.
 
-        False comes at the deadline, and as soon as an exit is asked for during a start, unless
-        ``despite_exit`` is true. A thread that makes the condition true calls `wake`. In the main thread
-        deferred functions run meanwhile.
+        It returns False after ``timeout`` seconds, and, unless ``despite_exit`` is true, as soon as the bus
+        is told to exit during a start. A thread that makes the condition true calls `wake`. The main thread
+        runs deferred functions while it waits.
         """
 
         def is_over() -> Any:
@@ -256,6 +256,6 @@ class Bus(Core):
     def defer(self, function: Callable[[], Any]) -> None:
         """Call a function in the thread that is in `block`; safe in a signal handler.
 
-        What is deferred during a start in the main thread runs between two of its listeners.
+        During a start in the main thread it is called between two listeners.
         """
         self.waiting.defer(function)

@@ -52,7 +52,7 @@ class Calls:
                         append(call(listener))
                     except BaseException as failure:
                         error = failure
-                if error is not None:  # out of the handler, lest it becomes the context of what follows
+                if error is not None:  # outside the handler, so that it is not the context of later errors
                     self.note(listener, error)
                     error = None
         finally:

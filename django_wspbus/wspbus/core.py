@@ -32,12 +32,12 @@ class Core(Messenger):
         """Take the state of a fresh process, also in a forked child; the listeners stay."""
         self.state = State.STOPPED
         self.execv = False
-        """True if the bus restarts, or has been told to."""
+        """True if the bus has been told to restart."""
         self.exit_under_way = Exit()
         self.failed_start: ChannelFailures | None = None
         """The failures of a start that was completed all the same."""
         self.starts_despite_failures = False
-        """True while a start is under way that goes on to its end, whatever fails."""
+        """True during a start whose failures do not end it."""
         self.called: tuple[str, Listener] | None = None
         """The channel and the listener that a transition is calling."""
         self.turns.begin()
@@ -61,7 +61,7 @@ class Core(Messenger):
 
     @property
     def deadline(self) -> float | None:
-        """When the exit under way has to be over, as of `time.monotonic`; None: there is no such time."""
+        """The deadline of the exit under way, in seconds of `time.monotonic`; None without one."""
         return self.exit_under_way.deadline
 
     @property

@@ -24,11 +24,11 @@ def _working_directory() -> str | None:
 
 
 STARTUP_DIRECTORY = _working_directory()
-"""The directory in which the command line was valid: modules may change it later. None: it was removed."""
+"""The working directory at the import, as modules may change it later. None: it was removed."""
 
 
 class Exit:
-    """The exit of a bus since its last start, once it is asked for. Times are those of `time.monotonic`."""
+    """The exit of a bus, since its last start. Moments are in seconds of `time.monotonic`."""
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -36,13 +36,13 @@ class Exit:
         """The identity of the thread that runs its listeners, while it does."""
         self.began: float | None = None
         self.deadline: float | None = None
-        """When it has to be over; None: there is no such time."""
+        """The moment at which the watchdog ends the process; None without ``stop_timeout``."""
         self.has_failed = False
-        """Whether a listener failed, of the exit or of the start that led to it."""
+        """True if a listener failed during the exit, or during the start that led to it."""
         self.start_error: BaseException | None = None
         """The error of the start that led to it, if only the bus itself has reported that."""
         self.interruptions: list[BaseException] = []
-        """What passed through a listener, to be raised at the end."""
+        """SystemExit and KeyboardInterrupt that listeners raised, for the end of the exit."""
 
     def begin(self, timeout: float | None, expected: float | None) -> None:
         """Note that this thread exits now; ``expected``: since when a signal has asked for it."""
@@ -118,7 +118,7 @@ def join_other_threads(log: Callable[[str], None]) -> None:
 
 
 def execute_anew(log: Callable[[str], None]) -> NoReturn:
-    """Execute the command line of this process anew, in the directory in which it was given."""
+    """Execute the command line of this process again, in the directory in which it was typed."""
     arguments = [sys.executable, *sys.orig_argv[1:]]
     if STARTUP_DIRECTORY is not None:
         os.chdir(STARTUP_DIRECTORY)

@@ -1,6 +1,6 @@
-"""Channels and their listeners: publish and subscribe, by priority and role.
+"""Publish and subscribe: channels and their listeners, by priority and role.
 
-A `Messenger` can be used alone, by a program that has no use for the states of a process.
+A program that does not need the states of a process can use a `Messenger` alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INFO, ERROR = 20, 40
 
 
 Subscription = tuple[float, int, str | None]
-"""How a listener was subscribed: its priority, a serial number for the order within that, its role."""
+"""The priority of a listener, a serial number for the order within it, and the role."""
 
 
 class Subscriptions:
@@ -43,9 +43,10 @@ class Subscriptions:
 class Messenger:
     """Calls the listeners of a channel whenever something is published on it.
 
-    All listeners of a channel run, in priority order (0 first, 50 if neither ``priority`` nor
-    ``callback.priority`` says otherwise; equal ones as they subscribed), even if some fail: each
-    failure is logged, then all are raised together. ``SystemExit`` and ``KeyboardInterrupt`` pass through.
+    All listeners of a channel run, even if some fail: each failure is logged, then all are raised together.
+    ``SystemExit`` and ``KeyboardInterrupt`` pass through. Listeners run in the order of their priorities, 0
+    first, and with equal priorities in the order of their subscriptions. The default is the attribute
+    ``priority`` of the listener, or 50.
 
     Methods may be called from any thread, from listeners, and from signal handlers.
     """
@@ -156,8 +157,7 @@ class Messenger:
 
     def plan(self, channel: str) -> tuple[Listener, ...]:
         """Return the listeners that a publication on a channel calls in this process, in order."""
-        # A change of the listeners puts a new dict in place of this one: a plan that a change
-        # overtakes is stored where it is never read.
+        # A change of the listeners replaces this dict: a plan that is out of date goes into the old one.
         plans = self._plans
         plan = plans.get(channel)
         if plan is not None:
@@ -187,7 +187,7 @@ class Messenger:
 
         Raises `ChannelFailures`, after all have run, if some failed.
         """
-        # The hot path of a site: one cached tuple, one try for the whole loop.
+        # Sites publish often, so this path has one cached tuple, and one try for the whole loop.
         try:
             callbacks = self._plans[channel]
         except KeyError:
@@ -205,7 +205,7 @@ class Messenger:
             return output
         except BaseException as failure:
             error = failure
-        # Out of the handler, lest the failures that follow carry this one as their context.
+        # Outside the handler, so that this error does not become the context of later ones.
         try:
             calls = Calls(self, channel, callbacks[len(output) :], args, kwargs, output)
             calls.run(error)
@@ -241,16 +241,16 @@ class Messenger:
             self.log(f"{message}\n{format_traceback(error)}\n", ERROR)
 
     def report_failure(self, channel: str, listener: Listener, error: Exception) -> None:
-        """Report the failure of a listener, which is raised afterwards; a subclass may do so in another way.
+        """Log the failure of a listener, before `publish` raises it. A subclass may report it in another way.
 
-        It is not called for log listeners, nor where there is none.
+        Not called for a failing log listener, or without any log listener.
         """
-        # The refusal of a start is an expected failure of the program that starts the bus, and catches it.
+        # The program that starts the bus expects and reports a refusal of the start.
         level = INFO if channel == "start" else ERROR
         self.report(f"Error in {channel!r} listener {listener!r}", error, level)
 
     def report_uncaught(self, failures: ChannelFailures) -> None:
-        """Write failures to stderr that are raised to no caller, unless each has been logged already."""
+        """Write failures that no caller gets to stderr, unless they are in the log."""
         if not self.plan("log"):
             write_to_stderr(f"Errors in {failures.channel!r} listeners:", *failures.__notes__)
 

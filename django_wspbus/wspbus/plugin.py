@@ -1,4 +1,4 @@
-"""The base of plugins: a method named after a channel is a listener on it."""
+"""The base class of plugins: a method named after a channel listens on it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Plugin:
-    """What a bus carries: an object whose methods listen on the channels they are named after.
+    """An object whose methods listen on the channels of the same name.
 
-    Give a method a ``priority`` attribute for another one than 50, and the plugin or its class a
-    ``role`` ("site", "worker", "any") to say in which processes it works. A plugin that can tell in
-    advance what is wrong with its options has a method ``check()`` that returns Django check messages.
+    The attribute ``priority`` of a method replaces the default of 50. The attribute ``role`` of the plugin or
+    its class ("site", "worker", "any") says in which processes it works. A plugin that can check its options
+    has a method ``check()`` that returns Django check messages.
     """
 
     role: str | None = None

@@ -31,7 +31,7 @@ class Requests:
         self._asked: dict[str, deque[Done]] = {what: deque() for what in self._operations}
 
     def ask_exit(self) -> None:
-        """Exit, in this thread or at the end of what is under way in another."""
+        """Exit, in this thread or at the end of the operation that another thread runs."""
         bus, here = self._bus, threading.current_thread()
         bus.exit_under_way.is_asked = True
         bus.waiting.wake()
@@ -40,7 +40,7 @@ class Requests:
         elif bus.exit_under_way.thread not in (None, here.ident):
             bus.log("Bus is exiting already")
         else:
-            # Without waiting: a listener of what is under way may be joining this very thread.
+            # Without waiting, as a listener of that operation may be joining this thread.
             bus.turns.hand_over(self._exit)
 
     def ask(self, what: str) -> None:
@@ -55,10 +55,10 @@ class Requests:
         outcome: list[Exception | None] = []
         if home.thread == threading.get_ident():
             self._asked[what].append(outcome.append)
-            self._serve(what)  # which may be at the end of what is under way
+            self._serve(what)  # at the end of the operation under way, if there is one
         else:
             self.add(what, outcome.append)
-            # Not to the end of an exit: one of its listeners may be joining this very thread.
+            # Not until the end of an exit, as one of its listeners may be joining this thread.
             self._bus.waiting.wait(lambda: outcome or self._bus.exit_asked)
             if not outcome and not self._bus.execv:
                 raise Refusal(f"The bus exits before the {NAMES[what]}.")

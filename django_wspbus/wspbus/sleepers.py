@@ -23,7 +23,7 @@ class Sleeper:
         self._lock.acquire()
 
     def listen(self) -> None:
-        """Note from now on what is to wake it."""
+        """Note each wake-up from now on."""
 
     def sleep(self, seconds: float | None) -> bool:
         """Return whether it was woken."""

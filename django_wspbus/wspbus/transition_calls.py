@@ -57,7 +57,7 @@ class TransitionCalls(Calls):
 class StartCalls(TransitionCalls):
     """The calls of a start, which a `Refusal`, or an exit that is asked for meanwhile, ends.
 
-    With ``despite_failures`` all of them run, whatever they raise.
+    With ``despite_failures`` all of them run, even if some raise SystemExit.
     """
 
     def __init__(self, bus: Core, *, despite_failures: bool) -> None:

@@ -101,7 +101,7 @@ class Transitions:
 
     def _enter(self, state: State, ending: Exit | None = None) -> None:
         bus = self._bus
-        if ending is None:  # an exit goes on to its end, whatever a listener has made of the state
+        if ending is None:  # an exit must reach its end even if a listener has changed the state
             check_move(bus.state, state)
         bus.state = state
         if state is State.EXITING and bus.waiting.home is not None:
@@ -115,7 +115,7 @@ class Transitions:
         calls.raise_failures()
 
     def _call_to_the_end(self, channel: str, ending: Exit) -> None:
-        """Call all listeners of a channel for an exit, whatever they raise."""
+        """Call all listeners of a channel for an exit, also after SystemExit and KeyboardInterrupt."""
         calls = TransitionCalls(self._bus, channel)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Threads that wait for something of a bus, and the functions that are deferred to one of them."""
+"""Threads that wait for a bus, and the functions that are deferred to one of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .sleepers import Sleeper, make_sleeper
 
 
 class Home:
-    """The thread that is in `block`, or is going to be: it runs what other threads ask for."""
+    """The thread that is in `block`, or is going to be: it runs the operations that other threads ask for."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.is_leaving = False
-        """Whether the bus has exited, so that this thread is about to return from `block`."""
+        """True once the bus has exited: the thread is about to return from `block`."""
 
 
 class Waiting:
@@ -38,7 +38,7 @@ class Waiting:
 
     @property
     def thread(self) -> int | None:
-        """The identity of the thread that runs what is deferred."""
+        """The identity of the thread that runs deferred functions."""
         return self.home.thread if self.home is not None else threading.main_thread().ident
 
     def wake(self) -> None:

@@ -43,7 +43,7 @@ class Watchdog:
     def begin(self) -> None:
         """Begin, also in a forked child."""
         self.expected: float | None = None
-        """When a signal asked for the exit that has not begun yet, as of `time.monotonic`."""
+        """The moment of the signal that asked for an exit, until that begins, of `time.monotonic`."""
         self._watcher: Sleeper | None = None
 
     @contextlib.contextmanager
@@ -70,10 +70,10 @@ class Watchdog:
     # An exit that a signal asks for
 
     def expect_exit(self) -> None:
-        """Count the time of an exit from now on; for a signal handler that asks for one by `Bus.defer`.
+        """Count the time of an exit from now on; a signal handler calls this before `Bus.defer`.
 
-        Whatever keeps the thread in `block` from it, a ``start`` listener for instance, is ended like an
-        exit that hangs. To be named, it needs `watch_exits`.
+        If a ``start`` listener, say, keeps the thread in `block` from that exit, the process ends as if the
+        exit hung. Only after `watch_exits` is that listener named.
         """
         bus = self._bus
         if bus.stop_timeout is None or self.expected is not None or bus.state is State.EXITING:
