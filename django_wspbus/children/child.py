@@ -102,7 +102,7 @@ class Child:
 
     @property
     def ended_as_told(self) -> bool:
-        """True if it has ended cleanly: another program, such as systemd, has told it to."""
+        """True if it has ended cleanly, as a program such as systemd has told it."""
         return self.process.poll() in (0, -signal.SIGTERM)
 
     @property
@@ -112,7 +112,7 @@ class Child:
 
     @property
     def lifetime(self) -> float:
-        """Seconds for which it has served."""
+        """Seconds since it was released to serve."""
         return 0 if self.served_from is None else time.monotonic() - self.served_from
 
     # In words
@@ -213,7 +213,7 @@ class Child:
             self.links.order(order)
 
     def terminate(self, phases: Phases) -> None:
-        """Tell it to answer what is in flight, run its listeners and end, each in its phase."""
+        """Tell it to answer the requests in flight, run its listeners and end, each in its phase."""
         if self.deadline is None:
             self.allowed = max(phases.children - time.monotonic(), 0)
             self._allowed_for_requests = max(phases.requests - time.monotonic(), 0)
@@ -224,7 +224,7 @@ class Child:
                     os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it and all that it has started; also from a signal handler or a watchdog."""
+        """Kill it and all processes that it has started. A signal handler or a watchdog may call this."""
         kill_group(self.pid, ended=self.ended)
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ class Children(Plugin):
                 self.dismiss(old)
 
     def dismiss(self, child: Child) -> None:
-        """Tell a child to answer what is in flight and exit; it is killed when its time is up."""
+        """Tell a child to answer the requests in flight and exit; it is killed when its time is up."""
         if child in self.draining:
             return
         phases = self.phases()
@@ -108,7 +108,7 @@ class Children(Plugin):
         self.switchboard.call_later(max(phases.children - time.monotonic(), 0), self._note_change)
 
     def end(self, children: Iterable[Child]) -> list[str]:
-        """End children that never served, and wait until they have ended; return what failed meanwhile."""
+        """End children that never served, and wait until they have ended; return the failures meanwhile."""
         ended = list(children)
         for child in ended:
             self.dismiss(child)
@@ -148,7 +148,7 @@ class Children(Plugin):
                     self.bus.log(failed, level=40)
 
     def _close(self, child: Child) -> list[str]:
-        """Kill what is left of a child; return what failed, or was cut off, during its exit."""
+        """Kill the processes that are left of a child; return the failures of its exit."""
         failed = []
         if not child.is_gone and child.is_serving:
             failed.append(child.remains())
@@ -159,14 +159,14 @@ class Children(Plugin):
         return [f"The server {child.alias!r}: {each}" for each in (*failed, *child.progress.failed_stops)]
 
     def stop(self) -> None:
-        """Tell all to exit, and kill what is left when time is up; over a restart they may stay."""
+        """Tell all to exit, and kill those that are left when time is up; over a restart they may stay."""
         if not self.stay and (failed := self.end_all()):
             raise Refusal("\n".join(failed), status=EX_SOFTWARE)
 
     stop.priority = 25  # type: ignore[attr-defined]
 
     def end_all(self) -> list[str]:
-        """Tell all to exit within the time for it; return what has failed meanwhile."""
+        """Tell all to exit within the time for it; return the failures of their exits."""
         for child in self.all():
             self.dismiss(child)
         self._await_end(self.draining)
@@ -192,7 +192,7 @@ class Children(Plugin):
     # Over a restart of the site
 
     def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> list[ChildState]:
-        """Return what `adopt` needs to know of each."""
+        """Return the states from which the next program can `adopt` the children."""
         self.switchboard.pause()
         return [state_of(child, unanswered) for child in [*self.serving.values(), *self.draining]]
 

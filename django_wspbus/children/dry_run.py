@@ -107,7 +107,7 @@ class DryRunProcess:
         return self._process.poll() is not None
 
     def result(self) -> SitePlan:
-        """Return what the restarted site would be; a `Refusal` says why it would not start."""
+        """Return the plan of the restarted site; a `Refusal` says why the site would not start."""
         self._report.seek(0)
         report = DryRunReport.read(self._report.read())
         status = self._process.wait()
@@ -132,7 +132,7 @@ class DryRunProcess:
 
 
 class DryRun:
-    """The dry run in its own process. ``held``: what the site holds, and so need not be free."""
+    """The dry run in its own process. ``held``: addresses and files that the site holds."""
 
     def __init__(self, order: Order) -> None:
         self._report = order.descriptors["report"]

@@ -14,7 +14,7 @@ from .processes import AdoptedProcess
 
 
 def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> ChildState:
-    """Return what the next program needs to `adopt` a child; the switchboard must be paused."""
+    """Return the state from which the next program can `adopt` a child; the switchboard must be paused."""
     progress = child.progress
     return ChildState(
         alias=child.alias,

@@ -115,7 +115,7 @@ class Links:
         workers: dict[int, int],
         ready: set[int],
     ) -> list[LinkState]:
-        """Return what the next program needs to `adopt` the links; the switchboard must be paused."""
+        """Return the links for the next program, which can `adopt` them; the switchboard must be paused."""
         states = []
         for descriptor, link in self._links.items():
             received, unsent = map(b64encode, link.hand_over(unanswered(link)))

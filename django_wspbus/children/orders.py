@@ -21,7 +21,7 @@ EXIT = b"e%.3f,%.3f;"
 
 
 def read_orders(pair: socket.socket) -> bytes:
-    """Return what the site has ordered so far."""
+    """Return all orders of the site so far."""
     poll = select.poll()  # before, as gevent's sockets wait whatever the flags say
     poll.register(pair, select.POLLIN)
     try:
@@ -56,5 +56,5 @@ def await_exit(pair: socket.socket) -> tuple[float, float] | None:
 def has_ended(pair: socket.socket, within: float | None = 0) -> bool:
     """Return whether the site has ended, or does so within some seconds; None: wait until it has."""
     poll = select.poll()
-    poll.register(pair, 0)  # for its end alone: what it holds are orders
+    poll.register(pair, 0)  # for its end alone: it holds orders
     return bool(poll.poll(None if within is None else max(within, 0) * 1000))

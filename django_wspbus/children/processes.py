@@ -20,7 +20,7 @@ class Process(Protocol):
 
 
 class AdoptedProcess:
-    """A child of this process that an earlier program of it has started."""
+    """A child of this process that an earlier program of the process has started."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -62,7 +62,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_group(pid: int, *, ended: bool) -> None:
-    """Kill a process and all that it has started; also from a signal handler or a watchdog."""
+    """Kill a process and all that it has started. A signal handler or a watchdog may call this."""
     with contextlib.suppress(PermissionError):
         try:
             # Its process group outlives it as long as there is a process in it.

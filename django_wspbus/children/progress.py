@@ -14,7 +14,7 @@ class Progress:
         self.workers: dict[int, int] = {}
         """descriptor -> PID"""
         self.listeners: set[int] = set()
-        """Descriptors of the links on which workers wait for what the site asks: see `RemoteSite.listen`."""
+        """Descriptors of the links on which workers wait for messages: see `RemoteSite.listen`."""
         self.ready: set[int] = set()
         """Descriptors of the workers that are ready."""
         self.expected: int | None = None
@@ -85,7 +85,7 @@ class Progress:
         self.ready.discard(descriptor)
 
     def adopt(self, state: ChildState) -> None:
-        """Take over what the program before has known of a child."""
+        """Take over the state of a child that the program before has known."""
         self.expected = state.expected
         self.has_answered = state.has_answered
         for link in state.links:

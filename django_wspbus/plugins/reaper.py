@@ -40,7 +40,7 @@ def start_timer(seconds: float, function: Callable[[], None]) -> threading.Timer
 
 
 class Reaper(Plugin):
-    """Reaps what is reparented to PID 1, and leaves their status to the programs that wait for it.
+    """Reaps the orphans of a container, and leaves the status of other processes to those that wait for it.
 
     A zombie counts as an orphan after `WAITING_TIME`, with three exceptions: the site itself waits for
     those of ``own()``, and a `subprocess.Popen` (made while the plugin is subscribed) or a

@@ -123,7 +123,7 @@ class Server(Plugin):
     stop.priority = 25  # type: ignore[attr-defined]
 
     def time_to_stop(self) -> float:
-        """Return how many seconds `stop` may take: what is left of the share of requests (`phases`)."""
+        """Return the seconds that `stop` may take: the rest of the share of requests (`phases`)."""
         seconds = max(Phases.of(self.bus, self.site).requests - time.monotonic(), 0)
         return seconds if self.time_for_requests is None else min(seconds, self.time_for_requests)
 

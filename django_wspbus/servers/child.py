@@ -135,7 +135,7 @@ class ChildServer(Server):
             self.children.end([child])
 
     def tell_to_stop(self) -> None:
-        """Tell the child to answer what is in flight and exit."""
+        """Tell the child to answer the requests in flight and exit."""
         if not self.children.stay:
             self.respawner.is_active = False
             if self.current is not None:

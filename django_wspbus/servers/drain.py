@@ -64,7 +64,7 @@ class Drain(Plugin):
     stop.priority = 1  # type: ignore[attr-defined]
 
     def _wait_for_queues(self, until: float) -> None:
-        """Wait until the servers have accepted what is in the queue, while they still do."""
+        """Wait until the servers have accepted the clients in the queue, as long as a server accepts."""
         # No event says that a queue has become empty: only a look does.
         while time.monotonic() < until and self._serves and not all(map(is_empty, self.sockets.of_servers())):
             self.bus.wait_for(lambda: False, 0.005)

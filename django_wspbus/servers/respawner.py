@@ -126,7 +126,7 @@ class Respawner:
         if self._may_respawn and self.server.current is None and self._successor is None:
             try:
                 self._successor = self.server.boot()
-            except Refusal as refusal:  # a deployment has removed what the child needs, and may bring it back
+            except Refusal as refusal:  # a deployment has removed the interpreter, say, and may restore it
                 self._fail(str(refusal))
                 return
             self._call_later(self.server.site.ready_timeout + 0.01, self.look)

@@ -187,7 +187,7 @@ class Sockets(Plugin):
         return held
 
     def add(self, planned: Iterable[PlannedSocket]) -> list[tuple[str, Bound]]:
-        """Bind what the next program wants besides; ``planned``: all that it wants."""
+        """Bind the planned sockets of the next program that are not bound yet, and return these."""
         added: list[tuple[str, Bound]] = []
         planned = list(planned)
         self._planned = [parse(each.address) for each in planned]
@@ -203,7 +203,7 @@ class Sockets(Plugin):
         return added
 
     def drop(self, added: Iterable[tuple[str, Bound]]) -> None:
-        """Close again what was added."""
+        """Close sockets that `add` has bound."""
         for holder, bound in added:
             self.bound[holder].remove(bound)
             bound.close()

@@ -23,7 +23,7 @@ NOTHING_TO_RELOAD = (
 )
 
 METHODS = {"reload": "graceful", "restart": "restart"}
-"""The methods of the bus for what a `Swap` does."""
+"""The method of the bus for each operation of a `Swap`."""
 
 
 class Swap(Plugin):
@@ -49,7 +49,7 @@ class Swap(Plugin):
         self.servers = servers
         self.say = say
         self.under_way: str | None = None
-        """The name of what is under way: "reload", "restart" or None."""
+        """The operation that is under way: "reload", "restart" or None."""
         self.last_failure: str | None = None
         """The reason why the last reload or restart failed; None if it did not."""
         self.failed: str | None = None
@@ -150,6 +150,6 @@ class Swap(Plugin):
             raise Refusal("The site exits.")
 
     def log_result(self, what: str, booted: Iterable[Child], began: float) -> None:
-        """Log what was done, how long it took, and which processes serve now."""
+        """Log the operation, its duration, and the processes that serve now."""
         children = ", ".join(f"{each.alias!r} is process {each.pid}" for each in booted)
         self.bus.log(f"{what} after {time.monotonic() - began:.2f} s{': ' if children else '.'}{children}")

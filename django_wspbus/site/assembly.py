@@ -137,7 +137,7 @@ def make_sockets(bus: ProcessBus, settings: Settings, handed_over: SiteState, *,
 
 
 def binds(settings: Settings) -> dict[str, tuple[tuple[Address, ...], int]]:
-    """Return what the site listens on: holder -> (addresses, backlog)."""
+    """Return the addresses of the site: holder -> (addresses, backlog)."""
     found = {alias: (server.bind, _backlog(server)) for alias, server in settings.servers.items()}
     if settings.health is not None:
         found[HEALTH] = (settings.health,), BACKLOG

@@ -25,7 +25,7 @@ class SiteCondition:
         self._swap = swap
 
     def status(self) -> dict[str, Any]:
-        """Return what ``bus.site.status()`` returns."""
+        """Return the result of ``bus.site.status()``."""
         condition = self.in_full()
         return {
             "pid": os.getpid(),
@@ -49,7 +49,7 @@ class SiteCondition:
         return "; ".join(f"the server {alias!r} does not serve: see the log" for alias in failing)
 
     def in_full(self) -> Condition:
-        """Return the condition, with all that is known of a failure."""
+        """Return the condition, with the full reason of a failure."""
         details = {
             "servers": {server.settings.alias: server.status() for server in self._servers},
             "last_failure": self._swap.last_failure,

@@ -71,7 +71,7 @@ class SiteProcess:
             return
         foreground = None
         self._warn_of_threads()
-        if self.settings.daemonize is not None and self.handed_over is None:  # else it has its place already
+        if self.settings.daemonize is not None and self.handed_over is None:  # a restarted daemon stays one
             connections.close_all()
             files = self.settings.daemonize.stdout, self.settings.daemonize.stderr
             foreground = daemonize(*files, identity(self.settings.user, self.settings.group))
@@ -140,7 +140,7 @@ class SiteProcess:
         return site
 
     def _subscribe(self, site: Assembly) -> None:
-        """Subscribe the plugins, and take over what was handed over."""
+        """Subscribe the plugins, and take over the state of the program before."""
         bus = self.bus
         for channel in SITE_CHANNELS:
             bus.listeners.setdefault(channel, set())
@@ -156,7 +156,7 @@ class SiteProcess:
                 bus.request("graceful", lambda error: None)  # the bus logs an error
 
     def _dismantle(self, site: Assembly) -> None:
-        """Undo `_subscribe`, and end what a restart would have kept."""
+        """Undo `_subscribe`, and end the children and sockets that a restart would have kept."""
         site.drain.end()
         site.sockets.close()
         if site.pidfile is not None:
@@ -180,7 +180,7 @@ class SiteProcess:
         return sockets.detach()
 
     def check(self) -> None:
-        """Find out whether every server would start; raise what prevents the first that would not."""
+        """Check whether every server would start; raise the error of the first that would not."""
         site = self.build()
         try:
             for server in site.servers:
@@ -189,7 +189,7 @@ class SiteProcess:
             site.switchboard.close()
 
     def plan(self) -> SitePlan:
-        """Do all of a start that can be undone, and return what the site would be."""
+        """Do the parts of a start that can be undone, and return the plan of the site."""
         site = self.build()
         try:
             for server in site.servers:

@@ -24,7 +24,7 @@ class Replacement:
     watches_files: bool
     """True if the workers ask for a restart when a file changes."""
     time_for_requests: float | None
-    """Seconds after which a stop cuts off the requests in flight; None: what STOP_TIMEOUT gives them."""
+    """Seconds after which a stop cuts off the requests in flight; None: the share of STOP_TIMEOUT."""
 
     def plugins(self, site: Assembly) -> list[Plugin]:
         """Make the plugins that a site needs for it."""

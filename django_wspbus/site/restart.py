@@ -115,7 +115,7 @@ class Restart(Plugin):
     # After the bus has exited
 
     def execute(self) -> NoReturn:
-        """Execute the next program, and keep what it is to take over until that succeeds."""
+        """Execute the next program, and keep sockets and children until it has taken them over."""
         state, invocation = self._hand_over(), start.original()
         ((name, variable),) = state.hand_over().items()
         environment = {name: os.environ[name] for name in LISTEN_VARIABLES if name in os.environ}

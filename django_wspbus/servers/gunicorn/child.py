@@ -1,4 +1,4 @@
-"""gunicorn, in a child process: what the child runs."""
+"""The functions that a child with gunicorn runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .signals import accept_term
 
 
 def run(child: StartedChild) -> None:
-    """Serve until told to stop; what is wrong before that is sent to the site, and not printed."""
+    """Serve until told to stop. A failure before that is reported to the site, and not printed."""
     application = make_application(child)
     os.register_at_fork(after_in_parent=accept_term)
     try:
@@ -30,7 +30,7 @@ def run(child: StartedChild) -> None:
 
 
 def check(child: StartedChild) -> NoReturn:
-    """Load all that `run` would load, tell the site how that went, and wait to be ended."""
+    """Load all that `run` would load, report the outcome to the site, and wait to be ended."""
     application = make_application(child)
     application.wsgi()
     application.hooks.site.report(Expected(workers=0))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ...conf import Settings
 
 BOOTING, SERVING, PROVEN = range(3)
-"""The stages of a worker: proven are those that have answered a request."""
+"""The stages of a worker. A proven worker has answered a request."""
 
 WARMING_UP = "a request of WARMUP"
 UNFINISHED = "a connection without a whole request"
@@ -117,7 +117,7 @@ class WorkerExit:
     # Stop listeners
 
     def _run_listeners(self) -> None:
-        """Run the stop listeners, and report what came of them and of the requests."""
+        """Run the stop listeners, and report their failures and the requests that were cut off."""
         bus.stop_timeout = self._time_for_listeners()
         try:
             if bus.state is not bus.states.EXITING:
@@ -128,7 +128,7 @@ class WorkerExit:
             self._end()
 
     def _time_for_listeners(self) -> float:
-        """Return seconds: what the site allows, or the settings where it has not asked for the exit."""
+        """Return the seconds that the site allows; if it has not ordered the exit, those of the settings."""
         if self._is_aborted:
             return TIME_OF_ABORTED
         moments = read_exit(read_orders(self.pair))

@@ -66,7 +66,7 @@ class Hooks:
         self.wait = 0.0
 
     def configure(self, cfg: Any) -> None:
-        """Set gunicorn's settings: its configuration file, OPTIONS over it, what is the site's over both."""
+        """Set gunicorn's settings: OPTIONS override its configuration file, and the site overrides both."""
         options = GunicornServer.effective_options(self.server, self.settings)
         options.pop("config", None)
         options.setdefault("default_proc_name", self.server.alias)
@@ -75,7 +75,7 @@ class Hooks:
         # The site ends the child before that, as its phases say; this is for a signal to gunicorn alone.
         cfg.set("graceful_timeout", math.ceil(self.settings.stop_timeout) + 1)
         cfg.set("control_socket_disable", True)
-        if conf.is_debug():  # a worker that a debugger holds must not be taken for one that hangs
+        if conf.is_debug():  # gunicorn would kill a worker that stands in a debugger
             cfg.set("timeout", 0)
         if "logger_class" not in options:
             from .logging import project_logger
@@ -104,7 +104,7 @@ class Hooks:
         if not self.frozen:
             self.frozen = True
             self.warn_of_threads()
-            gc.freeze()  # what is loaded by now stays shared between the workers
+            gc.freeze()  # the workers share the memory of all that is loaded by now
         self.stages[worker.age] = mmap.mmap(-1, 1)
         self.forked[worker.age] = time.monotonic()
         hold_term()

@@ -11,7 +11,7 @@ IGNORED = [name for name in ("SIGINT", "SIGUSR1", "SIGUSR2") if is_ignored(name)
 
 
 def ignore_signals() -> None:
-    """Ignore hang-ups, and what this process ignored from its start: such signals are for the site process.
+    """Ignore SIGHUP, and the signals that this process ignored from its start: they are for the site process.
 
     gunicorn has its own handlers by now. It may not ignore SIGTERM, by which the site ends it.
     """

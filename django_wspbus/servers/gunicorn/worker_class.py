@@ -39,5 +39,5 @@ def is_gevent(loaded: type[Any]) -> bool:
 
 
 def patch_for(worker_class: Any) -> str | None:
-    """Return what is to be patched before anything of the project is imported: "gevent" or None."""
+    """Return the patch to apply before anything of the project is imported: "gevent" or None."""
     return "gevent" if is_gevent(load(worker_class)) else None

@@ -35,7 +35,7 @@ class Exchange:
 
 
 class HTTPServer(ThreadedWSGIServer):
-    """Django's server on a socket that is the site's, which knows what goes on in its threads.
+    """Django's server on a socket of the site. It knows its connections and their requests.
 
     ``stop`` becomes readable when it is to stop; ``notify()`` is called whenever there is less to wait for.
     ``keep_alive``: seconds after an answer in which a connection may bring another request although the
@@ -89,7 +89,7 @@ class HTTPServer(ThreadedWSGIServer):
         return True
 
     def cut_off(self, but: threading.Thread) -> None:
-        """End all connections, whatever goes on there."""
+        """End all connections, with the requests in flight."""
         with self._lock:
             for connection, exchange in self._exchanges.items():
                 if exchange.runner is not but:

@@ -73,7 +73,7 @@ class RequestHandler(WSGIRequestHandler):
             self.raw_requestline = self.rfile.readline(LONGEST_LINE + 1)
         if len(self.raw_requestline) > LONGEST_LINE:
             self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG)
-        elif self.parse_request():  # else it has told the client what is wrong
+        elif self.parse_request():  # else the client has been answered
             self.server.note_request(self.connection, f"{self.command} {self.path}")
             self._respond()
             self._until = time.monotonic() + self.server.keep_alive
@@ -157,11 +157,11 @@ class RequestHandler(WSGIRequestHandler):
             self.close_connection = True
 
     def _refuse_tls(self) -> None:
-        """Answer a client that speaks HTTPS at once: it does not end what it sends as a line is ended."""
+        """Answer a client that speaks HTTPS at once, as it will never send the end of a line."""
         self.requestline = self.rfile.read1(LONGEST_LINE).decode("latin-1")
         self.request_version, self.command = "HTTP/1.0", ""
         self.close_connection = True
-        self.log_request(HTTPStatus.BAD_REQUEST)  # Django says there what is wrong
+        self.log_request(HTTPStatus.BAD_REQUEST)  # where Django logs the reason
         self.send_response_only(HTTPStatus.BAD_REQUEST)
         self.end_headers()
 

@@ -1,4 +1,4 @@
-"""The head of an HTTP/1.1 request: what would leave open where the request ends, and the next one begins.
+"""The head of an HTTP/1.1 request, and the faults that leave its end, and so the next request, in doubt.
 
 Python's own parser is one for mail: it takes a line without a colon for the end of the head, and a bare
 carriage return for the end of a line. A proxy in front may see another request than it does (RFC 9112, 11.2).

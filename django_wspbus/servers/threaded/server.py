@@ -78,7 +78,7 @@ class ThreadedServer(Server):
             self._running.close()
 
     def stop(self) -> None:
-        """Answer what is in flight and what is queued, close idle connections, and return."""
+        """Answer the requests in flight and in the queue, close idle connections, and return."""
         if self._thread is None:
             return
         self.tell_to_stop()
