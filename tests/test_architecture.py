@@ -172,7 +172,7 @@ with Bus().running():
 
 
 def importers(package):
-    """Return the modules that import a package of somebody else's, in a function and for types, too."""
+    """Return the modules that import a package of another project, in a function and for types, too."""
     return {
         name
         for name, tree in TREES.items()

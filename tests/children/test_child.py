@@ -29,13 +29,13 @@ class FakeChild:
         self.process = subprocess.Popen(["sleep", "60"], process_group=0)
         pair, self.pair = socket.socketpair()
         self.links: list[Link] = []
-        self._news = threading.Condition()
+        self._reports = threading.Condition()
         self.seen = Child("shop", self.process, pair, switchboard, lambda link, message: None, self._changed)
         self.seen.listen()
 
     def _changed(self) -> None:
-        with self._news:
-            self._news.notify_all()
+        with self._reports:
+            self._reports.notify_all()
 
     def say_hello(self, role: str, pid: int) -> Link:
         link = hand_in(self.pair, "the site")
@@ -43,7 +43,7 @@ class FakeChild:
         link.send(as_message(Hello(role, pid)))
         return link
 
-    def await_news(self, *, workers: list[int] | None = None, ended: bool = False) -> None:
+    def await_reports(self, *, workers: list[int] | None = None, ended: bool = False) -> None:
         """Wait until it is known which workers there are, or that the child has ended, or what it said."""
         seen = self.seen
 
@@ -52,8 +52,8 @@ class FakeChild:
                 return seen.workers == workers
             return seen.ended if ended else seen.is_settled
 
-        with self._news:
-            assert self._news.wait_for(is_known, DEADLINE)
+        with self._reports:
+            assert self._reports.wait_for(is_known, DEADLINE)
 
     def close(self) -> None:
         """End the program and all that it says, as a kill does."""
@@ -76,12 +76,12 @@ def child() -> Iterator[FakeChild]:
 def test_the_report_of_a_worker_comes_before_the_report_of_its_end(child: FakeChild) -> None:
     master = child.say_hello("master", child.process.pid)
     worker = child.say_hello("worker", 4711)
-    child.await_news(workers=[4711])
+    child.await_reports(workers=[4711])
     child.switchboard.pause()
     worker.send(as_message(Failed("its start listener failed.", 70)))
     master.send(as_message(Died(4711)))  # of which the link has its turn first
     child.switchboard.resume()
-    child.await_news()
+    child.await_reports()
 
     assert child.seen.why_not_ready(1) == "its start listener failed."
     assert child.seen.progress.status == 70
@@ -90,11 +90,11 @@ def test_the_report_of_a_worker_comes_before_the_report_of_its_end(child: FakeCh
 def test_a_worker_that_died_without_a_word_is_named(child: FakeChild) -> None:
     master = child.say_hello("master", child.process.pid)
     worker = child.say_hello("worker", 4711)
-    child.await_news(workers=[4711])
+    child.await_reports(workers=[4711])
     worker.close()
-    child.await_news(workers=[])
+    child.await_reports(workers=[])
     master.send(as_message(Died(4711)))
-    child.await_news()
+    child.await_reports()
 
     assert child.seen.why_not_ready(1) == "worker 4711 died before it was ready."
     assert not child.seen.is_ready
@@ -102,14 +102,14 @@ def test_a_worker_that_died_without_a_word_is_named(child: FakeChild) -> None:
 
 def test_only_the_first_of_several_failures_is_reported(child: FakeChild) -> None:
     links = [child.say_hello("worker", pid) for pid in (4711, 4712)]
-    child.await_news(workers=[4711, 4712])
+    child.await_reports(workers=[4711, 4712])
     child.switchboard.pause()
     for number, link in enumerate(links, start=1):
         link.send(as_message(Failed(f"reason {number}", number)))
     child.switchboard.resume()
-    child.await_news()
+    child.await_reports()
     child.close()
-    child.await_news(workers=[])
+    child.await_reports(workers=[])
 
     assert child.seen.why_not_ready(1) == "reason 1"
     assert child.seen.progress.status == 1
@@ -117,14 +117,14 @@ def test_only_the_first_of_several_failures_is_reported(child: FakeChild) -> Non
 
 def test_it_is_gone_once_its_workers_are_which_outlive_a_killed_master(child: FakeChild) -> None:
     worker = child.say_hello("worker", 4711)
-    child.await_news(workers=[4711])
+    child.await_reports(workers=[4711])
     child.process.kill()
-    child.await_news(ended=True)
+    child.await_reports(ended=True)
 
     assert child.seen.how_ended() == "was killed by SIGKILL"
     assert not child.seen.is_gone
     worker.close()
-    child.await_news(workers=[])
+    child.await_reports(workers=[])
     assert child.seen.is_gone
 
 
@@ -149,7 +149,7 @@ def test_a_child_that_got_sigterm_ended_as_asked_and_a_killed_one_did_not() -> N
         switchboard = Switchboard()
         child = FakeChild(switchboard)
         child.process.send_signal(number)
-        child.await_news(ended=True)
+        child.await_reports(ended=True)
         ends[number] = child.seen.ended_as_told
         child.close()
         child.seen.close()
@@ -167,7 +167,7 @@ def test_without_a_descriptor_of_the_process_the_end_of_the_pair_is_its_end(
     child.process.kill()
     assert not child.seen.ended
     child.pair.close()
-    child.await_news(ended=True)
+    child.await_reports(ended=True)
     child.seen.close()
     switchboard.close()
 

@@ -198,7 +198,7 @@ def test_a_port_out_of_range_says_its_range():
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "told"),
+    ("one", "two", "expected"),
     [
         ("127.0.0.1:80", "127.0.0.1:80", "127.0.0.1:80 is bound by the server 'one' too."),
         (":80", "127.0.0.1:80", "127.0.0.1:80 is bound by the server 'one' too, as 0.0.0.0:80."),
@@ -207,10 +207,10 @@ def test_a_port_out_of_range_says_its_range():
         ("systemd", "systemd", "systemd is bound by the server 'one' too."),
     ],
 )
-def test_an_address_that_two_servers_share_names_both(one, two, told):
+def test_an_address_that_two_servers_share_names_both(one, two, expected):
     problem = only_problem({"SERVERS": {"one": {"BIND": one}, "two": {"BIND": two}}})
     assert (problem.id, problem.path) == ("E004", 'WSPBUS["SERVERS"]["two"]["BIND"]')
-    assert problem.message == told
+    assert problem.message == expected
 
 
 def test_an_address_that_a_server_would_bind_twice_is_found():
@@ -250,15 +250,15 @@ def test_an_address_that_the_probes_have_for_themselves_is_none_of_our_business(
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "expected"),
     [
         ({"DRAIN_DELAY": 5, "STOP_TIMEOUT": 5}, "got 5, and STOP_TIMEOUT is 5, of which it is a part."),
         ({"DRAIN_DELAY": 26}, "got 26, and STOP_TIMEOUT is 25, of which it is a part."),
     ],
 )
-def test_a_delay_that_leaves_no_time_to_stop_is_found(raw, told):
+def test_a_delay_that_leaves_no_time_to_stop_is_found(raw, expected):
     problem = only_problem(raw)
-    assert (problem.id, problem.path, problem.message) == ("E015", 'WSPBUS["DRAIN_DELAY"]', told)
+    assert (problem.id, problem.path, problem.message) == ("E015", 'WSPBUS["DRAIN_DELAY"]', expected)
     assert problem.hint == "It takes fewer seconds than STOP_TIMEOUT."
 
 
@@ -277,7 +277,7 @@ def test_wrong_numbers_of_seconds_give_no_further_findings():
 
 
 @pytest.mark.parametrize(
-    ("name", "id", "told"),
+    ("name", "id", "expected"),
     [
         ("SIGHUB", "E007", "'SIGHUP'"),
         ("hup", "E007", "'SIGHUP'"),
@@ -287,11 +287,11 @@ def test_wrong_numbers_of_seconds_give_no_further_findings():
         ("SIGSTOP", "E008", None),
     ],
 )
-def test_a_signal_that_is_unknown_or_cannot_be_caught(name, id, told):  # noqa: A002
+def test_a_signal_that_is_unknown_or_cannot_be_caught(name, id, expected):  # noqa: A002
     problem = only_problem({"SIGNALS": {name: "exit"}})
     assert problem.id == id
     assert problem.path == 'WSPBUS["SIGNALS"]' + ("[1]" if name == 1 else f'["{name}"]')
-    assert problem.hint == (told and f"Did you mean {told}?")
+    assert problem.hint == (expected and f"Did you mean {expected}?")
 
 
 # A daemon does not reload

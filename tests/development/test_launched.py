@@ -35,7 +35,7 @@ def project_file(tmp_path):
 
 
 @pytest.fixture
-def told():
+def reported():
     """Return what has `tell` tell an error, and returns the status and the messages."""
     ours, theirs = map(Link, socket.socketpair())
 
@@ -133,23 +133,23 @@ def test_of_many_errors_the_first_is_the_title(project_file):
     ("code", "status", "written"),
     [(None, 0, ""), (0, 0, ""), (3, 3, ""), (7, 7, ""), ("no", 1, "no\n"), ([1], 1, "[1]\n")],
 )
-def test_the_status_of_an_exit_is_that_of_python(told, capsys, code, status, written):
-    found, messages = told(SystemExit(code))
+def test_the_status_of_an_exit_is_that_of_python(reported, capsys, code, status, written):
+    found, messages = reported(SystemExit(code))
     assert found == status
     assert capsys.readouterr().err == written
     assert [message["failed"]["is_told"] for message in messages] == ([] if status in (0, 3) else [True])
 
 
-def test_an_interruption_is_for_the_launcher_to_judge(told, capsys):
+def test_an_interruption_is_for_the_launcher_to_judge(reported, capsys):
     for error in (KeyboardInterrupt(), SystemExit(130)):
-        status, (message,) = told(error)
+        status, (message,) = reported(error)
         assert status == 130
         assert message["failed"]["is_told"] is False
     assert capsys.readouterr().err == ""
 
 
-def test_an_error_is_printed_once_and_reported_with_the_files_to_watch(told, project_file, capsys):
-    status, (message,) = told(project_file("1 / 0\n"))
+def test_an_error_is_printed_once_and_reported_with_the_files_to_watch(reported, project_file, capsys):
+    status, (message,) = reported(project_file("1 / 0\n"))
     assert status == 1
     assert message["failed"]["debug"] is False  # as the settings of the tests are
     assert capsys.readouterr().err == message["failed"]["text"] + "\n"
@@ -162,9 +162,9 @@ def test_without_settings_it_is_not_known_whether_clients_may_see_it(monkeypatch
     assert launched.debug() is None
 
 
-def test_an_output_that_is_closed_is_no_trouble(monkeypatch, told):
+def test_an_output_that_is_closed_is_no_trouble(monkeypatch, reported):
     monkeypatch.setattr(sys, "stderr", None)
-    assert told(ValueError("no"))[0] == 1
+    assert reported(ValueError("no"))[0] == 1
 
 
 def test_a_child_without_a_launcher_ends():

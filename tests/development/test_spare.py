@@ -72,10 +72,10 @@ def folders(tmp_path):
 
 
 def test_a_site_reports_the_loaded_modules_of_the_standard_library_and_of_django():
-    told = spare.describe(["numpy"])
-    assert {"django.db.models", "json", "asgiref.sync", spare.__name__} <= set(told.modules)
-    assert told.modules["json"] == json.__file__
-    assert (told.preload, told.obstacle) == (["numpy"], None)
+    loaded = spare.describe(["numpy"])
+    assert {"django.db.models", "json", "asgiref.sync", spare.__name__} <= set(loaded.modules)
+    assert loaded.modules["json"] == json.__file__
+    assert (loaded.preload, loaded.obstacle) == (["numpy"], None)
 
 
 def test_modules_of_the_project_and_of_other_packages_are_not_reported():
@@ -123,14 +123,16 @@ def test_all_modules_that_a_site_reports_are_imported_but_those_that_read_the_se
     folders,
 ):
     importlib.import_module("django.contrib.auth.admin")
-    told = spare.describe([])
-    after = f"report['missing'] = sorted({set(told.modules)!r} - set(sys.modules))"
-    report, is_fit = folders.prepare(told.modules, after=after)
+    loaded = spare.describe([])
+    after = f"report['missing'] = sorted({set(loaded.modules)!r} - set(sys.modules))"
+    report, is_fit = folders.prepare(loaded.modules, after=after)
     missing = report.pop("missing")
     assert (report, is_fit) == ({"prepared": True}, True)
     assert {"django.contrib.auth.models", "django.contrib.contenttypes.models"} <= set(missing)
     assert not [name for name in missing if not name.startswith("django.contrib.")]
-    assert {"django.contrib.admin.options", "django.contrib.auth.hashers"} <= set(told.modules) - set(missing)
+    assert {"django.contrib.admin.options", "django.contrib.auth.hashers"} <= set(loaded.modules) - set(
+        missing
+    )
 
 
 @pytest.mark.parametrize(

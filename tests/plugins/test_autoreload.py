@@ -155,7 +155,7 @@ def test_a_receiver_that_fails_is_logged_and_the_others_are_asked(run, receive, 
     assert [each for each in caplog.records if each.getMessage() == text and each.exc_info]
 
 
-@pytest.mark.parametrize("error", [SiteUnreachable("nobody"), RuntimeError("refused")])
+@pytest.mark.parametrize("error", [SiteUnreachable("no site"), RuntimeError("refused")])
 def test_a_site_that_refuses_a_report_is_logged_and_the_next_change_is_reported(error, run, caplog):
     site = Site(error)
     plugin = run(site)

@@ -154,7 +154,7 @@ print(threading.active_count())
     assert run(HURRIED + source) == ["1"]
 
 
-# Those whose status somebody wants
+# Processes whose status a caller wants
 
 
 def test_the_owner_of_a_popen_learns_its_status_however_late_it_asks() -> None:
@@ -285,20 +285,20 @@ print(status_of(pid))
     assert run(HURRIED + source) == ["9"]
 
 
-# How it is told, and comes back
+# The signal handler, and its return
 
 
 def test_the_handler_from_before_is_called_and_restored() -> None:
     source = """
 plugin.unsubscribe()
-told = []
-before = lambda number, frame: told.append(number)
+signals = []
+before = lambda number, frame: signals.append(number)
 signal.signal(signal.SIGCHLD, before)
 plugin.subscribe()
 plugin.subscribe()  # has no effect
 expect(is_gone, forked(0))
 plugin.unsubscribe()
-print(set(told) == {signal.SIGCHLD}, signal.getsignal(signal.SIGCHLD) is before)
+print(set(signals) == {signal.SIGCHLD}, signal.getsignal(signal.SIGCHLD) is before)
 """
     assert run(HURRIED + source) == ["True True"]
 

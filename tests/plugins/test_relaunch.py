@@ -21,7 +21,7 @@ from tests.servers.load import await_that
 
 @pytest.fixture
 def pair():
-    """The launcher's end, and what the site has been told."""
+    """Return the launcher's end of the link, and the site's `Launch`."""
     ours, theirs = socket.socketpair()
     launch = Launch(link=Link(theirs), launches=2)
     launcher = Link(ours)

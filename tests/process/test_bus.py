@@ -143,7 +143,7 @@ def test_what_the_bus_logs_goes_to_python_logging_with_its_level(caplog):
 
 def test_a_bare_bus_does_not_log_to_python(caplog):
     with caplog.at_level(1):
-        Bus().log("to nobody")
+        Bus().log("without a listener")
     assert caplog.records == []
 
 

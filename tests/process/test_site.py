@@ -117,10 +117,10 @@ def test_the_site_answers_its_workers_its_own_threads_and_what_is_forked_off(sho
         # Of both roles: the site process is a worker too, as there is a server in it.
         assert call(child, "publish", "shop.add", 2, 3)["result"] == [5, site.pid]
         assert call(thread, "publish", "shop.add", 2, 3)["result"] == [5, site.pid]
-        assert call(child, "publish", "shop.nobody")["result"] == []
+        assert call(child, "publish", "shop.unheard")["result"] == []
         for what in ("shop.set", "shop.loop"):
-            told = call(child, "publish", what)["error"]
-            assert "RuntimeError: The result of publish cannot be sent" in told
+            error = call(child, "publish", what)["error"]
+            assert "RuntimeError: The result of publish cannot be sent" in error
         assert call(child, "publish", "shop.fail")["error"].startswith("RuntimeError: ZeroDivisionError")
         assert call(thread, "publish", "shop.fail")["error"].startswith("ChannelFailures: ZeroDivisionError")
         assert call(child, "publish", "shop.leave")["error"] == "RuntimeError: SystemExit: 3"

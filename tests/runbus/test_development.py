@@ -403,10 +403,10 @@ def test_nothreading_serves_all_in_one_thread_and_is_held_up_by_no_silent_client
         with contextlib.ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(socket.create_connection((host, int(port))))
-            told = [tuple(fetch_json(url)) for _ in range(5)]
+            answers = [tuple(fetch_json(url)) for _ in range(5)]
         assert site.stop(signal.SIGINT) == 0
-    assert len(set(told)) == 1
-    assert told[0][1] is False
+    assert len(set(answers)) == 1
+    assert answers[0][1] is False
 
 
 # Request lines

@@ -8,7 +8,7 @@ from ..projects import GUNICORN, THREADED, reason_of
 
 
 @pytest.mark.parametrize(
-    ("wspbus", "arguments", "told"),
+    ("wspbus", "arguments", "reason"),
     [
         ({"PIDFILES": "x"}, [], 'WSPBUS["PIDFILES"]: there is no key'),
         pytest.param(
@@ -17,29 +17,29 @@ from ..projects import GUNICORN, THREADED, reason_of
     ],
     ids=["setting", "option"],
 )
-def test_a_mistake_is_one_line_and_exits_with_1_before_anything_is_done(project, wspbus, arguments, told):
+def test_a_mistake_is_one_line_and_exits_with_1_before_anything_is_done(project, wspbus, arguments, reason):
     project.configure(WSPBUS={"SERVERS": {"default": GUNICORN}, **wspbus})
     project.listeners("bus.subscribe('exit', lambda: note('exit'), role='any')\n")
     before = set(project.root.iterdir())
     result = project.run("runbus", *arguments, "--pidfile", "site.pid", "--daemonize")
     assert result.returncode == 1
-    assert told in reason_of(result)
+    assert reason in reason_of(result)
     assert {path.name for path in set(project.root.iterdir()) - before} <= {"__pycache__"}
 
 
 @pytest.mark.parametrize(
-    ("server", "application", "told"),
+    ("server", "application", "reason"),
     [
         pytest.param(GUNICORN, "nowhere.app", "does not import", marks=pytest.mark.extended),
         (THREADED, "os.name", "is not callable"),
     ],
     ids=["gunicorn", "threaded"],
 )
-def test_a_wrong_name_of_the_application_is_one_line_and_leaves_with_1(project, server, application, told):
+def test_a_wrong_name_of_the_application_is_one_line_and_leaves_with_1(project, server, application, reason):
     project.serves({**server, "APPLICATION": application})
     result = project.run("runbus", "--pidfile", "site.pid")
     assert result.returncode == 1
-    assert told in reason_of(result)
+    assert reason in reason_of(result)
     assert not (project.root / "site.pid").exists()
 
 

@@ -145,7 +145,7 @@ def test_options_work_without_any_setting(settings):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--workers=-1"], "--workers: "),
         (["--umask", "9"], "--umask: got '9'. It takes a number from 0 to 0o777"),
@@ -157,9 +157,9 @@ def test_options_work_without_any_setting(settings):
     ],
     ids=str,
 )
-def test_the_message_of_a_wrong_option_is_one_line_and_names_the_option(arguments, told):
+def test_the_message_of_a_wrong_option_is_one_line_and_names_the_option(arguments, expected):
     reason = refused(*arguments)
-    assert reason.startswith(told)
+    assert reason.startswith(expected)
     assert len(reason.splitlines()) == 1
 
 
@@ -193,10 +193,10 @@ def test_what_speaks_of_one_server_is_an_error_where_there_are_several(settings,
 
 def test_server_chooses_one_and_leaves_the_other_out(settings):
     settings.WSPBUS = TWO
-    told = read("--server", "public", "8080", "--workers", "3")
-    assert list(told["SERVERS"]) == ["public"]
-    assert told["SERVERS"]["public"]["BIND"] == ["127.0.0.1:8080"]
-    assert told["SERVERS"]["public"]["OPTIONS"]["workers"] == 3
+    values = read("--server", "public", "8080", "--workers", "3")
+    assert list(values["SERVERS"]) == ["public"]
+    assert values["SERVERS"]["public"]["BIND"] == ["127.0.0.1:8080"]
+    assert values["SERVERS"]["public"]["OPTIONS"]["workers"] == 3
     assert list(read()["SERVERS"]) == ["public", "intern"]
 
 

@@ -351,7 +351,7 @@ class Load:
             return Failure(name, began, time.monotonic(), f"{type(error).__name__}: {error}")
         if status != 200:
             return Failure(name, began, time.monotonic(), f"status {status}: {body[:200]}")
-        told = json.loads(body) if body.startswith("{") else {}
-        if "error" in told:
-            return Failure(name, began, time.monotonic(), told["error"])
-        return Answer(name, began, time.monotonic(), told.get("pid"), told.get("version"))
+        answer = json.loads(body) if body.startswith("{") else {}
+        if "error" in answer:
+            return Failure(name, began, time.monotonic(), answer["error"])
+        return Answer(name, began, time.monotonic(), answer.get("pid"), answer.get("version"))

@@ -177,11 +177,11 @@ def test_a_master_that_dies_is_replaced_and_no_request_is_lost(
     assert {answer.pid for answer in load.answers if answer.began > recovered}.isdisjoint(workers)
     stopped = [note.pid for note in serving.shop.notes("worker stop")]
     assert [stopped.count(each) for each in workers] == [1] * WORKERS
-    told = "\n".join(serving.site.lines[said:])
+    output = "\n".join(serving.site.lines[said:])
     how = "was killed by SIGKILL" if number == signal.SIGKILL else "exited with status 0"
-    assert told.count(f"The server 'default' {how}; restarting it.") == 1
-    assert told.count("; restarting it.") == 1
-    assert re.findall("'default' answers again, process ([0-9]+)", told) == [str(serving.status()["pid"])]
+    assert output.count(f"The server 'default' {how}; restarting it.") == 1
+    assert output.count("; restarting it.") == 1
+    assert re.findall("'default' answers again, process ([0-9]+)", output) == [str(serving.status()["pid"])]
     serving.assert_the_socket_is_the_same()
 
 

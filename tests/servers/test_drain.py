@@ -29,12 +29,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "gthread": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1, "threads": 2}},
 }
 
-# Answers that say how long they are, so that connections may be kept, and that tell when they are given.
+# Answers with a length, so that connections may be kept, and with a note when they end.
 LENGTHS = f"""\
 {VERSIONED_URLS}
 
-def told(request):
-    response = HttpResponse("told")
+def kept(request):
+    response = HttpResponse("kept")
     response["Content-Length"] = 4
     return response
 
@@ -49,7 +49,7 @@ def noted(request, name):
     return StreamingHttpResponse(parts())
 
 
-urlpatterns += [path("told", told), path("noted/<name>", noted)]
+urlpatterns += [path("kept", kept), path("noted/<name>", noted)]
 """
 
 LOGGING = {
@@ -57,7 +57,7 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "loggers": {"gunicorn": {"handlers": ["console"], "level": "INFO"}},
 }
-"""So that gunicorn says when it has been told to leave."""
+"""The configuration with which gunicorn logs when it gets the signal to exit."""
 
 
 @pytest.fixture
@@ -177,50 +177,50 @@ def test_kept_connections_get_a_last_answer_that_closes_them(shop: Project, late
     configure(shop, {"default": {**KINDS[kind], **options}}, STOP_TIMEOUT=60)
     with shop.serve("-v2") as site, contextlib.ExitStack() as stack:
         address = address_of(site)
-        told_to_exit = threading.Event()
+        exit_begun = threading.Event()
 
         def ask_after(client: Client, answered: float, delay: float) -> tuple[str, float]:
-            """Return what became of a request that is sent so long after the site has been told to exit."""
-            assert told_to_exit.wait(DEADLINE)
+            """Return the outcome of a request that is sent ``delay`` seconds after the exit has begun."""
+            assert exit_begun.wait(DEADLINE)
             threading.Event().wait(delay)
             asked = time.monotonic() - answered
             client.auto_open = 0  # this very connection, or none
             try:
-                status, _ = client.ask("/told")  # which closes it, as the answer says
+                status, _ = client.ask("/kept")  # which closes it, as the answer says
             except (OSError, HTTPException) as error:
                 return repr(error), asked
             return str(status), asked
 
-        def ask_until_told_to_close(client: Client) -> int:
+        def ask_until_closed(client: Client) -> int:
             count = 0
             while True:
-                client.request("GET", "/told")
+                client.request("GET", "/kept")
                 response = client.getresponse()
-                assert (response.status, response.read()) == (200, b"told")
+                assert (response.status, response.read()) == (200, b"kept")
                 count += 1
                 if (response.getheader("Connection") or "").lower() == "close":
                     return count
 
         def client() -> Client:
             kept: Client = stack.enter_context(contextlib.closing(Client(address)))
-            assert kept.ask("/told") == (200, "told")
+            assert kept.ask("/kept") == (200, "kept")
             return kept
 
         idle, in_flight = client(), client()
         in_flight.request("GET", "/held/page")
         shop.expect_note("page waits")
-        busy = [later(ask_until_told_to_close, client()) for _ in range(2)]
+        busy = [later(ask_until_closed, client()) for _ in range(2)]
         delays = [0, 0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8]
         asked = [later(ask_after, client(), time.monotonic(), delay) for delay in delays]
         site.send(signal.SIGTERM)
-        told_to_exit.set()
+        exit_begun.set()
         wait_until_servers_stop(site, 0 if kind == "threaded" else 1)
         counts = [future.result(DEADLINE) for future in busy]
         release(shop, "page")
         response = in_flight.getresponse()
         assert (response.status, response.read()) == (200, b"page answered")
         if response.getheader("Connection") != "close":  # it began before, and the next one ends it
-            assert ask_until_told_to_close(in_flight) == 1
+            assert ask_until_closed(in_flight) == 1
         outcomes = [future.result(DEADLINE) for future in asked]
         assert site.wait() == 0
 

@@ -1,4 +1,4 @@
-"""The sockets of a site: bound at start, closed at exit; what is in the way is told."""
+"""The sockets of a site: bound at start, closed at exit, and refused with a reason."""
 
 from __future__ import annotations
 
@@ -153,9 +153,11 @@ def test_the_refusal_of_a_busy_port_names_the_server_and_closes_the_sockets_boun
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        told = refusal(bind, f"unix:{short}/first.sock", address)
+        reason = refusal(bind, f"unix:{short}/first.sock", address)
 
-    assert told == f"The server 'shop' cannot listen on {address}: the address is in use by another process."
+    assert (
+        reason == f"The server 'shop' cannot listen on {address}: the address is in use by another process."
+    )
     assert list(short.iterdir()) == []
 
 
@@ -226,9 +228,9 @@ def test_the_socket_of_a_live_process_is_refused(bind: Bind, short: Path, backlo
         live.bind(str(short / "s"))
         live.listen(backlog)
         first.connect(str(short / "s"))  # with which a backlog of 0 is full
-        told = refusal(bind, f"unix:{short}/s")
+        reason = refusal(bind, f"unix:{short}/s")
 
-    assert told == (
+    assert reason == (
         f"The server 'shop' cannot listen on unix:{short}/s: the address is in use by another process."
     )
     assert (short / "s").is_socket()
@@ -266,18 +268,18 @@ def test_a_folder_without_permission_to_write_is_a_refusal(bind: Bind, short: Pa
     if own == 0:
         os.seteuid(65534)  # root would be refused nothing
     try:
-        told = refusal(bind, f"unix:{short}/s")
+        reason = refusal(bind, f"unix:{short}/s")
     finally:
         os.seteuid(own)
 
-    assert told.endswith("permission denied.")
+    assert reason.endswith("permission denied.")
 
 
 @pytest.mark.parametrize("channel", ["exit", "abort"])
 def test_the_file_is_removed_in_the_end_if_it_is_still_ours(bind: Bind, short: Path, channel: str) -> None:
     ours, *_ = bind(*(f"unix:{short}/{name}" for name in ("a", "b", "c")), "[::1]:0")
     (short / "b").unlink()
-    (short / "b").write_text("somebody else's")
+    (short / "b").write_text("of another program")
     (short / "c").unlink()
     (bus,) = bind.buses  # type: ignore[attr-defined]
     if channel == "exit":
@@ -287,7 +289,7 @@ def test_the_file_is_removed_in_the_end_if_it_is_still_ours(bind: Bind, short: P
         start.__self__.abort()
 
     assert [path.name for path in short.iterdir()] == ["b"]
-    assert (short / "b").read_text() == "somebody else's"
+    assert (short / "b").read_text() == "of another program"
     assert (ours.socket.fileno() == -1) is (channel == "exit")
 
 
@@ -350,8 +352,10 @@ def test_both_wildcards_may_be_of_two_holders_and_of_a_program_to_come(port: int
 
 
 def test_a_socket_of_the_same_site_that_is_in_the_way_is_named(bind: Bind, port: int) -> None:
-    told = refusal(bind, f"127.0.0.1:{port}", f"localhost:{port}")
-    assert told.endswith(f"cannot listen on localhost:{port}: this site listens on 127.0.0.1:{port} already.")
+    reason = refusal(bind, f"127.0.0.1:{port}", f"localhost:{port}")
+    assert reason.endswith(
+        f"cannot listen on localhost:{port}: this site listens on 127.0.0.1:{port} already."
+    )
 
     sockets = Sockets(Bus(), {"shop": ((parse(f"[::]:{port}"),), 5)})
     sockets.start()

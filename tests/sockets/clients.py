@@ -55,6 +55,6 @@ def is_connected(sock: socket.socket, within: float = SOON) -> bool:
 
 
 def ask(sock: socket.socket) -> None:
-    """Send a request, and tell that there is no other: nobody need wait for our leave then."""
+    """Send a request, and end the sending side, so that the server does not wait for the client to close."""
     sock.sendall(REQUEST)
     sock.shutdown(socket.SHUT_WR)

@@ -59,7 +59,7 @@ def test_newcomers_to_a_closed_queue_are_refused_once_the_socket_is_gone(
     assert not is_connected(outside)
     bound.close()
 
-    assert is_connected(outside, DEADLINE)  # it is told by its next try, a second later
+    assert is_connected(outside, DEADLINE)  # its next try, a second later, shows it
     with pytest.raises(ConnectionRefusedError):
         outside.sendall(REQUEST)
 

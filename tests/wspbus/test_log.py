@@ -31,7 +31,7 @@ def test_the_traceback_of_what_is_handled_is_appended_on_request(bus, lines):
 
 
 def test_without_a_listener_nothing_is_said(bus, capfd):
-    bus.log("nobody hears", traceback=True)
+    bus.log("without a listener", traceback=True)
     assert capfd.readouterr() == ("", "")
 
 

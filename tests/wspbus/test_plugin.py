@@ -20,16 +20,16 @@ class Recorder(Plugin):
     def __init__(self, bus, name="plugin"):
         super().__init__(bus)
         self.name = name
-        self.told = []
+        self.calls = []
 
     def start(self):
-        self.told.append(f"{self.name} start")
+        self.calls.append(f"{self.name} start")
 
     def stop(self):
-        self.told.append(f"{self.name} stop")
+        self.calls.append(f"{self.name} stop")
 
     def log(self, message, level):
-        self.told.append(message)
+        self.calls.append(message)
 
     def main(self):
         return self.name
@@ -45,7 +45,7 @@ def test_methods_that_are_named_after_a_channel_listen_on_it(bus):
     plugin.subscribe()
     bus.start()
     bus.stop()
-    assert plugin.told == [
+    assert plugin.calls == [
         *("Bus STARTING", "plugin start", "Bus STARTED"),
         *("Bus STOPPING", "plugin stop", "Bus STOPPED"),
     ]
@@ -81,7 +81,7 @@ def test_unsubscribe_undoes_it_and_may_come_first(bus):
     assert [len(listeners) for listeners in bus.listeners.values()].count(1) == 4
     plugin.unsubscribe()
     bus.start()
-    assert plugin.told == []
+    assert plugin.calls == []
     assert not any(bus.listeners.values())
 
 
@@ -128,9 +128,9 @@ def test_two_objects_of_one_class_are_two_listeners(bus):
 def test_a_subclass_listens_with_what_it_inherits_and_adds(bus):
     class More(Recorder):
         def graceful(self):
-            self.told.append("graceful")
+            self.calls.append("graceful")
 
     plugin = More(bus)
     plugin.subscribe()
     bus.graceful()
-    assert plugin.told == ["Bus graceful", "graceful"]
+    assert plugin.calls == ["Bus graceful", "graceful"]

@@ -303,4 +303,4 @@ def test_the_plan_of_a_channel_is_what_a_publication_calls(bus):
     early = bus.subscribe("shop.sold", lambda: "early", 10)
     bus.subscribe("shop.sold", lambda: "elsewhere", role="site")
     assert bus.plan("shop.sold") == (early, late)
-    assert bus.plan("nobody.listens") == ()
+    assert bus.plan("without.listeners") == ()

@@ -75,7 +75,7 @@ class Drive:
     def notes(self, text):
         """Return the PIDs of those that have noted this."""
         lines = (self.folder / "journal.txt").read_text().splitlines() if self.has_notes else []
-        return [int(pid) for pid, told in (line.split(" ", 1) for line in lines) if told == text]
+        return [int(pid) for pid, rest in (line.split(" ", 1) for line in lines) if rest == text]
 
     @property
     def has_notes(self):
@@ -265,7 +265,7 @@ def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
 
 @pytest.fixture
 def site(drive):
-    """A child of which nothing has been told, and that is gone."""
+    """A child that has ended without a message."""
     ours, theirs = socket.socketpair()
     site = child.Child("site", None, Link(ours), time.time_ns())
     drive.launcher.child = site
@@ -276,7 +276,7 @@ def site(drive):
 
 
 @pytest.mark.parametrize(
-    ("told", "times_told", "status", "leaves_with"),
+    ("message", "signals", "status", "exit_status"),
     [
         ({"exiting": True}, 2, 70, 70),
         ({}, 1, program.INTERRUPTED, 0),
@@ -286,10 +286,10 @@ def site(drive):
         ({"ended": 5}, 1, 120, 5),
     ],
 )
-def test_the_status_after_a_signal_to_end(drive, site, told, times_told, status, leaves_with):
-    drive.launcher.times_told = times_told
-    drive.launcher.heed(site, [(told, [])])
-    assert drive.launcher.follow(site, status) == leaves_with
+def test_the_status_after_a_signal_to_end(drive, site, message, signals, status, exit_status):
+    drive.launcher.times_told = signals
+    drive.launcher.heed(site, [(message, [])])
+    assert drive.launcher.follow(site, status) == exit_status
 
 
 def watched(*files, **more):
@@ -319,14 +319,14 @@ def test_a_failed_boot_is_watched_for_what_the_one_before_knew_as_well(drive, si
 
 
 def test_a_site_that_was_a_spare_and_meets_an_obstacle_starts_again(drive, site, monkeypatch, capfd):
-    told = []
-    monkeypatch.setattr(Link, "post", lambda self, message, descriptors=(): told.append(message))
+    sent = []
+    monkeypatch.setattr(Link, "post", lambda self, message, descriptors=(): sent.append(message))
     obstacle = {"library": {"modules": {}, "preload": [], "obstacle": "gevent has patched it"}}
     drive.launcher.heed(site, [(obstacle, []), ({"library": None}, [])])
-    assert told == []
+    assert sent == []
     site.is_warm = True
     drive.launcher.heed(site, [({"library": None}, []), (obstacle, [])])
-    assert told == [{"again": True}]
+    assert sent == [{"again": True}]
     assert capfd.readouterr().err == "Warm spare disabled: gevent has patched it.\n"
 
 

@@ -72,19 +72,19 @@ def await_change(watch):
 
 @contextlib.contextmanager
 def waiting(watch):
-    """What the watch tells, in another thread, of what happens in the block; a queue of lists of paths."""
-    told = queue.Queue()
-    thread = threading.Thread(target=lambda: told.put(await_change(watch)), daemon=True)
+    """Yield a queue of lists of paths: those that the watch reports, in another thread, during the block."""
+    reports = queue.Queue()
+    thread = threading.Thread(target=lambda: reports.put(await_change(watch)), daemon=True)
     thread.start()
-    yield told
+    yield reports
     thread.join(DEADLINE)
     assert not thread.is_alive()
 
 
-def told_of(watch, change):
-    with waiting(watch) as told:
+def changes_after(watch, change):
+    with waiting(watch) as reports:
         change()
-        return told.get(timeout=DEADLINE)
+        return reports.get(timeout=DEADLINE)
 
 
 def edit(path, text="edited = True\n"):
@@ -125,7 +125,7 @@ CHANGES = {
 def test_a_change_in_the_tree_is_reported(name, kind, tree, watching):
     path, change, changed = CHANGES[name]
     watch = watching([], tree=str(tree))
-    assert told_of(watch, lambda: change(tree / path)) == sorted(str(tree / each) for each in changed)
+    assert changes_after(watch, lambda: change(tree / path)) == sorted(str(tree / each) for each in changed)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_change_outside_of_the_project_is_not_reported(other, kind, tree, watc
         edit(tree / other, "changed\n")
         edit(tree / "settings.py")
 
-    assert told_of(watch, change) == [str(tree / "settings.py")]
+    assert changes_after(watch, change) == [str(tree / "settings.py")]
 
 
 def test_a_file_that_matches_a_glob_is_reported_at_any_depth(kind, tree, watching):
@@ -155,33 +155,33 @@ def test_a_file_that_matches_a_glob_is_reported_at_any_depth(kind, tree, watchin
         edit(tree / "shop" / "data.json")
 
     changed = ["data.json", "templates/new/deep/a.html", "templates/shop/index.html"]
-    assert told_of(watch, change) == [str(tree / each) for each in changed]
+    assert changes_after(watch, change) == [str(tree / each) for each in changed]
 
 
 def test_a_file_that_does_not_exist_yet_is_reported_once_its_folders_exist(kind, tree, watching):
     path = tree / "lib" / "deep" / "module.py"
     watch = watching([str(path)])
-    assert told_of(watch, lambda: edit(path)) == [str(path)]
+    assert changes_after(watch, lambda: edit(path)) == [str(path)]
 
 
 def test_a_folder_outside_of_the_tree_that_is_renamed_is_reported(kind, tree, watching):
     path = tree / "shop" / "views.py"
     watch = watching([str(path)])
-    assert told_of(watch, lambda: path.parent.rename(tree / "store")) == [str(path)]
+    assert changes_after(watch, lambda: path.parent.rename(tree / "store")) == [str(path)]
 
 
 def test_a_package_that_comes_back_as_a_link_is_reported(kind, tree, watching):
     path = tree / "lib" / "shop" / "views.py"
     (tree / "lib").mkdir()
     watch = watching([str(path)])
-    assert told_of(watch, lambda: path.parent.symlink_to(tree / "shop")) == [str(path)]
+    assert changes_after(watch, lambda: path.parent.symlink_to(tree / "shop")) == [str(path)]
 
 
 def test_a_file_behind_a_link_is_reported(kind, tree, tmp_path, watching):
     path = tmp_path / "link.py"
     path.symlink_to(tree / "shop" / "views.py")
     watch = watching([str(path)])
-    assert told_of(watch, lambda: edit(tree / "shop" / "views.py")) == [str(path)]
+    assert changes_after(watch, lambda: edit(tree / "shop" / "views.py")) == [str(path)]
 
 
 def test_a_folder_that_was_put_in_anothers_place_is_watched(kind, tree, watching):
@@ -192,9 +192,9 @@ def test_a_folder_that_was_put_in_anothers_place_is_watched(kind, tree, watching
         (tree / "shop").rename(tree / ".old")
         (tree / ".shop").rename(tree / "shop")
 
-    changed = told_of(watch, swap)
+    changed = changes_after(watch, swap)
     assert set(changed) - {str(tree / "shop")} == {str(tree / "shop/models.py"), str(tree / "shop/views.py")}
-    assert told_of(watch, lambda: edit(tree / "shop" / "views.py")) == [str(tree / "shop" / "views.py")]
+    assert changes_after(watch, lambda: edit(tree / "shop" / "views.py")) == [str(tree / "shop" / "views.py")]
 
 
 def test_many_changes_are_reported_at_once(kind, tree, monkeypatch, watching):
@@ -208,7 +208,7 @@ def test_many_changes_are_reported_at_once(kind, tree, monkeypatch, watching):
             edit(path)
             time.sleep(0.005)
 
-    assert told_of(watch, change) == sorted(map(str, paths))
+    assert changes_after(watch, change) == sorted(map(str, paths))
 
 
 def test_changes_without_end_are_reported_after_a_time(kind, tree, monkeypatch, watching):
@@ -223,9 +223,9 @@ def test_changes_without_end_are_reported_after_a_time(kind, tree, monkeypatch, 
                 break
 
     editing = threading.Thread(target=change)
-    with waiting(watch) as told:
+    with waiting(watch) as reports:
         editing.start()
-        assert told.get(timeout=DEADLINE) == [str(tree / "settings.py")]
+        assert reports.get(timeout=DEADLINE) == [str(tree / "settings.py")]
         assert editing.is_alive()
         stop.set()
         editing.join()
@@ -234,8 +234,8 @@ def test_changes_without_end_are_reported_after_a_time(kind, tree, monkeypatch, 
 def test_a_file_that_is_touched_without_a_change_is_not_reported(kind, tree, watching):
     path = tree / "settings.py"
     watch = watching([str(path)])
-    os.utime(path, ns=(0, path.stat().st_mtime_ns))  # the kernel tells of it, and nothing has changed
-    assert told_of(watch, lambda: edit(path)) == [str(path)]
+    os.utime(path, ns=(0, path.stat().st_mtime_ns))  # an event of the kernel, without a change
+    assert changes_after(watch, lambda: edit(path)) == [str(path)]
 
 
 # Another list
@@ -281,7 +281,7 @@ def test_without_a_tree_new_folders_are_no_change(kind, tree, watching):
         (tree / "new").mkdir()
         edit(tree / "new" / "a.html")
 
-    assert told_of(watch, change) == [str(tree / "new" / "a.html")]
+    assert changes_after(watch, change) == [str(tree / "new" / "a.html")]
 
 
 def test_it_is_woken_by_another_thread(kind, tree, watching):
@@ -315,7 +315,7 @@ def test_without_inotify_it_polls(monkeypatch, tree, watching):
     monkeypatch.setattr(events, "Inotify", refuse)
     watch = watching([], tree=str(tree))
     assert watch.means == "by polling, as inotify is not available"
-    assert told_of(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
+    assert changes_after(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
 
 
 @needs_inotify
@@ -333,7 +333,7 @@ def test_without_watches_to_be_had_it_looks_in_turns_and_what_is_closed_to_it_is
     monkeypatch.setattr(events, "Inotify", Few)
     watch = watching([], tree=str(tree))
     path = tree / ("shop/views.py" if number == errno.ENOSPC else "settings.py")
-    assert told_of(watch, lambda: edit(path)) == [str(path)]
+    assert changes_after(watch, lambda: edit(path)) == [str(path)]
 
 
 def test_looking_takes_a_fifth_of_the_time_at_most(monkeypatch, tree, watching):
@@ -368,10 +368,10 @@ def test_what_raises_no_events_is_polled_and_the_kernel_reports_the_rest(tree, w
             memory[:3] = b"two"
             memory.flush()
 
-        assert told_of(watch, change) == [str(silent)]
+        assert changes_after(watch, change) == [str(silent)]
     monkeypatch.setattr(events, "POLLED", 2 * DEADLINE)
     watch.wait()
-    assert told_of(watch, lambda: loud.write_text("three")) == [str(loud)]
+    assert changes_after(watch, lambda: loud.write_text("three")) == [str(loud)]
 
 
 @needs_inotify
@@ -392,7 +392,7 @@ def test_events_that_come_all_the_time_do_not_keep_it_from_polling(tree, watchin
                 memory[:3] = b"two"
                 memory.flush()
 
-            assert told_of(watch, change) == [str(silent)]
+            assert changes_after(watch, change) == [str(silent)]
     finally:
         stop.set()
         writing.join()
@@ -416,7 +416,7 @@ def test_whether_it_polls_can_be_set(poll, means, tree, watching, monkeypatch):
     watch = watching([str(tree / "shop" / "views.py")], poll=poll)
     assert watch.means == means
     path = tree / "shop" / "views.py"
-    assert told_of(watch, lambda: edit(path)) == [str(path)]
+    assert changes_after(watch, lambda: edit(path)) == [str(path)]
 
 
 @needs_inotify
@@ -427,7 +427,7 @@ def test_a_lost_event_has_all_files_looked_at(tree, watching, monkeypatch):
 
     monkeypatch.setattr(events, "Inotify", Overflowing)
     watch = watching([str(tree / "settings.py")])
-    assert told_of(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
+    assert changes_after(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
 
 
 def test_a_folder_with_two_names_is_watched_under_both(kind, tree, watching):
@@ -435,12 +435,12 @@ def test_a_folder_with_two_names_is_watched_under_both(kind, tree, watching):
     one, two = tree / "shop" / "views.py", tree / "link" / "models.py"
     watch = watching([str(one), str(two)])
     for path in (one, two, one):
-        assert told_of(watch, lambda path=path: edit(path, str(os.urandom(8)))) == [str(path)]
+        assert changes_after(watch, lambda path=path: edit(path, str(os.urandom(8)))) == [str(path)]
 
 
 def test_a_folder_that_comes_goes_and_comes_again_is_watched(kind, tree, watching):
     path = tree / "deep" / "deeper" / "file.ini"
     watch = watching([str(path)])
     for _ in range(2):
-        assert told_of(watch, lambda: edit(path)) == [str(path)]
-        assert told_of(watch, lambda: shutil.rmtree(tree / "deep")) == [str(path)]
+        assert changes_after(watch, lambda: edit(path)) == [str(path)]
+        assert changes_after(watch, lambda: shutil.rmtree(tree / "deep")) == [str(path)]

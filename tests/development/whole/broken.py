@@ -47,15 +47,15 @@ def await_answer(address: str, condition: Callable[[int, str], bool], accept: st
     return answer[1]
 
 
-def await_error(address: str, told: str, accept: str = TEXT) -> str:
-    return await_answer(address, lambda status, body: status == 500 and told in body, accept)
+def await_error(address: str, text: str, accept: str = TEXT) -> str:
+    return await_answer(address, lambda status, body: status == 500 and text in body, accept)
 
 
 def await_fixed(address: str, version: int) -> None:
     await_answer(address, lambda status, body: status == 200 and json.loads(body)["version"] == version)
 
 
-def told(site: RunningSite, text: str) -> int:
+def count_of(site: RunningSite, text: str) -> int:
     """Return how many lines of the terminal hold a text."""
     return sum(text in line for line in site.lines)
 

@@ -118,8 +118,8 @@ class Served:
 
     def version(self) -> tuple[int, int]:
         """Return the version, and the PID of the process that answers."""
-        told = json.loads(self.get("/version/"))
-        return told["version"], told["pid"]
+        answer = json.loads(self.get("/version/"))
+        return answer["version"], answer["pid"]
 
     def evaluate(self, code: str) -> Any:
         """Return what a view finds ``result`` to be."""
@@ -172,10 +172,10 @@ class Served:
     def expect_version(self, version: int) -> int:
         """Wait until the version is this one; return the PID of the process that answers."""
         deadline = time.monotonic() + DEADLINE
-        while (told := self.version())[0] != version:
-            assert time.monotonic() < deadline, (told, version)
+        while (answer := self.version())[0] != version:
+            assert time.monotonic() < deadline, (answer, version)
             time.sleep(0.01)
-        return told[1]
+        return answer[1]
 
     def expect_no_reload(self, act: Callable[[], object] = lambda: None) -> None:
         """Assert that no reload comes of an act: the only reloads are those of two edits after it."""

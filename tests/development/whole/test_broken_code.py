@@ -20,12 +20,12 @@ from .broken import (
     appended,
     await_error,
     break_it,
+    count_of,
     develop,
     ends_well,
     look,
     mend,
     never_refused,
-    told,
 )
 
 TITLED = """
@@ -47,20 +47,20 @@ def shop(shop):
 def check(shop, site, address, name):
     each = BREAKS[name]
     mending = Mending(shop)
-    before = told(site, each.said)
+    before = count_of(site, each.said)
     each.does(shop)
     text = await_error(address, each.said)
     page = html.unescape(look(address, BROWSER)[1])
     assert page.startswith("<!doctype html>"), name
     assert each.said in page, name
     assert each.shown in page, name
-    told_json = json.loads(look(address, JSON)[1])
-    assert each.title in told_json["error"], name
-    assert told_json["traceback"].strip() in text or told_json["error"] in text, name
+    answer = json.loads(look(address, JSON)[1])
+    assert each.title in answer["error"], name
+    assert answer["traceback"].strip() in text or answer["error"] in text, name
     # Django's checks may fail twice in one traceback.
-    most = max(1, sum(each.said in line for line in told_json["traceback"].splitlines()))
-    await_that(lambda: told(site, each.said) > before)
-    assert told(site, each.said) - before <= most, (name, site.output)
+    most = max(1, sum(each.said in line for line in answer["traceback"].splitlines()))
+    await_that(lambda: count_of(site, each.said) > before)
+    assert count_of(site, each.said) - before <= most, (name, site.output)
     mend(shop, address, mending)
 
 

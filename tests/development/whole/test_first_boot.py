@@ -16,7 +16,7 @@ from tests.projects import THREADED, reason_of
 from tests.servers.conftest import Client, address_of
 from tests.servers.load import await_that
 
-from .broken import BREAKS, Mending, await_fixed, develop, ends_well, look, mend, told
+from .broken import BREAKS, Mending, await_fixed, count_of, develop, ends_well, look, mend
 
 MODULE = ("-m", "django_wspbus", "runbus")
 
@@ -66,7 +66,7 @@ def test_broken_settings_are_shown_at_the_first_boot_and_mended_by_a_save(
     with ends_well(shop.start(sys.executable, *MODULE, *arguments)) as site:
         await_page(address, "settings are broken")
         mend(shop, address, mending)
-        assert told(site, BREAKS["settings"].said) == 1
+        assert count_of(site, BREAKS["settings"].said) == 1
 
 
 def test_broken_code_is_shown_on_an_ipv6_address(shop, free_port):
@@ -222,8 +222,8 @@ def test_without_debug_clients_do_not_see_the_reason(shop, free_port, when):
             body = look(address, accept)[1]
             assert "the site is broken" not in body
             assert "Traceback" not in body
-        await_that(lambda: told(site, broken.said) > 0)
-    assert told(site, broken.said) == 1
+        await_that(lambda: count_of(site, broken.said) > 0)
+    assert count_of(site, broken.said) == 1
 
 
 # No launcher

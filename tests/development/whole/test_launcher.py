@@ -24,11 +24,11 @@ from .broken import (
     appended,
     await_fixed,
     break_it,
+    count_of,
     develop,
     ends_well,
     look,
     mend,
-    told,
     without_spare,
 )
 
@@ -120,7 +120,7 @@ def test_a_view_may_restart_the_site(site):
 @pytest.mark.extended
 def test_a_signal_restarts_the_site_or_has_the_page_try_again(site, shared_shop):
     def count():
-        return told(site, BREAKS["import of urls"].said)
+        return count_of(site, BREAKS["import of urls"].said)
 
     before, shown = serving(site), count()
     site.send(signal.SIGHUP)  # without a terminal it is no hangup
@@ -135,13 +135,13 @@ def test_a_signal_restarts_the_site_or_has_the_page_try_again(site, shared_shop)
 @pytest.mark.extended
 def test_a_signal_for_the_site_while_it_boots_does_no_harm(site, shared_shop):
     mending = Mending(shared_shop)
-    count, ends = len(shared_shop.notes("boots")), told(site, "The site exited")
+    count, ends = len(shared_shop.notes("boots")), count_of(site, "The site exited")
     appended("shop/models.py", f"{BOOTING}import time\ntime.sleep(0.5)\n")(shared_shop)
     shared_shop.expect_note("boots", count + 1)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         site.send(number)
     await_fixed(address_of(site), shared_shop.version)
-    assert told(site, "The site exited") == ends
+    assert count_of(site, "The site exited") == ends
     mend(shared_shop, address_of(site), mending)
 
 
@@ -213,7 +213,7 @@ def test_control_c_while_the_code_is_imported_ends_it(shop):
         site.press(CONTROL_C)
         expect_end(site, 0)
         assert "Traceback" not in site.output
-        assert told(site, "The site was told to exit while it was starting.") == 1
+        assert count_of(site, "The site was told to exit while it was starting.") == 1
 
 
 @pytest.mark.parametrize("shows", [SITE, PAGE])
@@ -261,7 +261,7 @@ def test_a_second_signal_ends_it_at_once(shop):
         time.sleep(0.2)  # or it is taken for the same request
         site.send(signal.SIGTERM)
         expect_end(site, 128 + signal.SIGTERM)
-        assert told(site, "Caught SIGTERM again: ending at once.") == 1
+        assert count_of(site, "Caught SIGTERM again: ending at once.") == 1
 
 
 def test_a_view_may_end_all(shop):

@@ -77,15 +77,15 @@ def test_a_preloaded_application_leaves_no_connection_and_no_silent_loss_of_thre
         address_of(site, "shop")
         assert site.stop() == 0
 
-    told = [line for line in site.lines if "Threads in" in line]
+    lines = [line for line in site.lines if "Threads in" in line]
     if preload:
         assert shop.events().count("connection False, threads []") == 2
         assert "pool closed" in shop.events()
-        assert len(told) == 1
-        assert "Threads in gunicorn's master end as it forks: Lost. Start them in a listener" in told[0]
+        assert len(lines) == 1
+        assert "Threads in gunicorn's master end as it forks: Lost. Start them in a listener" in lines[0]
     else:
         assert shop.events() == ["connection True, threads ['Lost']"] * 2
-        assert told == []
+        assert lines == []
 
 
 LOGGING = {

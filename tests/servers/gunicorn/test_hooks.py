@@ -80,9 +80,9 @@ from shop.journal import note
 
 
 def post_fork(server, worker):
-    if not Path("told").exists():
-        Path("told").touch()
-        note("told")
+    if not Path("asked").exists():
+        Path("asked").touch()
+        note("asked")
         os.kill(os.getpid(), signal.SIGTERM)
 """
 
@@ -94,9 +94,9 @@ def test_a_worker_that_gets_sigterm_before_it_handles_signals_exits(shop: Projec
     configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": options}})
     with shop.serve() as site:
         address = address_of(site, "shop")
-        (told,) = shop.expect_note("told")
-        shop.expect_note("worker start", 1 + events_of(shop, told.pid).count("worker start"))
-        await_that(lambda: ask(address)[1] != f"{told.pid} STARTED")
+        (asked,) = shop.expect_note("asked")
+        shop.expect_note("worker start", 1 + events_of(shop, asked.pid).count("worker start"))
+        await_that(lambda: ask(address)[1] != f"{asked.pid} STARTED")
         assert site.stop() == 0
 
 
@@ -105,12 +105,12 @@ def test_an_option_in_the_file_that_the_site_owns_is_refused(shop: Project) -> N
     configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": {"config": "conf.py"}}})
     with shop.serve() as site:
         assert site.wait() == 1
-        told = site.output
-    assert "The server 'shop' did not start: " in told
-    assert 'conf.py["bind"]: the site owns this option.' in told
-    assert 'Set WSPBUS["SERVERS"]["shop"]["BIND"] instead.' in told
-    assert 'conf.py["workers"]' in told
-    assert "not_an_option" not in told  # a file may have names of its own
+        output = site.output
+    assert "The server 'shop' did not start: " in output
+    assert 'conf.py["bind"]: the site owns this option.' in output
+    assert 'Set WSPBUS["SERVERS"]["shop"]["BIND"] instead.' in output
+    assert 'conf.py["workers"]' in output
+    assert "not_an_option" not in output  # a file may have names of its own
 
 
 FAILURES = {

@@ -104,7 +104,7 @@ class Served:
     def client(self) -> Any:
         return contextlib.closing(Client(self.address))
 
-    def wait_until_told_to_stop(self) -> None:
+    def wait_until_it_stops(self) -> None:
         """Wait for what tells the threads of the server: the state of the bus has changed a little before."""
         assert select.select([self.server._stop], [], [], DEADLINE)[0]
 
@@ -159,11 +159,11 @@ def test_one_connection_carries_many_requests(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bind", "told"),
+    ("bind", "expected"),
     [("[::1]:0", "::1"), ("unix", "80 ")],
 )
 def test_it_serves_on_other_sockets_than_those_of_ipv4(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str, told: str
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if bind == "unix":
@@ -176,7 +176,7 @@ def test_it_serves_on_other_sockets_than_those_of_ipv4(
     served.exit()
 
     assert status == 200
-    assert body.endswith(told)
+    assert body.endswith(expected)
 
 
 def test_idle_connections_do_not_hold_up_a_stop(serve: Serve) -> None:
@@ -241,7 +241,7 @@ def test_requests_sent_together_are_answered_when_it_stops_and_the_last_says_so(
         sock.sendall(b"".join(REQUEST % path for path in (b"/held", b"/b", b"/c")))
         assert gate.reached.wait(DEADLINE)
         exited = later(served.bus.exit)
-        served.wait_until_told_to_stop()
+        served.wait_until_it_stops()
         gate.opened.set()
         answers = read_to_end(sock)
         exited.result()
@@ -260,7 +260,7 @@ def test_a_client_that_has_just_connected_may_still_ask_when_it_stops(
     served = serve(threading=threading)
     with connect(served.address) as sock:
         exited = later(served.bus.exit)
-        served.wait_until_told_to_stop()
+        served.wait_until_it_stops()
         sock.sendall(REQUEST % b"/")
         answer = read_to_end(sock)
         exited.result()
@@ -322,7 +322,7 @@ def test_a_request_whose_view_exits_the_bus_is_answered(serve: Serve, later: Lat
         held = later(other.ask, "/held")
         assert gate.reached.wait(DEADLINE)
         answer = later(client.ask, "/exit")
-        served.wait_until_told_to_stop()
+        served.wait_until_it_stops()
         gate.opened.set()
         served.bus.block()
 

@@ -128,13 +128,13 @@ def test_the_command_check_shows_all_that_is_wrong_and_fails(project):
     project.configure(WSPBUS={"SERVERS": {"default": {"BIND": "x"}}, "USERS": "me", "UMASK": "9"})
     result = project.run("check")
     assert result.returncode == 1
-    for told in (
+    for message in (
         "(django_wspbus.E003)",
         "(django_wspbus.E001)",
         "(django_wspbus.E002)",
         "HINT: Did you mean 'USER'?",
     ):
-        assert told in result.stderr
+        assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
