@@ -218,7 +218,7 @@ class Launcher:
     def note_started(self, child: Child) -> None:
         child.started = True
         child.booted = time.time_ns()
-        if child.has_reported_files:  # else its report is about to come
+        if child.has_reported_files and child.boot_ends is None:  # no longer the whole project
             self.files.watch(child)
         if self.files.pending:
             self.post(child, {"changed": sorted(self.files.pending)})

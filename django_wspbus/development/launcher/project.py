@@ -56,9 +56,9 @@ class ProjectFiles:
         self.watch(page, since)
 
     def watch(self, child: Child, since: int | None = None) -> None:
-        """Watch the known files, and the whole project's folder while no site serves."""
-        serves = child.kind == "site" and child.started
-        self._watcher.watch(self.known, None if serves else self._root, since)
+        """Watch the known files, and the whole project's folder while a boot is slow or has failed."""
+        is_broken = child.kind == "page" or (child.is_booting and child.boot_ends is None)
+        self._watcher.watch(self.known, self._root if is_broken else None, since)
 
     def reasons(self, child: Child | None) -> list[str]:
         """Return the files whose changes concern a child."""

@@ -54,7 +54,8 @@ class FileWatch:
         self._snapshot: dict[str, State] = {}
         self._ways: set[str] = set()
         """Missing folders on the way to the files."""
-        self._prepare(WatchList(), None)
+        self._watched: tuple[WatchList, str | None] = WatchList(), None
+        self._prepare(*self._watched)
         self.wake = self._events.wake
 
     def close(self) -> None:
@@ -71,6 +72,9 @@ class FileWatch:
         A file that was not watched before has changed if its times are later than ``since``, a
         `time.time_ns`. ``tree``: a folder in which each ``*.py`` and each folder is watched as well.
         """
+        if (wanted, tree) == self._watched:  # as after most restarts: a look at all files takes time
+            return set()
+        self._watched = wanted, tree
         self._prepare(wanted, tree)
         before, self._snapshot = self._snapshot, self._look()
         added = self._snapshot.keys() - before.keys()

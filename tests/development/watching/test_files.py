@@ -252,6 +252,14 @@ def test_of_files_that_were_watched_before_a_change_is_not_lost_when_the_list_is
     assert watch.watch(listed([kept, gone, new])) == {kept, gone}
 
 
+def test_the_same_list_again_is_no_look_and_what_has_changed_is_noticed_by_its_events(kind, tree, watching):
+    path = str(tree / "settings.py")
+    watch = watching([path])
+    edit(Path(path), "changed\n")
+    assert watch.watch(listed([path]), since=0) == set()
+    assert await_change(watch) == [path]
+
+
 def test_of_files_that_were_not_watched_before_those_with_a_later_time_have_changed(tree, watching):
     before, ctime, future = (tree / f"{name}.py" for name in ("before", "ctime", "future"))
     edit(before)
