@@ -82,11 +82,11 @@ class RemoteSite(Site):
             self._for_reports = None
 
     def listen(self, hear: Callable[[Message], object]) -> None:
-        """Call a function, in a thread of its own, with what the site sends to this process by itself."""
-        threading.Thread(target=self._listen, args=(hear,), name="Site questions", daemon=True).start()
+        """Call a function with each request that the site sends to this process, in a new thread."""
+        threading.Thread(target=self._listen, args=(hear,), name="Site requests", daemon=True).start()
 
     def _listen(self, hear: Callable[[Message], object]) -> None:
-        with suppress(OSError):  # the site is gone
+        with suppress(OSError):  # the site has ended
             link = self._connect("listener")
             while (messages := link.receive(None)) is not None:
                 for message, _ in messages:

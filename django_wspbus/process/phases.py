@@ -74,5 +74,5 @@ class Phases:
 
 
 def time_of_site(stop_timeout: float) -> float:
-    """Return the seconds of STOP_TIMEOUT after which the site ends listeners of its own that hang."""
+    """Return the seconds of STOP_TIMEOUT after which the site ends although its listeners still run."""
     return stop_timeout - min(max(ENDING * stop_timeout, LEAST), stop_timeout / 8)

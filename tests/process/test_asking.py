@@ -79,7 +79,7 @@ def test_a_worker_listens_to_what_the_site_asks_over_a_link_of_its_own(pair: Soc
     for number in (1, 2):
         link.send({"changed": [number]})
         assert heard.get(timeout=DEADLINE) == {"changed": [number]}
-    (listening,) = [each for each in threading.enumerate() if each.name == "Site questions"]
+    (listening,) = [each for each in threading.enumerate() if each.name == "Site requests"]
     link.close()
     listening.join(DEADLINE)
     assert not listening.is_alive()

@@ -35,8 +35,8 @@ PROGRAMS: dict[Kind, str] = {
 TIME_TO_BOOT = 3.0
 """Seconds after which a boot is given up if a file changes: a loop, a lock, or a question may hold it up."""
 
-TIME_TO_END = 1.0
-"""Seconds in which a boot that is given up may end by itself."""
+ABANDONED_BOOT_TIMEOUT = 1.0
+"""Seconds in which an abandoned boot has to end; then it is killed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +97,7 @@ class Child:
     def give_up(self) -> None:
         """Tell its boot to end, so that the launcher starts another one."""
         self.is_given_up = self.relaunching = True
-        self.boot_ends = time.monotonic() + TIME_TO_END
+        self.boot_ends = time.monotonic() + ABANDONED_BOOT_TIMEOUT
         self.process.terminate()
 
     def become_site(self) -> None:

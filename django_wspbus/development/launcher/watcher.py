@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from ..watching.files import FileWatch, WatchList
 
-PAUSE = 1.0
+PAUSE_AFTER_ERROR = 1.0
 """Seconds after an unexpected error before the thread goes on."""
 
 FRESH = 3.0
@@ -61,7 +61,7 @@ class Watcher:
                 self._turn()
             except Exception:  # the next save must be noticed all the same
                 self._say(traceback.format_exc().rstrip())
-                time.sleep(PAUSE)
+                time.sleep(PAUSE_AFTER_ERROR)
 
     def _turn(self) -> None:
         changed: set[str] = set()

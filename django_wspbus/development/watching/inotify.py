@@ -19,7 +19,7 @@ MASK = (
     *(MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE),
     *(DELETE_SELF, MOVE_SELF, ONLYDIR),
 )
-HEADER = struct.Struct("iIII")
+EVENT_HEADER = struct.Struct("iIII")
 """The watch, the mask, a cookie, and the length of the name that follows."""
 
 AT_ONCE = 2**16
@@ -69,8 +69,8 @@ class Inotify:
             return
         start = 0
         while start < len(data):
-            watch, mask, _, length = HEADER.unpack_from(data, start)
-            start += HEADER.size + length
+            watch, mask, _, length = EVENT_HEADER.unpack_from(data, start)
+            start += EVENT_HEADER.size + length
             yield Event(watch, mask, os.fsdecode(data[start - length : start].rstrip(b"\0")))
 
 

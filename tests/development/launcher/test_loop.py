@@ -227,7 +227,7 @@ def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
 @pytest.mark.parametrize("is_deaf", [False, True])
 def test_a_boot_that_does_not_end_is_given_up_for_a_save(drive, monkeypatch, is_deaf):
     monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
-    monkeypatch.setattr(child, "TIME_TO_END", 0.1)
+    monkeypatch.setattr(child, "ABANDONED_BOOT_TIMEOUT", 0.1)
     drive.write("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * is_deaf + "note('hangs')" + FOREVER)
 
     def act():

@@ -62,7 +62,7 @@ def test_an_error_is_said_and_the_next_change_is_noticed(watcher, noticed, said,
             raise errors.pop()
         return watch(self, *arguments)
 
-    monkeypatch.setattr(watcher_module, "PAUSE", 0.01)
+    monkeypatch.setattr(watcher_module, "PAUSE_AFTER_ERROR", 0.01)
     monkeypatch.setattr(FileWatch, "watch", fail_once)
     for _ in range(2):
         watcher.watch(WatchList([str(path)]), str(tmp_path), 0)
