@@ -1,7 +1,8 @@
-"""What answers in a project's place while its code does not boot: a program of its own, without Django.
+"""The program of the error page: it serves without Django while the project does not boot.
 
-The launcher starts it, sends it the error and the listening sockets, and tells it to end when a file has
-changed. It then ends with the status 3, and with 0 when it is told to stop, or the launcher is gone.
+The launcher starts it, and sends it the error and the listening sockets. When a file changes, the launcher
+sends "retry", and the program ends with status 3. It ends with status 0 after a signal, or if the launcher
+has ended.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from .connection import Connection, States
 from .hosts import own_hosts
 
 MOST_CONNECTIONS = 200
-"""Fewer than some systems have descriptors for a process."""
+"""Connections at the same time: fewer than the descriptors that any system gives a process."""
 
 TIME_TO_END = 0.2
-"""Seconds in which requests that have begun are answered, once it is told to end."""
+"""Seconds for answers to requests that have begun when the program is to end."""
 
 
 def main(descriptor: int) -> None:
-    """Serve the error that comes over a socket of the launcher; raises SystemExit with the status."""
+    """Serve the error that comes over a socket of the launcher, and exit with the status."""
     waker, wakened = socket.socketpair()
     for end in (waker, wakened):
         end.setblocking(False)
@@ -45,7 +46,7 @@ def main(descriptor: int) -> None:
 
 
 class Program:
-    """The loop: the launcher, the listening sockets, and the connections."""
+    """The loop over the launcher's link, the listening sockets and the connections."""
 
     def __init__(self, launcher: Link, selector: selectors.BaseSelector) -> None:
         self._launcher = launcher
@@ -53,7 +54,7 @@ class Program:
         self._connections: dict[Connection, int] = {}
         self._listeners: list[socket.socket] = []
         self._probed: set[socket.socket] = set()
-        """Listening sockets of probes, which say no more than that the site does not start."""
+        """Listening sockets of the probes. Their clients learn only that the site does not start."""
         self._end: float | None = None
         self._status: int | None = None
 
@@ -114,7 +115,7 @@ class Program:
         self._add(sock, self._closed if listener in self._probed else self._answers)
 
     def _forget_oldest(self) -> None:
-        """Give up a connection, as otherwise nobody else has a turn."""
+        """Close the oldest connection, so that a new client gets an answer."""
         self._forget(next(iter(self._connections)))
 
     def _add(self, sock: socket.socket, answers: Answers) -> None:
@@ -129,7 +130,7 @@ class Program:
         connection.socket.close()
 
     def _proceed(self, connection: Connection) -> None:
-        if connection in self._connections:  # else it has been forgotten in this very turn
+        if connection in self._connections:  # an earlier event of this turn may have closed it
             connection.proceed(time.monotonic())
             self._follow(connection)
 
@@ -165,7 +166,7 @@ class Program:
             return
         now = time.monotonic()
         self._end = now + TIME_TO_END
-        for listener in self._listeners:  # whose queue is for the next program to answer
+        for listener in self._listeners:  # the next program answers the clients in their queues
             self._selector.unregister(listener)
             listener.close()
         self._listeners = []
@@ -174,7 +175,7 @@ class Program:
                 connection.end(AGAIN)
                 self._follow(connection)
             elif connection.state is States.IDLE and now - connection.opened > TIME_TO_END:
-                self._proceed(connection)  # a request may have come meanwhile
+                self._proceed(connection)  # a request may have come in the meantime
                 if connection.state is States.IDLE:
                     connection.end()
                     self._follow(connection)
