@@ -403,7 +403,7 @@ def test_details_that_cannot_be_converted_are_logged(site: ProbedSite) -> None:
         ("application/json-patch+json", False),
     ],
 )
-def test_json_is_for_those_who_name_it_and_no_text_before(accept: str, expected: bool) -> None:
+def test_json_is_for_clients_that_name_it_before_text(accept: str, expected: bool) -> None:
     assert prefers_json(accept) is expected
 
 
@@ -613,7 +613,7 @@ def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     assert held_check.calls in (2, 3)
 
 
-def test_who_waits_for_a_check_that_hung_hears_of_a_new_run(
+def test_a_client_that_waits_for_a_hanging_check_gets_the_report_of_a_new_run(
     site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch, later: Later
 ) -> None:
     results = ["old reason", None]

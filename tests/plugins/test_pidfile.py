@@ -374,7 +374,7 @@ def test_a_forked_child_neither_keeps_the_lock_of_a_killed_site_nor_releases_tha
             os.kill(child, signal.SIGKILL)
 
 
-def test_who_reads_or_closes_the_file_does_not_release_the_lock(path: Path, write: Callable[[], Bus]) -> None:
+def test_reading_or_closing_the_file_does_not_release_the_lock(path: Path, write: Callable[[], Bus]) -> None:
     write()
     assert path.read_text()
     os.close(os.open(path, os.O_RDWR))

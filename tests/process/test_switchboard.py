@@ -122,7 +122,7 @@ def test_a_peer_that_breaks_the_rules_is_logged_in_a_line(
     assert record.exc_info is None
 
 
-def test_a_flood_of_wishes_does_not_block_who_has_them(switchboard: Switchboard) -> None:
+def test_a_flood_of_wake_ups_does_not_block_the_caller(switchboard: Switchboard) -> None:
     held, go_on = threading.Event(), threading.Event()
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -27,7 +27,7 @@ def test_a_name_that_this_machine_does_not_know(machine, key):
     assert problem.message == f"there is no {key.lower()} 'no-such-name' on this machine."
 
 
-def test_who_is_not_root_may_stay_who_he_is(machine, monkeypatch):
+def test_a_user_that_is_not_root_may_name_itself(machine, monkeypatch):
     user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(os.getgid())
     monkeypatch.setattr(os, "geteuid", lambda: user.pw_uid or 4711)
     assert machine(GROUP=group.gr_name) == machine(GROUP=group.gr_gid) == []
