@@ -16,6 +16,7 @@ import socket
 import sys
 from dataclasses import asdict
 from types import FrameType
+from typing import Any
 
 from ..process.messages import RELAUNCH, Link, Message
 from ..project import libraries
@@ -37,14 +38,25 @@ leave_at_once: list[int] = []
 
 
 def leave() -> None:
-    """The last of the functions that are run at the end: end, but lose nothing."""
+    """End the process after all other atexit functions have run; lose nothing that files have buffered."""
     if leave_at_once:
-        for each in [sys.stdout, sys.stderr, *gc.get_objects()]:
-            # type() and not isinstance(), which would wake up lazy objects.
-            if issubclass(type(each), (io.TextIOWrapper, io.BufferedWriter)):
-                with contextlib.suppress(Exception):  # closed; a full disk
-                    each.flush()
+        for each in (sys.stdout, sys.stderr, *open_files()):
+            with contextlib.suppress(Exception):  # closed; a full disk
+                each.flush()
         os._exit(leave_at_once[0])
+
+
+def open_files() -> list[Any]:
+    """Return the files that may hold what is not written yet, in a few milliseconds."""
+    kinds: list[type] = [io.TextIOWrapper, io.BufferedWriter]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    files = frozenset(kinds)
+    # type() and not isinstance(), which would wake up lazy objects.
+    try:
+        return [each for each in gc.get_objects() if type(each) in files]
+    except TypeError:  # the class of a class has no hash
+        return [each for each in gc.get_objects() if issubclass(type(each), tuple(kinds))]
 
 
 def main(descriptor: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -176,3 +177,21 @@ def test_a_child_without_a_launcher_ends():
     with theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
         ours.close()
         assert process.wait(DEADLINE) == 0
+
+
+class Unhashable(type):
+    """The class of classes that no set can hold."""
+
+    __hash__ = None
+
+    def __eq__(cls, other):
+        return NotImplemented
+
+
+@pytest.mark.parametrize("kept", [None, Unhashable("Odd", (), {})()], ids=["usual", "unhashable"])
+def test_files_that_may_hold_what_is_not_written_are_found_among_all_objects(kept, tmp_path):
+    log = type("Log", (io.TextIOWrapper,), {})
+    with open(tmp_path / "a", "w") as text, log(open(tmp_path / "b", "wb")) as own:
+        found = {id(each) for each in launched.open_files()}
+        assert {id(text), id(text.buffer), id(own), id(own.buffer)} <= found
+        assert id(kept) not in found
