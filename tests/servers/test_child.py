@@ -106,7 +106,7 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any], int, list[str]]] = {
     ),
     "a start listener that hangs": (
         *("shop/listeners.py", "import time; time.sleep(60)", {}, 1),
-        ["'shop' did not start: it was not ready within 6 seconds", ": its application was still loading."],
+        ["'shop' did not start: it was not ready within 6 seconds", ": 0 of 1 workers were ready."],
     ),
 }
 LISTENER = """\
@@ -207,7 +207,7 @@ def test_without_pidfd_a_child_that_dies_is_noticed_and_started_again_beside_the
         master.kill()
 
         await_that(lambda: ask(address) and "answers again" in site.output)
-        (ended,) = (line for line in site.lines if "by itself" in line)
+        (ended,) = (line for line in site.lines if "; restarting it." in line)
         assert ended == "The server 'shop' was killed by SIGKILL; restarting it."
         (answers,) = (line for line in site.lines if "answers again" in line)
         assert answers.endswith(f" The server 'shop' answers again, process {master_of(address).pid}.")
