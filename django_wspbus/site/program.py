@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -158,6 +159,7 @@ class Program:
 
     def _announce(self, site: SiteProcess, launch: Launch | None) -> None:
         """Print the banner, or how long the restart took."""
+        gc.unfreeze()  # frozen by the command, for the time of the start
         if self.options["verbosity"] > 0:
             self._print(self._lines(site, launch))
 

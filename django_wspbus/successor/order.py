@@ -42,7 +42,6 @@ class Order:
 def collect_garbage(threshold: list[int]) -> None:
     """Enable garbage collection again, unless the project has changed its settings meanwhile."""
     if gc.get_threshold()[0] == 0:
-        gc.freeze()  # the modules that are imported by now stay; no collection has to visit them
         gc.set_threshold(*threshold)
 
 

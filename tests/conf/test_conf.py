@@ -76,7 +76,7 @@ def test_servers_that_are_named_and_empty_are_an_error(wspbus):
     assert [problem.path for problem in conf.problems()] == ['WSPBUS["SERVERS"]']
 
 
-def test_what_is_given_is_typed(wspbus):
+def test_values_are_typed(wspbus):
     wspbus(
         SERVERS=server(BIND=":80", MOUNTS={"/old": "old.wsgi.app"}, OPTIONS={"workers": 2}),
         DAEMONIZE={"STDOUT": "out.log"},
@@ -96,7 +96,7 @@ def test_what_is_given_is_typed(wspbus):
     assert settings.warmup == ("/",)
 
 
-def test_nothing_of_it_can_be_changed(wspbus):
+def test_the_settings_cannot_be_changed(wspbus):
     wspbus(
         SERVERS=server(MOUNTS={}, OPTIONS={}),
         SIGNALS={},
@@ -115,7 +115,7 @@ def test_nothing_of_it_can_be_changed(wspbus):
             mapping["key"] = "value"
 
 
-def test_what_the_project_changes_later_in_its_own_dict_has_no_effect(wspbus):
+def test_a_later_change_of_the_projects_own_dict_has_no_effect(wspbus):
     options = {"workers": 2}
     wspbus(SERVERS=server(OPTIONS=options))
     before = conf.get()
@@ -239,7 +239,7 @@ def test_the_settings_module_is_known_unless_settings_were_configured(monkeypatc
     assert conf.settings_module() is None
 
 
-def test_what_logging_speaks_of(monkeypatch):
+def test_logging_names_the_loggers_of_its_dict(monkeypatch):
     for logging, speaks in (
         ({"loggers": {"shop": {}}}, True),
         ({"loggers": {}}, False),
