@@ -52,6 +52,7 @@ def open_files() -> list[Any]:
     for kind in kinds:
         kinds += kind.__subclasses__()
     files = frozenset(kinds)
+    gc.unfreeze()  # the command freezes what settings and apps have opened, which hides it from get_objects()
     # type() and not isinstance(), which would wake up lazy objects.
     try:
         return [each for each in gc.get_objects() if type(each) in files]
