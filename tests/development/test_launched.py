@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import socket
@@ -195,3 +196,9 @@ def test_files_that_may_hold_what_is_not_written_are_found_among_all_objects(kep
         found = {id(each) for each in launched.open_files()}
         assert {id(text), id(text.buffer), id(own), id(own.buffer)} <= found
         assert id(kept) not in found
+
+
+def test_files_that_were_open_when_the_command_froze_its_objects_are_found(tmp_path):
+    with open(tmp_path / "log", "w") as file:
+        gc.freeze()
+        assert any(each is file for each in launched.open_files())
