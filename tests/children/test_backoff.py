@@ -145,8 +145,8 @@ def test_a_worker_that_never_starts_is_tried_ever_more_seldom_and_the_others_ser
     assert site.output.count("A new worker of the server 'default' did not start: ") == raises
     assert site.output.count("Traceback") == raises
     assert site.output.count("; restarting it.") == 0
-    told = [line for line in site.lines if line.startswith("Worker (pid:")]  # by gunicorn
-    assert ATTEMPTS <= len(told) <= len(attempts(shop)) + 1
+    boots = [line for line in site.lines if line.startswith("Worker (pid:")]  # by gunicorn
+    assert ATTEMPTS <= len(boots) <= len(attempts(shop)) + 1
 
 
 HANGING_APPLICATION = """\
