@@ -137,7 +137,7 @@ def test_a_number_without_a_user_must_be_given_a_group() -> None:
     found = drop(UNKNOWN)
 
     assert found["expected"]
-    assert "GROUP must name one" in found["refused"]
+    assert "set GROUP as well" in found["refused"]
 
 
 @pytest.mark.parametrize("names", [("no such user", None), (None, "no such group")])
