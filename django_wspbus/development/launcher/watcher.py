@@ -16,6 +16,9 @@ from ..watching.files import FileWatch, WatchList
 PAUSE_AFTER_ERROR = 1.0
 """Seconds after an unexpected error before the thread goes on."""
 
+TIME_TO_CLOSE = 1.0
+"""Seconds for which the end of the launcher waits for the thread."""
+
 FRESH = 3.0
 """Seconds after a change within which Python may mistake old bytecode for that of the new file."""
 
@@ -52,8 +55,9 @@ class Watcher:
     def close(self) -> None:
         self._is_closing = True
         self._files.wake()
-        self._thread.join()
-        self._files.close()
+        self._thread.join(TIME_TO_CLOSE)
+        if not self._thread.is_alive():  # else a file system does not answer, or files are still written
+            self._files.close()
 
     def _run(self) -> None:
         while not self._is_closing:
