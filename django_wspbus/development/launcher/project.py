@@ -57,7 +57,7 @@ class ProjectFiles:
 
     def watch(self, child: Child, since: int | None = None) -> None:
         """Watch the known files, and the whole project's folder while a boot is slow or has failed."""
-        is_broken = child.kind == "page" or (child.is_booting and child.boot_ends is None)
+        is_broken = child.report is not None or (child.is_booting and child.boot_ends is None)
         self._watcher.watch(self.known, self._root if is_broken else None, since)
 
     def reasons(self, child: Child | None) -> list[str]:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from .inotify import DELETE_SELF, IGNORED, MOVE_SELF, Q_OVERFLOW, Event, Inotify
+from .inotify import DELETE_SELF, IGNORED, MOVE_SELF, Q_OVERFLOW, Inotify
 from .mounts import Mounts
 
 POLLED = 1.0
@@ -130,10 +130,17 @@ class Events:
         hints: set[Hint] = set()
         looks_everywhere = False
         for event in inotify.read():
-            hints.update((f"{path.rstrip('/')}/{event.name}", event.is_folder) for path in self._paths(event))
-            looks_everywhere |= bool(event.mask & (Q_OVERFLOW | DELETE_SELF | MOVE_SELF))
+            if event.mask & IGNORED:
+                self._forget(event.watch)
+            elif event.mask & (Q_OVERFLOW | DELETE_SELF | MOVE_SELF):
+                looks_everywhere = True
+                if event.mask & Q_OVERFLOW:  # ends of watches may be among what is lost
+                    self._watches = {}
+            elif event.name:
+                folders = self._names.get(event.watch, set())
+                hints.update((f"{folder.rstrip('/')}/{event.name}", event.is_folder) for folder in folders)
         return None if looks_everywhere else hints
 
-    def _paths(self, event: Event) -> set[str]:
-        """Return the folders that an event happened in; none if their watch has ended."""
-        return set() if event.mask & IGNORED or not event.name else self._names.get(event.watch, set())
+    def _forget(self, watch: int) -> None:
+        """Forget a watch that has ended: another folder may get the path and inode of its folder."""
+        self._watches = {key: number for key, number in self._watches.items() if number != watch}

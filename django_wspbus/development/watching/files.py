@@ -41,9 +41,10 @@ class WatchList:
     poll: bool | None = None
 
     def __or__(self, other: WatchList) -> WatchList:
-        """Return what is in either list, with the other's ``poll``."""
+        """Return a list of all files in either list; the other's ``poll`` prevails, if it is set."""
         globs = sorted({(folder, pattern) for folder, pattern in self.globs + other.globs})
-        return WatchList(sorted({*self.files, *other.files}), [list(pair) for pair in globs], other.poll)
+        poll = self.poll if other.poll is None else other.poll
+        return WatchList(sorted({*self.files, *other.files}), [list(pair) for pair in globs], poll)
 
 
 class FileWatch:

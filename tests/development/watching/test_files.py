@@ -298,11 +298,13 @@ def test_it_is_woken_by_another_thread(kind, tree, watching):
     assert watch.wait() == set()
 
 
-def test_two_lists_are_joined():
-    one = WatchList(["b", "a"], [["f", "*"]], poll=True)
-    assert one | WatchList(["c", "a"], [["f", "*"], ["e", "*"]]) == WatchList(
-        ["a", "b", "c"], [["e", "*"], ["f", "*"]]
-    )
+@pytest.mark.parametrize(
+    ("polls", "expected"), [((True, None), True), ((True, False), False), ((None, True), True)]
+)
+def test_two_lists_are_joined_and_the_later_setting_of_poll_prevails(polls, expected):
+    one = WatchList(["b", "a"], [["f", "*"]], poll=polls[0])
+    other = WatchList(["c", "a"], [["f", "*"], ["e", "*"]], poll=polls[1])
+    assert one | other == WatchList(["a", "b", "c"], [["e", "*"], ["f", "*"]], poll=expected)
 
 
 def test_a_file_that_cannot_be_read_has_no_digest(tmp_path):
@@ -425,6 +427,18 @@ def test_whether_it_polls_can_be_set(poll, means, tree, watching, monkeypatch):
     assert watch.means == means
     path = tree / "shop" / "views.py"
     assert changes_after(watch, lambda: edit(path)) == [str(path)]
+
+
+@needs_inotify
+def test_a_folder_that_has_the_inode_of_the_one_before_is_watched(tree, watching, monkeypatch):
+    monkeypatch.setattr(watch_module, "inode_of", lambda path: int(os.path.isdir(path)))
+    path = tree / "deep" / "file.ini"
+    edit(path)
+    watch = watching([str(path)])
+    shutil.rmtree(path.parent)
+    edit(path, "another\n")
+    assert await_change(watch) == [str(path)]
+    assert changes_after(watch, lambda: edit(path, "a third\n")) == [str(path)]
 
 
 @needs_inotify
