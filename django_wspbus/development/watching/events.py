@@ -65,7 +65,7 @@ class Events:
         return "with inotify"
 
     def arm(self, folders: Mapping[str, int], poll: bool | None) -> bool:
-        """Report changes in these folders, path -> inode, and in no others; return True if any is new.
+        """Report changes in these folders, path -> inode, and no others; return True if one is new or gone.
 
         ``poll``: POLL of AUTORELOAD.
         """
@@ -86,17 +86,20 @@ class Events:
             with contextlib.suppress(OSError):  # the folder is gone
                 inotify.remove(number)
         added: dict[tuple[str, int], int] = {}
+        is_outdated = False
         for path, inode in sorted(wanted.difference(kept)):
             try:
                 added[path, inode] = inotify.add(path)
-            except OSError as error:  # another error: it is gone, or may not be read
+            except OSError as error:
                 if error.errno == errno.ENOSPC:
                     self._why_polling = "the limit fs.inotify.max_user_watches is reached"
+                # A folder that is gone by now leaves its parent unwatched; one that may not be read does not.
+                is_outdated |= error.errno in (errno.ENOENT, errno.ENOTDIR)
         self._watches = kept | added
         self._names = {}
         for (path, _), number in self._watches.items():
             self._names.setdefault(number, set()).add(path)
-        return bool(added)
+        return bool(added) or is_outdated
 
     def wait(self, timeout: float | None = None) -> set[Hint] | None:
         """Wait until files may have changed; return hints, or None if any file may have changed.
@@ -131,7 +134,7 @@ class Events:
         looks_everywhere = False
         for event in inotify.read():
             if event.mask & IGNORED:
-                self._forget(event.watch)
+                looks_everywhere |= self._forget(event.watch)
             elif event.mask & (Q_OVERFLOW | DELETE_SELF | MOVE_SELF):
                 looks_everywhere = True
                 if event.mask & Q_OVERFLOW:  # ends of watches may be among what is lost
@@ -141,6 +144,11 @@ class Events:
                 hints.update((f"{folder.rstrip('/')}/{event.name}", event.is_folder) for folder in folders)
         return None if looks_everywhere else hints
 
-    def _forget(self, watch: int) -> None:
-        """Forget a watch that has ended: another folder may get the path and inode of its folder."""
+    def _forget(self, watch: int) -> bool:
+        """Forget a watch that has ended; return True if it was known.
+
+        Another folder may get the path and the inode of the one that is gone.
+        """
+        known = len(self._watches)
         self._watches = {key: number for key, number in self._watches.items() if number != watch}
+        return len(self._watches) < known

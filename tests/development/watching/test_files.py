@@ -442,6 +442,24 @@ def test_a_folder_that_has_the_inode_of_the_one_before_is_watched(tree, watching
 
 
 @needs_inotify
+def test_a_folder_that_goes_while_it_is_looked_at_leaves_its_parent_watched(tree, watching, monkeypatch):
+    path = tree / "deep" / "file.ini"
+    edit(path)
+    removals = [path.parent]
+
+    class Late(events.Inotify):
+        def add(self, folder):
+            if removals and folder == str(removals[0]):
+                shutil.rmtree(removals.pop())
+            return super().add(folder)
+
+    monkeypatch.setattr(events, "Inotify", Late)
+    watch = watching([str(path)])
+    assert removals == []
+    assert changes_after(watch, lambda: edit(path)) == [str(path)]
+
+
+@needs_inotify
 def test_a_lost_event_has_all_files_looked_at(tree, watching, monkeypatch):
     class Overflowing(events.Inotify):
         def read(self):
