@@ -19,15 +19,11 @@ from .spawn import ChildStart, spawn_server
 if TYPE_CHECKING:
     from ..conf import Settings
 
-TIME_FOR_LISTENERS = 1
-"""Seconds that the stop listeners of a worker have where ``time_for_requests`` is given."""
-
 
 class Children(Plugin):
     """Boots children, releases them to serve, and ends them.
 
-    ``answer(link, message)`` is given what they ask of the site. ``time_for_requests``: the most seconds that
-    requests may take at a stop, and no failure if it cuts them off; None: the share of STOP_TIMEOUT.
+    ``answer(link, message)`` is given what they ask of the site.
     ``survive_restarts``: whether they keep serving while this process executes its next program.
     ``watch_files``: whether their workers ask the site to restart when a file changes.
     """
@@ -41,7 +37,6 @@ class Children(Plugin):
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],
         *,
-        time_for_requests: float | None = None,
         survive_restarts: bool = True,
         watch_files: bool = False,
     ) -> None:
@@ -49,7 +44,6 @@ class Children(Plugin):
         self.site = site
         self.switchboard = switchboard
         self.answer = answer
-        self.time_for_requests = time_for_requests
         self.survive_restarts = survive_restarts
         self.watch_files = watch_files
         self.serving: dict[str, Child] = {}
@@ -96,7 +90,7 @@ class Children(Plugin):
         """Tell a child to answer the requests in flight and exit; it is killed when its time is up."""
         if child in self.draining:
             return
-        phases = self.phases()
+        phases = Phases.of(self.bus, self.site)
         if not child.is_serving:
             phases = phases.shortened(TIME_FOR_UNSERVED_CHILD / 2, TIME_FOR_UNSERVED_CHILD / 2)
         if child in self.booting:
@@ -154,7 +148,7 @@ class Children(Plugin):
             failed.append(child.remains())
         child.close()
         self.draining.remove(child)
-        if self.time_for_requests is None:
+        if self.site.time_for_requests is None:
             failed += child.unanswered()
         return [f"The server {child.alias!r}: {each}" for each in (*failed, *child.progress.failed_stops)]
 
@@ -182,12 +176,6 @@ class Children(Plugin):
     def stay(self) -> bool:
         """True if they keep serving while this process executes its next program."""
         return self.bus.execv and self.survive_restarts
-
-    def phases(self) -> Phases:
-        """Return the phases of children that are told to exit now."""
-        phases = Phases.of(self.bus, self.site)
-        limit = self.time_for_requests
-        return phases if limit is None else phases.shortened(limit, TIME_FOR_LISTENERS)
 
     # Over a restart of the site
 

@@ -146,3 +146,6 @@ class Settings:
         True,
         doc="`True`, a path, or `False`: the control socket for commands from outside; has no effect yet",
     )
+    time_for_requests: float | None = None
+    """Seconds after which a stop cuts off the requests in flight, which then is no failure. No key of WSPBUS:
+    in development the site sets it. None: the share of STOP_TIMEOUT."""

@@ -22,6 +22,9 @@ ENDING = 0.05
 LEAST = 0.5
 """Seconds of the shortest share: a busy machine needs them to run anything at all."""
 
+TIME_FOR_LISTENERS = 1.0
+"""Seconds for the listeners of a worker in development, where the time for requests is limited as well."""
+
 TIME_FOR_UNSERVED_CHILD = 2.0
 """Seconds for the listeners of a child that never served; it has no requests to answer."""
 
@@ -63,8 +66,11 @@ class Phases:
         """Return the phases of the exit under way; if there is none, those of children that end now."""
         now = time.monotonic()
         if bus.deadline is None:
-            return cls.between(now, now + time_of_site(settings.stop_timeout))
-        return cls.between(bus.exit_under_way.began or now, bus.deadline, settings.drain_delay)
+            phases = cls.between(now, now + time_of_site(settings.stop_timeout))
+        else:
+            phases = cls.between(bus.exit_under_way.began or now, bus.deadline, settings.drain_delay)
+        limit = settings.time_for_requests
+        return phases if limit is None else phases.shortened(limit, TIME_FOR_LISTENERS)
 
     def shortened(self, requests: float, listeners: float) -> Phases:
         """Return phases with at most these seconds for requests, and then for the workers' listeners."""

@@ -35,8 +35,7 @@ class Server(Plugin):
 
     ``start()`` (priority 75) returns once the server answers requests, and raises if it does not;
     ``stop()`` (priority 25) returns once it has answered the requests in flight. ``bound()`` returns the
-    sockets, which are listening already; the site closes them. ``time_for_requests``: the most seconds that a
-    stop waits for requests in flight, and no failure if it cuts them off; None: the share of STOP_TIMEOUT.
+    sockets, which are listening already; the site closes them.
     """
 
     role = "site"
@@ -48,19 +47,12 @@ class Server(Plugin):
     """True if it serves in the site process, which then plays the role of a worker too."""
 
     def __init__(
-        self,
-        bus: Bus,
-        settings: ServerSettings,
-        site: Settings,
-        bound: Callable[[], list[Bound]],
-        *,
-        time_for_requests: float | None = None,
+        self, bus: Bus, settings: ServerSettings, site: Settings, bound: Callable[[], list[Bound]]
     ) -> None:
         super().__init__(bus)
         self.settings = settings
         self.site = site
         self.bound = bound
-        self.time_for_requests = time_for_requests
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.alias}>"
@@ -124,8 +116,7 @@ class Server(Plugin):
 
     def time_to_stop(self) -> float:
         """Return the seconds that `stop` may take: the rest of the share of requests (`phases`)."""
-        seconds = max(Phases.of(self.bus, self.site).requests - time.monotonic(), 0)
-        return seconds if self.time_for_requests is None else min(seconds, self.time_for_requests)
+        return max(Phases.of(self.bus, self.site).requests - time.monotonic(), 0)
 
     @property
     def failure(self) -> str | None:

@@ -43,7 +43,7 @@ class ChildServer(Server):
     ) -> None:
         super().__init__(bus, settings, site, bound)
         self.children = children
-        self.respawner = Respawner(self)
+        self.respawner = Respawner(bus, self.alias, children, self.boot, site.ready_timeout)
 
     @property
     def alias(self) -> str:

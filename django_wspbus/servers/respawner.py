@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..children.backoff import FIRST, HEALTHY_LIFETIME, MOST, Backoff
 from ..children.child import Child
-from ..wspbus import Refusal
-
-if TYPE_CHECKING:
-    from .child import ChildServer
+from ..children.children import Children
+from ..wspbus import Bus, Refusal
 
 DELAY_AFTER_SIGNAL = 0.5
 """Seconds before a child that was told to exit is started again: systemd signals all processes at once."""
 
 
 class Respawner:
-    """Replaces a child that has ended, at growing intervals if its successors fail as well.
+    """Replaces the child of a server that has ended, at growing intervals if its successors fail as well.
 
-    All methods are for the main thread.
+    ``boot()`` starts a child, which has to be ready within ``ready_timeout`` seconds. All methods are for the
+    main thread.
     """
 
-    def __init__(self, server: ChildServer) -> None:
-        self.server = server
+    def __init__(
+        self, bus: Bus, alias: str, children: Children, boot: Callable[[], Child], ready_timeout: float
+    ) -> None:
+        self.bus = bus
+        self.alias = alias
+        self.children = children
+        self.boot = boot
+        self.ready_timeout = ready_timeout
         self.is_active = False
         """True from the end of a start to the next stop: meanwhile the server has to have a child."""
         self.trouble: str | None = None
@@ -35,12 +39,15 @@ class Respawner:
 
     @property
     def _name(self) -> str:
-        return f"The server {self.server.alias!r}"
+        return f"The server {self.alias!r}"
 
     @property
     def _may_respawn(self) -> bool:
-        server = self.server
-        return self.is_active and not server.bus.exit_asked and not server.children.swapping
+        return self.is_active and not self.bus.exit_asked and not self.children.swapping
+
+    @property
+    def _current(self) -> Child | None:
+        return self.children.serving.get(self.alias)
 
     def reset(self) -> None:
         """Forget earlier failures, as the server starts anew."""
@@ -58,7 +65,7 @@ class Respawner:
             return
         if self._successor is not None:
             self._look_at_successor(self._successor)
-        elif (current := self.server.current) is not None:
+        elif (current := self._current) is not None:
             if current.ended:
                 self._replace(current)
             else:
@@ -68,7 +75,7 @@ class Respawner:
         """End a successor with the old code: new code is about to boot."""
         successor, self._successor = self._successor, None
         if successor is not None:
-            self.server.children.dismiss(successor)
+            self.children.dismiss(successor)
 
     def resume(self) -> None:
         """Respawn again, after a `pause`."""
@@ -78,18 +85,18 @@ class Respawner:
     def _look_at(self, current: Child) -> None:
         progress = current.progress
         while progress.failed_stops:  # of a worker that another has replaced since
-            self.server.bus.log(f"{self._name}: {progress.failed_stops.pop(0)}", level=40)
+            self.bus.log(f"{self._name}: {progress.failed_stops.pop(0)}", level=40)
         while progress.failed_workers:
             reason = progress.failed_workers.pop()
-            self._say(f"A new worker of the server {self.server.alias!r} did not start: {reason}")
+            self._say(f"A new worker of the server {self.alias!r} did not start: {reason}")
         if self.trouble is not None and progress.has_answered:
             self.trouble = self._said = None
-            self.server.bus.log(f"{self._name} answers again, process {current.pid}.")
+            self.bus.log(f"{self._name} answers again, process {current.pid}.")
 
     def _replace(self, ended: Child) -> None:
         how = ended.how_ended()
         worked = ended.progress.has_answered or ended.lifetime > HEALTHY_LIFETIME
-        self.server.children.dismiss(ended)  # its workers may still be at work on their last requests
+        self.children.dismiss(ended)  # its workers may still be at work on their last requests
         wait = self._backoff.note(worked=worked)
         self.trouble = f"it {how}"
         if worked:
@@ -98,14 +105,14 @@ class Respawner:
         self._respawn_in(max(wait, DELAY_AFTER_SIGNAL) if ended.ended_as_told else wait)
 
     def _look_at_successor(self, successor: Child) -> None:
-        timeout = self.server.site.ready_timeout
+        timeout = self.ready_timeout
         if successor.is_ready:
             self._successor = None
-            self.server.children.switch([successor])
+            self.children.switch([successor])
         elif successor.is_settled or successor.age > timeout:
             self._successor = None
             why = successor.why_not_ready(timeout)
-            self.server.children.dismiss(successor)
+            self.children.dismiss(successor)
             self._fail(why)
 
     def _fail(self, why: str) -> None:
@@ -123,21 +130,21 @@ class Respawner:
             self._respawn()
 
     def _respawn(self) -> None:
-        if self._may_respawn and self.server.current is None and self._successor is None:
+        if self._may_respawn and self._current is None and self._successor is None:
             try:
-                self._successor = self.server.boot()
+                self._successor = self.boot()
             except Refusal as refusal:  # a deployment has removed the interpreter, say, and may restore it
                 self._fail(str(refusal))
                 return
-            self._call_later(self.server.site.ready_timeout + 0.01, self.look)
+            self._call_later(self.ready_timeout + 0.01, self.look)
 
     def _call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function in the main thread."""
-        self.server.children.switchboard.call_later(seconds, lambda: self.server.bus.defer(function))
+        self.children.switchboard.call_later(seconds, lambda: self.bus.defer(function))
 
     def _say(self, message: str) -> None:
         """Log a failure, unless it repeats the last one: a child may fail in the same way for hours."""
         same = re.sub(r"\d+", "N", message)
         if same != self._said:
             self._said = same
-            self.server.bus.log(message, level=40)
+            self.bus.log(message, level=40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -31,14 +32,14 @@ from ..successor.state import SiteState
 from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .condition import SiteCondition
-from .replacement import Replacement
+from .policy import Policy
 
 
 class Assembly:
     """The parts of a site process.
 
-    ``handed_over``: what an earlier program of the process has handed over; ``replacement``: how the process
-    is replaced at a restart; ``say(line)`` shows a developer without LOGGING that a reload is done.
+    ``handed_over``: what an earlier program of the process has handed over; ``policy``: what a restart
+    means for them; ``say(line)`` shows a developer without LOGGING that a reload is done.
     """
 
     def __init__(
@@ -46,27 +47,25 @@ class Assembly:
         bus: ProcessBus,
         settings: Settings,
         handed_over: SiteState,
-        replacement: Replacement,
+        policy: Policy,
         say: Callable[[str], None],
     ) -> None:
+        settings = replace(settings, time_for_requests=policy.time_for_requests)
         self.bus = bus
         self.settings = settings
         self.switchboard = Switchboard()
         self.site = LocalSite(bus, self._status)
         self.answers = Answers(bus, self.site, self.switchboard.post)
-        self.sockets = make_sockets(bus, settings, handed_over, is_lent=replacement.lends_sockets)
+        self.sockets = make_sockets(bus, settings, handed_over, is_lent=policy.lends_sockets)
         self.children = Children(
             bus,
             settings,
             self.switchboard,
             self.answers.answer,
-            time_for_requests=replacement.time_for_requests,
-            survive_restarts=replacement.keeps_children,
-            watch_files=replacement.watches_files,
+            survive_restarts=policy.keeps_children,
+            watch_files=policy.watches_files,
         )
-        self.servers = [
-            self._make_server(server, replacement.time_for_requests) for server in settings.servers.values()
-        ]
+        self.servers = [self._make_server(server) for server in settings.servers.values()]
         self.swap = Swap(bus, settings, self.children, self.servers, say)
         self.drain = Drain(bus, settings, self.sockets, self.children, in_process=self.is_worker)
         self.condition = SiteCondition(bus, self.servers, self.swap)
@@ -86,11 +85,6 @@ class Assembly:
             self.swap,
             self.drain,
             *self._optional_plugins(),
-            *replacement.plugins(self),
-            *(
-                make_plugin(bus, plugin.backend, plugin.options, f'WSPBUS["PLUGINS"][{index}]')
-                for index, plugin in enumerate(settings.plugins)
-            ),
         ]
 
     @property
@@ -101,12 +95,12 @@ class Assembly:
     def _status(self) -> dict[str, Any]:
         return self.condition.status()
 
-    def _make_server(self, settings: ServerSettings, time_for_requests: float | None) -> Server:
+    def _make_server(self, settings: ServerSettings) -> Server:
         backend = server_class(settings)
         common = (self.bus, settings, self.settings, lambda: self.sockets.of(settings.alias))
         if issubclass(backend, ChildServer):
             return backend(*common, children=self.children)
-        return backend(*common, time_for_requests=time_for_requests)
+        return backend(*common)
 
     def _optional_plugins(self) -> list[Plugin]:
         bus, settings = self.bus, self.settings
@@ -155,6 +149,14 @@ def make_pidfile(bus: ProcessBus, settings: Settings, handed_over: SiteState) ->
         return None
     lock = handed_over.lock if str(path) == handed_over.pidfile else None
     return PIDFile(bus, path, owner=identity(settings.user, settings.group), descriptor=lock)
+
+
+def make_plugins(bus: ProcessBus, settings: Settings) -> list[Any]:
+    """Make the plugins of PLUGINS."""
+    return [
+        make_plugin(bus, plugin.backend, plugin.options, f'WSPBUS["PLUGINS"][{index}]')
+        for index, plugin in enumerate(settings.plugins)
+    ]
 
 
 def make_plugin(bus: ProcessBus, backend: str, options: Mapping[str, Any], path: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from .. import conf
 from ..development import debuggers
@@ -10,19 +10,15 @@ from ..development.launch import Launch
 from ..plugins.autoreload import Autoreloader
 from ..plugins.relaunch import Relaunch
 from ..wspbus.plugin import Plugin
+from .assembly import Assembly
+from .policy import Policy
 from .replacement import Replacement
-
-if TYPE_CHECKING:
-    from .assembly import Assembly
 
 
 class LauncherReplacement(Replacement):
     """In development: this process ends, and the launcher, which holds the sockets, starts another."""
 
-    lends_sockets = True
-    keeps_children = False
-    watches_files = True
-    time_for_requests = 1
+    policy = Policy(lends_sockets=True, keeps_children=False, watches_files=True, time_for_requests=1)
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch

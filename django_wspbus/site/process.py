@@ -26,7 +26,7 @@ from ..successor.order import Order, confirm_takeover
 from ..successor.state import HeldSocket, SiteState
 from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
-from .assembly import Assembly, binds, make_sockets
+from .assembly import Assembly, binds, make_plugins, make_sockets
 from .condition import refusal_of
 from .replacement import ExecReplacement, Replacement
 
@@ -98,7 +98,7 @@ class SiteProcess:
             try:
                 # This thread has to start the children, which live no longer than the thread that does.
                 # A failure that the dry run could not show must not end the servers that were taken over.
-                takes_over = self.handed_over is not None and self.replacement.keeps_children
+                takes_over = self.handed_over is not None and self.replacement.policy.keeps_children
                 self.bus.start(blocks=True, despite_failures=takes_over)
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
@@ -135,7 +135,8 @@ class SiteProcess:
         """Make the parts of the site."""
         self.bus.stop_timeout = time_of_site(self.settings.stop_timeout)
         handed_over = self.handed_over or SiteState()
-        site = Assembly(self.bus, self.settings, handed_over, self.replacement, self.say)
+        site = Assembly(self.bus, self.settings, handed_over, self.replacement.policy, self.say)
+        site.plugins += [*self.replacement.plugins(site), *make_plugins(self.bus, self.settings)]
         self.servers, self.sockets = site.servers, site.sockets
         return site
 

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ..development import debuggers
 from ..plugins.guard import Guard
 from ..wspbus.plugin import Plugin
+from .assembly import Assembly
+from .policy import Policy
 from .restart import Restart
-
-if TYPE_CHECKING:
-    from .assembly import Assembly
 
 
 class Replacement:
-    """A way to replace the process of a site, and its consequences for the plugins of the site."""
+    """A way to replace the process of a site."""
 
-    lends_sockets: bool
-    """True if another process holds the sockets as well, and keeps them when this process ends."""
-    keeps_children: bool
-    """True if the children keep serving meanwhile."""
-    watches_files: bool
-    """True if the workers ask for a restart when a file changes."""
-    time_for_requests: float | None
-    """Seconds after which a stop cuts off the requests in flight; None: the share of STOP_TIMEOUT."""
+    policy: Policy
 
     def plugins(self, site: Assembly) -> list[Plugin]:
         """Make the plugins that a site needs for it."""
@@ -38,10 +30,7 @@ class Replacement:
 class ExecReplacement(Replacement):
     """In production: this process executes its next program, and hands sockets and children over to it."""
 
-    lends_sockets = False
-    keeps_children = True
-    watches_files = False
-    time_for_requests = None
+    policy = Policy(lends_sockets=False, keeps_children=True, watches_files=False)
 
     def plugins(self, site: Assembly) -> list[Plugin]:
         self._restart = Restart(site.bus, site)

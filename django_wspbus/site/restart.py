@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ..children.child import Child
 from ..children.dry_run import DryRunProcess, PlannedServer, SitePlan
@@ -18,9 +18,7 @@ from ..successor.state import Holdings, SiteState
 from ..successor.values import descriptor_of
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
-
-if TYPE_CHECKING:
-    from .assembly import Assembly
+from .assembly import Assembly
 
 
 class Restart(Plugin):

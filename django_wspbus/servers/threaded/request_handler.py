@@ -9,15 +9,12 @@ import select
 import socket
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from django.core.servers.basehttp import WSGIRequestHandler
+from django.core.servers.basehttp import ServerHandler, WSGIRequestHandler
 
 from .request_head import LONGEST_LINE, MOST_LINES, find_fault
 from .response_handler import Body, ResponseHandler
-
-if TYPE_CHECKING:
-    from .http_server import HTTPServer
 
 UNREAD = "a request that has not come in full"
 
@@ -37,10 +34,22 @@ MOST_UNREAD = 16 * 2**20
 """Bytes of a body that are read and dropped at most, to keep the connection of its client."""
 
 
+class Server(Protocol):
+    """The server of a connection, as far as the connection uses it."""
+
+    stop: socket.socket
+    keep_alive: float
+    one_thread: Any
+
+    def note_request(self, connection: socket.socket, request: str) -> None: ...
+
+    def run(self, connection: socket.socket, response: ServerHandler) -> None: ...
+
+
 class RequestHandler(WSGIRequestHandler):
     """Django's handler, which between two requests also waits for its server to stop."""
 
-    server: HTTPServer
+    server: Server  # type: ignore[assignment]  # Django's stubs say its own
     rfile: io.BufferedReader  # type: ignore[assignment]  # Django's stubs say BytesIO
     connection: socket.socket  # type: ignore[assignment]  # Django's stubs say a request
 

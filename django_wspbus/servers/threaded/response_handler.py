@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref import simple_server
 from wsgiref.headers import Headers
 
@@ -11,8 +11,6 @@ from django.core.servers.basehttp import ServerHandler
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-    from .request_handler import RequestHandler
 
 WITHOUT_BODY = ("1", "204", "304")
 """First characters of the statuses without a body. A client would take one for the next answer."""
@@ -39,10 +37,20 @@ class Body(io.RawIOBase):
         return len(data)
 
 
+class Connection(Protocol):
+    """The connection of a response, as far as the response uses it."""
+
+    close_connection: bool
+
+    def is_last(self) -> bool: ...
+
+    def read_for_nothing(self, body: Body, timeout: float) -> None: ...
+
+
 class ResponseHandler(ServerHandler):
     """Django's handler; a server that stops also tells the client to close the connection."""
 
-    request_handler: RequestHandler
+    request_handler: Connection  # the name that Django gives it
     headers: Headers
     status: str | None
 

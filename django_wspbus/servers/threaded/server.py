@@ -61,7 +61,7 @@ class ThreadedServer(Server):
         has_threads = self.settings.options.get("threading", True)
         self._one_thread = None if has_threads else OneThread(f"Requests of {self.settings.alias}")
         # In development a save must not wait for idle connections.
-        keep_alive = KEEP_ALIVE if self.time_for_requests is None else LAST_CHANCE
+        keep_alive = KEEP_ALIVE if self.site.time_for_requests is None else LAST_CHANCE
         self._http_servers = [
             HTTPServer(bound, application, self._stop, self.bus.wake, keep_alive, self._one_thread)
             for bound in self.bound()
@@ -120,7 +120,7 @@ class ThreadedServer(Server):
         requests = in_words(exchange.request for exchange in self._exchanges(but=here))
         server = f"The server {self.settings.alias!r}"
         report = f"{server}: requests cut off after {timeout:.3g} seconds: {requests}."
-        if self.time_for_requests is None:
+        if self.site.time_for_requests is None:
             raise Refusal(report, status=EX_SOFTWARE)
         self.bus.log(report)
         for each in self._http_servers:

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def test_in_development_an_idle_connection_does_not_hold_up_a_stop_although_it_w
 ) -> None:
     monkeypatch.setattr("django_wspbus.servers.threaded.server.KEEP_ALIVE", DEADLINE)
     served = Served("127.0.0.1:0")
-    served.server.time_for_requests = DEADLINE
+    served.server.site = replace(served.server.site, time_for_requests=DEADLINE)
     served.bus.start()
     with served.client() as idle:
         idle.ask("/")
@@ -205,7 +206,7 @@ def test_in_development_an_idle_connection_does_not_hold_up_a_stop_although_it_w
 
 def test_in_development_a_request_that_takes_too_long_is_cut_off_which_is_no_failure(serve: Serve) -> None:
     served = serve()
-    served.server.time_for_requests = 0.1
+    served.server.site = replace(served.server.site, time_for_requests=0.1)
     with connect(served.address) as sock:
         sock.sendall(REQUEST % b"/held")
         assert gate.reached.wait(DEADLINE)
