@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What happens to sockets, children and requests when a restart replaces the process of a site."""
+    """The fate of sockets, children and requests when a restart replaces the process of a site."""
 
     lends_sockets: bool
     """True if another process holds the sockets as well, and keeps them when this process ends."""
