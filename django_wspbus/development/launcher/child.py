@@ -18,9 +18,9 @@ from ...process.messages import Link, Message, Received, await_event
 from ...successor.invocation import Invocation
 
 ROOT = str(Path(__file__).parents[3])
-# The folder of this package comes last: nothing in it is to hide a module of the standard library.
+# The folder of this package comes last, so that nothing in it hides a module of the standard library.
 START = (
-    "import sys; sys.path[:] = [path for path in sys.path if path] + [sys.argv[1]]; "
+    "import sys; sys.path[:] = [path for path in sys.path if path] + [sys.argv[1], *sys.argv[3:]]; "
     "from django_wspbus.{module} import main; main({argument})"
 )
 

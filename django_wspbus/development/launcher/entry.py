@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable
@@ -48,7 +49,13 @@ def become(
     program = START.format(module="development.launcher", argument="int(sys.argv[2])")
     os.chdir(invocation.directory)
     interpreter = invocation.find_interpreter()
-    arguments = [interpreter, "-I", "-S", "-c", program, ROOT, str(handed_over)]
+    arguments = [interpreter, "-I", "-S", "-c", program, ROOT, str(handed_over), *folder_of_inotify()]
     if debuggers.follows_children():
         debuggers.run_below(arguments, invocation.environment, descriptors)
     os.execve(interpreter, arguments, invocation.environment)
+
+
+def folder_of_inotify() -> list[str]:
+    """Return the folder of the library that the launcher imports, if it is installed; it may be any other."""
+    spec = importlib.util.find_spec("inotify_simple")
+    return [os.path.dirname(spec.origin)] if spec is not None and spec.origin else []

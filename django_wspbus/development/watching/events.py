@@ -10,8 +10,12 @@ import socket
 import time
 from collections.abc import Mapping
 
-from .inotify import DELETE_SELF, IGNORED, MOVE_SELF, Q_OVERFLOW, Inotify
 from .mounts import Mounts
+
+try:
+    from inotify_simple import INotify, flags
+except ImportError:  # not Linux, or not installed
+    INotify = flags = None
 
 POLLED = 1.0
 """Seconds between two looks at the files where nothing reports changes."""
@@ -24,9 +28,10 @@ class Events:
     """Waits for changes in folders. It polls where there is no inotify, or not enough of it."""
 
     def __init__(self) -> None:
-        self._inotify: Inotify | None = None
-        with contextlib.suppress(OSError, AttributeError):  # not Linux; the limit of instances
-            self._inotify = Inotify()
+        self._inotify: INotify | None = None
+        if INotify is not None:
+            with contextlib.suppress(OSError):  # the limit of instances
+                self._inotify = INotify()
         self._watches: dict[tuple[str, int], int] = {}
         self._names: dict[int, set[str]] = {}
         """The paths of each watch: a folder may have several, by symbolic links."""
@@ -79,17 +84,17 @@ class Events:
             self._silent = {str(mount) for folder in folders if (mount := mounts.silent(folder))}
         return self._inotify is not None and self._watch(self._inotify, folders)
 
-    def _watch(self, inotify: Inotify, folders: Mapping[str, int]) -> bool:
+    def _watch(self, inotify: INotify, folders: Mapping[str, int]) -> bool:
         wanted = set(folders.items())  # a folder that was put in another's place has an inode of its own
         kept = {key: number for key, number in self._watches.items() if key in wanted}
         for number in set(self._watches.values()).difference(kept.values()):
             with contextlib.suppress(OSError):  # the folder is gone
-                inotify.remove(number)
+                inotify.rm_watch(number)
         added: dict[tuple[str, int], int] = {}
         is_outdated = False
         for path, inode in sorted(wanted.difference(kept)):
             try:
-                added[path, inode] = inotify.add(path)
+                added[path, inode] = inotify.add_watch(path, mask())
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     self._why_polling = "the limit fs.inotify.max_user_watches is reached"
@@ -129,19 +134,19 @@ class Events:
             self._next_look = now + max(POLLED, 4 * (now - (self._returned or now)))
         return self._next_look
 
-    def _hints(self, inotify: Inotify) -> set[Hint] | None:
+    def _hints(self, inotify: INotify) -> set[Hint] | None:
         hints: set[Hint] = set()
         looks_everywhere = False
-        for event in inotify.read():
-            if event.mask & IGNORED:
-                looks_everywhere |= self._forget(event.watch)
-            elif event.mask & (Q_OVERFLOW | DELETE_SELF | MOVE_SELF):
+        for event in inotify.read(timeout=0):
+            if event.mask & flags.IGNORED:
+                looks_everywhere |= self._forget(event.wd)
+            elif event.mask & (flags.Q_OVERFLOW | flags.DELETE_SELF | flags.MOVE_SELF):
                 looks_everywhere = True
-                if event.mask & Q_OVERFLOW:  # ends of watches may be among what is lost
+                if event.mask & flags.Q_OVERFLOW:  # ends of watches may be among what is lost
                     self._watches = {}
             elif event.name:
-                folders = self._names.get(event.watch, set())
-                hints.update((f"{folder.rstrip('/')}/{event.name}", event.is_folder) for folder in folders)
+                folders, is_folder = self._names.get(event.wd, set()), bool(event.mask & flags.ISDIR)
+                hints.update((f"{folder.rstrip('/')}/{event.name}", is_folder) for folder in folders)
         return None if looks_everywhere else hints
 
     def _forget(self, watch: int) -> bool:
@@ -152,3 +157,10 @@ class Events:
         known = len(self._watches)
         self._watches = {key: number for key, number in self._watches.items() if number != watch}
         return len(self._watches) < known
+
+
+def mask() -> int:
+    """Return the kinds of events that say that a file or folder may have changed."""
+    moved = flags.MOVED_FROM | flags.MOVED_TO | flags.MOVE_SELF | flags.DELETE_SELF
+    changed = flags.MODIFY | flags.ATTRIB | flags.CLOSE_WRITE | flags.CREATE | flags.DELETE
+    return int(moved | changed | flags.ONLYDIR)

@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from django_wspbus.development.launcher.entry import folder_of_inotify
 from django_wspbus.development.launcher.held import unlink
 from django_wspbus.successor.state import HeldSocket
 from tests.processes import ROOT, Running, has_signal
@@ -41,17 +42,19 @@ def rewrite(tmp_path, source):
     (tmp_path / "script.new").rename(tmp_path / "script.py")
 
 
-def test_it_imports_neither_django_nor_anything_that_is_installed():
+def test_it_imports_neither_django_nor_anything_installed_but_the_watcher_of_files():
     program = (
-        "import sys; sys.path.append(sys.argv[1]); "
-        "import django_wspbus.development.launcher; print(*sys.modules)"
+        "import sys; sys.path += sys.argv[1:]; import django_wspbus.development.launcher; print(*sys.modules)"
     )
     output = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program, str(ROOT)], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-S", "-c", program, str(ROOT), *folder_of_inotify()],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     names = {name.partition(".")[0] for name in output.stdout.split()}
     assert "django_wspbus" in names
-    assert names - {"django_wspbus"} <= {*sys.stdlib_module_names, "__main__"}
+    assert names - {"django_wspbus"} <= {*sys.stdlib_module_names, "__main__", "inotify_simple"}
 
 
 def test_the_command_finds_itself_as_python_would_have_it_and_is_run_again_when_it_is_saved(run, tmp_path):

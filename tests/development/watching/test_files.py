@@ -19,7 +19,6 @@ import pytest
 from django_wspbus.development.watching import events, mounts
 from django_wspbus.development.watching import files as watch_module
 from django_wspbus.development.watching.files import FileWatch, WatchList
-from django_wspbus.development.watching.inotify import Q_OVERFLOW
 from tests.processes import DEADLINE
 
 needs_inotify = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
@@ -32,7 +31,7 @@ def refuse():
 @pytest.fixture(params=[pytest.param("inotify", marks=needs_inotify), "polling"])
 def kind(request, monkeypatch):
     if request.param == "polling":
-        monkeypatch.setattr(events, "Inotify", refuse)
+        monkeypatch.setattr(events, "INotify", refuse)
         monkeypatch.setattr(events, "POLLED", 0.02)
     return request.param
 
@@ -322,7 +321,7 @@ def test_what_is_no_file_is_none(tmp_path, watching):
 
 def test_without_inotify_it_polls(monkeypatch, tree, watching):
     monkeypatch.setattr(events, "POLLED", 0.02)
-    monkeypatch.setattr(events, "Inotify", refuse)
+    monkeypatch.setattr(events, "INotify", refuse)
     watch = watching([], tree=str(tree))
     assert watch.means == "by polling, as inotify is not available"
     assert changes_after(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
@@ -333,14 +332,14 @@ def test_without_inotify_it_polls(monkeypatch, tree, watching):
 def test_without_watches_to_be_had_it_looks_in_turns_and_what_is_closed_to_it_is_left_out(
     number, monkeypatch, tree, watching
 ):
-    class Few(events.Inotify):
-        def add(self, folder):
+    class Few(events.INotify):
+        def add_watch(self, folder, mask):
             if folder.endswith("shop"):
                 raise OSError(number, os.strerror(number))
-            return super().add(folder)
+            return super().add_watch(folder, mask)
 
     monkeypatch.setattr(events, "POLLED", 0.02)
-    monkeypatch.setattr(events, "Inotify", Few)
+    monkeypatch.setattr(events, "INotify", Few)
     watch = watching([], tree=str(tree))
     path = tree / ("shop/views.py" if number == errno.ENOSPC else "settings.py")
     assert changes_after(watch, lambda: edit(path)) == [str(path)]
@@ -447,13 +446,13 @@ def test_a_folder_that_goes_while_it_is_looked_at_leaves_its_parent_watched(tree
     edit(path)
     removals = [path.parent]
 
-    class Late(events.Inotify):
-        def add(self, folder):
+    class Late(events.INotify):
+        def add_watch(self, folder, mask):
             if removals and folder == str(removals[0]):
                 shutil.rmtree(removals.pop())
-            return super().add(folder)
+            return super().add_watch(folder, mask)
 
-    monkeypatch.setattr(events, "Inotify", Late)
+    monkeypatch.setattr(events, "INotify", Late)
     watch = watching([str(path)])
     assert removals == []
     assert changes_after(watch, lambda: edit(path)) == [str(path)]
@@ -461,11 +460,12 @@ def test_a_folder_that_goes_while_it_is_looked_at_leaves_its_parent_watched(tree
 
 @needs_inotify
 def test_a_lost_event_has_all_files_looked_at(tree, watching, monkeypatch):
-    class Overflowing(events.Inotify):
-        def read(self):
-            return [each._replace(watch=-1, mask=Q_OVERFLOW, name="") for each in super().read()]
+    class Overflowing(events.INotify):
+        def read(self, timeout=None):
+            overflow = events.flags.Q_OVERFLOW
+            return [each._replace(wd=-1, mask=overflow, name="") for each in super().read(timeout)]
 
-    monkeypatch.setattr(events, "Inotify", Overflowing)
+    monkeypatch.setattr(events, "INotify", Overflowing)
     watch = watching([str(tree / "settings.py")])
     assert changes_after(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
 
