@@ -45,19 +45,6 @@ MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-def is_type_checking(node):
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def walk(node):
-    """Yield the nodes of a tree, but for what is imported for the sake of types only."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if is_type_checking(node) and child in node.body:
-            continue
-        yield from walk(child)
-
-
 def imported(name, node):
     """Return the absolute names that a node imports."""
     if isinstance(node, ast.Import):
@@ -86,7 +73,7 @@ def ours(dotted):
 GRAPH = {
     name: {
         module
-        for node in walk(tree)
+        for node in ast.walk(tree)
         for dotted in imported(name, node)
         if (module := ours(dotted)) not in (None, name)
     }
@@ -144,7 +131,7 @@ def test_the_idea_imports_the_standard_library_only():
     ours_alone = [name for name in NAMED if folder(name) == "wspbus"]
     assert len(ours_alone) > 1
     for name in ours_alone:
-        names = {dotted for node in walk(TREES[name]) for dotted in imported(name, node)}
+        names = {dotted for node in ast.walk(TREES[name]) for dotted in imported(name, node)}
         others = {dotted.split(".")[0] for dotted in names if not dotted.startswith(f"{NAME}.wspbus")}
         assert others <= set(sys.stdlib_module_names) | {"__future__"}, name
 
@@ -195,3 +182,25 @@ def test_an_optional_dependency_is_imported_in_the_folder_that_is_named_after_it
     assert users
     assert {folder_of_file(name) for name in users} == {"servers.gunicorn"}
     assert importers("pytest") == {"pytest_plugin"}
+
+
+LONGEST_FILE, LONGEST_CLASS = 350, 300
+"""Lines."""
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_file_can_be_read_in_one_sitting(name):
+    assert len(MODULES[name].read_text().splitlines()) <= LONGEST_FILE
+    classes = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.ClassDef)]
+    assert [each.name for each in classes if each.end_lineno - each.lineno >= LONGEST_CLASS] == []
+
+
+def test_no_two_folders_import_each_other():
+    pairs = {
+        (folder(name), folder(other))
+        for name in NAMED
+        for other in GRAPH[name]
+        if name not in TOP and other not in ("", *TOP) and folder(name) != folder(other)
+    }
+    assert len(pairs) > len(FOLDERS)
+    assert {pair for pair in pairs if pair[::-1] in pairs} == set()

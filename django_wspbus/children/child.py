@@ -101,8 +101,8 @@ class Child:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     @property
-    def ended_as_told(self) -> bool:
-        """True if it has ended cleanly, as a program such as systemd has told it."""
+    def ended_cleanly(self) -> bool:
+        """True if it has ended without an error, as when systemd signals all processes of the site."""
         return self.process.poll() in (0, -signal.SIGTERM)
 
     @property
@@ -166,7 +166,7 @@ class Child:
         self._changed()
 
     def _note_end_of(self, link: Link) -> None:
-        self.progress.note_end(link, is_told=self.deadline is not None)
+        self.progress.note_end(link, exits=self.deadline is not None)
         self._changed()
 
     def _hear(self, link: Link, messages: list[Received]) -> None:

@@ -73,13 +73,13 @@ class Progress:
         if self.failure is None:
             self.failure, self.status = reason, status
 
-    def note_end(self, link: Link, *, is_told: bool) -> None:
-        """Record that the process at a link has ended; ``is_told``: the child was told to exit."""
+    def note_end(self, link: Link, *, exits: bool) -> None:
+        """Record that the process at a link has ended; ``exits``: the child was told to exit."""
         descriptor = link.fileno()
         self.listeners.discard(descriptor)
         worker = self.workers.pop(descriptor, None)
         if (
-            descriptor in self.ready and is_told and worker not in self.workers.values()
+            descriptor in self.ready and exits and worker not in self.workers.values()
         ):  # it may have two links
             self.failed_stops.append(f"worker {worker} ended before its stop listeners had run.")
         self.ready.discard(descriptor)

@@ -1,1 +1,1 @@
-"""What `runbus` does for a developer: the launcher, the reload, the warm spare, the error page."""
+"""Development: the launcher, the reload on a save, the warm spare, the error page."""

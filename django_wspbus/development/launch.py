@@ -1,17 +1,17 @@
-"""The start of a site by the launcher, and the site's link to the launcher.
+"""The start of a site by the launcher, and the messages between the two.
 
-The site sends, each with the fields that are named:
+The fields of the messages that the site sends:
 
-- ``running``: it has begun to run the command; ``stale``: it was a spare, and is not fit any more.
-- ``sockets``, ``stop_timeout``: what it listens on, with the descriptors, and STOP_TIMEOUT.
-- ``watch``, ``since``: a `WatchList` of what it was made of, or, since some time, has imported as well.
+- ``running``: it runs the command now; ``stale``: it was a spare, and its libraries have changed since.
+- ``sockets``, ``stop_timeout``: its listening sockets, with the descriptors, and STOP_TIMEOUT.
+- ``watch``, ``since``: a `WatchList` of its files, or of those that it has imported since a moment.
 - ``hosts``, ``started``: ALLOWED_HOSTS and DEBUG, once it serves.
-- ``library``: what a spare is to be made of; None if there is to be none.
-- ``exiting``, ``relaunching``: it ends for good, or to be started again.
-- ``failed``, ``ended``: a report of why it does not boot; the status with which it ends.
+- ``library``: the libraries that a spare imports (`spare.Libraries`); None disables the spare.
+- ``exiting``, ``relaunching``: it ends for good; it ends so that the launcher starts it again.
+- ``failed``, ``ended``: the report of a failed boot; the status with which it ends.
 
-The launcher sends it ``changed``, the files that have changed, and ``again``, to have it start again. It
-sends an error page ``retry``, to have it end for another boot.
+The launcher sends the site ``changed``, the files that have changed, and ``again``, so that the site ends and
+starts again. It sends the error page ``retry``, so that the page ends for another boot.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ HEALTH = 'WSPBUS["HEALTH"]'
 """The holder of the sockets of probes, as `servers.sockets.Sockets` has it."""
 
 INTERRUPTED = 128 + signal.SIGINT
-"""The status of a site that Ctrl-C has ended before it had handlers of signals."""
+"""The exit status after Ctrl-C, for a site without signal handlers yet."""
 
 CHANGED, WATCH = "autoreload.changed", "autoreload.watch"
-"""Channels: the site asks its workers about files, with their paths; a worker tells what is to be watched."""
+"""Channels: the site asks its workers about changed files; the workers report the files they import."""
 
-TIME_TO_TELL = 60.0
-"""Seconds that a launcher which does not read, as it is stopped, keeps a process from its end."""
+LAUNCHER_TIMEOUT = 60.0
+"""Seconds that a process waits at its end for a launcher that does not read, as one that was stopped."""
 
 
 @dataclass(slots=True)
 class Start:
-    """A start, as the launcher describes it to the site."""
+    """The start of a site, as the launcher describes it."""
 
     began: int = 0
-    """When that was, as `time.time_ns`."""
+    """The moment of the start, as `time.time_ns`."""
     launches: int = 0
-    """How many starts there were, this one included."""
+    """The number of starts so far, with this one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Launch(Start):
         current.clear()
         return taken[0] if taken else None
 
-    def news(self, banner: Iterable[str]) -> Iterator[str]:
+    def lines(self, banner: Iterable[str]) -> Iterator[str]:
         """Yield the banner at the first start, and later how long the start took."""
         if self.launches == 1:
             yield from banner

@@ -1,6 +1,6 @@
-"""The program of the launcher's child: it runs the developer's command, and tells what became of it.
+"""The program of the site under the launcher: it runs the command, and reports how that ends.
 
-A spare is this program, too: it has been told to prepare before it is told to run.
+A spare is the same program. It imports libraries first, and waits for the message to run.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from ..successor import program
 from ..successor.invocation import Invocation
 from ..successor.state import HeldSocket, SiteState
 from . import spare
-from .launch import INTERRUPTED, TIME_TO_TELL, Launch, current
+from .launch import INTERRUPTED, LAUNCHER_TIMEOUT, Launch, current
 from .reports import report_of
 from .unfinished import debug_of
 from .watching.files import WatchList
 
 MOST_OF_A_TITLE = 1000
 MOST_OF_A_REPORT = 200_000
-"""Characters of the error that are shown; an error may hold a text of any length."""
+"""Characters of an error that are sent; its text may have any length."""
 
 leave_at_once: list[int] = []
-"""The status to leave with before the interpreter takes itself to pieces, which takes longer than a start."""
+"""The exit status, if the process skips the finalization of the interpreter, which is slower than a boot."""
 
 
 def leave() -> None:
-    """End the process after all other atexit functions have run; lose nothing that files have buffered."""
+    """End the process after all other atexit functions; write out the buffers of files."""
     if leave_at_once:
         for each in (sys.stdout, sys.stderr, *open_files()):
             with contextlib.suppress(Exception):  # closed; a full disk
@@ -47,13 +47,13 @@ def leave() -> None:
 
 
 def open_files() -> list[Any]:
-    """Return the files that may hold what is not written yet, in a few milliseconds."""
+    """Return the open files that may have unwritten data, in a few milliseconds."""
     kinds: list[type] = [io.TextIOWrapper, io.BufferedWriter]
     for kind in kinds:
         kinds += kind.__subclasses__()
     files = frozenset(kinds)
-    gc.unfreeze()  # the command freezes what settings and apps have opened, which hides it from get_objects()
-    # type() and not isinstance(), which would wake up lazy objects.
+    gc.unfreeze()  # get_objects() does not list the frozen files of settings and apps
+    # type() instead of isinstance(), which would load lazy objects.
     try:
         return [each for each in gc.get_objects() if type(each) in files]
     except TypeError:  # the class of a class has no hash
@@ -61,8 +61,8 @@ def open_files() -> list[Any]:
 
 
 def main(descriptor: int) -> None:
-    atexit.register(leave)  # before anybody else does, and so run after them
-    del sys.path[-1]  # by which the launcher has this package found
+    atexit.register(leave)  # as the first one, so that it runs last
+    del sys.path[-1]  # the launcher added it for the import of this module
     os.set_inheritable(descriptor, False)
     link = Link(socket.socket(fileno=descriptor), "The launcher")
     warm: spare.Spare | None = None
@@ -88,7 +88,7 @@ def main(descriptor: int) -> None:
 
 
 def end_with(link: Link) -> None:
-    """Tell the kernel, where it can, to end this process with the launcher, until `plugins.relaunch` does."""
+    """Make the kernel end this process with the launcher, until `plugins.relaunch` takes care of that."""
     if hasattr(fcntl, "F_SETSIG"):
         descriptor = link.fileno()
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
@@ -97,14 +97,14 @@ def end_with(link: Link) -> None:
 
 
 def set_up(invocation: Invocation) -> list[str]:
-    """Prepare the interpreter as if the command had been typed; return that command."""
+    """Prepare the interpreter as if the command had been typed; return the command."""
     sys.orig_argv[:] = invocation.words
     program.set_up(invocation.command)
     return invocation.command
 
 
 def run(link: Link, command: list[str], message: Message, descriptors: list[int]) -> None:
-    """Run the command, and leave as it does; but first tell the launcher, if it has failed."""
+    """Run the command, and exit with its status; report a failure to the launcher first."""
     held = HeldSocket.received(message["sockets"], descriptors) or []
     current.append(Launch(link=link, **message["start"]))
     os.environ.update(SiteState(sockets=held).as_environment())
@@ -116,24 +116,24 @@ def run(link: Link, command: list[str], message: Message, descriptors: list[int]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         program.execute(command)
     except BaseException as error:
-        status = tell(link, error)
+        status = report_failure(link, error)
     else:
         status = 0
     with contextlib.suppress(OSError):
-        link.send({"ended": status}, timeout=TIME_TO_TELL)
+        link.send({"ended": status}, timeout=LAUNCHER_TIMEOUT)
     if status == RELAUNCH:
         leave_at_once.append(status)
     raise SystemExit(status)
 
 
 def interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Do what Python does at Ctrl-C, but only once: the terminal tells of it, and then the launcher, too."""
+    """Raise KeyboardInterrupt once: the terminal sends SIGINT, and the launcher sends it again."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def tell(link: Link, error: BaseException) -> int:
-    """Tell the launcher why the command failed, and print it unless that is done; return the status."""
+def report_failure(link: Link, error: BaseException) -> int:
+    """Report a failure to the launcher, and print it if the command has not; return the exit status."""
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if not isinstance(error.code, int | None):
@@ -146,27 +146,26 @@ def tell(link: Link, error: BaseException) -> int:
         report = report_of(error)
         if status != INTERRUPTED:
             write(report["text"])
-    # Whether somebody has pressed Ctrl-C before the handlers stood, the launcher knows.
     report = {
         "title": report["title"][:MOST_OF_A_TITLE],
         "text": report["text"][-MOST_OF_A_REPORT:],
         "debug": debug(error),
-        "is_told": status != INTERRUPTED,
+        "is_shown": status != INTERRUPTED,
     }
     watched = WatchList(libraries.project_files(), library_folders())
     with contextlib.suppress(OSError):
-        link.send({"failed": report, "watch": asdict(watched), **hosts()}, timeout=TIME_TO_TELL)
+        link.send({"failed": report, "watch": asdict(watched), **hosts()}, timeout=LAUNCHER_TIMEOUT)
     return status
 
 
 def write(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it; closed; none at all
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be broken, closed or None
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
 def debug(error: BaseException | None = None) -> bool | None:
-    """Whether clients may see what is wrong; None if the settings failed before that was known."""
+    """Return whether clients may see errors; None if the settings failed before DEBUG was known."""
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     if settings is None or not settings.configured:
         return debug_of(error)
@@ -174,7 +173,7 @@ def debug(error: BaseException | None = None) -> bool | None:
 
 
 def hosts() -> Message:
-    """Return {"hosts": those that clients may ask for}, nothing if the settings are not complete."""
+    """Return {"hosts": ALLOWED_HOSTS}, or {} if the settings are not complete."""
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     if settings is None or not settings.configured:
         return {}
@@ -182,5 +181,5 @@ def hosts() -> Message:
 
 
 def library_folders() -> list[list[str]]:
-    """Return the folders that change when a package is installed, each with a pattern for what is in it."""
+    """Return the folders that change when a package is installed, each with a glob."""
     return [[folder, "*"] for folder in libraries.folders() if os.path.isdir(folder)]

@@ -26,14 +26,14 @@ PACKAGES = {*sys.stdlib_module_names, "django", "asgiref", "sqlparse", "django_w
 
 @dataclass(frozen=True, slots=True)
 class Libraries:
-    """What a spare is to import, as a site that has booted the project describes it."""
+    """The modules that a spare imports, as a site that has booted the project describes them."""
 
     modules: dict[str, str]
     """The file of each module by its name; a module stands before those that it imports."""
     preload: Sequence[str]
     """PRELOAD of AUTORELOAD."""
     obstacle: str | None
-    """Why a spare would differ from a new interpreter; None if it would not."""
+    """The reason why a spare would differ from a new interpreter; None if it would not."""
 
 
 def describe(preload: Sequence[str]) -> Libraries:

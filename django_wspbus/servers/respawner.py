@@ -102,7 +102,7 @@ class Respawner:
         if worked:
             self._said = None
         self._say(f"{self._name} {how}; restarting it.")
-        self._respawn_in(max(wait, DELAY_AFTER_SIGNAL) if ended.ended_as_told else wait)
+        self._respawn_in(max(wait, DELAY_AFTER_SIGNAL) if ended.ended_cleanly else wait)
 
     def _look_at_successor(self, successor: Child) -> None:
         timeout = self.ready_timeout

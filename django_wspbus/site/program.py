@@ -168,7 +168,7 @@ class Program:
         if conf.is_debug():
             warns = any(server.is_for_development for server in site.servers)
             lines = runserver.frame(lines, self.command, warns=warns)
-        yield from lines if launch is None else launch.news(lines)
+        yield from lines if launch is None else launch.lines(lines)
         began = None if self.handed_over is None else self.handed_over.restart_began
         if began is not None and not bus.failed_start:
             yield restarted(began)

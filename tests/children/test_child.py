@@ -150,7 +150,7 @@ def test_a_child_that_got_sigterm_ended_as_asked_and_a_killed_one_did_not() -> N
         child = FakeChild(switchboard)
         child.process.send_signal(number)
         child.await_reports(ended=True)
-        ends[number] = child.seen.ended_as_told
+        ends[number] = child.seen.ended_cleanly
         child.close()
         child.seen.close()
         switchboard.close()

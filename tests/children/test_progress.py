@@ -48,14 +48,14 @@ def test_workers_that_fail_while_others_serve_are_no_failure_of_the_child(links:
     assert progress.failure is None
 
 
-@pytest.mark.parametrize(("is_told", "failures"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize(("exits", "failures"), [(True, 1), (False, 0)])
 def test_a_ready_worker_that_ends_without_its_stop_listeners_is_named_if_it_was_to_exit(
-    links: list[Link], is_told: bool, failures: int
+    links: list[Link], exits: bool, failures: int
 ) -> None:
     progress = Progress()
     progress.note(links[0], Hello("worker", 4711), is_serving=True)
     progress.note(links[0], Ready(4711), is_serving=True)
-    progress.note_end(links[0], is_told=is_told)
+    progress.note_end(links[0], exits=exits)
 
     expected = ["worker 4711 ended before its stop listeners had run."]
     assert progress.failed_stops == expected[:failures]
@@ -67,7 +67,7 @@ def test_a_worker_is_at_its_end_with_its_last_link_only(links: list[Link]) -> No
     for link in links:
         progress.note(link, Hello("worker", 4711), is_serving=True)
     progress.note(links[0], Ready(4711), is_serving=True)
-    progress.note_end(links[0], is_told=True)
+    progress.note_end(links[0], exits=True)
 
     assert progress.failed_stops == []
     assert list(progress.workers.values()) == [4711]
@@ -79,7 +79,7 @@ def test_a_worker_that_has_stopped_is_not_missed_and_its_requests_are_named(link
     progress.note(links[0], Ready(4711), is_serving=True)
     report = Stopped(4711, ["a stop listener of worker 4711 failed."], "GET /")
     progress.note(links[0], report, is_serving=True)
-    progress.note_end(links[0], is_told=True)
+    progress.note_end(links[0], exits=True)
 
     assert progress.failed_stops == ["a stop listener of worker 4711 failed."]
     assert progress.cut_off == ["GET / (worker 4711)"]

@@ -13,7 +13,7 @@ import pytest
 from django.core.management.base import CommandError, SystemCheckError
 
 from django_wspbus.development import launched
-from django_wspbus.development.launched import tell
+from django_wspbus.development.launched import report_failure
 from django_wspbus.development.reports import report_of
 from django_wspbus.process.messages import Link
 from django_wspbus.successor import program
@@ -42,7 +42,7 @@ def reported():
     ours, theirs = map(Link, socket.socketpair())
 
     def tell_of(error):
-        status = tell(theirs, error)
+        status = report_failure(theirs, error)
         theirs.send({})
         return status, [message for message, _ in ours.receive(DEADLINE)][:-1]
 
@@ -139,14 +139,14 @@ def test_the_status_of_an_exit_is_that_of_python(reported, capsys, code, status,
     found, messages = reported(SystemExit(code))
     assert found == status
     assert capsys.readouterr().err == written
-    assert [message["failed"]["is_told"] for message in messages] == ([] if status in (0, 3) else [True])
+    assert [message["failed"]["is_shown"] for message in messages] == ([] if status in (0, 3) else [True])
 
 
 def test_an_interruption_is_for_the_launcher_to_judge(reported, capsys):
     for error in (KeyboardInterrupt(), SystemExit(130)):
         status, (message,) = reported(error)
         assert status == 130
-        assert message["failed"]["is_told"] is False
+        assert message["failed"]["is_shown"] is False
     assert capsys.readouterr().err == ""
 
 

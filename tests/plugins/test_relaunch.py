@@ -76,7 +76,7 @@ def test_the_launch_of_a_process_is_taken_once(pair):
 
 def test_the_first_start_shows_the_banner(pair):
     pair[1].launches = 1
-    assert list(pair[1].news(["banner"])) == ["banner"]
+    assert list(pair[1].lines(["banner"])) == ["banner"]
 
 
 def test_a_launcher_that_is_gone_is_no_error(site, pair):
@@ -96,7 +96,7 @@ def test_a_message_that_is_too_large_for_the_launcher_costs_only_itself(site, pa
 
 
 def test_a_line_says_that_the_site_serves_again(pair):
-    (line,) = pair[1].news(["banner"])
+    (line,) = pair[1].lines(["banner"])
     assert line.startswith("Serving again after ")
 
 

@@ -10,6 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_wspbus import conf
+from django_wspbus.conf.keys import keys_of
 
 GUNICORN = "django_wspbus.servers.gunicorn.GunicornServer"
 THREADED = "django_wspbus.servers.threaded.ThreadedServer"
@@ -226,8 +227,9 @@ def test_every_effective_value_is_printed_as_python_that_gives_the_same_settings
     before, printed = conf.get(), read()
     settings.WSPBUS = json.loads(json.dumps(printed))
     after = conf.get()
-    assert set(printed) == {field.upper() for field in conf.Settings.__slots__}
-    for field in set(conf.Settings.__slots__) - {"servers"}:
+    fields = {key.field for key in keys_of(conf.Settings)}
+    assert set(printed) == {field.upper() for field in fields}
+    for field in fields - {"servers"}:
         assert getattr(after, field) == getattr(before, field), field
     for alias, server in before.servers.items():
         assert after.servers[alias].bind == server.bind

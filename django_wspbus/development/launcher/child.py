@@ -1,4 +1,4 @@
-"""The processes that the launcher starts, and what each of them has told."""
+"""The processes that the launcher starts, and the state of each, from its messages."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PROGRAMS: dict[Kind, str] = {
     "spare": "development.launched",
     "page": "development.error_page",
 }
-"""A spare is to become a site."""
+"""The module of each kind of process. A spare becomes a site."""
 
 TIME_TO_BOOT = 3.0
-"""Seconds after which a boot is given up if a file changes: a loop, a lock, or a question may hold it up."""
+"""Seconds after which a boot is given up if a file changes: it may hang in a loop, a lock, or a prompt."""
 
 ABANDONED_BOOT_TIMEOUT = 1.0
 """Seconds in which an abandoned boot has to end; then it is killed."""
@@ -41,39 +41,39 @@ ABANDONED_BOOT_TIMEOUT = 1.0
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A process, and what it has told."""
+    """A process, and its state as far as it has reported it."""
 
     kind: Kind
     process: subprocess.Popen[bytes]
     link: Link
     began: int
-    """When, as `time.time_ns`: what is saved later may not be what it has read."""
+    """The moment of its start, as `time.time_ns`: it may have read older versions of files saved later."""
     is_warm: bool = False
-    """Whether it was a spare before."""
+    """True if it was a spare before."""
     running: bool = False
-    """Whether it has begun to run the command."""
+    """True once it runs the command."""
     handles_signals: bool = False
     started: bool = False
-    """Whether the site serves, or the spare is fit."""
+    """True once the site serves, or the spare has imported its libraries."""
     exiting: bool = False
     relaunching: bool = False
     stop_timeout: float = 25.0
     """STOP_TIMEOUT, once it is known."""
     ended: int | None = None
-    """The status that it leaves with, as far as it can tell."""
+    """The exit status that it has announced."""
     report: Message | None = None
-    """Why it has failed; of a page, what it shows."""
+    """The error of a failed boot, or the one that the error page shows."""
     hears: bool = True
     booted: int | None = None
-    """When the site began to serve, or the page was started, as ``began``; None: the boot is under way."""
+    """The moment at which the site served, or the page started, as ``began``; None during the boot."""
     has_reported_files: bool = False
-    """True once it has reported which files it was made of."""
+    """True once it has reported its files."""
     is_given_up: bool = False
     """True once its boot has been told to end because a file has changed."""
     boot_ends: float | None = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
-    """When its boot counts as slow, or when it is killed after it was given up; None: it is slow already."""
+    """The moment at which its boot is slow, or is killed after it was given up; None: it is slow already."""
     born: float = field(default_factory=time.monotonic)
-    """What its age is counted from: ``began`` is for times of files, and the wall clock may be set."""
+    """The start of its age. ``began`` is the wall clock, as files have it, which may be set."""
 
     @property
     def age(self) -> float:
@@ -101,7 +101,7 @@ class Child:
         self.process.terminate()
 
     def become_site(self) -> None:
-        """Begin anew, as the spare that it was."""
+        """Turn the spare into the next site."""
         self.kind = "site"
         self.is_warm = True
         self.started = False
@@ -116,25 +116,25 @@ class Child:
         return messages or []
 
     def last_words(self) -> list[Received]:
-        """Return what has not been received yet of a process that has ended."""
+        """Return the messages of an ended process that have not been received yet."""
         messages: list[Received] = []
         while self.hears and await_event(self.link, select.POLLIN, 0):
             messages += self.receive()
         return messages
 
     def end(self) -> None:
-        """Kill it, and leave nothing of it."""
+        """Kill it and close the link."""
         self.link.close()
         self.process.kill()
         self.process.wait()
 
 
 def spawn(kind: Kind, invocation: Invocation, passed: Iterable[int]) -> Child:
-    """Start a process that is to run a command, with descriptors that keep their numbers."""
+    """Start a process of a kind; the descriptors ``passed`` keep their numbers."""
     ours, theirs = socket.socketpair()
     with theirs:
         program = START.format(module=PROGRAMS[kind], argument="int(sys.argv[2])")
-        # An interpreter that is just starting would have a lot to say of Ctrl-C: each program lets it in.
+        # An interpreter that starts would print tracebacks at Ctrl-C: each program unblocks SIGINT itself.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         words = [invocation.find_interpreter(), *invocation.options, "-c", program]
         try:
@@ -150,7 +150,7 @@ def spawn(kind: Kind, invocation: Invocation, passed: Iterable[int]) -> Child:
 
 
 def reap_orphans(own: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Reap what has ended besides our own processes, which keep their status.
+    """Reap the processes that have ended, but for our own, which keep their status.
 
     As PID 1 of a container the launcher gets every orphan in it.
     """

@@ -1,4 +1,4 @@
-"""The end of a site that does not react to signals, as C code in it keeps the GIL: see `plugins.guard`."""
+"""The end of a site that does not react to signals, because C code holds the GIL: see `plugins.guard`."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from collections.abc import Callable
 from ...process.guard_program import SAME_REQUEST, TIME_TO_REACT, TIME_TO_WRITE_STACKS
 from .child import Child
 
-AFTER_ITS_OWN = 1.0
-"""Seconds after STOP_TIMEOUT, at which the site would have ended by itself."""
+MARGIN = 1.0
+"""Seconds after STOP_TIMEOUT, so that the site can end by its own watchdog first."""
 
 
 class Ending:
-    """Ends the site after the time that it has for its exit; ``say(line)`` reports that."""
+    """Ends a site that has not exited in time; ``say(line)`` shows the developer a line."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._told: float | None = None
+        self._asked: float | None = None
         self._deadline: float | None = None
         self._is_aborted = False
 
     def expect(self, child: Child) -> None:
-        """Start the time of a site's exit; after a second request leave it a moment."""
+        """Count the time of a site's exit from now on; shorten it after a second request."""
         now = time.monotonic()
-        if self._told is None or self._deadline is None:
-            self._told, self._deadline = now, now + child.stop_timeout + AFTER_ITS_OWN
-        elif now - self._told > SAME_REQUEST:
+        if self._asked is None or self._deadline is None:
+            self._asked, self._deadline = now, now + child.stop_timeout + MARGIN
+        elif now - self._asked > SAME_REQUEST:
             self._deadline = min(self._deadline, now + TIME_TO_REACT)
 
-    def patience(self) -> float | None:
-        """Return the milliseconds within which `attend` is to be called; None: there is no hurry."""
+    def timeout(self) -> float | None:
+        """Return the milliseconds until `attend` has to be called; None: no exit is expected."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000 + 1
 
     def attend(self, child: Child | None) -> None:

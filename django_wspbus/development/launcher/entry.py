@@ -1,4 +1,4 @@
-"""The way into the launcher: the process of a command that has bound the sockets becomes it."""
+"""The start of the launcher, in the process of a command that has bound the sockets."""
 
 from __future__ import annotations
 

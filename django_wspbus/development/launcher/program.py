@@ -1,4 +1,4 @@
-"""The launcher's loop: what its child tells and how it ends decides what comes next."""
+"""The launcher's loop: it starts the site, and starts it again when a file has changed, or the site ends."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from .project import ProjectFiles
 from .spares import Spares
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-LIFETIME_OF_WORTH = 2.0
-"""Seconds after which a site that ends by itself is started again at once; before, its end is shown."""
+HEALTHY_LIFETIME = 2.0
+"""Seconds after which a site that dies is started again at once; before, the error page shows its end."""
 
-PAUSE = 0.5
-"""Seconds before what should not have failed is tried again."""
+RETRY_INTERVAL = 0.5
+"""Seconds before the launcher goes on after an unexpected error."""
 
 
 def main(descriptor: int) -> NoReturn:
-    """Run as `entry.become` has written to a file, and leave as the site does."""
+    """Run the launcher from the file of `entry.become`, and exit with the status of the site."""
     sys.pycache_prefix = os.environ.get("PYTHONPYCACHEPREFIX") or None  # this interpreter is isolated
     launcher = Launcher(read_values(descriptor))
     try:
@@ -51,7 +51,7 @@ def main(descriptor: int) -> NoReturn:
 
 
 class Launcher:
-    """Starts the site, or, while that does not boot, the page that shows why."""
+    """Starts the site, or the error page while the site does not boot."""
 
     def __init__(self, start: Message) -> None:
         self.invocation = Invocation(**start["invocation"])
@@ -65,8 +65,8 @@ class Launcher:
         self.shows_reasons: bool = start["debug"]
         self.hosts: list[str] = []
         """ALLOWED_HOSTS of the last site that was started with complete settings."""
-        self.times_told = 0
-        """How often it has been told to leave."""
+        self.exit_requests = 0
+        """The number of signals so far that asked for the exit."""
         self._awake, self._wake = socket.socketpair()
         for sock in (self._awake, self._wake):
             sock.setblocking(False)
@@ -87,20 +87,20 @@ class Launcher:
         return spawn(kind, self.invocation, self.held.passed)
 
     def run(self) -> int:
-        """Serve until told to stop; return the status to leave with."""
+        """Serve until a signal asks for the exit; return the exit status."""
         self.launch_site()
         while True:
             try:
                 status = self.turn()
-            except Exception:  # whatever it is, the developer has work to do
+            except Exception:  # an error in the launcher must not end the developer's session
                 self.terminal.say(traceback.format_exc().rstrip())
-                time.sleep(PAUSE)
+                time.sleep(RETRY_INTERVAL)
             else:
                 if status is not None:
                     return status
 
     def turn(self) -> int | None:
-        """Wait for news, and act on them; return the status to leave with, if it is time to."""
+        """Wait for an event and handle it; return the exit status, if the launcher is to exit."""
         if self.child is None:  # its start has failed
             self.launch_site()
         self.wait()
@@ -122,7 +122,7 @@ class Launcher:
         speakers = {each.link.fileno(): each for each in self.children() if each.hears}
         for descriptor, child in speakers.items():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
-        moments = (None if self.child is None else self.child.boot_timeout(), self.ending.patience())
+        moments = (None if self.child is None else self.child.boot_timeout(), self.ending.timeout())
         for descriptor, event in poll.poll(min((each for each in moments if each is not None), default=None)):
             if descriptor in speakers:
                 self.attend(speakers[descriptor], event)
@@ -133,9 +133,9 @@ class Launcher:
         return [each for each in (self.child, self.spares.current) if each is not None]
 
     def attend(self, child: Child, event: int) -> None:
-        """Send what waits for a child, and act on its messages."""
+        """Send the messages that wait for a child, and handle those that it has sent."""
         if event & select.POLLOUT:
-            with contextlib.suppress(OSError):  # it has died, which will be seen
+            with contextlib.suppress(OSError):  # it has died, as its status will say
                 child.link.flush()
         if event & ~select.POLLOUT:
             self.heed(child, child.receive())
@@ -146,7 +146,7 @@ class Launcher:
             child.link.post(message, descriptors)
         except BrokenLink as error:
             self.terminal.say(str(error))
-        except OSError:  # it has died, which will be seen
+        except OSError:  # it has died, as its status will say
             pass
 
     # Signals
@@ -157,22 +157,22 @@ class Launcher:
             if number in (signal.SIGINT, signal.SIGTERM) or is_hangup:
                 self.leave(number)
             elif number != signal.SIGCHLD and (child := self.child) is not None:
-                if child.kind == "page":  # the site, if there were one, had a use for it
+                if child.kind == "page":  # a reload or a restart of the site that does not boot
                     self.post(child, {"retry": True})
-                elif child.handles_signals:  # else it would die of it
+                elif child.handles_signals:  # else the signal would kill it
                     child.process.send_signal(number)
 
     def leave(self, number: int) -> None:
-        self.times_told += 1
+        self.exit_requests += 1
         if self.child is not None:
             self.ending.expect(self.child)
         for each in (self.child, self.spares.current):
             if each is not None:
-                if self.times_told > 1 and not each.handles_signals:  # a boot that neither ends nor listens
+                if self.exit_requests > 1 and not each.handles_signals:  # it still boots, and may hang
                     each.process.kill()
                 each.process.send_signal(number)
 
-    # News
+    # Messages
 
     def heed(self, child: Child, messages: list[Received]) -> None:
         for message, descriptors in messages:
@@ -185,16 +185,16 @@ class Launcher:
                 self.files.learn(child, WatchList(**message["watch"]), message.get("since"))
 
     def note(self, child: Child, name: str, value: Any, descriptors: list[int]) -> None:
-        """Take note of one thing that a child has told."""
+        """Handle one field of a message: see `development.launch`."""
         match name:
             case "running" | "exiting" | "stop_timeout":
                 setattr(child, name, value)
             case "hosts":
                 self.hosts = value
-            case "stale":  # it was a spare that is not fit any more: a new interpreter does it
+            case "stale":  # it was a spare whose libraries have changed: start a new interpreter
                 child.relaunching = True
             case "sockets":
-                child.handles_signals = True  # a listener tells this, and the handlers stand before
+                child.handles_signals = True  # its start listeners run, after the handlers are installed
                 if (held := HeldSocket.received(value, descriptors)) is not None:
                     self.held.replace(held)
             case "started":
@@ -237,7 +237,7 @@ class Launcher:
             self.files.pending.update(reasons)
 
     def attend_boot(self) -> None:
-        """Give up a slow boot once a file has changed: it may never end."""
+        """Give up a slow boot once a file has changed, as it may never end."""
         child = self.child
         if child is None or not child.is_slow():
             return
@@ -252,28 +252,28 @@ class Launcher:
     # What comes next
 
     def follow(self, child: Child, status: int) -> int | None:
-        """Decide what comes after a child that has ended; return the status to leave with, if any."""
-        if child.ended is not None:  # more than what closing its output has added
+        """Start the process that follows one that has ended; return the exit status, if none follows."""
+        if child.ended is not None:  # the interpreter changes the status if it cannot flush its output
             status = child.ended
-        if self.times_told:
+        if self.exit_requests:
             return self.status_to_leave(child, status)
         if child.relaunching or self.files.pending or (child.kind == "page" and status == RELAUNCH):
             self.launch_site()
         elif child.kind == "page":
             if status == 0:
                 return status
-            if child.age < LIFETIME_OF_WORTH:
-                time.sleep(PAUSE)
+            if child.age < HEALTHY_LIFETIME:
+                time.sleep(RETRY_INTERVAL)
             self.launch_page(child.report or {"title": "", "text": ""})
         elif child.exiting and (child.started or child.report is None):
             return status
-        elif child.is_warm and not child.running:  # it had died already
+        elif child.is_warm and not child.running:  # the spare had died before
             self.launch_site()
-        elif child.started and child.report is None and child.age > LIFETIME_OF_WORTH:
+        elif child.started and child.report is None and child.age > HEALTHY_LIFETIME:
             self.terminal.say(f"The site {how_ended(status)}; restarting it.")
             self.launch_site()
         else:
-            if child.report is not None and not child.report["is_told"]:
+            if child.report is not None and not child.report["is_shown"]:
                 self.terminal.say(child.report["text"])
             self.launch_page(child.report or self.report_of_end(child, status))
         return None
@@ -283,7 +283,7 @@ class Launcher:
             return status
         if (
             child.kind == "site"
-            and self.times_told == 1
+            and self.exit_requests == 1
             and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED)
         ):
             self.terminal.say("The site was told to exit while it was starting.")
@@ -297,7 +297,7 @@ class Launcher:
         return {"title": title, "text": f"{title}\nIts output in the terminal may tell why."}
 
     def launch_site(self) -> None:
-        """Start the site, from the spare if one is fit."""
+        """Start the site, from the spare if there is one."""
         self.terminal.restore()
         self.files.begin_boot()
         child = self.child = self.spares.take() or self.spawn("site")
@@ -312,7 +312,7 @@ class Launcher:
         self.post(child, message, self.held.descriptors)
 
     def launch_page(self, report: Message) -> None:
-        """Start the page that shows why the site does not start."""
+        """Start the error page."""
         self.terminal.restore()
         page = self.child = self.spawn("page")
         page.report = report
@@ -328,7 +328,7 @@ class Launcher:
         self.files.learn_from_report(page, report["text"], self.start.began)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """End all processes, and close all descriptors."""
         self.spares.end()
         self.files.close()
         if self.child is not None:

@@ -38,7 +38,7 @@ class Events:
         self._why_polling = ""
         self._silent: set[str] = set()
         self._returned: float | None = None
-        """When the last wait ended: until the next one, its caller may look at the files."""
+        """The end of the last wait, after which its caller may look at the files."""
         self._next_look: float | None = None
         self._awake, self._waker = socket.socketpair()
         for sock in (self._awake, self._waker):

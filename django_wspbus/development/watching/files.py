@@ -103,7 +103,7 @@ class FileWatch:
                 return sorted(changed)
             last = now if more else last
 
-    # What is watched
+    # Folders
 
     def _prepare(self, wanted: WatchList, tree: str | None) -> None:
         self._poll = wanted.poll

@@ -120,7 +120,7 @@ class Drive:
 @pytest.fixture
 def drive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "PAUSE", 0.01)
+    monkeypatch.setattr(program, "RETRY_INTERVAL", 0.01)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     wakeup = signal.set_wakeup_fd(-1)
     drive = Drive(tmp_path)
@@ -177,7 +177,7 @@ def test_one_that_serves_is_asked_about_changed_files(drive):
 
 
 def test_one_is_asked_once_it_serves_about_what_changed_during_its_boot(drive, monkeypatch):
-    monkeypatch.setattr(program, "LIFETIME_OF_WORTH", 0)
+    monkeypatch.setattr(program, "HEALTHY_LIFETIME", 0)
     drive.write(ASKED)
 
     def act():
@@ -282,12 +282,12 @@ def site(drive):
         ({}, 1, program.INTERRUPTED, 0),
         ({}, 2, program.INTERRUPTED, program.INTERRUPTED),
         ({"relaunching": True}, 1, 3, 0),
-        ({"failed": {"title": "", "text": "", "debug": None, "is_told": True}}, 1, 1, 0),
+        ({"failed": {"title": "", "text": "", "debug": None, "is_shown": True}}, 1, 1, 0),
         ({"ended": 5}, 1, 120, 5),
     ],
 )
 def test_the_status_after_a_signal_to_end(drive, site, message, signals, status, exit_status):
-    drive.launcher.times_told = signals
+    drive.launcher.exit_requests = signals
     drive.launcher.heed(site, [(message, [])])
     assert drive.launcher.follow(site, status) == exit_status
 
@@ -312,7 +312,7 @@ def test_the_files_that_all_workers_report_are_watched_and_those_of_the_site_bef
 def test_a_failed_boot_is_watched_for_what_the_one_before_knew_as_well(drive, site):
     launcher = drive.launcher
     launcher.files.known = WatchList(["a"], [["b", "*"]])
-    failed = {"title": "", "text": "", "debug": False, "is_told": True}
+    failed = {"title": "", "text": "", "debug": False, "is_shown": True}
     launcher.heed(site, [({"failed": failed, "watch": watched("c")}, [])])
     assert launcher.files.known == WatchList(["a", "c"], [["b", "*"]])
     assert launcher.shows_reasons is False
@@ -342,10 +342,10 @@ def test_a_hangup_of_the_terminal_is_to_leave_and_without_one_it_is_the_sites(dr
     assert sent == []  # it would die of it
     site.handles_signals = True
     drive.launcher.forward(bytes([signal.SIGHUP, signal.SIGCHLD]))
-    assert (sent, drive.launcher.times_told) == ([signal.SIGHUP], 0)
+    assert (sent, drive.launcher.exit_requests) == ([signal.SIGHUP], 0)
     monkeypatch.setattr(Terminal, "is_there", True)
     drive.launcher.forward(bytes([signal.SIGHUP]))
-    assert (sent, drive.launcher.times_told) == ([signal.SIGHUP] * 2, 1)
+    assert (sent, drive.launcher.exit_requests) == ([signal.SIGHUP] * 2, 1)
 
 
 def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypatch, capfd):
