@@ -120,7 +120,8 @@ class FileWatch:
 
     def _is_watched(self, path: str) -> bool:
         return path in self._files or any(
-            self._matches(root, path) and not any(map(is_foreign, path[len(root) + 1 :].split("/")[:-1]))
+            self._matches(root, path)
+            and not any(map(is_foreign, path[len(root.rstrip("/")) + 1 :].split("/")[:-1]))
             for root in self._globs
         )
 
@@ -174,9 +175,8 @@ class FileWatch:
             homes = {os.path.dirname(path) for path in (*self._files, *self._targets)}
             for path in homes.union(self._globs):
                 self._find_home(path, folders)
-            if not self._events.arm(
-                folders, self._poll
-            ):  # else files may have come into the new folders meanwhile
+            is_outdated = self._events.arm(folders, self._poll)
+            if not is_outdated:  # else files may have come into the new folders meanwhile
                 return snapshot
 
     def _look_into(self, root: str, folders: dict[str, int], snapshot: dict[str, State]) -> None:

@@ -484,3 +484,14 @@ def test_a_folder_that_comes_goes_and_comes_again_is_watched(kind, tree, watchin
     for _ in range(2):
         assert changes_after(watch, lambda: edit(path)) == [str(path)]
         assert changes_after(watch, lambda: shutil.rmtree(tree / "deep")) == [str(path)]
+
+
+def test_hidden_folders_of_the_root_directory_are_left_out(monkeypatch):
+    monkeypatch.setattr(watch_module, "walk", lambda root, is_deep: [])
+    changes = iter([set(), {("/.cache/x.py", False), ("/node_modules/x.py", False), ("/shop/x.py", False)}])
+    monkeypatch.setattr(watch_module, "state_of", lambda path: (1, 1, 1, 1, 1))
+    monkeypatch.setattr(events.Events, "wait", lambda self, timeout=None: next(changes))
+    with closing(FileWatch()) as watch:
+        watch.watch(WatchList(globs=[["/", "**/*.py"]]))
+        assert watch.wait() == set()
+        assert watch.wait() == {"/shop/x.py"}
