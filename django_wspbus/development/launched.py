@@ -33,17 +33,17 @@ MOST_OF_A_TITLE = 1000
 MOST_OF_A_REPORT = 200_000
 """Characters of an error that are sent; its text may have any length."""
 
-leave_at_once: list[int] = []
+status_at_once: list[int] = []
 """The exit status, if the process skips the finalization of the interpreter, which is slower than a boot."""
 
 
-def leave() -> None:
-    """End the process after all other atexit functions; write out the buffers of files."""
-    if leave_at_once:
+def end_at_once() -> None:
+    """Write out the buffers of files and end the process, if `status_at_once` holds a status."""
+    if status_at_once:
         for each in (sys.stdout, sys.stderr, *open_files()):
             with contextlib.suppress(Exception):  # closed; a full disk
                 each.flush()
-        os._exit(leave_at_once[0])
+        os._exit(status_at_once[0])
 
 
 def open_files() -> list[Any]:
@@ -61,7 +61,7 @@ def open_files() -> list[Any]:
 
 
 def main(descriptor: int) -> None:
-    atexit.register(leave)  # as the first one, so that it runs last
+    atexit.register(end_at_once)  # as the first one, so that it runs last
     del sys.path[-1]  # the launcher added it for the import of this module
     os.set_inheritable(descriptor, False)
     link = Link(socket.socket(fileno=descriptor), "The launcher")
@@ -122,7 +122,7 @@ def run(link: Link, command: list[str], message: Message, descriptors: list[int]
     with contextlib.suppress(OSError):
         link.send({"ended": status}, timeout=LAUNCHER_TIMEOUT)
     if status == RELAUNCH:
-        leave_at_once.append(status)
+        status_at_once.append(status)
     raise SystemExit(status)
 
 

@@ -30,11 +30,11 @@ from .project import ProjectFiles
 from .spares import Spares
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-HEALTHY_LIFETIME = 2.0
-"""Seconds after which a site that dies is started again at once; before, the error page shows its end."""
+SHORT_LIFETIME = 2.0
+"""Seconds: the error page shows the end of a site that dies earlier; a later one is restarted at once."""
 
-RETRY_INTERVAL = 0.5
-"""Seconds before the launcher goes on after an unexpected error."""
+PAUSE_AFTER_FAILURE = 0.5
+"""Seconds before the launcher goes on after an unexpected error, of its own or of the error page."""
 
 
 def main(descriptor: int) -> NoReturn:
@@ -94,7 +94,7 @@ class Launcher:
                 status = self.turn()
             except Exception:  # an error in the launcher must not end the developer's session
                 self.terminal.say(traceback.format_exc().rstrip())
-                time.sleep(RETRY_INTERVAL)
+                time.sleep(PAUSE_AFTER_FAILURE)
             else:
                 if status is not None:
                     return status
@@ -155,14 +155,15 @@ class Launcher:
         for number in numbers.replace(b"\0", b""):  # those of `wake`
             is_hangup = number == signal.SIGHUP and self.terminal.is_there
             if number in (signal.SIGINT, signal.SIGTERM) or is_hangup:
-                self.leave(number)
+                self.request_exit(number)
             elif number != signal.SIGCHLD and (child := self.child) is not None:
                 if child.kind == "page":  # a reload or a restart of the site that does not boot
                     self.post(child, {"retry": True})
                 elif child.handles_signals:  # else the signal would kill it
                     child.process.send_signal(number)
 
-    def leave(self, number: int) -> None:
+    def request_exit(self, number: int) -> None:
+        """Forward a signal that asks for the exit; a second one also kills a process that still boots."""
         self.exit_requests += 1
         if self.child is not None:
             self.ending.expect(self.child)
@@ -256,20 +257,20 @@ class Launcher:
         if child.ended is not None:  # the interpreter changes the status if it cannot flush its output
             status = child.ended
         if self.exit_requests:
-            return self.status_to_leave(child, status)
+            return self.exit_status(child, status)
         if child.relaunching or self.files.pending or (child.kind == "page" and status == RELAUNCH):
             self.launch_site()
         elif child.kind == "page":
             if status == 0:
                 return status
-            if child.age < HEALTHY_LIFETIME:
-                time.sleep(RETRY_INTERVAL)
+            if child.age < SHORT_LIFETIME:
+                time.sleep(PAUSE_AFTER_FAILURE)
             self.launch_page(child.report or {"title": "", "text": ""})
         elif child.exiting and (child.started or child.report is None):
             return status
         elif child.is_warm and not child.running:  # the spare had died before
             self.launch_site()
-        elif child.started and child.report is None and child.age > HEALTHY_LIFETIME:
+        elif child.started and child.report is None and child.age > SHORT_LIFETIME:
             self.terminal.say(f"The site {how_ended(status)}; restarting it.")
             self.launch_site()
         else:
@@ -278,7 +279,7 @@ class Launcher:
             self.launch_page(child.report or self.report_of_end(child, status))
         return None
 
-    def status_to_leave(self, child: Child, status: int) -> int:
+    def exit_status(self, child: Child, status: int) -> int:
         if child.exiting:
             return status
         if (
@@ -305,7 +306,6 @@ class Launcher:
         self.start.launches += 1
         message = {
             "invocation": asdict(self.invocation),
-            "run": True,
             "sockets": [asdict(each) for each in self.held.sockets],
             "start": asdict(self.start),
         }

@@ -120,7 +120,7 @@ class Drive:
 @pytest.fixture
 def drive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(program, "PAUSE_AFTER_FAILURE", 0.01)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     wakeup = signal.set_wakeup_fd(-1)
     drive = Drive(tmp_path)
@@ -177,7 +177,7 @@ def test_one_that_serves_is_asked_about_changed_files(drive):
 
 
 def test_one_is_asked_once_it_serves_about_what_changed_during_its_boot(drive, monkeypatch):
-    monkeypatch.setattr(program, "HEALTHY_LIFETIME", 0)
+    monkeypatch.setattr(program, "SHORT_LIFETIME", 0)
     drive.write(ASKED)
 
     def act():

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from django_wspbus.development.launcher.program import HEALTHY_LIFETIME
+from django_wspbus.development.launcher.program import SHORT_LIFETIME
 from tests.processes import DEADLINE
 from tests.servers.conftest import address_of, is_free
 from tests.servers.load import Load, Shop, attempt, await_that, await_value
@@ -148,7 +148,7 @@ def test_a_signal_for_the_site_while_it_boots_does_no_harm(site, shared_shop):
 def test_a_site_that_is_killed_is_started_again_and_no_client_is_refused(site):
     address = address_of(site)
     killed = serving(site)
-    time.sleep(HEALTHY_LIFETIME)  # since it was seen to serve; the launcher counts from its start
+    time.sleep(SHORT_LIFETIME)  # since it was seen to serve; the launcher counts from its start
     with Load(address, keep_alive=0, one_shot=1, slow=0) as load:
         load.wait_for_all()
         psutil.Process(killed).kill()
