@@ -48,7 +48,8 @@ def first_socket() -> list[HeldSocket]:
     from .conf.addresses import parse
     from .conf.addrport import parse_addrport
     from .management.commands.runbus import Command
-    from .servers.sockets import BACKLOG, Sockets
+    from .servers.sockets import Sockets
+    from .sockets.binding import BACKLOG
     from .wspbus import Bus, Refusal
 
     try:

@@ -13,12 +13,11 @@ from typing import Any
 
 from django.core import wsgi
 
+from .application.interfaces import Application, Environ
 from .health.checks import name_of
 from .plugins.monitor import Monitor
 from .process.bus import ProcessBus, bus
 from .wspbus import Lifespan, Listener
-
-Environ = dict[str, Any]
 
 
 def get_wsgi_application() -> WorkerApplication:
@@ -37,7 +36,7 @@ class WorkerApplication:
     master does with ``--preload``. If the start fails, the request fails, and the next request tries again.
     """
 
-    def __init__(self, application: Callable[..., Iterable[bytes]], bus: ProcessBus) -> None:
+    def __init__(self, application: Application, bus: ProcessBus) -> None:
         self.application = application
         self.bus = bus
         self._lock = threading.Lock()

@@ -67,7 +67,8 @@ def kill_group(pid: int, *, ended: bool) -> None:
         try:
             # Its process group outlives it as long as there is a process in it.
             os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:  # there is none, or the process shares the group of the site
-            for each in () if ended else (pid, *descendants(pid)):  # then the PID may be that of another
+        except ProcessLookupError:  # the group has ended, or the process is in the group of the site
+            # The PID of a process that has ended may belong to another one.
+            for each in () if ended else (pid, *descendants(pid)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(each, signal.SIGKILL)

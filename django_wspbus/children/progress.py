@@ -78,9 +78,8 @@ class Progress:
         descriptor = link.fileno()
         self.listeners.discard(descriptor)
         worker = self.workers.pop(descriptor, None)
-        if (
-            descriptor in self.ready and exits and worker not in self.workers.values()
-        ):  # it may have two links
+        has_other_link = worker in self.workers.values()
+        if descriptor in self.ready and exits and not has_other_link:
             self.failed_stops.append(f"worker {worker} ended before its stop listeners had run.")
         self.ready.discard(descriptor)
 

@@ -19,6 +19,7 @@ from ..process.switchboard import Switchboard
 from ..project import libraries
 from ..successor.state import HeldSocket
 from ..wspbus import Bus
+from ..wspbus.ending import other_threads
 from ..wspbus.plugin import Plugin
 
 TIME_FOR_THREADS = 1.0
@@ -104,9 +105,8 @@ class Relaunch(Plugin):
         self.bus.defer(self.bus.exit)
 
     def start(self) -> None:
-        self.bus.defer(
-            self.report_start
-        )  # not before all start listeners have run, also those after a failure
+        # Deferred until all start listeners have run, also those after a failure.
+        self.bus.defer(self.report_start)
 
     start.priority = 100  # type: ignore[attr-defined]
 
@@ -161,8 +161,7 @@ class Relaunch(Plugin):
     exit.priority = 100  # type: ignore[attr-defined]
 
     def _end_without_threads(self) -> None:
-        here = (threading.main_thread(), threading.current_thread())
-        names = [each.name for each in threading.enumerate() if each not in here and not each.daemon]
+        names = [each.name for each in other_threads()]
         with contextlib.suppress(Exception):  # closed
             if names:  # else a debugger or an atexit function delays the end
                 sys.stderr.write(f"Not waiting for threads that do not end: {', '.join(names)}.\n")

@@ -18,7 +18,8 @@ LIBRARIES = tuple({_PATHS["purelib"], _PATHS["platlib"], *site.getsitepackages()
 
 # Another environment's folders, which PYTHONPATH or a .pth file adds, and archives hold libraries as well.
 _INSTALLED = re.compile(r"[/\\](?:site-packages|dist-packages|[^/\\]+\.(?:egg|whl|zip))(?:[/\\]|$)")
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+"""The folder of this package."""
 
 
 def folders() -> tuple[str, ...]:
@@ -35,7 +36,7 @@ def is_library_file(file: str) -> bool:
 
 def is_project_file(file: str) -> bool:
     """Return whether a file belongs to the project: not to a library, the standard one or this package."""
-    return not file.startswith(("<", _HERE)) and not is_library_file(file)
+    return not file.startswith(("<", PACKAGE)) and not is_library_file(file)
 
 
 def project_files() -> list[str]:

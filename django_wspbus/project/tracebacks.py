@@ -10,7 +10,6 @@ from traceback import TracebackException
 from . import libraries
 
 TRACEBACK = "Traceback (most recent call last):"
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def explain(error: BaseException) -> str:
@@ -82,4 +81,4 @@ def _is_own(file: str) -> bool:
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith(("<frozen runpy>", _PACKAGE))
+    return file.startswith(("<frozen runpy>", libraries.PACKAGE))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..children.dry_run import PlannedSocket
 from ..conf.addresses import Address, parse
-from ..sockets.binding import BACKLOG as BACKLOG
 from ..sockets.binding import bind, explain
 from ..sockets.bound import Bound
 from ..sockets.systemd import PassedSockets

@@ -138,9 +138,9 @@ class RequestHandler(WSGIRequestHandler):
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-        self.read_for_nothing(Body(self.rfile, MOST_UNREAD), KEEP_ALIVE)
+        self.discard(Body(self.rfile, MOST_UNREAD), KEEP_ALIVE)
 
-    def read_for_nothing(self, body: Body, timeout: float) -> None:
+    def discard(self, body: Body, timeout: float) -> None:
         """Read a body to its end, as far as ``timeout``, in seconds, and `MOST_UNREAD` allow."""
         deadline = time.monotonic() + timeout
         enough = body.left - MOST_UNREAD

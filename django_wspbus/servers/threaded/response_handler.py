@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WITHOUT_BODY = ("1", "204", "304")
 """First characters of the statuses without a body. A client would take one for the next answer."""
 
-READ_FOR_NOTHING = 10.0
+DISCARD_TIMEOUT = 10.0
 """Seconds in which the rest of a body is read and dropped, to keep the connection of its client."""
 
 
@@ -44,7 +44,7 @@ class Connection(Protocol):
 
     def is_last(self) -> bool: ...
 
-    def read_for_nothing(self, body: Body, timeout: float) -> None: ...
+    def discard(self, body: Body, timeout: float) -> None: ...
 
 
 class ResponseHandler(ServerHandler):
@@ -73,5 +73,5 @@ class ResponseHandler(ServerHandler):
         """End a response that was given in full; read the part of the body that the application has not."""
         simple_server.ServerHandler.close(self)  # Django's reads all of it, into memory
         if self.body.left:
-            self.request_handler.read_for_nothing(self.body, READ_FOR_NOTHING)
+            self.request_handler.discard(self.body, DISCARD_TIMEOUT)
         self.is_complete = not self.body.left

@@ -201,7 +201,7 @@ def test_after_an_answer_that_breaks_off_the_connection_is_closed(ask: Callable[
     assert served == ["POST /breaks"]
 
 
-def test_more_than_a_limit_is_not_read_for_nothing(
+def test_more_than_a_limit_is_not_discarded(
     ask: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("django_wspbus.servers.threaded.request_handler.MOST_UNREAD", 1000)
@@ -214,7 +214,7 @@ def test_more_than_a_limit_is_not_read_for_nothing(
 def test_a_body_that_does_not_come_is_not_awaited_for_nothing(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_wspbus.servers.threaded.response_handler.READ_FOR_NOTHING", 0.1)
+    monkeypatch.setattr("django_wspbus.servers.threaded.response_handler.DISCARD_TIMEOUT", 0.1)
     with connect(address) as sock:
         sock.sendall(b"POST /unread HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\n")
 
