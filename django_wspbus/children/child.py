@@ -25,9 +25,9 @@ from .spawn import read_refusal
 class Child:
     """A child process and the processes that it forks.
 
-    ``answer(link, message)`` is given what they ask of the site, ``changed()`` is called whenever something
-    has changed; both in the switchboard's thread. ``refusal``: the file in which the process says why it did
-    not get as far as the function that it was to run.
+    ``answer(link, message)`` handles their requests to the site, and ``changed()`` is called after each
+    change of their state; both in the switchboard's thread. ``refusal``: the file in which the process
+    reports a failure before it runs the function of its server.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Child:
     def listen(self) -> None:
         """Listen to its processes from now on."""
         self.links.listen()
-        with contextlib.suppress(AttributeError, OSError):  # no Linux, or an old one: the pair tells, later
+        with contextlib.suppress(
+            AttributeError, OSError
+        ):  # no Linux, or an old one: then the pair reports the end, later
             self._pidfd = os.pidfd_open(self.process.pid)
             self._switchboard.watch(self._pidfd, self._note_end)
 
@@ -184,7 +186,7 @@ class Child:
         report = read_report(message)
         if isinstance(report, Hello):
             link.name = f"Process {report.pid} of the server {self.alias!r}"
-        if isinstance(report, Died):  # first hear why: the worker's own link may not have had its turn
+        if isinstance(report, Died):  # first read the reason, which may wait unread in the worker's own link
             for descriptor, pid in list(self.progress.workers.items()):
                 if pid == report.pid:
                     self.links.hear_now(descriptor)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Children(Plugin):
     """Boots children, releases them to serve, and ends them.
 
-    ``answer(link, message)`` is given what they ask of the site.
+    ``answer(link, message)`` handles their requests to the site.
     ``survive_restarts``: whether they keep serving while this process executes its next program.
     ``watch_files``: whether their workers ask the site to restart when a file changes.
     """
@@ -75,7 +75,7 @@ class Children(Plugin):
         return child
 
     def switch(self, children: Iterable[Child]) -> None:
-        """Release all of these, and dismiss those before them."""
+        """Release all of these to serve, and dismiss the children that they replace."""
         children = list(children)
         before = [self.serving.get(child.alias) for child in children]
         for child in children:
@@ -133,7 +133,7 @@ class Children(Plugin):
             self.bus.defer(observer)
 
     def _close_ended(self) -> None:
-        """Close the children that have ended, or have to by now."""
+        """Close the children that have ended, or whose deadline has passed."""
         if self.bus.deadline is not None:  # an exit waits for all of them together: see stop()
             return
         for child in [each for each in self.draining if each not in self._awaited]:

@@ -1,7 +1,7 @@
 """The dry run of a restart: the site's next program boots in another process first.
 
-That process runs the command line as it stands, and finds an order to report what the site would be,
-instead of serving.
+That process runs the command line of the site. Its order makes it report the plan of the site instead of
+serving.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class DryRunReport:
     plan: SitePlan | None = None
     refused: str = ""
     status: int | None = None
-    """That of the process, if it ended before ``runbus`` had the order: `successor.runner` reports this."""
+    """The status of the process, if `successor.runner` reports that ``runbus`` did not take the order."""
 
     @classmethod
     def read(cls, text: bytes) -> Self:

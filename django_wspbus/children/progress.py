@@ -84,7 +84,7 @@ class Progress:
         self.ready.discard(descriptor)
 
     def adopt(self, state: ChildState) -> None:
-        """Take over the state of a child that the program before has known."""
+        """Take over the state that the program before has handed over."""
         self.expected = state.expected
         self.has_answered = state.has_answered
         for link in state.links:

@@ -24,7 +24,7 @@ class ChildStart:
     """The task of a child."""
 
     alias: str
-    """Of its server."""
+    """The alias of its server."""
     run: str
     """The function that it runs, as "module:function": it is called with a `StartedChild`."""
     patch: str | None = None
@@ -45,7 +45,7 @@ class StartedChild:
     pair: socket.socket
     """The child's end of the pair of sockets that joins it with the site."""
     refusal: int
-    """The descriptor of the file in which `successor.runner` says why a child did not get as far as this."""
+    """The descriptor of the file in which `successor.runner` reports a failure before this point."""
 
     def start_again(self, patch: str | None) -> NoReturn:
         """Execute the command once more, with another patch."""
@@ -64,8 +64,8 @@ def spawn_server(
 ) -> tuple[subprocess.Popen[bytes], socket.socket, IO[bytes]]:
     """Start the child of a server.
 
-    Returns the process, the site's end of the pair of sockets that joins them, and the file in which the
-    process says why it did not get as far as its function.
+    Return the process, the site's end of the pair of sockets that joins them, and the file in which the
+    process reports a failure before it runs its function.
     """
     ours, theirs = socket.socketpair()
     refusal = scratch_file()
@@ -106,7 +106,7 @@ def run_child(order: Order, overrides: Mapping[str, Any]) -> None:
 
 
 def read_refusal(file: IO[bytes]) -> tuple[str, int] | None:
-    """Return the reason and the status of a child that did not get as far as its function."""
+    """Return the reason and the status of a child that failed before it ran its function, if it did."""
     file.seek(0)
     written = file.read()
     if not written:

@@ -101,7 +101,7 @@ def shown(value: Any) -> str:
     """Return a value as Python writes it, cut to the length that fits a message."""
     try:
         text = repr(value)
-    except Exception:  # a class of the project may raise anything, and int has too many digits to print
+    except Exception:  # of a class of the project; or an int has too many digits to print
         text = f"a value of type {type(value).__name__}"
     if isinstance(value, Promise):  # its repr is that of the string it will be
         text = f"a lazy string, {text}"

@@ -48,7 +48,7 @@ class Key(NamedTuple):
     name: str
     field: str
     read: Callable[[Place, Any], Any]
-    """Returns the typed value of a raw one; adds to the findings of the place what is wrong with it."""
+    """Returns the typed value of a raw one, and adds each mistake to the findings of the place."""
     write: Callable[[Any], Any]
     """Returns the raw value of a typed one."""
     default: Any

@@ -54,7 +54,7 @@ class Overrides:
                     self._set_of_server(names, value_of(option, options), option.name)
         for key in keys_of(Settings):
             for option in key.options:
-                # A value that turns DAEMONIZE on says more than the option does.
+                # A dict in DAEMONIZE also names files, so --daemonize does not replace it.
                 is_on = option.sets is True and self._raw(key.name)
                 if is_given(option, options) and not is_on:
                     self._set([key.name], value_of(option, options), option.name)

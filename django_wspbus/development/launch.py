@@ -33,7 +33,7 @@ CHANGED, WATCH = "autoreload.changed", "autoreload.watch"
 """Channels: the site asks its workers about changed files; the workers report the files they import."""
 
 LAUNCHER_TIMEOUT = 60.0
-"""Seconds that a process waits at its end for a launcher that does not read, as one that was stopped."""
+"""Seconds that a process waits at its end for a launcher that does not read, because SIGSTOP stopped it."""
 
 
 @dataclass(slots=True)

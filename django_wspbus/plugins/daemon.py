@@ -81,7 +81,7 @@ def daemonize(
 ) -> Foreground | None:
     """Fork into the background, with its own session and without a terminal. Call it before starting threads.
 
-    ``owner``: the user that the daemon becomes, and who must be able to reopen the output files.
+    ``owner``: the user that the daemon becomes. That user must be able to reopen the output files.
 
     Return `Foreground` in the daemon. In the calling process, return None once the daemon has reported
     success, or raise a `Refusal` with its message.

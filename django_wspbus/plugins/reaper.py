@@ -102,7 +102,7 @@ class Reaper(Plugin):
             self._previous(number, frame)
 
     def reap(self) -> None:
-        """Reap the zombies that are old enough; come back while there are any."""
+        """Reap the zombies that are old enough; look again later while others are left."""
         if self._is_awaited or not self._is_active:
             return
         found, now = zombies(), time.monotonic()
@@ -111,7 +111,7 @@ class Reaper(Plugin):
         if old:
             poll_multiprocessing()
             for pid in old - self._popens.poll(old):
-                with contextlib.suppress(ChildProcessError):  # its owner was quicker
+                with contextlib.suppress(ChildProcessError):  # other code has reaped it
                     os.waitpid(pid, os.WNOHANG)
                     self.bus.log(f"Reaped process {pid}.", level=10)
         if self._seen:  # others may be behind those that are gone now: see `zombies`
@@ -167,7 +167,7 @@ class Popens:
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[int, subprocess.Popen[Any]] = weakref.WeakValueDictionary()
-        self._init: Any = None  # the one before
+        self._init: Any = None  # before `watch`
         self._watching_init: Any = None
 
     def watch(self) -> None:
@@ -188,7 +188,7 @@ class Popens:
             subprocess.Popen.__init__ = self._init  # type: ignore[method-assign]
 
     def poll(self, pids: Collection[int]) -> set[int]:
-        """Tell the `Popen` of each of these processes to fetch its status; return the PIDs of such."""
+        """Make the `Popen` objects of these processes fetch the status; return the PIDs that have one."""
         # A PID may be that of an earlier process, too.
         owners = [each for each in self._known.values() if each.pid in pids and each.returncode is None]
         for owner in owners:
@@ -197,7 +197,7 @@ class Popens:
 
 
 def poll_multiprocessing() -> None:
-    """Tell each `multiprocessing.Process` that has ended to fetch its status."""
+    """Make each `multiprocessing.Process` that has ended fetch its status."""
     if "multiprocessing" in sys.modules:
         from multiprocessing import active_children
 

@@ -27,7 +27,7 @@ class Answers:
         request, args = message["ask"], message.get("args", [])
         if request in ("graceful", "restart"):
             self._bus.request(request, lambda error: self._reply(link, message, _outcome(error)))
-        elif request == "exit":  # the process that asks ends with the site, so it gets its answer before
+        elif request == "exit":  # the process that asks ends with the site, so the answer comes first
             self._bus.defer(self._bus.exit)
             self._reply(link, message, {"result": None})
         else:

@@ -116,6 +116,7 @@ class RemoteSite(Site):
         return None
 
     def _connect(self, role: str) -> Link:
+        # The name completes an error: "The site process does not answer: it took no connection".
         link = hand_in(self._pair, "it", SITE_TIMEOUT)
         self._open.add(link)
         link.send(as_message(Hello(role, os.getpid())), timeout=SITE_TIMEOUT)

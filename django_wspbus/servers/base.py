@@ -140,7 +140,7 @@ def server_class(settings: ServerSettings) -> type[Server]:
 
 
 def in_words(requests: Iterable[str]) -> str:
-    """Return requests that are cut off in words, each once with its number, and not too many."""
+    """Return requests as text: each once, with its count, and `MOST_NAMED` at most."""
     counts = Counter(requests)
     words = [
         f"{request} ({count} times)" if count > 1 else request for request, count in sorted(counts.items())

@@ -53,7 +53,7 @@ class Swap(Plugin):
         self.last_failure: str | None = None
         """The reason why the last reload or restart failed; None if it did not."""
         self.failed: str | None = None
-        """The name of the last one, "reload" or "restart", if it failed, else None."""
+        """The last operation, "reload" or "restart", if it failed; else None."""
         self._failures: list[str] = []
 
     @property

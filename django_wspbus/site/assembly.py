@@ -38,8 +38,8 @@ from .policy import Policy
 class Assembly:
     """The parts of a site process.
 
-    ``handed_over``: what an earlier program of the process has handed over; ``policy``: what a restart
-    means for them; ``say(line)`` shows a developer without LOGGING that a reload is done.
+    ``handed_over``: the state that an earlier program of the process has handed over; ``policy``: the effects
+    of a restart on them; ``say(line)`` shows a developer without LOGGING that a reload is done.
     """
 
     def __init__(

@@ -31,15 +31,15 @@ from .condition import refusal_of
 from .replacement import ExecReplacement, Replacement
 
 SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
-"""Published where the process is ended at once; before a restart, to refuse it; just before this process is
-replaced; on a change of a file."""
+"""Channels of the site: before the process ends at once; before a restart, which a listener may refuse; just
+before the process is replaced; after a change of a file."""
 
 
 class SiteProcess:
     """The process that owns a site: it makes the plugins that the settings name, and runs them.
 
-    ``overrides``: what a command line lays over the settings; ``handed_over``: what an earlier program of
-    this process has handed over; ``replacement``: how the process is replaced at a restart.
+    ``overrides``: settings that the command line overrides; ``handed_over``: the state that an earlier
+    program of this process has handed over; ``replacement``: how a restart replaces the process.
     """
 
     def __init__(

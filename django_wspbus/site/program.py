@@ -37,7 +37,7 @@ class Program:
     """One run of the command in the site process.
 
     ``command``: whose output, style and system checks it uses; ``options``: those of the command line;
-    ``handed_over``: what the program before this one handed over, at a restart. All methods raise
+    ``handed_over``: the state that the program before a restart has handed over. All methods raise
     `CommandError` with the reason if the site cannot start.
     """
 
@@ -63,7 +63,7 @@ class Program:
             self.serve(settings)
 
     def plan(self, dry_run: DryRun) -> NoReturn:
-        """In a dry run: report what the restarted site would be, or why it would not start."""
+        """In a dry run: report the plan of the restarted site, or why it would not start."""
         try:
             settings = self.read(dry_run.held)
             runserver.check_in_dry_run(self.command, self.options)

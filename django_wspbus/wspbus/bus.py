@@ -200,7 +200,7 @@ class Bus(Core):
             self.start()
             exited = self.state is State.EXITING
             if exited:
-                raise RuntimeError("The bus exited while it was starting, as it was asked to.")
+                raise RuntimeError("The bus exited while it was starting, because it was asked to.")
             try:
                 yield self
             finally:

@@ -20,8 +20,8 @@ class Reporter(Protocol):
 class Calls:
     """The calls of some listeners of a channel; what they return is appended to ``output``.
 
-    A subclass may say more about each call. If a call raises what passes through, `run` may be called again
-    for the listeners that are left.
+    After an error that passes through, such as SystemExit, `run` may be called again for the listeners that
+    are left.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Calls:
         self._kwargs = kwargs or {}
 
     def run(self, error: BaseException | None = None) -> None:
-        """Call the listeners that are left; ``error``: with which the first has failed already."""
+        """Call the listeners that are left; ``error``: the failure of the first, which was called already."""
         call, append = self.call, self.output.append
         try:
             for listener in self._listeners:
@@ -68,7 +68,7 @@ class Calls:
                 mark_as_failed(error)
             raise error
         self.failures.append(error)
-        # What fails to log cannot be logged.
+        # The failure of a log listener cannot be logged.
         if self.channel != "log" and self.messenger.plan("log"):
             self.messenger.report_failure(self.channel, listener, error)
 

@@ -62,7 +62,7 @@ class Channels(dict[str, set[Listener]]):
         self._changed(None)
 
     def reports(self, channel: str) -> bool:
-        """Return whether the changes of a channel are reported: else look at its set each time."""
+        """Return whether the set of a channel reports its changes; if not, a caller reads it each time."""
         listeners = self.get(channel)
         return listeners is None or isinstance(listeners, Listeners)
 

@@ -16,7 +16,7 @@ from .waiting import Waiting
 class Core(Messenger):
     """The state of a process, and what its bus is doing.
 
-    ``stop_timeout``: as `bus.Bus` has it.
+    ``stop_timeout``: see `bus.Bus`.
     """
 
     def __init__(self, stop_timeout: float | None = None) -> None:
@@ -25,7 +25,7 @@ class Core(Messenger):
         self.turns = Turns(self.report_uncaught)
         self.waiting = Waiting(self)
         self.replace_parent: Callable[[], None] | None = None
-        """In a forked child that has not called a listener since: take the place of the parent."""
+        """In a forked child, until it calls a listener: takes the place of the parent."""
         Core.begin(self)
 
     def begin(self) -> None:
@@ -69,7 +69,7 @@ class Core(Messenger):
         """True if a listener failed during the exit, or during the start that led to it."""
         return self.exit_under_way.has_failed
 
-    # Reports, which a subclass may make in another way
+    # Reports, which a subclass may override
 
     def report_failed_start(self, error: BaseException) -> None:
         """Report the error of a failed start, before the ``stop`` listeners run: they may hang."""

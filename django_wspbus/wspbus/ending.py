@@ -24,7 +24,7 @@ def _working_directory() -> str | None:
 
 
 STARTUP_DIRECTORY = _working_directory()
-"""The working directory at the import, as modules may change it later. None: it was removed."""
+"""The working directory at the import, because modules may change it later; None: it was removed."""
 
 
 class Exit:
@@ -40,12 +40,12 @@ class Exit:
         self.has_failed = False
         """True if a listener failed during the exit, or during the start that led to it."""
         self.start_error: BaseException | None = None
-        """The error of the start that led to it, if only the bus itself has reported that."""
+        """The error of the failed start that led to it; None if another process reports that error."""
         self.interruptions: list[BaseException] = []
         """SystemExit and KeyboardInterrupt that listeners raised, for the end of the exit."""
 
     def begin(self, timeout: float | None, expected: float | None) -> None:
-        """Note that this thread exits now; ``expected``: since when a signal has asked for it."""
+        """Record that this thread begins the exit. ``expected``: when a signal asked for it, or None."""
         self.is_asked = True
         self.interruptions = []
         self.thread = threading.get_ident()

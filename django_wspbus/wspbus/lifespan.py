@@ -59,7 +59,7 @@ class Lifespan:
         """Forget what the parent has started, and is to stop; return it, for `take_back`."""
         context, self._context = self._context, None
         if context is not None:
-            # Without a reference the generator would run its ``finally``, be it as the interpreter ends.
+            # Without a reference the generator would run its ``finally``, at the latest when Python ends.
             import ctypes
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))

@@ -1,4 +1,4 @@
-"""Threads that sleep until another thread, or a signal, wakes them; nothing here needs a timer."""
+"""Threads that sleep until another thread, or a signal, wakes them; no thread wakes up to poll."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sleeper:
             self._lock.release()
 
     def close(self) -> None:
-        """End its use: it does not sleep any more."""
+        """Release it: its thread does not sleep on it any more."""
 
 
 class MainSleeper(Sleeper):

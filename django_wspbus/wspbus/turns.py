@@ -14,8 +14,8 @@ Operation = Callable[[], None]
 class Turns:
     """One operation at a time. ``uncaught`` is called with the failures of one whose caller did not wait.
 
-    An operation that is asked for by one under way, or by a signal handler on top of it, has its turn at the
-    end of that one.
+    If a listener of an operation, or a signal handler that interrupts it, asks for another operation, that
+    one runs when the first has ended.
     """
 
     def __init__(self, uncaught: Callable[[ChannelFailures], None]) -> None:

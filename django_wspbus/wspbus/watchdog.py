@@ -21,13 +21,13 @@ from .states import State
 FOLDER = os.path.dirname(__file__)
 
 WITHOUT_GIL = 0.5
-"""Seconds after its deadline at which an exit ends that holds the GIL, so that no Python code can end it."""
+"""Seconds after the deadline at which `faulthandler` ends the process, in case C code holds the GIL."""
 
 SHORTEST = 0.05
-"""Seconds that an exit has at least, if its time is over when it begins."""
+"""Seconds that an exit has at least, even if its deadline has passed when it begins."""
 
 TO_REPORT = 2
-"""Seconds in which it has to be reported what hangs."""
+"""Seconds that the report of what hangs may take."""
 
 
 class Watchdog:
@@ -72,8 +72,8 @@ class Watchdog:
     def expect_exit(self) -> None:
         """Count the time of an exit from now on; a signal handler calls this before `Bus.defer`.
 
-        If a ``start`` listener, say, keeps the thread in `block` from that exit, the process ends as if the
-        exit hung. Only after `watch_exits` is that listener named.
+        If, say, a ``start`` listener keeps the thread in `block` from beginning that exit, the process ends
+        as if the exit hung. The report names the listener only after `watch_exits`.
         """
         bus = self._bus
         if bus.stop_timeout is None or self.expected is not None or bus.state is State.EXITING:
@@ -85,7 +85,7 @@ class Watchdog:
                 self._watcher.wake()
 
     def watch_exits(self) -> None:
-        """Start the thread that names what keeps the bus from an exit that it expects."""
+        """Start the thread that reports what keeps the bus from beginning an expected exit."""
         if self._bus.stop_timeout is not None and self._watcher is None:
             self._watcher = Sleeper()
             thread = threading.Thread(target=self._watch_exits, args=[self._watcher], name="Bus exit watch")
@@ -137,7 +137,7 @@ class Watchdog:
         return [*lines, "The exit hangs:", *_stack(thread)]  # in a log listener, say
 
     def _reasons(self, start_error: BaseException | None) -> list[str]:
-        """Return why the bus exits, if that is a failed start, and as far as it is not in the log."""
+        """Return the reasons of a failed start that are not in the log; none if the start did not fail."""
         errors = [] if start_error is None else [start_error]
         if isinstance(start_error, ChannelFailures):
             errors = start_error.get_instances()

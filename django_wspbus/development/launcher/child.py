@@ -41,13 +41,13 @@ ABANDONED_BOOT_TIMEOUT = 1.0
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A process, and its state as far as it has reported it."""
+    """A process, and the state that it has reported."""
 
     kind: Kind
     process: subprocess.Popen[bytes]
     link: Link
     began: int
-    """The moment of its start, as `time.time_ns`: it may have read older versions of files saved later."""
+    """The moment of its start, as `time.time_ns`. It may not have read files that were saved later."""
     is_warm: bool = False
     """True if it was a spare before."""
     running: bool = False
@@ -71,7 +71,7 @@ class Child:
     is_given_up: bool = False
     """True once its boot has been told to end because a file has changed."""
     boot_ends: float | None = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
-    """The moment at which its boot is slow, or is killed after it was given up; None: it is slow already."""
+    """The moment after which its boot counts as slow, or is killed if it was given up; None: it is slow."""
     born: float = field(default_factory=time.monotonic)
     """The start of its age. ``began`` is the wall clock, as files have it, which may be set."""
 

@@ -56,6 +56,6 @@ def become(
 
 
 def folder_of_inotify() -> list[str]:
-    """Return the folder of the library that the launcher imports, if it is installed; it may be any other."""
+    """Return the folder from which the launcher imports inotify_simple; none if it is not installed."""
     spec = importlib.util.find_spec("inotify_simple")
     return [os.path.dirname(spec.origin)] if spec is not None and spec.origin else []

@@ -11,7 +11,10 @@ from .child import Child
 
 
 class Spares:
-    """``spawn()`` starts a process for an ``invocation``; ``say(line)`` shows the developer a line."""
+    """Starts a spare for the site that serves, and turns it into the next site.
+
+    ``spawn()`` starts a process for an ``invocation``; ``say(line)`` shows the developer a line.
+    """
 
     def __init__(self, invocation: Message, spawn: Callable[[], Child], say: Callable[[str], None]) -> None:
         self.current: Child | None = None
@@ -23,7 +26,7 @@ class Spares:
         self._said = ""
 
     def learn(self, libraries: Message | None) -> None:
-        """Prepare a spare for the site that serves: `spare.Libraries`; None: there is to be none."""
+        """Prepare a spare with the `spare.Libraries` of the site that serves; None: do without a spare."""
         if libraries is None or libraries["obstacle"] is not None:
             self._disable(None if libraries is None else libraries["obstacle"])
             return
@@ -48,7 +51,7 @@ class Spares:
             self._disable(report["obstacle"])
 
     def take(self) -> Child | None:
-        """Return the spare, as the next site; None if there is none that is prepared."""
+        """Return the spare, as the next site; None if no spare is prepared."""
         if self.current is None:
             return None
         status = self.current.process.poll()

@@ -6,7 +6,7 @@ import re
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Return what matches the paths, relative to its folder, that a pattern stands for."""
+    """Return a regular expression for the paths, relative to its folder, that a pattern matches."""
     parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\]|.", pattern, re.DOTALL)
     stand_for = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     translated = []

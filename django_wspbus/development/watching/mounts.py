@@ -1,4 +1,4 @@
-"""Which file systems raise no events for changes: those that another machine, or the host, can change."""
+"""The file systems that raise no events for some changes: another machine, or the host, can make those."""
 
 from __future__ import annotations
 

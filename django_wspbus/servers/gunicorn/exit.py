@@ -49,7 +49,7 @@ TIME_TO_UNWIND = 0.2
 
 
 class WorkerExit:
-    """The exit of this process. ``stage``: a byte that holds how far the worker is."""
+    """The exit of this process. ``stage``: a byte that holds the stage of the worker."""
 
     def __init__(self, settings: Settings, site: RemoteSite, pair: socket.socket, stage: mmap.mmap) -> None:
         self.settings = settings
@@ -171,7 +171,7 @@ class WorkerExit:
     # The site
 
     def _watch_site(self) -> None:
-        """Exit in the phases that the site orders; at once when the site process has ended."""
+        """Exit in the phases that the site orders, or at once when the site process ends."""
         moments = await_exit(self.pair)
         if moments is not None:
             self._exit_by(*moments, partial(has_ended, self.pair))

@@ -23,10 +23,10 @@ FAILED = 1
 def give_up(
     site: RemoteSite, reason: str = "", status: int = 1, pair: socket.socket | None = None
 ) -> NoReturn:
-    """Tell the site why this process cannot serve, and exit with the status that stops gunicorn.
+    """Report to the site why this process cannot serve, and exit with the status that stops gunicorn.
 
     If other workers of the child at the other end of ``pair`` serve already, gunicorn goes on, and forks
-    another. Without a ``reason`` it is the traceback of the exception that is being handled.
+    another. The default ``reason`` is the traceback of the exception that is being handled.
     """
     error = sys.exception()
     reason = reason or (f"its boot failed: {explain(error)}" if error else "its boot failed.")

@@ -45,7 +45,7 @@ HOOKS = {
     "worker_exit": 2,
     "child_exit": 2,
 }
-"""Ours, each with the number of arguments that gunicorn gives it."""
+"""The hooks of this package, each with the number of arguments that gunicorn passes."""
 
 
 class Hooks:
@@ -96,7 +96,7 @@ class Hooks:
         ignore_signals()
 
     def pre_fork(self, arbiter: Any, worker: Worker) -> None:
-        """Leave nothing open that two processes would share."""
+        """Close the connections that two processes would share, and freeze the loaded objects once."""
         for connection in connections.all(initialized_only=True):
             connection.close()
             if hasattr(connection, "close_pool"):
@@ -149,7 +149,7 @@ class Hooks:
             self.process.exit.run(worker)
 
     def child_exit(self, arbiter: Any, worker: Worker) -> None:
-        """In the master: a worker has ended, by itself or as it was told."""
+        """In the master: record that a worker has ended, and set the back-off of the next one."""
         lifetime = time.monotonic() - self.forked.pop(worker.age)
         with self.stages.pop(worker.age) as shared:
             stage = shared[0]
@@ -162,7 +162,7 @@ class Hooks:
 def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..., None]:
     """Return a hook that runs ours and the user's.
 
-    Theirs comes last, but before ours reports that a worker is ready, and before its stop listeners.
+    The user's hook runs last, but before ours reports that a worker is ready or runs its stop listeners.
     """
 
     def both(*arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""gunicorn's logs under the project's LOGGING, but for those that OPTIONS send elsewhere.
+"""gunicorn's logs under the project's LOGGING, except those that OPTIONS send elsewhere.
 
 Under DEBUG its request lines are those of Django's own server, in the same colours.
 """

@@ -16,7 +16,7 @@ WORKERS_VARIABLE = "WEB_CONCURRENCY"
 """The environment variable that says how many workers there are where no option does."""
 
 MOST_WORKERS = 1000
-"""More are a mistake, and would take the machine with them."""
+"""A higher number is a mistake, and would exhaust the machine."""
 
 AT_LEAST_ONE = ("workers", "threads", "worker_connections", "backlog")
 

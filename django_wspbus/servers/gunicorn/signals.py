@@ -22,7 +22,7 @@ def ignore_signals() -> None:
 def hold_term() -> None:
     """Block SIGTERM before a fork.
 
-    gunicorn installs the handlers of a worker some time after it has forked: before, a signal would be lost.
+    Without this, a signal after the fork, but before gunicorn installs the handlers of the worker, is lost.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 

@@ -34,11 +34,11 @@ HEARTBEAT_INTERVAL = 0.2
 """Seconds between two signs of life of a worker that boots."""
 
 RELEASE_INTERVAL = 0.1
-"""Seconds between two looks at whether a worker that waits to be released is to exit."""
+"""Seconds between two checks whether a worker that waits to be released has to exit."""
 
 
 class WorkerProcess:
-    """The life of a worker besides its answers. ``stage``: a byte that tells its master how far it is."""
+    """The life of a worker besides its answers. ``stage``: a byte by which the master knows its stage."""
 
     def __init__(self, settings: Settings, pair: socket.socket, stage: mmap.mmap) -> None:
         self.settings = settings
@@ -60,7 +60,7 @@ class WorkerProcess:
         self.site.listen(lambda message: bus.publish(CHANGED, message["changed"]))
 
     def boot(self, worker: Worker, application: Any) -> None:
-        """Start the bus, and return when requests may be answered, or when the worker is to exit."""
+        """Start the bus; return when the worker may answer requests, or when it has to exit."""
         accept_term()
         with Heartbeat(worker, bus, self.settings.ready_timeout):
             self.exit.has_booted = True
@@ -80,21 +80,21 @@ class WorkerProcess:
         request_finished.connect(self.report_first_answer)
 
     def await_release(self, worker: Worker) -> None:
-        """Answer nothing until the site orders to serve, or at all if it orders to exit."""
+        """Wait until the site orders the worker to serve, or until the worker has to exit."""
         poll = select.poll()
         poll.register(self.pair, select.POLLIN)
         while worker.alive and SERVE not in read_orders(self.pair):
             poll.poll(RELEASE_INTERVAL * 1000)  # a signal to exit does not end a poll, but is seen after it
 
     def report_first_answer(self, **kwargs: Any) -> None:
-        """Report the first answer: whatever happens from now on, this code has worked."""
+        """Report the first answer, which proves that this code works."""
         request_finished.disconnect(self.report_first_answer)
         self.stage[0] = PROVEN
         self.site.report(Answered(os.getpid()))
 
 
 class SiteOfWorker(RemoteSite):
-    """The site, from a worker: it reports why a worker does not start, once for all workers."""
+    """The site, seen from a worker, which reports why its bus does not start."""
 
     def __init__(self, pair: socket.socket, worker: WorkerProcess) -> None:
         super().__init__(pair, "worker")
@@ -122,9 +122,9 @@ class SiteOfWorker(RemoteSite):
 
 
 class Heartbeat:
-    """Keeps gunicorn's master from taking a worker that runs its start listeners for a hung one.
+    """Shows gunicorn's master that a worker which runs its start listeners does not hang.
 
-    It also hands on a request to exit that comes meanwhile, which gunicorn only notes.
+    If gunicorn asks the worker to exit meanwhile, it makes the bus exit.
     """
 
     def __init__(self, worker: Worker, bus: Bus, timeout: float) -> None:

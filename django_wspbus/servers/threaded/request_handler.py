@@ -31,11 +31,11 @@ KEEP_ALIVE = 2.0
 """Seconds after an answer in which its client may send the next request, although the server stops."""
 
 MOST_UNREAD = 16 * 2**20
-"""Bytes of a body that are read and dropped at most, to keep the connection of its client."""
+"""Bytes of a body that are read and discarded at most, so that the connection can stay open."""
 
 
 class Server(Protocol):
-    """The server of a connection, as far as the connection uses it."""
+    """The part of a server that its connections use."""
 
     stop: socket.socket
     keep_alive: float
@@ -141,7 +141,7 @@ class RequestHandler(WSGIRequestHandler):
         self.discard(Body(self.rfile, MOST_UNREAD), KEEP_ALIVE)
 
     def discard(self, body: Body, timeout: float) -> None:
-        """Read a body to its end, as far as ``timeout``, in seconds, and `MOST_UNREAD` allow."""
+        """Read and drop a body, for ``timeout`` seconds and `MOST_UNREAD` bytes at most."""
         deadline = time.monotonic() + timeout
         enough = body.left - MOST_UNREAD
         with contextlib.suppress(OSError):  # the client is gone, or the time is over
@@ -175,7 +175,7 @@ class RequestHandler(WSGIRequestHandler):
         self.end_headers()
 
     def _await_request(self) -> bool:
-        """Wait for a request to begin; return False if the client leaves, or the server stops, before."""
+        """Wait for a request to begin; return False if the client closes, or the server stops, first."""
         if self.has_received():
             return True
         if not _is_readable(self.connection, self.server.stop):

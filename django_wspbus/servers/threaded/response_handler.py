@@ -16,7 +16,7 @@ WITHOUT_BODY = ("1", "204", "304")
 """First characters of the statuses without a body. A client would take one for the next answer."""
 
 DISCARD_TIMEOUT = 10.0
-"""Seconds in which the rest of a body is read and dropped, to keep the connection of its client."""
+"""Seconds in which the rest of a body is read and discarded, so that the connection can stay open."""
 
 
 class Body(io.RawIOBase):
@@ -38,7 +38,7 @@ class Body(io.RawIOBase):
 
 
 class Connection(Protocol):
-    """The connection of a response, as far as the response uses it."""
+    """The part of a connection that its responses use."""
 
     close_connection: bool
 
