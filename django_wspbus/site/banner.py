@@ -13,12 +13,12 @@ from .. import __version__, conf
 from ..development.launch import HEALTH
 
 if TYPE_CHECKING:
-    from .process import SiteProcess
+    from .assembly import Assembly
 
 PROBES = ("livez", "readyz")
 
 
-def banner(site: SiteProcess) -> Iterator[str]:
+def banner(site: Assembly) -> Iterator[str]:
     """Yield the versions, the settings module, the URLs of each server, and how to quit."""
     yield (
         f"django-wspbus {__version__}, Django {django.get_version()}, "

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from django.db import connections
 
 from .. import conf
 from ..children.dry_run import PlannedServer, PlannedSocket, SitePlan
-from ..children.spawn import run_child
 from ..conf import Settings
 from ..plugins.daemon import Foreground, daemonize
 from ..plugins.privileges import identity
@@ -20,9 +18,9 @@ from ..process.bus import ProcessBus
 from ..process.phases import time_of_site
 from ..process.site import NoSite
 from ..project.threads import ADVICE, foreign_threads
-from ..servers.base import Server, server_class
+from ..servers.base import server_class
 from ..servers.child import ChildServer
-from ..successor.order import Order, confirm_takeover
+from ..successor.order import confirm_takeover
 from ..successor.state import HeldSocket, SiteState
 from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
@@ -38,37 +36,30 @@ before the process is replaced; after a change of a file."""
 class SiteProcess:
     """The process that owns a site: it makes the plugins that the settings name, and runs them.
 
-    ``overrides``: settings that the command line overrides; ``handed_over``: the state that an earlier
-    program of this process has handed over; ``replacement``: how a restart replaces the process.
+    ``handed_over``: the state that an earlier program of this process has handed over; ``replacement``: how a
+    restart replaces the process.
     """
 
     def __init__(
         self,
         bus: ProcessBus,
         settings: Settings,
-        overrides: Mapping[str, Any] | None = None,
         handed_over: SiteState | None = None,
         replacement: Replacement | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.bus = bus
         self.settings = settings
-        self.overrides = overrides or {}
         self.handed_over = handed_over
         self.replacement = replacement or ExecReplacement()
         self.say = say
-        self.servers: list[Server] = []
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Run the site until it exits; ``started()`` is called once it is STARTED.
+    def run(self, started: Callable[[Assembly], None]) -> None:
+        """Run the site until it exits; ``started(parts)`` is called once it is STARTED.
 
         Raises `Refusal` if it does not start: with the reason, and the status to exit with.
         SystemExit(70) if a listener failed while it stopped. A daemon's foreground returns.
         """
-        order = Order.take()
-        if order is not None:
-            run_child(order, self.overrides)
-            return
         foreground = None
         self._warn_of_threads()
         if self.settings.daemonize is not None and self.handed_over is None:  # a restarted daemon stays one
@@ -88,7 +79,7 @@ class SiteProcess:
             if foreground is not None:
                 foreground.report(EX_SOFTWARE, "The daemon ended during its start.")
 
-    def _run(self, foreground: Foreground | None, started: Callable[[], None]) -> None:
+    def _run(self, foreground: Foreground | None, started: Callable[[Assembly], None]) -> None:
         terminal = Terminal()
         site = self.build()
         if not faulthandler.is_enabled():  # the guard and the launcher end it by SIGABRT, with its stacks
@@ -103,7 +94,7 @@ class SiteProcess:
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
             if self.bus.state is self.bus.states.STARTED:
-                started()
+                started(site)
                 if foreground is not None:
                     foreground.report(0)
             else:
@@ -137,7 +128,6 @@ class SiteProcess:
         handed_over = self.handed_over or SiteState()
         site = Assembly(self.bus, self.settings, handed_over, self.replacement.policy, self.say)
         site.plugins += [*self.replacement.plugins(site), *make_plugins(self.bus, self.settings)]
-        self.servers, self.sockets = site.servers, site.sockets
         return site
 
     def _subscribe(self, site: Assembly) -> None:

@@ -26,6 +26,7 @@ from ..servers.base import server_class
 from ..successor import start
 from ..successor.state import Holdings, SiteState
 from ..wspbus import Refusal
+from .assembly import Assembly
 from .banner import banner, restarted
 from .checks import check_start
 from .log import is_logged, show_log
@@ -67,7 +68,7 @@ class Program:
         try:
             settings = self.read(dry_run.held)
             runserver.check_in_dry_run(self.command, self.options)
-            plan = SiteProcess(bus, settings, self.overrides.values).plan()
+            plan = SiteProcess(bus, settings).plan()
         except (CommandError, Refusal) as error:
             dry_run.report(DryRunReport(refused=str(error)))
         dry_run.report(DryRunReport(plan))
@@ -106,7 +107,7 @@ class Program:
     def check(self, settings: Settings) -> None:
         """Find out whether the site would start: ``--check``."""
         with failing_as("The application does not load"):
-            SiteProcess(bus, settings, self.overrides.values).check()
+            SiteProcess(bus, settings).check()
         aliases = ", ".join(settings.servers)
         self.command.stdout.write(f"The settings are valid, and the applications of {aliases} load.")
 
@@ -121,13 +122,13 @@ class Program:
         if launch is None and settings.autoreload:
             settings = self._without_observer(settings)
         replacement = ExecReplacement() if launch is None else self._in_development(launch)
-        site = SiteProcess(bus, settings, self.overrides.values, self.handed_over, replacement, self._say)
+        site = SiteProcess(bus, settings, self.handed_over, replacement, self._say)
         try:
             with refusing():
                 if launch is None and settings.autoreload:
                     self._become_launcher(site)
                 self._prepare(launch)
-                site.run(functools.partial(self._announce, site, launch))
+                site.run(functools.partial(self._announce, launch))
         except KeyboardInterrupt:  # Ctrl-C before our signal handlers were installed
             raise SystemExit(130) from None
 
@@ -157,13 +158,13 @@ class Program:
         is_relaunch = launch is not None and launch.launches > 1
         runserver.prepare(self.command, self.options, is_restart=is_restart, is_relaunch=is_relaunch)
 
-    def _announce(self, site: SiteProcess, launch: Launch | None) -> None:
+    def _announce(self, launch: Launch | None, site: Assembly) -> None:
         """Print the banner, or how long the restart took."""
         gc.unfreeze()  # frozen by the command, for the time of the start
         if self.options["verbosity"] > 0:
-            self._print(self._lines(site, launch))
+            self._print(self._lines(launch, site))
 
-    def _lines(self, site: SiteProcess, launch: Launch | None) -> Iterator[str]:
+    def _lines(self, launch: Launch | None, site: Assembly) -> Iterator[str]:
         lines = banner(site)
         if conf.is_debug():
             warns = any(server.is_for_development for server in site.servers)
