@@ -15,7 +15,7 @@ from .project import (
     serves_static_files,
     settings_module,
 )
-from .reading import get, problems, raw_settings, read
+from .reading import get, problems, read
 from .schema import Settings
 from .sections import GUNICORN, THREADED, Autoreload, Daemonize, PluginSettings, ServerSettings
 
@@ -36,7 +36,6 @@ __all__ = [
     "logging_names",
     "own_host",
     "problems",
-    "raw_settings",
     "read",
     "root_urlconf",
     "serves_static_files",

@@ -62,16 +62,16 @@ class Swap(Plugin):
 
     def graceful(self) -> None:
         """Replace the children; servers of this process and the site's listeners keep their code."""
-        if self.child_servers:
-            kept = "".join(
-                f", with {server.settings.alias!r}," for server in self.servers if server.in_process
-            )
-            self.bus.log(f"Reloading the workers. The site process{kept} keeps its code until a restart.")
-        else:
+        if not self.child_servers:
             self.bus.log(NOTHING_TO_RELOAD)
             self.say(NOTHING_TO_RELOAD)
-        if not self.child_servers or self.bus.state is not self.bus.states.STARTED:
             return
+        kept = "".join(f", with {server.settings.alias!r}," for server in self.servers if server.in_process)
+        self.bus.log(f"Reloading the workers. The site process{kept} keeps its code until a restart.")
+        if self.bus.state is self.bus.states.STARTED:
+            self._replace_children()
+
+    def _replace_children(self) -> None:
         with self.begin("reload"), contextlib.ExitStack() as undone:
             began = time.monotonic()
             booted: list[Child] = []
