@@ -93,7 +93,7 @@ class Autoreloader(Plugin):
         request_started.disconnect(self._note_start)
         request_finished.disconnect(self._note_end)
         self._calls.put(None)
-        self._thread = None  # it may be the one that has asked for this
+        self._thread = None  # not joined, because it may have asked for this stop
 
     stop.priority = 20  # type: ignore[attr-defined]
 

@@ -153,7 +153,7 @@ class Sockets(Plugin):
         self._is_complete = False
 
     def abort(self) -> None:
-        """Leave no file behind where the process is ended at once."""
+        """Remove the files of Unix sockets before the process ends at once."""
         for bound in self.own():
             bound.unlink()
 

@@ -59,8 +59,8 @@ def close_queue(bound: Bound) -> None:
 def _drop_newcomers(sock: socket.socket) -> bool:
     """Make the kernel drop every packet that begins a connection; return False if it cannot.
 
-    A backlog of 0 would also drop the last packet of handshakes under way. Their clients would believe to be
-    connected, send their requests, and be reset when the socket closes.
+    A backlog of 0 would also drop the last packet of handshakes under way. Their clients would be
+    connected all the same, send their requests, and be reset when the socket closes.
     """
     if sys.platform != "linux":
         return False

@@ -68,7 +68,7 @@ class FileWatch:
         return self._events.means
 
     def watch(self, wanted: WatchList, tree: str | None = None, since: int | None = None) -> set[str]:
-        """Watch these files instead of those before; return the files that have changed meanwhile.
+        """Watch these files in place of the former ones; return the files that have changed meanwhile.
 
         A file that was not watched before has changed if its times are later than ``since``, a
         `time.time_ns`. ``tree``: a folder in which each ``*.py`` and each folder is watched as well.

@@ -9,7 +9,7 @@ from gunicorn.workers.sync import SyncWorker
 
 KNOWN = "It takes sync, gthread, gevent, or a subclass of one of their classes."
 UNFIT = ("asgi", "tornado")
-"""Names that gunicorn knows, of classes with a loop of their own: the bus does not start in it."""
+"""gunicorn's names of the classes with an event loop, in which the bus does not start."""
 
 
 def find_problem(worker_class: Any) -> str | None:

@@ -83,7 +83,7 @@ class HTTPServer(ThreadedWSGIServer):
         try:
             connection.setblocking(True)
             self.process_request(connection, address)
-        except Exception:  # no thread to be had: this connection is lost, the server is not
+        except Exception:  # the system refuses a thread: only this connection is lost
             self.handle_error(connection, address)
             self.shutdown_request(connection)
         return True
@@ -119,7 +119,7 @@ class HTTPServer(ThreadedWSGIServer):
             return list(self._exchanges.values())
 
     def threads(self) -> set[threading.Thread]:
-        """Return its threads, those included that have nothing left to do but to end."""
+        """Return the threads of its connections, also those that are about to end."""
         with self._lock:
             return self._leaving.union(exchange.thread for exchange in self._exchanges.values())
 

@@ -40,4 +40,4 @@ class OneThread:
                 done.set_result(function())
             except BaseException as error:  # SystemExit, too: it must not end the thread of all others
                 done.set_exception(error)
-        connections.close_all()  # they last longer than a request, as CONN_MAX_AGE may say
+        connections.close_all()  # CONN_MAX_AGE may keep them open after a request

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...conf import ServerSettings
 
 LONGEST_ACCEPT = 0.5
-"""Seconds that a server which stops takes to accept its queue: each client may be followed by another."""
+"""Seconds for which a stopping server accepts the clients in its queue, which others may join meanwhile."""
 
 
 class ThreadedServer(Server):
@@ -44,7 +44,9 @@ class ThreadedServer(Server):
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
         path = settings.path("OPTIONS")
         options = dict(settings.options)
-        if options.pop("threads", None) is not None:  # it is of gunicorn, and too near to the other
+        if (
+            options.pop("threads", None) is not None
+        ):  # an option of gunicorn, whose name resembles "threading"
             message = "the threaded server has no option 'threads'."
             yield Problem("E012", f'{path}["threads"]', message, "Each connection has a thread of its own.")
         yield from check_option_names(path, options, ["backlog", "threading"], "the threaded server")
@@ -72,7 +74,7 @@ class ThreadedServer(Server):
     start.priority = 75  # type: ignore[attr-defined]
 
     def tell_to_stop(self) -> None:
-        """Take none but those in the queue, which over a restart is left to the next program."""
+        """Accept only the clients in the queue from now on; at a restart, leave them to the next program."""
         if self._thread is not None:
             self._leaves_queue = self.bus.execv
             self._running.close()
@@ -131,7 +133,7 @@ class ThreadedServer(Server):
         return None if self._thread is not None else f"the server {self.settings.alias!r} did not start"
 
     def _exchanges(self, but: threading.Thread | None = None) -> list[Exchange]:
-        """Return the exchanges whose application runs in another thread than ``but``, or will."""
+        """Return the exchanges, except those whose application runs in the thread ``but``."""
         exchanges = (exchange for server in self._http_servers for exchange in server.exchanges())
         return [exchange for exchange in exchanges if but is None or exchange.runner is not but]
 
