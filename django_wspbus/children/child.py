@@ -64,9 +64,8 @@ class Child:
     def listen(self) -> None:
         """Listen to its processes from now on."""
         self.links.listen()
-        with contextlib.suppress(
-            AttributeError, OSError
-        ):  # no Linux, or an old one: then the pair reports the end, later
+        # Without pidfd_open (not Linux, or an old kernel) the end of the pair reports the end, later.
+        with contextlib.suppress(AttributeError, OSError):
             self._pidfd = os.pidfd_open(self.process.pid)
             self._switchboard.watch(self._pidfd, self._note_end)
 

@@ -44,9 +44,8 @@ class ThreadedServer(Server):
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
         path = settings.path("OPTIONS")
         options = dict(settings.options)
-        if (
-            options.pop("threads", None) is not None
-        ):  # an option of gunicorn, whose name resembles "threading"
+        # An option of gunicorn, whose name resembles "threading".
+        if options.pop("threads", None) is not None:
             message = "the threaded server has no option 'threads'."
             yield Problem("E012", f'{path}["threads"]', message, "Each connection has a thread of its own.")
         yield from check_option_names(path, options, ["backlog", "threading"], "the threaded server")
