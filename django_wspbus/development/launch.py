@@ -10,8 +10,9 @@ The fields of the messages that the site sends:
 - ``exiting``, ``relaunching``: it ends for good; it ends so that the launcher starts it again.
 - ``failed``, ``ended``: the report of a failed boot; the status with which it ends.
 
-The launcher sends the site ``changed``, the files that have changed, and ``again``, so that the site ends and
-starts again. It sends the error page ``retry``, so that the page ends for another boot.
+The launcher sends the site ``changed``, the files that have changed; ``again``, so that the site ends and
+starts again; and ``interrupted``, after a SIGINT that only the terminal sends to the site as well. It sends
+the error page ``retry``, so that the page ends for another boot.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -95,6 +96,8 @@ class Relaunch(Plugin):
             for message, _ in messages:
                 if "changed" in message:
                     self.ask_about(message["changed"])
+                elif "interrupted" in message:
+                    self._interrupt()
                 else:
                     self.bus.defer(self.bus.restart)
             return
@@ -103,6 +106,11 @@ class Relaunch(Plugin):
         self.take_back()
         self.bus.watchdog.expect_exit()
         self.bus.defer(self.bus.exit)
+
+    def _interrupt(self) -> None:
+        """Send SIGINT to this process, unless the terminal has done so: a second one ends a site at once."""
+        if not self.bus.exit_asked and self.bus.watchdog.expected is None:
+            os.kill(os.getpid(), signal.SIGINT)
 
     def start(self) -> None:
         # Deferred until all start listeners have run, also those after a failure.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 from dataclasses import asdict
@@ -166,3 +168,23 @@ def test_without_a_worker_to_ask_and_when_the_launcher_says_so_it_starts_again(m
     pair[0].send(message)
     site.bus.wait_for(lambda: site.bus.execv, DEADLINE)
     assert site.bus.execv
+
+
+@pytest.mark.parametrize(
+    ("state", "times"), [("serving", 1), ("told by a signal", 0), ("exiting", 0)], ids=str
+)
+def test_an_interrupt_of_the_launcher_reaches_a_site_that_was_not_interrupted_itself(
+    state, times, site, pair, monkeypatch
+):
+    sent, heard = [], threading.Event()
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    site.plugin.ask_about = lambda paths: heard.set()
+    site.bus.start()
+    if state == "told by a signal":
+        site.bus.watchdog.expected = 1.0
+    site.bus.exit_under_way.is_asked = state == "exiting"
+    pair[0].send({"interrupted": True})
+    pair[0].send({"changed": []})
+    assert heard.wait(DEADLINE)
+    assert sent == [(os.getpid(), signal.SIGINT)] * times
+    site.bus.watchdog.expected, site.bus.exit_under_way.is_asked = None, False

@@ -171,7 +171,10 @@ class Launcher:
             if each is not None:
                 if self.exit_requests > 1 and not each.handles_signals:  # it still boots, and may hang
                     each.process.kill()
-                each.process.send_signal(number)
+                if number == signal.SIGINT and self.exit_requests == 1 and each.handles_signals:
+                    self.post(each, {"interrupted": True})  # Ctrl-C has reached it already
+                else:
+                    each.process.send_signal(number)
 
     # Messages
 

@@ -348,6 +348,17 @@ def test_a_hangup_of_the_terminal_is_to_leave_and_without_one_it_is_the_sites(dr
     assert (sent, drive.launcher.exit_requests) == ([signal.SIGHUP] * 2, 1)
 
 
+def test_control_c_reaches_a_site_once_however_late_the_launcher_forwards_it(drive, site, monkeypatch):
+    sent, posted = [], []
+    site.process = SimpleNamespace(send_signal=sent.append, kill=lambda: None)
+    monkeypatch.setattr(drive.launcher, "post", lambda child, message: posted.append(message))
+    site.handles_signals = True
+    drive.launcher.forward(bytes([signal.SIGINT]))
+    assert (sent, posted) == ([], [{"interrupted": True}])
+    drive.launcher.forward(bytes([signal.SIGINT]))
+    assert (sent, posted) == ([signal.SIGINT], [{"interrupted": True}])
+
+
 def test_an_error_in_a_turn_is_written_and_does_not_end_the_loop(drive, monkeypatch, capfd):
     results = iter([OSError("no descriptors"), None, 7])
 
