@@ -10,12 +10,12 @@ import dataclasses
 import os
 import sys
 
-from .development.launched import debug
 from .development.launcher import become
+from .development.site_program import debug
 from .successor.invocation import OWN_VARIABLES
 from .successor.program import execute
 from .successor.start import original
-from .successor.state import HeldSocket
+from .successor.state import SocketState
 from .system.streams import open_missing
 
 MANAGE = "manage.py"
@@ -35,10 +35,10 @@ def main() -> None:
             raise
         if debug(error) is not True:  # the site may be in production
             raise
-        become(dataclasses.replace(original(), command=command), held=first_socket(), debug=True)
+        become(dataclasses.replace(original(), command=command), sockets=first_socket(), debug=True)
 
 
-def first_socket() -> list[HeldSocket]:
+def first_socket() -> list[SocketState]:
     """Bind the addresses of the command line, or the default one, for the page that shows the error.
 
     SystemExit with the reason if an address cannot be bound, or if the command line is wrong.

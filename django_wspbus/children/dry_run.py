@@ -38,7 +38,7 @@ class PlannedServer:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSocket:
-    """An address on which the restarted site listens. ``holder``: see `state.HeldSocket`."""
+    """An address on which the restarted site listens. ``holder``: see `state.SocketState`."""
 
     holder: str
     address: str

@@ -70,4 +70,4 @@ class Launch(Start):
 
 
 current: list[Launch] = []
-"""The launch of this process, from `development.launched` until `Launch.take`."""
+"""The launch of this process, from `development.site_program` until `Launch.take`."""

@@ -18,7 +18,7 @@ from ..development.watching.files import WatchList
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
 from ..project import libraries
-from ..successor.state import HeldSocket
+from ..successor.state import SocketState
 from ..wspbus import Bus
 from ..wspbus.ending import other_threads
 from ..wspbus.plugin import Plugin
@@ -30,7 +30,7 @@ TIME_FOR_THREADS = 1.0
 class Relaunch(Plugin):
     """Lends the sockets of the site to the launcher, and ends this process at a restart.
 
-    ``held()`` returns the sockets that the site has bound; ``take_back()`` is called when the launcher
+    ``sockets()`` returns the sockets that the site has bound; ``take_back()`` is called when the launcher
     serves no client on them any more. ``ask_workers(message)`` sends a message to the workers in other
     processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
     ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
@@ -45,7 +45,7 @@ class Relaunch(Plugin):
         launch: Launch,
         switchboard: Switchboard,
         *,
-        held: Callable[[], list[HeldSocket]],
+        sockets: Callable[[], list[SocketState]],
         take_back: Callable[[], None],
         ask_workers: Callable[[Message], int],
         preload: Sequence[str] | None,
@@ -56,7 +56,7 @@ class Relaunch(Plugin):
         super().__init__(bus)
         self.launch = launch
         self.switchboard = switchboard
-        self.held = held
+        self.sockets = sockets
         self.take_back = take_back
         self.ask_workers = ask_workers
         self.preload = preload
@@ -78,14 +78,14 @@ class Relaunch(Plugin):
 
     def lend(self) -> None:
         """Lend the launcher all sockets, so that they stay open whatever fails from now on."""
-        held = self.held()
-        message = {"sockets": [asdict(each) for each in held], "stop_timeout": self.stop_timeout}
-        self.send(message, [each.descriptor for each in held])
+        states = self.sockets()
+        message = {"sockets": [asdict(each) for each in states], "stop_timeout": self.stop_timeout}
+        self.send(message, [each.descriptor for each in states])
         self._watch_launcher()
 
     def _watch_launcher(self) -> None:
         descriptor = self.launch.link.fileno()
-        # The kernel would also send a signal (see `launched`), and a second signal ends a site at once.
+        # The kernel would also send a signal (see `site_program`), and a second signal ends a site at once.
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~fcntl.FASYNC)
         self.switchboard.watch(descriptor, self._hear_launcher, self.launch.link)
 

@@ -10,7 +10,7 @@ from ..conf.addresses import Address, parse
 from ..sockets.binding import bind, explain
 from ..sockets.bound import Bound
 from ..sockets.systemd import PassedSockets
-from ..successor.state import HeldSocket
+from ..successor.state import SocketState
 from ..system.ownership import NO_OWNER, Owner
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
@@ -35,7 +35,7 @@ class Sockets(Plugin):
         *,
         umask: int | None = None,
         owner: Owner = NO_OWNER,
-        handed_over: Iterable[HeldSocket] = (),
+        handed_over: Iterable[SocketState] = (),
         is_lent: bool = False,
     ) -> None:
         super().__init__(bus)
@@ -60,15 +60,15 @@ class Sockets(Plugin):
                 for address in addresses:
                     if not self._has(holder, address):
                         self._adopt(holder, address, backlog, is_same_holder=is_same_holder)
-        for held in self._handed_over:
-            os.close(held.descriptor)
+        for state in self._handed_over:
+            os.close(state.descriptor)
         self._handed_over = []
 
     def _adopt(self, holder: str, address: Address, backlog: int, *, is_same_holder: bool) -> None:
-        for held in self._handed_over:
-            if held.address == str(address) and (held.holder == holder or not is_same_holder):
-                self._handed_over.remove(held)
-                self.bound.setdefault(holder, []).append(Bound.adopt(held, address, backlog))
+        for state in self._handed_over:
+            if state.address == str(address) and (state.holder == holder or not is_same_holder):
+                self._handed_over.remove(state)
+                self.bound.setdefault(holder, []).append(Bound.adopt(state, address, backlog))
                 return
 
     def start(self) -> None:
@@ -159,31 +159,31 @@ class Sockets(Plugin):
 
     # Over a restart
 
-    def held(self) -> list[HeldSocket]:
+    def states(self) -> list[SocketState]:
         """Return the sockets that this process has bound, and that the next program wants."""
         return [
-            HeldSocket(holder, str(bound.address), bound.inode, bound.socket.fileno())
+            SocketState(holder, str(bound.address), bound.inode, bound.socket.fileno())
             for holder, bound in self._all()
             if not bound.is_passed and self._is_kept(holder, bound)
         ]
 
-    def hand_over(self) -> list[HeldSocket]:
+    def hand_over(self) -> list[SocketState]:
         """Return the sockets that the next program wants, and close the others."""
-        held = self.held()
-        descriptors = {each.descriptor for each in held}
+        states = self.states()
+        descriptors = {each.descriptor for each in states}
         for bound in self.own():
             if bound.socket.fileno() not in descriptors:
                 bound.close()
         self.passed.hand_over()
-        return held
+        return states
 
-    def detach(self) -> list[HeldSocket]:
+    def detach(self) -> list[SocketState]:
         """Hand over all sockets, and own none of them any more; their descriptors stay open."""
-        held = self.hand_over()
+        states = self.hand_over()
         for _, bound in self._all():
             bound.socket.detach()
         self.bound = {}
-        return held
+        return states
 
     def add(self, planned: Iterable[PlannedSocket]) -> list[tuple[str, Bound]]:
         """Bind the planned sockets of the next program that are not bound yet, and return these."""

@@ -31,7 +31,7 @@ class LauncherReplacement(Replacement):
             site.bus,
             self.launch,
             site.switchboard,
-            held=site.sockets.held,
+            sockets=site.sockets.states,
             take_back=site.sockets.take_back,
             ask_workers=site.children.ask_workers,
             preload=autoreload.preload if has_spare else None,

@@ -21,7 +21,7 @@ from ..project.threads import ADVICE, foreign_threads
 from ..servers.base import server_class
 from ..servers.child import ChildServer
 from ..successor.order import confirm_takeover
-from ..successor.state import HeldSocket, SiteState
+from ..successor.state import SiteState, SocketState
 from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 from .assembly import Assembly, binds, make_plugins, make_sockets
@@ -160,7 +160,7 @@ class SiteProcess:
 
     # Without serving
 
-    def listen(self) -> list[HeldSocket]:
+    def listen(self) -> list[SocketState]:
         """Bind all sockets for another program; a `Refusal` if one cannot be bound."""
         sockets = make_sockets(self.bus, self.settings, SiteState(), is_lent=False)
         try:

@@ -144,9 +144,9 @@ class Program:
         from ..development.launcher import become
 
         start.check()
-        held = site.listen()
+        sockets = site.listen()
         signals = [name for name, action in site.settings.signals.items() if action is not None]
-        become(start.original(), held=held, debug=conf.is_debug(), signals=signals)
+        become(start.original(), sockets=sockets, debug=conf.is_debug(), signals=signals)
 
     def _in_development(self, launch: Launch) -> Replacement:
         from .development import LauncherReplacement  # with the watchers, which production does not need

@@ -65,7 +65,7 @@ class Restart(Plugin):
     before_restart.priority = 90  # type: ignore[attr-defined]  # other listeners that refuse it run before
 
     def _make_dry_run(self) -> SitePlan:
-        addresses = [each.address for each in self.site.sockets.held()]
+        addresses = [each.address for each in self.site.sockets.states()]
         dry_run = DryRunProcess(Holdings(addresses, self._own_pidfile), self.bus.wake)
         self.site.children.others.append(dry_run.pid)
         try:

@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass, field
 
 from ..conf.addresses import Address
-from ..successor.state import HeldSocket
+from ..successor.state import SocketState
 from ..system.ownership import unlink_same
 
 
@@ -29,11 +29,11 @@ class Bound:
         self.name = _name(self.socket)  # a closed socket has no name any more
 
     @classmethod
-    def adopt(cls, held: HeldSocket, address: Address, backlog: int) -> Bound:
+    def adopt(cls, state: SocketState, address: Address, backlog: int) -> Bound:
         """Take over a socket that the program before this one has bound."""
-        sock = socket.socket(fileno=held.descriptor)
+        sock = socket.socket(fileno=state.descriptor)
         sock.listen(backlog)  # the setting may have changed
-        return cls(address, sock, held.inode)
+        return cls(address, sock, state.inode)
 
     @property
     def url(self) -> str:

@@ -12,7 +12,7 @@ from .values import descriptor_of, hand_over, take_over
 
 
 @dataclass(frozen=True, slots=True)
-class HeldSocket:
+class SocketState:
     """A listening socket that one program of a site hands over to the next one."""
 
     holder: str
@@ -93,7 +93,7 @@ class ChildState:
 class SiteState:
     """The state of a site. Descriptors keep their numbers, because the process stays the same."""
 
-    sockets: list[HeldSocket] = field(default_factory=list)
+    sockets: list[SocketState] = field(default_factory=list)
     children: list[ChildState] = field(default_factory=list)
     signals: tuple[int, list[int]] | None = None
     """The result of `SignalHandler.hand_over`."""
@@ -117,7 +117,7 @@ class SiteState:
         values = take_over(STATE)
         if values is None:
             return None
-        sockets = [HeldSocket.of(each) for each in values["sockets"]]
+        sockets = [SocketState.of(each) for each in values["sockets"]]
         children = [
             ChildState(**{**child, "links": [LinkState(**link) for link in child["links"]]})
             for child in values["children"]

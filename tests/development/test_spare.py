@@ -42,7 +42,7 @@ class Folders:
     def __init__(self, tmp_path):
         self.project, self.libraries = tmp_path / "shop", tmp_path / "site-packages"
         for folder in (self.project, self.libraries):
-            folder.mkdir()
+            (folder / "__pycache__").mkdir(parents=True)  # made later, it would change the folder
         self.path = [str(self.project), str(self.libraries)]
 
     def library(self, name, source=""):

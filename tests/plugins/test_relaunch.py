@@ -44,7 +44,7 @@ def site(pair):
         bus,
         pair[1],
         switchboard,
-        held=list,
+        sockets=list,
         take_back=lambda: parted.append(True),
         ask_workers=lambda message: len(asked.append(message) or workers),
         preload=None,

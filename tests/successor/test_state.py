@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from django_wspbus.successor.invocation import STATE
-from django_wspbus.successor.state import ChildState, HeldSocket, Holdings, LinkState, SiteState
+from django_wspbus.successor.state import ChildState, Holdings, LinkState, SiteState, SocketState
 from django_wspbus.successor.values import descriptor_of
 
 
@@ -43,8 +43,8 @@ def child_state(pair: int, links: list[LinkState]) -> ChildState:
 def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int, int]) -> None:
     listening, link = pair
     sockets = [
-        HeldSocket("shop", "127.0.0.1:80", None, listening),
-        HeldSocket("shop", "unix:/s", (1, 2), link),
+        SocketState("shop", "127.0.0.1:80", None, listening),
+        SocketState("shop", "unix:/s", (1, 2), link),
     ]
     state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
     left = SiteState(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
@@ -62,12 +62,12 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
 
 
 def test_sockets_of_which_not_all_descriptors_came_are_not_taken(pair: tuple[int, int]) -> None:
-    described = [asdict(HeldSocket("shop", f"127.0.0.1:{port}", None, port)) for port in (80, 81)]
-    taken = HeldSocket.received(described, pair)
-    assert taken == [HeldSocket("shop", f"127.0.0.1:{port}", None, pair[port - 80]) for port in (80, 81)]
+    described = [asdict(SocketState("shop", f"127.0.0.1:{port}", None, port)) for port in (80, 81)]
+    taken = SocketState.received(described, pair)
+    assert taken == [SocketState("shop", f"127.0.0.1:{port}", None, pair[port - 80]) for port in (80, 81)]
 
     copy = os.dup(pair[0])
-    assert HeldSocket.received(described, [copy]) is None
+    assert SocketState.received(described, [copy]) is None
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(copy)
 

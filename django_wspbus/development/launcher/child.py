@@ -26,8 +26,8 @@ START = (
 
 Kind = Literal["site", "spare", "page"]
 PROGRAMS: dict[Kind, str] = {
-    "site": "development.launched",
-    "spare": "development.launched",
+    "site": "development.site_program",
+    "spare": "development.site_program",
     "page": "development.error_page",
 }
 """The module of each kind of process. A spare becomes a site."""

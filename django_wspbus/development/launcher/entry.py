@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from ...successor.invocation import Invocation
-from ...successor.state import HeldSocket
+from ...successor.state import SocketState
 from ...successor.values import write_values
 from ...system.streams import open_missing
 from .. import debuggers
@@ -21,26 +21,26 @@ from .child import ROOT, START
 def become(
     invocation: Invocation,
     *,
-    held: Iterable[HeldSocket] = (),
+    sockets: Iterable[SocketState] = (),
     debug: bool = True,
     signals: Iterable[str] = (),
 ) -> NoReturn:
     """Execute the launcher in place of this process.
 
-    ``invocation``: what the launcher starts as the site; ``held``: its listening sockets; ``debug``: whether
-    clients may see why the site does not start; ``signals``: names of those that it acts on even if they are
-    ignored by now.
+    ``invocation``: the command that the launcher starts as the site; ``sockets``: the listening sockets;
+    ``debug``: whether clients may see why the site does not start; ``signals``: the names of those that it
+    handles even if this process ignores them.
     """
-    held = list(held)
+    sockets = list(sockets)
     open_missing()
     start = {
         "invocation": dataclasses.asdict(invocation),
-        "held": [dataclasses.asdict(each) for each in held],
+        "sockets": [dataclasses.asdict(each) for each in sockets],
         "debug": debug,
         "signals": list(signals),
     }
     handed_over = write_values(start)
-    descriptors = [handed_over, *(each.descriptor for each in held)]
+    descriptors = [handed_over, *(each.descriptor for each in sockets)]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     for stream in (sys.stdout, sys.stderr):

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from ...process.messages import RELAUNCH, BrokenLink, Message, Received
 from ...successor.invocation import Invocation
-from ...successor.state import HeldSocket
+from ...successor.state import SocketState
 from ...successor.values import read_values
 from ...system.statuses import how_ended
 from ...system.terminal import Terminal
@@ -25,8 +25,8 @@ from ..launch import HEALTH, INTERRUPTED, Start
 from ..watching.files import WatchList
 from .child import Child, Kind, reap_orphans, spawn
 from .ending import Ending
-from .held import Held
 from .project import ProjectFiles
+from .sockets import LauncherSockets
 from .spares import Spares
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -56,7 +56,7 @@ class Launcher:
     def __init__(self, start: Message) -> None:
         self.invocation = Invocation(**start["invocation"])
         self.root = root_of(self.invocation)
-        self.held = Held([HeldSocket.of(each) for each in start["held"]])
+        self.sockets = LauncherSockets([SocketState.of(each) for each in start["sockets"]])
         self.terminal = Terminal()
         self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
@@ -84,7 +84,7 @@ class Launcher:
             self._wake.send(b"\0")
 
     def spawn(self, kind: Kind) -> Child:
-        return spawn(kind, self.invocation, self.held.passed)
+        return spawn(kind, self.invocation, self.sockets.passed)
 
     def run(self) -> int:
         """Serve until a signal asks for the exit; return the exit status."""
@@ -199,8 +199,8 @@ class Launcher:
                 child.relaunching = True
             case "sockets":
                 child.handles_signals = True  # its start listeners run, after the handlers are installed
-                if (held := HeldSocket.received(value, descriptors)) is not None:
-                    self.held.replace(held)
+                if (states := SocketState.received(value, descriptors)) is not None:
+                    self.sockets.replace(states)
             case "started":
                 self.shows_reasons = value
                 self.note_started(child)
@@ -309,10 +309,10 @@ class Launcher:
         self.start.launches += 1
         message = {
             "invocation": asdict(self.invocation),
-            "sockets": [asdict(each) for each in self.held.sockets],
+            "sockets": [asdict(each) for each in self.sockets.states],
             "start": asdict(self.start),
         }
-        self.post(child, message, self.held.descriptors)
+        self.post(child, message, self.sockets.descriptors)
 
     def launch_page(self, report: Message) -> None:
         """Start the error page."""
@@ -323,11 +323,11 @@ class Launcher:
         message = {
             "report": report,
             "debug": self.shows_reasons,
-            "hosts": [*self.hosts, *self.held.hosts],
+            "hosts": [*self.hosts, *self.sockets.hosts],
             "root": self.root,
-            "probed": [index for index, each in enumerate(self.held.sockets) if each.holder == HEALTH],
+            "probed": [index for index, each in enumerate(self.sockets.states) if each.holder == HEALTH],
         }
-        self.post(page, message, [*self.held.descriptors, *self.held.passed])
+        self.post(page, message, [*self.sockets.descriptors, *self.sockets.passed])
         self.files.learn_from_report(page, report["text"], self.start.began)
 
     def close(self) -> None:
@@ -337,7 +337,7 @@ class Launcher:
         if self.child is not None:
             self.child.end()
         self.terminal.restore()
-        self.held.close()
+        self.sockets.close()
 
 
 def root_of(invocation: Invocation) -> str:

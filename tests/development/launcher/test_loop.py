@@ -63,7 +63,7 @@ class Drive:
         listener = socket.create_server(("127.0.0.1", 0))
         one = {"holder": "a", "address": "127.0.0.1:0", "inode": None, "descriptor": listener.detach()}
         invocation = Invocation(sys.executable, ["-B"], ["script.py"], str(folder), dict(os.environ))
-        start = {"invocation": asdict(invocation), "held": [one], "debug": True, "signals": []}
+        start = {"invocation": asdict(invocation), "sockets": [one], "debug": True, "signals": []}
         self.launcher = Launcher(start)
         self.failures = []
 
@@ -254,10 +254,10 @@ def test_a_boot_that_takes_long_is_not_given_up_if_no_file_changes(drive, monkey
 
 
 def test_a_socket_that_systemd_has_passed_keeps_its_number(drive, monkeypatch):
-    drive.launcher.held.passed = [os.dup(0)]
-    drive.write(f"os.fstat({drive.launcher.held.passed[0]})\nserve()\nnote('serves')" + FOREVER)
+    drive.launcher.sockets.passed = [os.dup(0)]
+    drive.write(f"os.fstat({drive.launcher.sockets.passed[0]})\nserve()\nnote('serves')" + FOREVER)
     assert drive.run(lambda: drive.await_note("serves")) == 0
-    os.close(drive.launcher.held.passed[0])
+    os.close(drive.launcher.sockets.passed[0])
 
 
 # One decision each

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from django_wspbus.development.launcher.entry import folder_of_inotify
-from django_wspbus.development.launcher.held import unlink
-from django_wspbus.successor.state import HeldSocket
+from django_wspbus.development.launcher.sockets import unlink
+from django_wspbus.successor.state import SocketState
 from tests.processes import ROOT, Running, has_signal
 from tests.servers.load import await_that
 
@@ -22,7 +22,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from django_wspbus.development.launcher import become
 from django_wspbus.successor.invocation import Invocation
-become(Invocation(sys.executable, ["-B"], sys.argv[2:], os.getcwd(), dict(os.environ)), held=[])
+become(Invocation(sys.executable, ["-B"], sys.argv[2:], os.getcwd(), dict(os.environ)), sockets=[])
 """
 
 
@@ -146,9 +146,9 @@ def page_of(program, but=()):
 def test_a_unix_socket_of_another_program_is_not_removed(tmp_path):
     path = tmp_path / "site.sock"
     path.touch()
-    unlink(HeldSocket("shop", f"unix:{path}", (1, 2), -1))
+    unlink(SocketState("shop", f"unix:{path}", (1, 2), -1))
     assert path.exists()
     status = path.stat()
-    unlink(HeldSocket("shop", f"unix:{path}", (status.st_dev, status.st_ino), -1))
+    unlink(SocketState("shop", f"unix:{path}", (status.st_dev, status.st_ino), -1))
     assert not path.exists()
-    unlink(HeldSocket("shop", f"unix:{path}", (status.st_dev, status.st_ino), -1))
+    unlink(SocketState("shop", f"unix:{path}", (status.st_dev, status.st_ino), -1))

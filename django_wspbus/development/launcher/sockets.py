@@ -6,48 +6,48 @@ import contextlib
 import os
 
 from ...successor.program import SYSTEMD_FIRST
-from ...successor.state import HeldSocket
+from ...successor.state import SocketState
 from ...system.ownership import unlink_same
 
 
-class Held:
+class LauncherSockets:
     """The sockets that the site has bound, and those that systemd has passed, by the numbers it gave them."""
 
-    def __init__(self, sockets: list[HeldSocket]) -> None:
-        self.sockets = sockets
+    def __init__(self, states: list[SocketState]) -> None:
+        self.states = states
         self.passed: list[int] = []
         if os.environ.get("LISTEN_PID") == str(os.getpid()):
             self.passed = list(range(SYSTEMD_FIRST, SYSTEMD_FIRST + int(os.environ.get("LISTEN_FDS", "0"))))
-        for each in sockets:
+        for each in states:
             os.set_inheritable(each.descriptor, False)
 
     @property
     def descriptors(self) -> list[int]:
-        return [each.descriptor for each in self.sockets]
+        return [each.descriptor for each in self.states]
 
     @property
     def hosts(self) -> list[str]:
         """The hosts of the addresses that are bound, as BIND names them."""
-        addresses = [each.address for each in self.sockets]
+        addresses = [each.address for each in self.states]
         return [address.rpartition(":")[0] for address in addresses if not address.startswith("unix:")]
 
-    def replace(self, sockets: list[HeldSocket]) -> None:
+    def replace(self, states: list[SocketState]) -> None:
         """Hold these sockets instead: those on which the site listens from now on."""
-        kept = {(each.address, each.inode) for each in sockets}
-        for each in self.sockets:
+        kept = {(each.address, each.inode) for each in states}
+        for each in self.states:
             os.close(each.descriptor)
             if (each.address, each.inode) not in kept:
                 unlink(each)
-        self.sockets = sockets
+        self.states = states
 
     def close(self) -> None:
-        for each in self.sockets:
+        for each in self.states:
             os.close(each.descriptor)
             unlink(each)
 
 
-def unlink(held: HeldSocket) -> None:
+def unlink(state: SocketState) -> None:
     """Remove a Unix socket's file, if it is still the one that was bound."""
-    if held.inode is not None:
+    if state.inode is not None:
         with contextlib.suppress(OSError):
-            unlink_same(held.address.removeprefix("unix:"), held.inode)
+            unlink_same(state.address.removeprefix("unix:"), state.inode)

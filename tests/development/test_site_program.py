@@ -12,9 +12,9 @@ import sys
 import pytest
 from django.core.management.base import CommandError, SystemCheckError
 
-from django_wspbus.development import launched
-from django_wspbus.development.launched import report_failure
+from django_wspbus.development import site_program
 from django_wspbus.development.reports import report_of
+from django_wspbus.development.site_program import report_failure
 from django_wspbus.process.messages import Link
 from django_wspbus.successor import program
 
@@ -64,7 +64,7 @@ def test_an_error_is_its_traceback_from_the_projects_code_on(project_file):
 def test_a_syntax_error_has_no_frame_of_ours(project_file):
     report = report_of(project_file("def f(:\n"))
     assert report["title"].startswith("SyntaxError: ")
-    assert "launched.py" not in report["text"]
+    assert "site_program.py" not in report["text"]
     assert "def f(:" in report["text"]
 
 
@@ -161,7 +161,7 @@ def test_an_error_is_printed_once_and_reported_with_the_files_to_watch(reported,
 
 def test_without_settings_it_is_not_known_whether_clients_may_see_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "django.conf")
-    assert launched.debug() is None
+    assert site_program.debug() is None
 
 
 def test_an_output_that_is_closed_is_no_trouble(monkeypatch, reported):
@@ -172,7 +172,7 @@ def test_an_output_that_is_closed_is_no_trouble(monkeypatch, reported):
 def test_a_child_without_a_launcher_ends():
     ours, theirs = socket.socketpair()
     program = (
-        "import sys; sys.path.append(sys.argv[1]); from django_wspbus.development.launched import main; "
+        "import sys; sys.path.append(sys.argv[1]); from django_wspbus.development.site_program import main; "
     )
     command = [sys.executable, "-c", f"{program}main(int(sys.argv[2]))", str(ROOT), str(theirs.fileno())]
     with theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
@@ -193,7 +193,7 @@ class Unhashable(type):
 def test_files_that_may_hold_what_is_not_written_are_found_among_all_objects(kept, tmp_path):
     log = type("Log", (io.TextIOWrapper,), {})
     with open(tmp_path / "a", "w") as text, log(open(tmp_path / "b", "wb")) as own:
-        found = {id(each) for each in launched.open_files()}
+        found = {id(each) for each in site_program.open_files()}
         assert {id(text), id(text.buffer), id(own), id(own.buffer)} <= found
         assert id(kept) not in found
 
@@ -201,4 +201,4 @@ def test_files_that_may_hold_what_is_not_written_are_found_among_all_objects(kep
 def test_files_that_were_open_when_the_command_froze_its_objects_are_found(tmp_path):
     with open(tmp_path / "log", "w") as file:
         gc.freeze()
-        assert any(each is file for each in launched.open_files())
+        assert any(each is file for each in site_program.open_files())

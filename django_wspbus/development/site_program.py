@@ -22,7 +22,7 @@ from ..process.messages import RELAUNCH, Link, Message
 from ..project import libraries
 from ..successor import program
 from ..successor.invocation import Invocation
-from ..successor.state import HeldSocket, SiteState
+from ..successor.state import SiteState, SocketState
 from . import spare
 from .launch import INTERRUPTED, LAUNCHER_TIMEOUT, Launch, current
 from .reports import report_of
@@ -105,9 +105,9 @@ def set_up(invocation: Invocation) -> list[str]:
 
 def run(link: Link, command: list[str], message: Message, descriptors: list[int]) -> None:
     """Run the command, and exit with its status; report a failure to the launcher first."""
-    held = HeldSocket.received(message["sockets"], descriptors) or []
+    sockets = SocketState.received(message["sockets"], descriptors) or []
     current.append(Launch(link=link, **message["start"]))
-    os.environ.update(SiteState(sockets=held).as_environment())
+    os.environ.update(SiteState(sockets=sockets).as_environment())
     if "LISTEN_FDS" in os.environ:  # systemd has passed them to the launcher
         os.environ["LISTEN_PID"] = str(os.getpid())
     try:
