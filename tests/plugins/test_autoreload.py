@@ -102,7 +102,7 @@ def test_a_receiver_of_autoreload_started_that_fails_is_logged_and_the_others_ar
     assert "Autoreload: a receiver of autoreload_started failed." in caplog.messages
 
 
-def test_it_reports_the_imports_of_a_request_and_when_they_began(run, tmp_path, monkeypatch):
+def test_it_reports_the_imports_of_a_request_and_when_they_began(db, run, tmp_path, monkeypatch):
     (tmp_path / "imported_late.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     site = Site()
