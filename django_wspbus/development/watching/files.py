@@ -143,7 +143,8 @@ class FileWatch:
                 before_it, state = self._snapshot.pop(path, None), state_of(path)
                 if state:
                     self._snapshot[path] = state
-                if self._differs(path, before_it):
+                has_passed = before_it is None and not state  # it may have been read meanwhile
+                if has_passed or self._differs(path, before_it):
                     changed.add(path)
         return changed
 

@@ -470,6 +470,17 @@ def test_a_lost_event_has_all_files_looked_at(tree, watching, monkeypatch):
     assert changes_after(watch, lambda: edit(tree / "settings.py")) == [str(tree / "settings.py")]
 
 
+@needs_inotify
+def test_a_file_that_has_come_and_gone_has_changed_as_it_may_have_been_read(tree, watching):
+    watch = watching([], [[str(tree), "*.txt"]])
+
+    def pass_by():
+        (tree / "new.txt").write_text("new")
+        (tree / "new.txt").unlink()
+
+    assert changes_after(watch, pass_by) == [str(tree / "new.txt")]
+
+
 def test_a_folder_with_two_names_is_watched_under_both(kind, tree, watching):
     (tree / "link").symlink_to(tree / "shop")
     one, two = tree / "shop" / "views.py", tree / "link" / "models.py"
