@@ -13,7 +13,7 @@ LIKE_IPV4 = re.compile(r"[0-9.]+")
 
 
 def parse_addrport(text: str | None, use_ipv6: bool = False) -> str:
-    """Return the argument as an address of BIND; a `CommandError` says what is wrong with it.
+    """Return the argument as an address of BIND; a `CommandError` names the mistake.
 
     ``8080``, ``0.0.0.0:8080``, ``[::1]:8080``, ``localhost:8080``. With ``use_ipv6`` a host name stands for
     its IPv6 address. A host that is left out is that of this machine.

@@ -1,4 +1,4 @@
-"""Findings: what is wrong with a configuration, each with the id of its system check."""
+"""Findings: the mistakes in a configuration, each with the id of its system check."""
 
 from __future__ import annotations
 

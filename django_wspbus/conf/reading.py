@@ -20,7 +20,7 @@ from .sections import GUNICORN, THREADED, Autoreload
 
 @functools.cache
 def problems() -> tuple[Problem, ...]:
-    """Return what is wrong with the project's own settings."""
+    """Return the mistakes in the project's own settings."""
     return tuple(read()[1])
 
 
@@ -132,7 +132,7 @@ def _check_static_files(place: Place, settings: Settings) -> None:
 def _resolve_autoreload(place: Place, settings: Settings, *, debug: bool) -> Settings:
     """Turn AUTORELOAD on under DEBUG, where it is left out; refuse it for a daemon.
 
-    A daemon has no terminal to show what is wrong with an edit.
+    A daemon has no terminal that could show the mistakes of an edit.
     """
     if settings.daemonize is None:
         return replace(settings, autoreload=Autoreload()) if debug else settings

@@ -69,7 +69,7 @@ class Child:
     has_reported_files: bool = False
     """True once it has reported its files."""
     is_given_up: bool = False
-    """True once its boot has been told to end because a file has changed."""
+    """True once the launcher has ended its boot because a file has changed."""
     boot_ends: float | None = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
     """The moment after which its boot counts as slow, or is killed if it was given up; None: it is slow."""
     born: float = field(default_factory=time.monotonic)

@@ -20,7 +20,7 @@ from .signals import accept_term
 
 
 def run(child: StartedChild) -> None:
-    """Serve until told to stop. A failure before that is reported to the site, and not printed."""
+    """Serve until the site ends this child. Report an earlier failure to the site, and do not print it."""
     application = make_application(child)
     os.register_at_fork(after_in_parent=accept_term)
     try:
