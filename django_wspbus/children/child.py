@@ -12,8 +12,11 @@ from typing import IO
 
 from ..process.messages import Link, Message, Received
 from ..process.phases import Phases
+from ..process.record import Record
 from ..process.reports import Died, Hello, read_report
 from ..process.switchboard import Switchboard
+from ..process.worker_orders import Order as WorkerOrder
+from ..process.worker_orders import as_message
 from ..system.statuses import how_ended
 from .links import Links
 from .orders import DRAIN, EXIT, SERVE
@@ -51,6 +54,8 @@ class Child:
         self.allowed = 0.0
         """Seconds that it had until the deadline."""
         self.progress = Progress()
+        self.records: dict[int, Record] = {}
+        """PID -> the record of its master or of a worker."""
         self._allowed_for_requests = 0.0
         self._switchboard = switchboard
         self._answer = answer
@@ -167,24 +172,34 @@ class Child:
         self._changed()
 
     def _note_end_of(self, link: Link) -> None:
+        pid = self.progress.workers.get(link.fileno())
         self.progress.note_end(link, exits=self.deadline is not None)
+        if pid is not None and pid not in self.progress.workers.values():
+            self._forget_record(pid)
         self._changed()
 
+    def _forget_record(self, pid: int) -> None:
+        if (record := self.records.pop(pid, None)) is not None:
+            record.close()
+
     def _hear(self, link: Link, messages: list[Received]) -> None:
-        for message, _ in messages:
+        for message, descriptors in messages:
             if "ask" in message:
                 self._answer(link, message)
             elif "ping" in message:
                 with contextlib.suppress(OSError):  # it is gone
                     self._switchboard.post(link, {"pong": True})
             else:
-                self._note(link, message)
+                self._note(link, message, descriptors)
         self._changed()
 
-    def _note(self, link: Link, message: Message) -> None:
+    def _note(self, link: Link, message: Message, descriptors: list[int]) -> None:
         report = read_report(message)
         if isinstance(report, Hello):
             link.name = f"Process {report.pid} of the server {self.alias!r}"
+            for descriptor in descriptors:
+                self._forget_record(report.pid)
+                self.records[report.pid] = Record(descriptor)
         if isinstance(report, Died):  # first read the reason, which may wait unread in the worker's own link
             for descriptor, pid in list(self.progress.workers.items()):
                 if pid == report.pid:
@@ -202,12 +217,19 @@ class Child:
         """Tell its workers to answer, before they exit, the clients that wait to be accepted."""
         self._order(DRAIN)
 
-    def ask_workers(self, message: Message) -> int:
-        """Send a message to the workers that listen; return how many there are."""
+    def order_workers(self, order: WorkerOrder) -> int:
+        """Give an order to the workers that listen; return how many there are."""
         listeners = list(self.progress.listeners)
         for descriptor in listeners:
-            self.links.post(descriptor, message)
+            self.links.post(descriptor, as_message(order))
         return len(listeners)
+
+    def order_worker(self, pid: int, order: WorkerOrder) -> bool:
+        """Give an order to one worker, without waiting for it; return False if it does not listen."""
+        found = [each for each, listener in list(self.progress.listeners.items()) if listener == pid]
+        for descriptor in found:
+            self.links.post(descriptor, as_message(order))
+        return bool(found)
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended
@@ -240,6 +262,8 @@ class Child:
             os.close(self._pidfd)
             self._pidfd = None
         self.progress.workers.clear()
+        for pid in list(self.records):
+            self._forget_record(pid)
         if self._refusal is not None:
             self._read_refusal()  # for a later call of why_not_ready()
             self._refusal.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..process.messages import Link, Message
 from ..process.phases import TIME_FOR_UNSERVED_CHILD, Phases
 from ..process.switchboard import Switchboard
+from ..process.worker_orders import Order
 from ..successor.state import ChildState
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from ..wspbus.plugin import Plugin
@@ -123,9 +124,9 @@ class Children(Plugin):
             despite_exit=True,
         )
 
-    def ask_workers(self, message: Message) -> int:
-        """Send a message to the workers that serve and listen; return how many there are."""
-        return sum(child.ask_workers(message) for child in self.serving.values())
+    def order_workers(self, order: Order) -> int:
+        """Give an order to the workers that serve and listen; return how many there are."""
+        return sum(child.order_workers(order) for child in self.serving.values())
 
     def _note_change(self) -> None:
         self.bus.wake()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 from ..process.messages import Link, Message
+from ..process.record import Record
 from ..process.switchboard import Switchboard
-from ..successor.state import ChildState
+from ..successor.state import ChildState, RecordState
 from .child import Child
 from .processes import AdoptedProcess
 
@@ -20,12 +22,15 @@ def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> Child
         alias=child.alias,
         pid=child.pid,
         pair=child.links.pair.fileno(),
-        links=child.links.hand_over(unanswered, progress.workers, progress.ready),
+        links=child.links.hand_over(unanswered, progress.workers, progress.listeners, progress.ready),
         expected=progress.expected,
         is_serving=child.is_serving,
         has_answered=progress.has_answered,
         time_left=None if child.deadline is None else max(child.deadline - time.monotonic(), 0),
         allowed=child.allowed,
+        records=[RecordState(pid, record.descriptor) for pid, record in child.records.items()],
+        policy=asdict(progress.policy),
+        standby=sorted(progress.standby),
     )
 
 
@@ -42,6 +47,7 @@ def adopt(
     child.deadline = None if state.time_left is None else time.monotonic() + state.time_left
     child.allowed = state.allowed
     child.progress.adopt(state)
+    child.records = {each.pid: Record(each.descriptor) for each in state.records}
     for link in state.links:
         child.links.adopt(link)
     return child

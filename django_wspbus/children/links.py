@@ -113,14 +113,22 @@ class Links:
         self,
         unanswered: Callable[[Link], list[Message]],
         workers: dict[int, int],
+        listeners: dict[int, int],
         ready: set[int],
     ) -> list[LinkState]:
         """Return the links for the next program, which can `adopt` them; the switchboard must be paused."""
         states = []
         for descriptor, link in self._links.items():
             received, unsent = map(b64encode, link.hand_over(unanswered(link)))
-            worker, is_ready = workers.get(descriptor), descriptor in ready
-            state = LinkState(descriptor, link.name, received.decode(), unsent.decode(), worker, is_ready)
+            state = LinkState(
+                descriptor,
+                link.name,
+                received.decode(),
+                unsent.decode(),
+                worker=workers.get(descriptor),
+                listener=listeners.get(descriptor),
+                is_ready=descriptor in ready,
+            )
             states.append(state)
         return states
 

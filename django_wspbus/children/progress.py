@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from ..process.messages import Link
-from ..process.reports import Answered, Died, Expected, Failed, Hello, Ready, Report, Stopped
+from ..process.reports import (
+    Answered,
+    Died,
+    Expected,
+    Failed,
+    Hello,
+    Ready,
+    Report,
+    RetirementPolicy,
+    Standby,
+    Stopped,
+)
 from ..successor.state import ChildState
 
 
@@ -13,12 +24,15 @@ class Progress:
     def __init__(self) -> None:
         self.workers: dict[int, int] = {}
         """descriptor -> PID"""
-        self.listeners: set[int] = set()
-        """Descriptors of the links on which workers wait for messages: see `RemoteSite.listen`."""
+        self.listeners: dict[int, int] = {}
+        """descriptor -> PID of the links on which workers take orders: see `RemoteSite.listen`."""
         self.ready: set[int] = set()
         """Descriptors of the workers that are ready."""
         self.expected: int | None = None
-        """The number of workers, once the master has reported it."""
+        """The number of workers that serve, once the master has reported it."""
+        self.policy = RetirementPolicy()
+        self.standby: set[int] = set()
+        """PIDs of the workers that wait to begin."""
         self.has_answered = False
         """True once a worker has answered a request."""
         self.failure: str | None = None
@@ -48,10 +62,13 @@ class Progress:
         match report:
             case Hello("worker", pid):
                 self.workers[link.fileno()] = pid
-            case Hello("listener", _):
-                self.listeners.add(link.fileno())
-            case Expected(workers):
+            case Hello("listener", pid):
+                self.listeners[link.fileno()] = pid
+            case Expected(workers, _, policy):
                 self.expected = workers
+                self.policy = policy
+            case Standby(pid):
+                self.standby.add(pid)
             case Ready():
                 self.ready.add(link.fileno())
             case Answered():
@@ -76,9 +93,11 @@ class Progress:
     def note_end(self, link: Link, *, exits: bool) -> None:
         """Record that the process at a link has ended; ``exits``: the child was told to exit."""
         descriptor = link.fileno()
-        self.listeners.discard(descriptor)
+        self.listeners.pop(descriptor, None)
         worker = self.workers.pop(descriptor, None)
         has_other_link = worker in self.workers.values()
+        if worker is not None and not has_other_link:
+            self.standby.discard(worker)
         if descriptor in self.ready and exits and not has_other_link:
             self.failed_stops.append(f"worker {worker} ended before its stop listeners had run.")
         self.ready.discard(descriptor)
@@ -87,8 +106,12 @@ class Progress:
         """Take over the state that the program before has handed over."""
         self.expected = state.expected
         self.has_answered = state.has_answered
+        self.policy = RetirementPolicy(**state.policy)
+        self.standby = set(state.standby)
         for link in state.links:
             if link.worker is not None:
                 self.workers[link.descriptor] = link.worker
+            if link.listener is not None:
+                self.listeners[link.descriptor] = link.listener
             if link.is_ready:
                 self.ready.add(link.descriptor)

@@ -17,6 +17,7 @@ from ..development.launch import CHANGED, WATCH, Launch
 from ..development.watching.files import WatchList
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
+from ..process.worker_orders import Changed, Order
 from ..project import libraries
 from ..successor.state import SocketState
 from ..wspbus import Bus
@@ -31,7 +32,7 @@ class Relaunch(Plugin):
     """Lends the sockets of the site to the launcher, and ends this process at a restart.
 
     ``sockets()`` returns the sockets that the site has bound; ``take_back()`` is called when the launcher
-    serves no client on them any more. ``ask_workers(message)`` sends a message to the workers in other
+    serves no client on them any more. ``order_workers(order)`` gives an order to the workers in other
     processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
     ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
     after which the launcher ends this process if it was told to exit.
@@ -47,7 +48,7 @@ class Relaunch(Plugin):
         *,
         sockets: Callable[[], list[SocketState]],
         take_back: Callable[[], None],
-        ask_workers: Callable[[Message], int],
+        order_workers: Callable[[Order], int],
         preload: Sequence[str] | None,
         debug: bool,
         stop_timeout: float,
@@ -58,7 +59,7 @@ class Relaunch(Plugin):
         self.switchboard = switchboard
         self.sockets = sockets
         self.take_back = take_back
-        self.ask_workers = ask_workers
+        self.order_workers = order_workers
         self.preload = preload
         self.debug = debug
         self.stop_timeout = stop_timeout
@@ -138,7 +139,7 @@ class Relaunch(Plugin):
 
     def ask_about(self, changed: Sequence[str]) -> None:
         """Ask all workers about changed files. A worker that does not handle them calls `autoreload`."""
-        asked = self.ask_workers({"changed": list(changed)}) + len(self.bus.publish(CHANGED, changed))
+        asked = self.order_workers(Changed(list(changed))) + len(self.bus.publish(CHANGED, changed))
         if not asked:
             self.autoreload(changed)
 

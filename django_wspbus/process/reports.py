@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from .messages import Message
 
@@ -13,8 +13,31 @@ class Hello:
     """The first message over a link; it names the process that opened it."""
 
     role: str
-    """"worker", "master", "other"; "asker": a thread sends requests; "listener": the site asks a worker."""
+    """"worker", "master", "other"; "asker": a thread sends requests; "listener": a worker takes orders.
+
+    A worker and a master send the descriptor of their `record.Record` with it.
+    """
     pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetirementPolicy:
+    """The settings by which the workers of a child retire. None: never for that reason."""
+
+    requests: int | None = None
+    """The number of requests that a worker answers at most, and a random number that is added to it."""
+    requests_jitter: int = 0
+    memory: int | None = None
+    """Bytes of private memory."""
+    age: float | None = None
+    """Seconds since the worker serves."""
+    request_timeout: float | None = None
+    """Seconds without progress after which a request counts as stuck."""
+
+    @property
+    def is_active(self) -> bool:
+        """True if workers retire at all, so that a standby worker waits to replace one."""
+        return (self.requests, self.memory, self.age, self.request_timeout) != (None,) * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +45,17 @@ class Expected:
     """The master of a child has loaded the project, and starts this number of workers."""
 
     workers: int
+    """Those that serve."""
+    standby: int = 0
+    """Those that wait besides; see `Standby`."""
+    policy: RetirementPolicy = RetirementPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A worker has been forked, and waits for `worker_orders.Begin`."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +98,17 @@ class Stopped:
     """A sentence about the requests that got no answer."""
 
 
-Report = Hello | Expected | Ready | Answered | Failed | Died | Stopped
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The answer of a worker to `worker_orders.Publish`."""
+
+    number: int
+    pid: int
+    results: list[Any] | None
+    error: str | None
+
+
+Report = Hello | Expected | Standby | Ready | Answered | Failed | Died | Stopped | Replied
 
 _KINDS: dict[str, type[Report]] = {kind.__name__: kind for kind in get_args(Report)}
 
@@ -76,4 +120,7 @@ def as_message(report: Report) -> Message:
 def read_report(message: Message) -> Report:
     """Return the report in a message; KeyError or TypeError if this version does not know it."""
     values = dict(message)
-    return _KINDS[values.pop("report")](**values)
+    kind = _KINDS[values.pop("report")]
+    if kind is Expected:
+        values["policy"] = RetirementPolicy(**values["policy"])
+    return kind(**values)

@@ -33,7 +33,7 @@ class LauncherReplacement(Replacement):
             site.switchboard,
             sockets=site.sockets.states,
             take_back=site.sockets.take_back,
-            ask_workers=site.children.ask_workers,
+            order_workers=site.children.order_workers,
             preload=autoreload.preload if has_spare else None,
             debug=conf.is_debug(),
             hosts=conf.allowed_hosts(),

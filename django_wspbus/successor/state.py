@@ -63,7 +63,17 @@ class LinkState:
     unsent: str
     worker: int | None
     """The PID of the worker at its other end; None for another process."""
+    listener: int | None
+    """The PID of the worker that takes orders over it; None for another link."""
     is_ready: bool
+
+
+@dataclass(slots=True)
+class RecordState:
+    """The record of a process of a child: see `process.record`."""
+
+    pid: int
+    descriptor: int
 
 
 @dataclass(slots=True)
@@ -83,10 +93,16 @@ class ChildState:
     """Seconds until its drain must end; None if it serves."""
     allowed: float
     """Seconds for its drain in all."""
+    records: list[RecordState] = field(default_factory=list)
+    policy: dict[str, Any] = field(default_factory=dict)
+    """The fields of its `process.reports.RetirementPolicy`."""
+    standby: list[int] = field(default_factory=list)
+    """PIDs of the workers that wait to begin."""
 
     @property
     def descriptors(self) -> list[int]:
-        return [self.pair, *(link.descriptor for link in self.links)]
+        links = [link.descriptor for link in self.links]
+        return [self.pair, *links, *(record.descriptor for record in self.records)]
 
 
 @dataclass(slots=True)
@@ -119,7 +135,13 @@ class SiteState:
             return None
         sockets = [SocketState.of(each) for each in values["sockets"]]
         children = [
-            ChildState(**{**child, "links": [LinkState(**link) for link in child["links"]]})
+            ChildState(
+                **{
+                    **child,
+                    "links": [LinkState(**link) for link in child["links"]],
+                    "records": [RecordState(**record) for record in child["records"]],
+                }
+            )
             for child in values["children"]
         ]
         state = cls(**{**values, "sockets": sockets, "children": children})

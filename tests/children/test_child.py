@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -15,8 +15,10 @@ from django_wspbus.children.child import Child
 from django_wspbus.children.processes import AdoptedProcess
 from django_wspbus.process.messages import Link
 from django_wspbus.process.pairs import hand_in
+from django_wspbus.process.record import Record
 from django_wspbus.process.reports import Died, Failed, Hello, as_message
 from django_wspbus.process.switchboard import Switchboard
+from django_wspbus.process.worker_orders import Begin, Changed, Retire, read_order
 from tests.processes import DEADLINE
 from tests.servers.load import await_that
 
@@ -37,10 +39,10 @@ class FakeChild:
         with self._reports:
             self._reports.notify_all()
 
-    def say_hello(self, role: str, pid: int) -> Link:
+    def say_hello(self, role: str, pid: int, descriptors: Sequence[int] = ()) -> Link:
         link = hand_in(self.pair, "the site")
         self.links.append(link)
-        link.send(as_message(Hello(role, pid)))
+        link.send(as_message(Hello(role, pid)), descriptors)
         return link
 
     def await_reports(self, *, workers: list[int] | None = None, ended: bool = False) -> None:
@@ -128,19 +130,45 @@ def test_it_is_gone_once_its_workers_are_which_outlive_a_killed_master(child: Fa
     assert child.seen.is_gone
 
 
-def test_workers_that_listen_are_asked_and_those_that_have_ended_are_not(child: FakeChild) -> None:
+def test_workers_that_listen_get_orders_and_those_that_have_ended_do_not(child: FakeChild) -> None:
     child.say_hello("worker", 4711)
     listeners = [child.say_hello("listener", pid) for pid in (4711, 4712)]
     await_that(lambda: len(child.seen.progress.listeners) == 2)
     assert child.seen.workers == [4711]
-    assert child.seen.ask_workers({"changed": ["views.py"]}) == 2
+    assert child.seen.order_workers(Changed(["views.py"])) == 2
     for link in listeners:
         received = link.receive(DEADLINE)
         assert received is not None
-        assert [message for message, _ in received] == [{"changed": ["views.py"]}]
+        assert [read_order(message) for message, _ in received] == [Changed(["views.py"])]
     listeners[0].close()
     await_that(lambda: len(child.seen.progress.listeners) == 1)
-    assert child.seen.ask_workers({}) == 1
+    assert child.seen.order_workers(Begin()) == 1
+
+
+def test_an_order_reaches_exactly_the_worker_that_it_is_for(child: FakeChild) -> None:
+    links = [child.say_hello("listener", pid) for pid in (4711, 4712)]
+    await_that(lambda: len(child.seen.progress.listeners) == 2)
+
+    assert child.seen.order_worker(4712, Retire(1.5, 2.5))
+    assert not child.seen.order_worker(4713, Begin())
+
+    received = links[1].receive(DEADLINE)
+    assert received is not None
+    assert [read_order(message) for message, _ in received] == [Retire(1.5, 2.5)]
+    assert links[0].receive(0) == []
+
+
+def test_the_site_reads_the_record_of_a_worker_until_the_worker_ends(child: FakeChild) -> None:
+    record = Record.make(2)
+    record.slots.begin(0, 1, b"GET /", 5.0)
+    link = child.say_hello("worker", 4711, [record.descriptor])
+    await_that(lambda: 4711 in child.seen.records)
+
+    assert [request.name for request in child.seen.records[4711].slots.in_flight()] == ["GET /"]
+
+    link.close()
+    await_that(lambda: child.seen.records == {})
+    record.close()
 
 
 def test_a_child_that_got_sigterm_ended_as_asked_and_a_killed_one_did_not() -> None:

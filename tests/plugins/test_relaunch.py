@@ -16,6 +16,7 @@ from django_wspbus.development.watching.files import WatchList
 from django_wspbus.plugins.relaunch import RELAUNCH, Relaunch
 from django_wspbus.process.messages import LARGEST, Link
 from django_wspbus.process.switchboard import Switchboard
+from django_wspbus.process.worker_orders import Changed
 from django_wspbus.wspbus import Bus
 from tests.processes import DEADLINE
 from tests.servers.load import await_that
@@ -46,7 +47,7 @@ def site(pair):
         switchboard,
         sockets=list,
         take_back=lambda: parted.append(True),
-        ask_workers=lambda message: len(asked.append(message) or workers),
+        order_workers=lambda order: len(asked.append(order) or workers),
         preload=None,
         debug=True,
         stop_timeout=25,
@@ -156,7 +157,7 @@ def test_the_launcher_has_workers_asked_about_files(worker, site, pair):
         site.workers.append("one")
     site.bus.start()
     pair[0].send({"changed": ["views.py"]})
-    await_that(lambda: site.asked == [{"changed": ["views.py"]}])
+    await_that(lambda: site.asked == [Changed(["views.py"])])
     assert worker == "elsewhere" or heard.wait(DEADLINE)
     site.bus.wait_for(lambda: site.bus.execv, 0.1)
     assert not site.bus.execv

@@ -14,7 +14,10 @@ from django_wspbus.process.reports import (
     Failed,
     Hello,
     Ready,
+    Replied,
     Report,
+    RetirementPolicy,
+    Standby,
     Stopped,
     as_message,
     read_report,
@@ -22,12 +25,14 @@ from django_wspbus.process.reports import (
 
 REPORTS: list[Report] = [
     Hello("worker", 4711),
-    Expected(2),
+    Expected(2, 1, RetirementPolicy(requests=100, requests_jitter=10, request_timeout=2.5)),
+    Standby(4711),
     Ready(4711),
     Answered(4711),
     Failed("a start listener failed.", 70),
     Died(4711),
     Stopped(4711, ["a stop listener failed."], "GET /"),
+    Replied(3, 4711, [None, "x"], None),
 ]
 
 

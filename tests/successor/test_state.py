@@ -46,7 +46,7 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
         SocketState("shop", "127.0.0.1:80", None, listening),
         SocketState("shop", "unix:/s", (1, 2), link),
     ]
-    state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, is_ready=True)
+    state = LinkState(link, "Process 4711", received="", unsent="", worker=4711, listener=None, is_ready=True)
     left = SiteState(sockets=sockets, children=[child_state(link, [state])], pidfile="/run/shop.pid")
     environment = left.hand_over()
     assert all(map(os.get_inheritable, (listening, link, descriptor_of(STATE, environment))))

@@ -17,8 +17,10 @@ from ...children.orders import SERVE, read_orders
 from ...development.launch import CHANGED
 from ...process.asking import RemoteSite
 from ...process.bus import bus
+from ...process.messages import Message
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
 from ...process.reports import Answered, Failed, Ready
+from ...process.worker_orders import Changed, read_order
 from ...project.tracebacks import explain
 from ...wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
 from .exit import PROVEN, SERVING, WorkerExit
@@ -57,7 +59,13 @@ class WorkerProcess:
         from ...plugins.autoreload import Autoreloader  # a production worker has no use for it
 
         Autoreloader.of(bus, self.settings.autoreload).subscribe()
-        self.site.listen(lambda message: bus.publish(CHANGED, message["changed"]))
+        self.site.listen(self.obey)
+
+    def obey(self, message: Message) -> None:
+        """Carry out an order of the site, in the thread that listens."""
+        match read_order(message):
+            case Changed(files):
+                bus.publish(CHANGED, files)
 
     def boot(self, worker: Worker, application: Any) -> None:
         """Start the bus; return when the worker may answer requests, or when it has to exit."""

@@ -1,0 +1,119 @@
+"""The record of a process: memory that a process of a child shares with the site.
+
+The site can read it at any time: while C code holds the GIL of that process, while the process is stopped,
+and after it was killed. It has four parts, in this order:
+
+- the fields of `Fields`;
+- slots, one for each request in flight: see `slots`;
+- a ring of log records: see `ring`;
+- a region, from `Record.dump_begins` to the end of the file, for the stacks that faulthandler writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from .ring import Ring
+from .slots import SLOT_SIZE, Slots
+
+FIELDS_SIZE = 256
+RING_SIZE = 256 * 1024
+"""Bytes of the log records of one process."""
+
+LONGEST_DUMP = 2**20
+"""Bytes of the stacks that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A number in the memory of a record, in the format of `struct` at an offset."""
+
+    format: str
+    offset: int
+
+    def __get__(self, record: Record | None, owner: type[Record]) -> Any:
+        if record is None:
+            return self
+        return struct.unpack_from(self.format, record.memory, self.offset)[0]
+
+    def __set__(self, record: Record, value: Any) -> None:
+        struct.pack_into(self.format, record.memory, self.offset, value)
+
+
+class Record:
+    """The record of one process. ``descriptor``: that of its file, which this object owns.
+
+    The process that it describes writes it; the site writes only ``retiring`` and ``wanted``.
+    """
+
+    slots_count: Any = Field("@I", 0)
+    pid: Any = Field("@I", 4)
+    born: Any = Field("@d", 8)
+    """The time of `time.monotonic` at which it was made."""
+    stage: Any = Field("@B", 16)
+    """The stage of a worker, which its server defines."""
+    retiring: Any = Field("@B", 17)
+    """1 once the site has decided that another worker replaces this one."""
+    wanted: Any = Field("@I", 20)
+    """In the record of a master: the number of workers that the site wants; 0: that of its settings."""
+    threads: Any = Field("@I", 24)
+    """The number of threads that answer requests; 0 if it is not known."""
+    connections: Any = Field("@i", 28)
+    """The number of open connections of clients; -1 if it is not known."""
+    beat: Any = Field("@d", 32)
+    """The time of `time.monotonic` of the last turn of a worker's main loop; 0 if it is not known."""
+    unrecorded: Any = Field("@I", 40)
+    """The number of requests in flight without a slot, because all slots were taken."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.memory = mmap.mmap(descriptor, 0)
+        self.slots = Slots(memoryview(self.memory)[FIELDS_SIZE : FIELDS_SIZE + self.slots_count * SLOT_SIZE])
+        begin = FIELDS_SIZE + self.slots_count * SLOT_SIZE
+        self.ring = Ring(memoryview(self.memory)[begin : begin + RING_SIZE])
+        self.dump_begins = begin + RING_SIZE
+
+    @classmethod
+    def make(cls, slots: int) -> Record:
+        """Make a record with room for a number of requests in flight."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("django-wspbus-record")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        try:
+            os.ftruncate(descriptor, FIELDS_SIZE + slots * SLOT_SIZE + RING_SIZE)
+            os.pwrite(descriptor, struct.pack("@I", slots), 0)
+            record = cls(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        record.born = time.monotonic()
+        record.connections = -1
+        return record
+
+    def close(self) -> None:
+        self.slots.release()
+        self.ring.release()
+        self.memory.close()
+        os.close(self.descriptor)
+
+    # Stacks: faulthandler writes at the offset of the file, which all processes that hold it share
+
+    def begin_dump(self) -> None:
+        """Discard the last stacks; faulthandler writes the next ones at the beginning of the region."""
+        os.ftruncate(self.descriptor, self.dump_begins)
+        os.lseek(self.descriptor, 0, os.SEEK_END)
+
+    def read_dump(self) -> str:
+        """Return the stacks that faulthandler has written so far."""
+        with contextlib.suppress(OSError):
+            return os.pread(self.descriptor, LONGEST_DUMP, self.dump_begins).decode(errors="replace")
+        return ""

@@ -1,0 +1,104 @@
+"""The requests in flight of a process, in memory that the site reads at any time."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SLOT_SIZE = 256
+LONGEST_NAME = 200
+"""Bytes of a request's name, "METHOD /path"."""
+
+# The native format copies each number at once, so that a reader never sees a part of one.
+SLOT = struct.Struct("@QQdddQH")
+"""serial, thread, started, progressed, busy_since, answered, length of the name."""
+
+NAME = SLOT.size
+BACK_TO_BACK = 0.05
+"""Seconds between two requests of a thread within which it counts as busy all the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A request in flight. Times are those of `time.monotonic`."""
+
+    serial: int
+    """Its number among the requests of its slot."""
+    slot: int
+    thread: int
+    """The identifier of its thread, as `threading.get_ident` and faulthandler have it."""
+    started: float
+    progressed: float
+    """The time of the last progress: a chunk that the application yielded, or bytes that the client took."""
+    busy_since: float
+    """The time since which the slot has been busy without a pause of more than `BACK_TO_BACK`."""
+    name: str
+    """"METHOD /path", without the query string."""
+
+
+class Slots:
+    """The slots of a process. A slot has one writer at a time; any process may read.
+
+    A reader that meets a writer in the middle of its work reads the slot again.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+        self.count = len(memory) // SLOT_SIZE
+
+    def release(self) -> None:
+        self._memory.release()
+
+    # Writing
+
+    def begin(self, slot: int, thread: int, name: bytes, now: float) -> None:
+        """Record that a request has begun."""
+        offset = slot * SLOT_SIZE
+        memory = self._memory
+        serial, _, _, ended, busy_since, answered, _ = SLOT.unpack_from(memory, offset)
+        name = name[:LONGEST_NAME]
+        if now - ended > BACK_TO_BACK:
+            busy_since = now
+        begin = offset + NAME
+        memory[begin : begin + len(name)] = name
+        SLOT.pack_into(memory, offset, serial + 1, thread, now, now, busy_since, answered, len(name))
+
+    def progress(self, slot: int, now: float) -> None:
+        """Record that the request has made progress."""
+        struct.pack_into("@d", self._memory, slot * SLOT_SIZE + 24, now)
+
+    def end(self, slot: int, now: float) -> None:
+        """Record that the request has been answered."""
+        offset = slot * SLOT_SIZE
+        serial, thread, _, _, busy_since, answered, length = SLOT.unpack_from(self._memory, offset)
+        # A start of 0 says that the slot is free; its last progress is then the end of its last request.
+        SLOT.pack_into(self._memory, offset, serial, thread, 0.0, now, busy_since, answered + 1, length)
+
+    # Reading
+
+    def in_flight(self) -> Iterator[InFlight]:
+        """Yield the requests in flight."""
+        for slot in range(self.count):
+            offset = slot * SLOT_SIZE
+            data = bytes(self._memory[offset : offset + SLOT_SIZE])
+            while data != (again := bytes(self._memory[offset : offset + SLOT_SIZE])):
+                data = again
+            serial, thread, started, progressed, busy_since, _, length = SLOT.unpack_from(data)
+            if started:
+                name = data[NAME : NAME + min(length, LONGEST_NAME)].decode(errors="replace")
+                yield InFlight(serial, slot, thread, started, progressed, busy_since, name)
+
+    @property
+    def answered(self) -> int:
+        """The number of requests that have been answered."""
+        return sum(SLOT.unpack_from(self._memory, slot * SLOT_SIZE)[5] for slot in range(self.count))
+
+    def busy_threads(self, now: float) -> list[float]:
+        """Return the times since which the slots have been busy that are busy, or were a moment ago."""
+        found = []
+        for slot in range(self.count):
+            _, _, started, ended, busy_since, _, _ = SLOT.unpack_from(self._memory, slot * SLOT_SIZE)
+            if started or now - ended <= BACK_TO_BACK:
+                found.append(busy_since)
+        return found

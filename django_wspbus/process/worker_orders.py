@@ -1,0 +1,55 @@
+"""The orders of the site to one worker, over the link on which it listens: see `RemoteSite.listen`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from .messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start the bus, and serve: the worker was a standby worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Stop accepting, answer what is in flight, and exit.
+
+    The moments, of `time.monotonic`, at which requests and then the stop listeners are cut off.
+    """
+
+    requests: float
+    listeners: float
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish on a channel; the worker answers with `reports.Replied` of the same number."""
+
+    number: int
+    channel: str
+    args: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Files have changed: see `plugins.autoreload`."""
+
+    files: list[str]
+
+
+Order = Begin | Retire | Publish | Changed
+
+_KINDS: dict[str, type[Order]] = {kind.__name__: kind for kind in get_args(Order)}
+
+
+def as_message(order: Order) -> Message:
+    return {"order": type(order).__name__, **asdict(order)}
+
+
+def read_order(message: Message) -> Order:
+    """Return the order in a message; KeyError or TypeError if this version does not know it."""
+    values = dict(message)
+    return _KINDS[values.pop("order")](**values)
