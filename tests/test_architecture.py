@@ -22,6 +22,7 @@ FOLDERS = [
     "conf",
     "successor",
     "process",
+    "control",
     "sockets",
     "application",
     "health",

@@ -144,7 +144,9 @@ class Settings:
     control: bool | Path = key(
         values.boolean_or_path,
         True,
-        doc="`True`, a path, or `False`: the control socket for commands from outside; has no effect yet",
+        doc=(
+            "`True`, the path of a file, or `False`: the [control socket](operations.md#the-control-socket)"
+        ),
     )
     time_for_requests: float | None = None
     """Seconds after which a stop cuts off the requests in flight, which then is no failure. No key of WSPBUS:

@@ -11,7 +11,9 @@ from django.utils.module_loading import import_string
 from ..children.children import Children
 from ..conf import ServerSettings, Settings
 from ..conf.addresses import Address
+from ..control.calls import Actions
 from ..development.launch import HEALTH
+from ..plugins.control import ControlSocket
 from ..plugins.daemon import Output
 from ..plugins.health import Probes
 from ..plugins.pidfile import PIDFile
@@ -76,6 +78,15 @@ class Assembly:
             handed_over=handed_over.signals,
         )
         self.pidfile = make_pidfile(bus, settings, handed_over)
+        self.actions = Actions({})
+        """The actions of the control socket, which `control.actions` makes."""
+        self.control = ControlSocket(
+            bus,
+            settings.control and not policy.lends_sockets,  # the launcher has a control socket of its own
+            self.actions,
+            owner=identity(settings.user, settings.group),
+            handed_over=handed_over.control,
+        )
         self.plugins = [
             self.signals,
             Reaper(bus, self.switchboard.call_later, self.children.pids),
@@ -84,6 +95,7 @@ class Assembly:
             *self.servers,
             self.swap,
             self.drain,
+            self.control,
             *self._optional_plugins(),
         ]
 

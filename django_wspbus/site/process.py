@@ -26,6 +26,7 @@ from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 from .assembly import Assembly, binds, make_plugins, make_sockets
 from .condition import refusal_of
+from .control import actions
 from .replacement import ExecReplacement, Replacement
 
 SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
@@ -127,6 +128,7 @@ class SiteProcess:
         self.bus.stop_timeout = time_of_site(self.settings.stop_timeout)
         handed_over = self.handed_over or SiteState()
         site = Assembly(self.bus, self.settings, handed_over, self.replacement.policy, self.say)
+        site.actions.table.update(actions(site))
         site.plugins += [*self.replacement.plugins(site), *make_plugins(self.bus, self.settings)]
         return site
 

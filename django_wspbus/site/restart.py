@@ -144,6 +144,7 @@ class Restart(Plugin):
             pidfile=pidfile,
             lock=None if site.pidfile is None else site.pidfile.descriptor,
             restart_began=self._began,
+            control=site.control.hand_over(),
         )
 
 

@@ -105,6 +105,21 @@ class ChildState:
         return [self.pair, *links, *(record.descriptor for record in self.records)]
 
 
+@dataclass(frozen=True, slots=True)
+class ControlState:
+    """The control socket of a site."""
+
+    descriptor: int
+    path: str | None
+    """The path of CONTROL; None: the socket has a name that needs no file of that setting."""
+    inode: tuple[int, int] | None
+    """Device and inode of its file."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{**values, "inode": values["inode"] and tuple(values["inode"])})
+
+
 @dataclass(slots=True)
 class SiteState:
     """The state of a site. Descriptors keep their numbers, because the process stays the same."""
@@ -119,6 +134,7 @@ class SiteState:
     """The descriptor of the PID file, which holds its lock."""
     restart_began: float | None = None
     """The beginning of the restart, as `time.monotonic`."""
+    control: ControlState | None = None
 
     @property
     def holdings(self) -> Holdings:
@@ -144,7 +160,8 @@ class SiteState:
             )
             for child in values["children"]
         ]
-        state = cls(**{**values, "sockets": sockets, "children": children})
+        control = values["control"] and ControlState.of(values["control"])
+        state = cls(**{**values, "sockets": sockets, "children": children, "control": control})
         for descriptor in state.descriptors():
             os.set_inheritable(descriptor, False)
         return state
@@ -166,4 +183,5 @@ class SiteState:
         for child in self.children:
             found += child.descriptors
         found += [] if self.lock is None else [self.lock]
+        found += [] if self.control is None else [self.control.descriptor]
         return found if self.signals is None else [*found, self.signals[0]]

@@ -1,0 +1,1 @@
+"""The control socket: its protocol, its server, and its client. Nothing here imports Django."""

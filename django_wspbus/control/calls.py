@@ -1,0 +1,206 @@
+"""Requests of clients, each of which runs in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..wspbus import Refusal
+from .protocol import FAILED, MISUSED, Error, Record, Reply, Request, Result, Step, encode_reply
+
+MOST_CALLS = 16
+"""Requests that run at the same time. A further one gets an error."""
+
+SEND_TIMEOUT = 10.0
+"""Seconds for a client to read a reply. A client that takes longer counts as gone."""
+
+# A project may have restored SIGPIPE's default, which ends a process that writes to a closed socket.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client has closed the connection, or does not read."""
+
+
+class Misuse(Exception):
+    """The request is wrong: there is no such action, or an argument is missing or of another type."""
+
+
+class Call:
+    """One request of a client, and the connection for its replies.
+
+    `step`, `record` and `send` raise `ClientGone` if the client does not read any more.
+    """
+
+    def __init__(self, request: Request, connection: socket.socket) -> None:
+        self.request = request
+        self.is_detached = False
+        """True if another process, or the next program, answers the client."""
+        self.is_held = False
+        """True if the connection stays open after the result, until this process ends."""
+        self._connection = connection
+        self._connection.settimeout(SEND_TIMEOUT)
+        self._lock = threading.Lock()
+
+    @property
+    def action(self) -> str:
+        return self.request.action
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.request.arguments
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def argument(self, name: str, kind: type[T], default: T | None = None) -> T:
+        """Return an argument of a type; `Misuse` if it has another one, or is missing without a default."""
+        value = self.arguments.get(name, default)
+        # True is an int for Python, and not for the author of a request.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise Misuse(f"{self.action} needs {name!r}, of the type {kind.__name__}.")
+        return value
+
+    def step(self, text: str) -> None:
+        """Show the client a step of the action."""
+        self.send(Step(text))
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Send the client a part of the answer."""
+        self.send(Record(values))
+
+    def send(self, reply: Reply) -> None:
+        line = encode_reply(reply)
+        try:
+            with self._lock:
+                self._connection.sendall(line, NO_SIGNAL)
+        except OSError as error:  # TimeoutError is one, too
+            self.cut_off()
+            raise ClientGone(str(error)) from None
+
+    def cut_off(self) -> None:
+        """End the connection for both sides; also in other processes that have it."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the client has closed the connection. Half of it suffices to read the replies."""
+        poll = select.poll()
+        poll.register(self._connection, 0)  # the end is always reported
+        return bool(poll.poll(0))
+
+    def wait_until_gone(self, seconds: float) -> bool:
+        """Wait some seconds at most for the client to close the connection; return whether it has."""
+        poll = select.poll()
+        poll.register(self._connection, 0)
+        return bool(poll.poll(seconds * 1000))
+
+    def detach(self) -> None:
+        """Leave the rest of the replies to another process."""
+        self.is_detached = True
+
+    def hold(self) -> None:
+        """Keep the connection open after the result: its end shows the client the end of this process."""
+        self.is_held = True
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+Action = Callable[[Call], Any]
+"""An action returns a result that JSON knows; a `Refusal` or RuntimeError is the reason if it fails."""
+
+
+class Calls:
+    """Runs ``answer(call)`` for each request in a thread, and sends the client what it returns.
+
+    ``failed(action)`` is called in the ``except`` clause of an answer that raises an unexpected error.
+    """
+
+    def __init__(self, answer: Action, failed: Callable[[str], object]) -> None:
+        self._answer = answer
+        self._failed = failed
+        self._running: set[Call] = set()
+        self._held: list[Call] = []
+        self._lock = threading.Lock()
+
+    def begin(self, request: Request, connection: socket.socket) -> None:
+        """Answer a request in a new thread, which closes the connection at its end."""
+        call = Call(request, connection)
+        with self._lock:
+            is_free = len(self._running) < MOST_CALLS
+            if is_free:
+                self._running.add(call)
+        if not is_free:
+            text = f"The site is busy: it answers {MOST_CALLS} other requests. Try again."
+            refuse(connection, Error(text))
+            return
+        # A daemon thread, because a client that waits must not keep the process alive.
+        thread = threading.Thread(target=self._run, args=(call,), name=f"Control {call.action}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left, or the interpreter ends
+            with self._lock:
+                self._running.discard(call)
+            refuse(connection, Error("The site cannot start a thread for the request."))
+
+    def _run(self, call: Call) -> None:
+        try:
+            reply = self._reply_to(call)
+            if not call.is_detached and reply is not None:
+                with contextlib.suppress(ClientGone):
+                    self._send(call, reply)
+        finally:
+            with self._lock:
+                self._running.discard(call)
+                if call.is_held:
+                    self._held.append(call)
+            if not call.is_held:
+                call.close()
+
+    def _reply_to(self, call: Call) -> Reply | None:
+        try:
+            return Result(self._answer(call))
+        except ClientGone:
+            return None
+        except Misuse as error:
+            return Error(str(error), MISUSED)
+        except (Refusal, RuntimeError) as error:
+            return Error(str(error) or repr(error), FAILED)
+        except BaseException as error:  # SystemExit of a listener would end the thread without an answer
+            self._failed(call.action)
+            return Error(f"{call.action} failed: {type(error).__name__}: {error}", FAILED)
+
+    def _send(self, call: Call, reply: Reply) -> None:
+        try:
+            call.send(reply)
+        except (TypeError, ValueError, RecursionError) as error:
+            call.send(Error(f"The result of {call.action} cannot be sent: {error}.", FAILED))
+
+
+def refuse(connection: socket.socket, error: Error) -> None:
+    """Send a client an error without waiting for it, and close the connection."""
+    with connection, contextlib.suppress(OSError):
+        connection.setblocking(False)
+        connection.send(encode_reply(error), NO_SIGNAL)
+
+
+class Actions:
+    """A table of actions by name; itself an `Action`, which looks up the one that the client asks for."""
+
+    def __init__(self, table: dict[str, Action]) -> None:
+        self.table = table
+
+    def __call__(self, call: Call) -> Any:
+        action = self.table.get(call.action)
+        if action is None:
+            known = ", ".join(sorted(self.table))
+            raise Misuse(f"The site does not know the action {call.action[:200]!r}. It knows: {known}.")
+        return action(call)
