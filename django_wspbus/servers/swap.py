@@ -54,6 +54,8 @@ class Swap(Plugin):
         """The reason why the last reload or restart failed; None if it did not."""
         self.failed: str | None = None
         """The last operation, "reload" or "restart", if it failed; else None."""
+        self.observers: list[Callable[[], None]] = []
+        """Functions that are called when an operation begins, and deferred to when it has ended."""
         self._failures: list[str] = []
 
     @property
@@ -98,6 +100,8 @@ class Swap(Plugin):
         self.children.swapping = True
         for server in self.child_servers:
             server.respawner.pause()
+        for observer in self.observers:
+            observer()
         try:
             yield
         except Exception as error:
@@ -113,6 +117,8 @@ class Swap(Plugin):
             self.children.swapping = False
             for server in self.child_servers:
                 self.bus.defer(server.respawner.resume)
+            for observer in self.observers:
+                self.bus.defer(observer)
 
     def _note_failure(self, what: str, error: Exception) -> None:
         self.failed = what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from ..plugins.pidfile import PIDFile
 from ..plugins.privileges import DropPrivileges, identity
 from ..plugins.reaper import Reaper
 from ..plugins.signals import SignalHandler
+from ..plugins.systemd import Systemd
 from ..process.answering import Answers
 from ..process.bus import ProcessBus
 from ..process.site import LocalSite
@@ -30,6 +32,8 @@ from ..servers.drain import Drain
 from ..servers.sockets import Sockets
 from ..servers.swap import Swap
 from ..sockets.binding import BACKLOG
+from ..successor.notification import ServiceManager
+from ..successor.start import TYPED
 from ..successor.state import SiteState
 from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
@@ -98,6 +102,9 @@ class Assembly:
             self.control,
             *self._optional_plugins(),
         ]
+        manager = ServiceManager(TYPED.environment)
+        if manager.is_there:
+            self.plugins.append(self._make_systemd(manager, is_restarted=bool(handed_over.restart_began)))
 
     @property
     def is_worker(self) -> bool:
@@ -113,6 +120,22 @@ class Assembly:
         if issubclass(backend, ChildServer):
             return backend(*common, children=self.children)
         return backend(*common)
+
+    def _make_systemd(self, manager: ServiceManager, *, is_restarted: bool) -> Systemd:
+        is_daemon = self.settings.daemonize is not None
+        systemd = Systemd(
+            self.bus,
+            manager,
+            self.condition.in_one_line,
+            self.switchboard.call_later,
+            watchdog=manager.watchdog(None if is_daemon else os.getpid()),
+            time_to_start=self.settings.ready_timeout * len(self.servers),
+            time_to_stop=self.settings.stop_timeout,
+            replaces=is_restarted or is_daemon,
+        )
+        for observers in (self.swap.observers, self.children.observers):
+            observers.append(systemd.look)
+        return systemd
 
     def _optional_plugins(self) -> list[Plugin]:
         bus, settings = self.bus, self.settings

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..health.report import Condition
+from ..servers.child import ChildServer
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 
 if TYPE_CHECKING:
@@ -42,6 +43,22 @@ class SiteCondition:
         reason = self._failure() if condition.state == "failed" else condition.reason
         return replace(condition, reason=reason, details={**condition.details, "last_failure": last_failure})
 
+    def in_one_line(self) -> Condition:
+        """Return the condition with a reason of one line, and without details."""
+        state, reason = self._state_and_reason()
+        error = self._bus.exit_under_way.start_error
+        if isinstance(error, ChannelFailures):
+            state, reason = "failed", str(refusal_of(error))
+        elif state == "ready":
+            reason = ", ".join(filter(None, [self._workers(), self._swap.last_failure]))
+        return Condition(state, first_line(reason))
+
+    def _workers(self) -> str:
+        children = [server.current for server in self._servers if isinstance(server, ChildServer)]
+        progresses = [child.progress for child in children if child is not None]
+        wanted = sum(each.expected or 0 for each in progresses)
+        return f"{sum(len(each.ready) for each in progresses)} of {wanted} workers" if wanted else ""
+
     def _failure(self) -> str:
         if self._bus.failed_start:
             return "a start listener of the site failed: see the log"
@@ -74,6 +91,10 @@ class SiteCondition:
         if self._swap.under_way is not None:
             return "reloading", f"a {self._swap.under_way} is under way"
         return "ready", ""
+
+
+def first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def refusal_of(failures: ChannelFailures) -> Refusal:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from .invocation import Invocation
+from .notification import ServiceManager, extended, status, watched
 
 BOOTSTRAP = (
     "import sys; sys.path[:] = filter(None, sys.path); import json, os; start = int(sys.argv[1]); "
@@ -27,6 +28,9 @@ FIRST_INTERVAL = 1.0
 
 LONGEST_INTERVAL = 15.0
 """Seconds between two attempts at most."""
+
+MARGIN = 5.0
+"""Seconds that an attempt may take beyond its time, before the service manager ends the process."""
 
 TRY_NOW = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 END = (signal.SIGTERM, signal.SIGINT)
@@ -70,6 +74,7 @@ class Keeper:
             self._written: dict[str, Any] = json.load(file)
         self.values: dict[str, Any] = self._written["values"]
         self.kept = Kept(**self.values["kept"])
+        self._manager = ServiceManager(self.values["invocation"]["environment"])
 
     def copy(self) -> list[int]:
         """Duplicate the descriptors, because the next program may close them before it fails."""
@@ -99,15 +104,22 @@ class Keeper:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None
                 stream.flush()
+        self._expect_attempt()
         interpreter = invocation.find_interpreter()
         words = [interpreter, *invocation.options, "-c", BOOTSTRAP, str(self._start), *invocation.command]
         os.execve(interpreter, words, invocation.environment | self.values["environment"])
 
-    def note_failure(self, status: int, reason: str) -> None:
+    def _expect_attempt(self) -> None:
+        """Tell the service manager how long the attempt, and the pause after it, may take."""
+        seconds = self.kept.ready_timeout + LONGEST_INTERVAL + MARGIN
+        is_watched = self._manager.watchdog(None) is not None
+        self._manager.send(extended(seconds), *([watched(seconds)] if is_watched else []))
+
+    def note_failure(self, code: int, reason: str) -> None:
         """Record a failed attempt, and print its reason unless the attempt before failed for the same one."""
         if reason != self.kept.reason:
             text = (
-                f"The restarted site did not start, with status {status}: {reason}\n"
+                f"The restarted site did not start, with status {code}: {reason}\n"
                 "Its workers keep serving. The site tries again at intervals of up to "
                 f"{LONGEST_INTERVAL:g} seconds, and at once on SIGHUP, SIGUSR1 or SIGUSR2.\n"
             )
@@ -115,7 +127,8 @@ class Keeper:
                 os.write(2, text.encode(errors="backslashreplace"))
         self.kept.pause = min(FIRST_INTERVAL * 2**self.kept.failures, LONGEST_INTERVAL)
         self.kept.failures += 1
-        self.kept.status, self.kept.reason = status, reason
+        self.kept.status, self.kept.reason = code, reason
+        self._manager.send(status(f"reloading: the restart failed, the workers serve: {reason}"))
         self._store()
 
     def _store(self) -> None:
@@ -144,6 +157,7 @@ class Keeper:
     def end(self) -> NoReturn:
         """End the children within ``stop_timeout``, and exit with the status of the last failure."""
         children = self.kept.children
+        self._manager.send("STOPPING=1", extended(self.kept.stop_timeout + MARGIN), status("stopping"))
         deadline = time.monotonic() + self.kept.stop_timeout
         for pid in children:
             with contextlib.suppress(OSError):
@@ -156,8 +170,8 @@ class Keeper:
                     kill(pid, signal.SIGKILL)
         for path, device, inode in self.kept.files:
             with contextlib.suppress(OSError):
-                status = os.lstat(path)
-                if (status.st_dev, status.st_ino) == (device, inode):
+                found = os.lstat(path)
+                if (found.st_dev, found.st_ino) == (device, inode):
                     os.unlink(path)
         os._exit(self.kept.status)
 

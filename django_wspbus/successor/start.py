@@ -22,7 +22,7 @@ from .invocation import Invocation
 from .keeper import BOOTSTRAP, Kept
 from .values import write_values
 
-DETACHED = ("invocation", "program", "keeper", "runner")
+DETACHED = ("invocation", "program", "notification", "keeper", "runner")
 """The modules that a successor executes, each after those that it imports."""
 
 CANNOT_RUN = "The command of the site cannot be run again"

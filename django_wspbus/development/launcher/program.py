@@ -12,11 +12,11 @@ import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict
-from os.path import dirname, isdir, join, realpath
 from typing import Any, NoReturn
 
 from ...process.messages import RELAUNCH, BrokenLink, Message, Received
 from ...successor.invocation import Invocation
+from ...successor.notification import ServiceManager, status, watched
 from ...successor.state import SocketState
 from ...successor.values import read_values
 from ...system.statuses import how_ended
@@ -25,7 +25,7 @@ from ..launch import HEALTH, INTERRUPTED, Start
 from ..watching.files import WatchList
 from .child import Child, Kind, reap_orphans, spawn
 from .ending import Ending
-from .project import ProjectFiles
+from .project import ProjectFiles, root_of
 from .sockets import LauncherSockets
 from .spares import Spares
 
@@ -57,6 +57,7 @@ class Launcher:
         self.invocation = Invocation(**start["invocation"])
         self.root = root_of(self.invocation)
         self.sockets = LauncherSockets([SocketState.of(each) for each in start["sockets"]])
+        self.manager = ServiceManager.take()
         self.terminal = Terminal()
         self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
@@ -165,6 +166,7 @@ class Launcher:
     def request_exit(self, number: int) -> None:
         """Forward a signal that asks for the exit; a second one also kills a process that still boots."""
         self.exit_requests += 1
+        self.manager.send("STOPPING=1", status("the launcher exits"))
         if self.child is not None:
             self.ending.expect(self.child)
         for each in (self.child, self.spares.current):
@@ -221,6 +223,7 @@ class Launcher:
 
     def note_started(self, child: Child) -> None:
         child.started = True
+        self.manager.send("READY=1", watched(0), status("development: the site serves"))
         child.booted = time.time_ns()
         if child.has_reported_files and child.boot_ends is None:  # no longer the whole project
             self.files.watch(child)
@@ -338,12 +341,3 @@ class Launcher:
             self.child.end()
         self.terminal.restore()
         self.sockets.close()
-
-
-def root_of(invocation: Invocation) -> str:
-    """Return the project's folder: that of the program, or the working directory for ``-m`` and ``-c``."""
-    program = invocation.command[0]
-    if program.startswith("-"):
-        return invocation.directory
-    path = realpath(join(invocation.directory, program))
-    return path if isdir(path) else dirname(path)

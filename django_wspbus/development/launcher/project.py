@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from os.path import join
+from os.path import dirname, isdir, join, realpath
 
+from ...successor.invocation import Invocation
 from ..frames import mentioned
 from ..watching.files import WatchList
 from .child import Child
@@ -67,3 +68,12 @@ class ProjectFiles:
         if child is None or child.relaunching:  # the next child reads the files as they are now
             return []
         return self._saves.reasons(changed, child.booted)
+
+
+def root_of(invocation: Invocation) -> str:
+    """Return the project's folder: that of the program, or the working directory for ``-m`` and ``-c``."""
+    program = invocation.command[0]
+    if program.startswith("-"):
+        return invocation.directory
+    path = realpath(join(invocation.directory, program))
+    return path if isdir(path) else dirname(path)
