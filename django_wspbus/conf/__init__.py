@@ -17,7 +17,7 @@ from .project import (
 )
 from .reading import get, problems, read
 from .schema import Settings
-from .sections import GUNICORN, THREADED, Autoreload, Daemonize, PluginSettings, ServerSettings
+from .sections import GUNICORN, THREADED, Autoreload, Daemonize, PluginSettings, Recycle, ServerSettings
 
 __all__ = [
     "GUNICORN",
@@ -25,6 +25,7 @@ __all__ = [
     "Autoreload",
     "Daemonize",
     "PluginSettings",
+    "Recycle",
     "ServerSettings",
     "Settings",
     "allowed_hosts",

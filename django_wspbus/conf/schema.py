@@ -136,6 +136,14 @@ class Settings:
             "listeners of the workers and of the site; see [operations](operations.md#stop)"
         ),
     )
+    graceful_timeout: float = key(
+        values.timeout,
+        300,
+        doc=(
+            "seconds that a worker which another one replaces may take to finish what it is answering; see "
+            "[operations](operations.md#replace-workers)"
+        ),
+    )
     health: Address | None = key(
         values.optional_address,
         None,

@@ -1,4 +1,4 @@
-"""The keys of the dicts in WSPBUS: a server, a plugin, DAEMONIZE, AUTORELOAD."""
+"""The keys of the dicts in WSPBUS: a server, RECYCLE, a plugin, DAEMONIZE, AUTORELOAD."""
 
 from __future__ import annotations
 
@@ -11,10 +11,48 @@ from typing import Any
 from . import values
 from .addresses import Address
 from .findings import Place, setting_path
-from .keys import Option, key, keys_of, read_section
+from .keys import Option, key, keys_of, plain, read_section
 
 GUNICORN = "django_wspbus.servers.gunicorn.GunicornServer"
 THREADED = "django_wspbus.servers.threaded.ThreadedServer"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recycle:
+    """RECYCLE: when a server replaces a worker. None: never for that reason."""
+
+    requests: int | None = key(
+        values.optional_count,
+        None,
+        doc="the number of requests that a worker answers; up to 10 % more, so that not all go at once",
+    )
+    memory: int | None = key(
+        values.optional_size,
+        None,
+        doc=(
+            'the private memory of a worker: bytes, or a size like `"500MB"` (500,000,000 bytes), `"500MiB"`'
+        ),
+    )
+    age: float | None = key(
+        values.optional_timeout,
+        None,
+        doc="seconds for which a worker serves; up to 10 % more",
+    )
+
+    @property
+    def is_active(self) -> bool:
+        return (self.requests, self.memory, self.age) != (None, None, None)
+
+
+def read_recycle(place: Place, raw: Any) -> Recycle:
+    if isinstance(raw, Mapping):
+        return read_section(Recycle, place, raw)
+    place.wrong(raw, 'a dict like {"REQUESTS": 10000, "MEMORY": "500MB", "AGE": 86400}')
+    return Recycle()
+
+
+def write_recycle(recycle: Recycle) -> dict[str, Any]:
+    return {name: value for name, value in plain(recycle).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +109,24 @@ class ServerSettings:
                 sets=False,
                 within="threading",
             ),
+        ),
+    )
+
+    request_timeout: float | None = key(
+        values.optional_timeout,
+        None,
+        doc=(
+            "seconds without progress after which a request counts as stuck, and its worker is replaced: see "
+            "[operations](operations.md#replace-workers); `None`: never"
+        ),
+    )
+    recycle: Recycle = key(
+        read_recycle,
+        {},
+        write=write_recycle,
+        doc=(
+            '`{"REQUESTS": 10000, "MEMORY": "500MB", "AGE": 86400}`: when a worker is replaced; see '
+            "[below](#recycle)"
         ),
     )
 

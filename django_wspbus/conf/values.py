@@ -6,6 +6,7 @@ A reader of a wrong value adds a finding, and returns a value that causes no fur
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,19 @@ MOST_SECONDS = 10**9
 
 MOST_IDENTITY = 2**32 - 2
 """The highest number of a user or group; the next one means "none" to the system."""
+
+MOST_COUNT = 2**63 - 1
+"""The highest number of requests or bytes."""
+
+UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
+    **{f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
+}
+"""Bytes in a unit: a kilobyte is 1,000, a kibibyte 1,024."""
+
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?((?:[KMGT]i?)?B|)", re.IGNORECASE | re.ASCII)
 
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
@@ -108,6 +122,13 @@ def timeout(place: Place, raw: Any) -> float:
     return _seconds(place, raw, takes, lambda number: number > 0, otherwise=MOST_SECONDS)
 
 
+def optional_timeout(place: Place, raw: Any) -> float | None:
+    if raw is None:
+        return None
+    takes = "a number of seconds above 0, or None"
+    return _seconds(place, raw, takes, lambda number: number > 0, otherwise=MOST_SECONDS)
+
+
 def delay(place: Place, raw: Any) -> float:
     takes = "a number of seconds from 0"
     return _seconds(place, raw, takes, lambda number: number >= 0, otherwise=0)
@@ -123,6 +144,37 @@ def _seconds(
     else:
         return raw
     return otherwise
+
+
+def optional_count(place: Place, raw: Any) -> int | None:
+    takes = "a whole number above 0, or None"
+    if raw is None:
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, int):
+        place.wrong(raw, takes)
+    elif not 0 < raw <= MOST_COUNT:
+        _out_of_range(place, raw, takes)
+    else:
+        return raw
+    return None
+
+
+def optional_size(place: Place, raw: Any) -> int | None:
+    """Read a number of bytes, or a text like "500MB"."""
+    takes = 'a number of bytes above 0, or a size like "500MB" or "512MiB", or None'
+    if raw is None:
+        return None
+    number = raw
+    if isinstance(raw, str):
+        match = _SIZE.fullmatch(raw.strip())
+        number = None if match is None else int(float(match[1]) * UNITS[match[2].upper()])
+    if isinstance(number, bool) or not isinstance(number, int):
+        place.wrong(raw, takes)
+    elif not 0 < number <= MOST_COUNT:
+        _out_of_range(place, raw, takes)
+    else:
+        return number
+    return None
 
 
 def umask(place: Place, raw: Any) -> int | None:

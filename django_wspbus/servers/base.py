@@ -46,6 +46,9 @@ class Server(Plugin):
     in_process: ClassVar[bool] = True
     """True if it serves in the site process, which then plays the role of a worker too."""
 
+    replaces_workers: ClassVar[bool] = False
+    """True if it replaces single workers, as REQUEST_TIMEOUT and RECYCLE ask: see `children.retiring`."""
+
     def __init__(
         self, bus: Bus, settings: ServerSettings, site: Settings, bound: Callable[[], list[Bound]]
     ) -> None:

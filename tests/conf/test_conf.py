@@ -41,6 +41,8 @@ def test_a_site_without_the_setting_has_every_default(settings):
                 application=None,
                 mounts={},
                 options={},
+                request_timeout=None,
+                recycle=conf.Recycle(requests=None, memory=None, age=None),
             )
         },
         autoreload=None,
@@ -55,6 +57,7 @@ def test_a_site_without_the_setting_has_every_default(settings):
         ready_timeout=30,
         drain_delay=0,
         stop_timeout=25,
+        graceful_timeout=300,
         health=None,
         control=True,
     )

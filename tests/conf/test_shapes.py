@@ -93,6 +93,23 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
         (of_server(MOUNTS={"/x/": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x/"]', "a slash"),
         (of_server(MOUNTS={"/x": "a"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x"]', "a dotted path"),
         (of_server(OPTIONS={1: 1}), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]', "the server's own settings"),
+        (
+            of_server(REQUEST_TIMEOUT="5"),
+            'WSPBUS["SERVERS"]["default"]["REQUEST_TIMEOUT"]',
+            "seconds above 0",
+        ),
+        (of_server(RECYCLE=[]), 'WSPBUS["SERVERS"]["default"]["RECYCLE"]', 'a dict like {"REQUESTS": 10000'),
+        (
+            of_server(RECYCLE={"MEMORY": "much"}),
+            'WSPBUS["SERVERS"]["default"]["RECYCLE"]["MEMORY"]',
+            'a size like "500MB"',
+        ),
+        (
+            of_server(RECYCLE={"REQUESTS": 1.5}),
+            'WSPBUS["SERVERS"]["default"]["RECYCLE"]["REQUESTS"]',
+            "a whole number above 0",
+        ),
+        ({"GRACEFUL_TIMEOUT": None}, 'WSPBUS["GRACEFUL_TIMEOUT"]', "seconds above 0"),
         ({"AUTORELOAD": "yes"}, 'WSPBUS["AUTORELOAD"]', "None, True, False, or a dict of EXTRA_FILES"),
         ({"AUTORELOAD": {"EXTRA_FILES": "x"}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
         ({"AUTORELOAD": {"EXTRA_FILES": [1]}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILES"]', "a list of paths"),
@@ -158,6 +175,12 @@ def test_what_was_got_is_shown_and_not_at_length():
         ({"STOP_TIMEOUT": float("nan")}, 'WSPBUS["STOP_TIMEOUT"]'),
         ({"READY_TIMEOUT": 10**9 + 1}, 'WSPBUS["READY_TIMEOUT"]'),
         ({"READY_TIMEOUT": 10**5000}, 'WSPBUS["READY_TIMEOUT"]'),
+        (of_server(REQUEST_TIMEOUT=0), 'WSPBUS["SERVERS"]["default"]["REQUEST_TIMEOUT"]'),
+        (of_server(RECYCLE={"MEMORY": 0}), 'WSPBUS["SERVERS"]["default"]["RECYCLE"]["MEMORY"]'),
+        (of_server(RECYCLE={"MEMORY": "0MB"}), 'WSPBUS["SERVERS"]["default"]["RECYCLE"]["MEMORY"]'),
+        (of_server(RECYCLE={"REQUESTS": -1}), 'WSPBUS["SERVERS"]["default"]["RECYCLE"]["REQUESTS"]'),
+        (of_server(RECYCLE={"AGE": 0}), 'WSPBUS["SERVERS"]["default"]["RECYCLE"]["AGE"]'),
+        ({"GRACEFUL_TIMEOUT": 0}, 'WSPBUS["GRACEFUL_TIMEOUT"]'),
         ({"USER": 2**32 - 1}, 'WSPBUS["USER"]'),
         ({"GROUP": 10**20}, 'WSPBUS["GROUP"]'),
     ],
@@ -165,7 +188,33 @@ def test_what_was_got_is_shown_and_not_at_length():
 def test_a_number_out_of_range_is_a_finding_of_its_own(raw, path):
     problem = only_problem(raw)
     assert (problem.id, problem.path) == ("E015", path)
-    assert re.match("It takes a (name, or a )?number", problem.hint)
+    assert re.match("It takes a (name, or a |whole )?number", problem.hint)
+
+
+@pytest.mark.parametrize(
+    ("size", "bytes_"),
+    [
+        (1, 1),
+        ("1", 1),
+        ("500MB", 500_000_000),
+        ("500 mb", 500_000_000),
+        ("1.5GiB", 3 * 2**29),
+        ("2KiB", 2048),
+        ("2KB", 2000),
+        ("7B", 7),
+        (None, None),
+    ],
+)
+def test_a_size_is_a_number_of_bytes_or_has_a_unit(size, bytes_):
+    settings, problems = read(of_server(RECYCLE={"MEMORY": size}))
+    assert problems == []
+    assert settings.servers["default"].recycle.memory == bytes_
+
+
+def test_an_unknown_key_of_recycle_is_named_with_the_nearest_known_one():
+    problem = only_problem(of_server(RECYCLE={"REQUEST": 1}))
+    assert (problem.id, problem.path) == ("E001", 'WSPBUS["SERVERS"]["default"]["RECYCLE"]["REQUEST"]')
+    assert "'REQUESTS'" in problem.hint
 
 
 # Addresses

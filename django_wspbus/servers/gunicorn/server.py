@@ -55,6 +55,7 @@ class GunicornServer(ChildServer):
     title = f"gunicorn {gunicorn.__version__}"
     run = "django_wspbus.servers.gunicorn.child:run"
     check_run = "django_wspbus.servers.gunicorn.child:check"
+    replaces_workers = True
 
     @property
     def patch(self) -> str | None:

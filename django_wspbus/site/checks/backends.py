@@ -9,10 +9,10 @@ from django.utils.module_loading import import_string
 
 from ...application import loading
 from ...application.loading import not_imported
-from ...conf import PluginSettings, Settings, setting_path
+from ...conf import PluginSettings, ServerSettings, Settings, setting_path
 from ...conf.findings import Problem
 from ...process.bus import bus
-from ...servers.base import server_class
+from ...servers.base import Server, server_class
 
 
 def check_backends(settings: Settings) -> Iterable[Problem]:
@@ -27,8 +27,23 @@ def check_backends(settings: Settings) -> Iterable[Problem]:
             yield Problem("E014", path, str(error))
         else:
             yield from backend.check_options(server)
+            yield from _check_replacement(backend, server)
     for index, plugin in enumerate(settings.plugins):
         yield from _check_plugin(setting_path("PLUGINS", index), plugin)
+
+
+def _check_replacement(backend: type[Server], server: ServerSettings) -> Iterable[Problem]:
+    """Find the keys that replace workers, where the server does not do that."""
+    if backend.replaces_workers:
+        return
+    where = "in the site process" if backend.in_process else "without single workers that could be replaced"
+    for key, is_set in (
+        ("REQUEST_TIMEOUT", server.request_timeout is not None),
+        ("RECYCLE", server.recycle.is_active),
+    ):
+        if is_set:
+            message = f"{backend.__name__} serves {where}."
+            yield Problem("E020", server.path(key), message, "Leave the key out, or serve with gunicorn.")
 
 
 def _check_plugin(path: str, settings: PluginSettings) -> Iterable[Problem]:

@@ -54,6 +54,16 @@ def plugin(name, **options):
 # Backends
 
 
+@pytest.mark.parametrize("keys", [{"REQUEST_TIMEOUT": 5}, {"RECYCLE": {"AGE": 60}}])
+def test_a_server_that_replaces_no_workers_rejects_the_keys_for_it(backends, keys):
+    (key,) = keys
+    (problem,) = backends(SERVERS={"default": {**SERVER, "BACKEND": conf.THREADED, **keys}})
+
+    assert (problem.id, problem.path) == ("E020", f'WSPBUS["SERVERS"]["default"]["{key}"]')
+    assert problem.message == "ThreadedServer serves in the site process."
+    assert backends(SERVERS={"default": {**SERVER, "BACKEND": conf.GUNICORN, **keys}}) == []
+
+
 @pytest.mark.parametrize("backend", ["os.path.join", "django_wspbus.Bus", f"{__name__}.Small"])
 def test_a_server_backend_must_be_a_class_of_servers(read, backends, backend):
     wspbus = {"SERVERS": {"default": {**SERVER, "BACKEND": backend}}}

@@ -30,6 +30,10 @@ SHAPES = {
     "E014": (with_server(BACKEND="django_wspbus.Plugin"), 'WSPBUS["SERVERS"]["default"]["BACKEND"]'),
     "E015": ({"STOP_TIMEOUT": 0}, 'WSPBUS["STOP_TIMEOUT"]'),
     "E018": ({"AUTORELOAD": True, "DAEMONIZE": True}, 'WSPBUS["AUTORELOAD"]'),
+    "E020": (
+        with_server(BACKEND="django_wspbus.servers.threaded.ThreadedServer", REQUEST_TIMEOUT=5),
+        'WSPBUS["SERVERS"]["default"]["REQUEST_TIMEOUT"]',
+    ),
     "W001": ({"SIGNALS": {"SIGUSR1": "gracefull"}}, 'WSPBUS["SIGNALS"]["SIGUSR1"]'),
 }
 MACHINE = {
