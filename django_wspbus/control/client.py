@@ -1,0 +1,63 @@
+"""Requests to a site: see `finding` for the site, and `protocol` for the replies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .conversation import ControlError, Conversation
+from .finding import GONE, HELLO_TIMEOUT, Site, greet, why_silent
+from .protocol import Error, Reply, Request, Result
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds for each reply to a request that needs no long time."""
+
+END_TIMEOUT = 60.0
+"""Seconds for a site to close the connection after its last reply: after a stop, its process ends first."""
+
+CHECK_INTERVAL = 10.0
+"""Seconds without a reply, after which a client without a timeout checks whether the site lives."""
+
+MOST_UNANSWERED = 6
+"""Checks in a row that may fail: a restarted site needs some time to execute its next program."""
+
+
+def ask(
+    site: Site,
+    action: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = ANSWER_TIMEOUT,
+) -> Iterator[Reply]:
+    """Send a request and yield the replies, as they come. The last is a `Result` or an `Error`.
+
+    ``timeout``: seconds until each reply; None: as long as it takes while the site lives. `ControlError` if
+    no reply comes. After a stop, the last reply comes when the process has ended.
+    """
+    try:
+        conversation = Conversation(site.name, timeout=HELLO_TIMEOUT)
+    except GONE:
+        raise ControlError(f"The site with the PID {site.pid} has ended.") from None
+    except (OSError, ControlError) as error:
+        raise ControlError(f"The site with the PID {site.pid} {why_silent(error)}.") from None
+    with contextlib.closing(conversation):
+        conversation.send(Request(action, dict(arguments or {})))
+        while True:
+            reply = _await_reply(conversation) if timeout is None else conversation.receive(timeout)
+            if isinstance(reply, Result | Error):
+                conversation.await_end(END_TIMEOUT)
+                yield reply
+                return
+            yield reply
+
+
+def _await_reply(conversation: Conversation) -> Reply:
+    """Return the next reply, however long it takes; `ControlError` if the site does not live any more."""
+    unanswered = 0
+    while not conversation.has_more(CHECK_INTERVAL):
+        (site,) = greet([conversation.name], is_chosen=True)
+        unanswered = unanswered + 1 if site.trouble else 0
+        if unanswered > MOST_UNANSWERED:
+            raise ControlError(f"The site {site.trouble}.")
+    return conversation.receive(ANSWER_TIMEOUT)
