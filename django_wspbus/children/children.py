@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..process.messages import Link, Message
@@ -68,7 +69,9 @@ class Children(Plugin):
 
     def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Child:
         """Start a child of a server, which does not serve yet; see `spawn.ChildStart`."""
-        start = ChildStart(alias, run, patch, self.watch_files)
+        output = self.site.daemonize
+        stdout, stderr = (None, None) if output is None else (output.stdout, output.stderr)
+        start = ChildStart(alias, run, patch, self.watch_files, _absolute(stdout), _absolute(stderr))
         process, pair, refusal = spawn_server(start, descriptors)
         child = Child(alias, process, pair, self.switchboard, self.answer, self._note_change, refusal)
         self.booting.append(child)
@@ -198,3 +201,7 @@ class Children(Plugin):
                 if child.alias not in aliases:
                     self.dismiss(child)
             child.listen()
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

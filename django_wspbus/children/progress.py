@@ -8,6 +8,7 @@ from ..process.reports import (
     Died,
     Expected,
     Failed,
+    FilesReopened,
     Hello,
     Ready,
     Report,
@@ -45,6 +46,8 @@ class Progress:
         """The stop listeners that failed, or were cut off."""
         self.cut_off: list[str] = []
         """The requests that workers have not answered before they ended."""
+        self.reopened: dict[int, FilesReopened] = {}
+        """The latest report of log files by each process: PID -> report."""
 
     @property
     def is_ready(self) -> bool:
@@ -79,6 +82,8 @@ class Progress:
                 self.note_failure(reason, status)
             case Died(pid) if not is_serving:
                 self.note_failure(f"worker {pid} died before it was ready.")
+            case FilesReopened(pid, _, _):
+                self.reopened[pid] = report
             case Stopped(pid, failures, cut_off):
                 self.ready.discard(link.fileno())
                 self.failed_stops += failures

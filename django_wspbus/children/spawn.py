@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from .. import conf
@@ -31,6 +32,18 @@ class ChildStart:
     """"gevent" if the child is patched before it imports anything of the project."""
     watches_files: bool = False
     """True if its workers ask the site to restart when a file changes."""
+    stdout: str | None = None
+    """The file of its standard output, if the site is a daemon with such a file."""
+    stderr: str | None = None
+    """The same for standard error."""
+
+    @property
+    def outputs(self) -> dict[int, Path | None]:
+        """The files of its standard streams, by descriptor: see `system.log_files.reopen`."""
+        return {
+            number: None if path is None else Path(path)
+            for number, path in ((1, self.stdout), (2, self.stderr))
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ IDS = {
         "it is empty without `DEBUG`, or names no host."
     ),
     "E020": "A key that the server does not support: `REQUEST_TIMEOUT` or `RECYCLE`.",
-    "W001": "A signal that publishes on a channel whose name is almost that of a bus method.",
+    "W001": "A signal that publishes on a channel whose name is almost that of an action.",
 }
 """The sentence for each id, as docs/checks.md shows it."""
 

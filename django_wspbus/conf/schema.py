@@ -50,7 +50,7 @@ class Settings:
         signals,
         {},
         doc=(
-            "`{signal name: bus method or channel}`, merged with the [defaults](#signals); "
+            "`{signal name: action or channel}`, merged with the [defaults](#signals); "
             "`None` leaves a signal alone"
         ),
     )

@@ -1,4 +1,4 @@
-"""The reader of SIGNALS: {signal name: bus method or channel}."""
+"""The reader of SIGNALS: {signal name: action or channel}."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 from .findings import Place
 
 BUS_METHODS = ("start", "stop", "graceful", "restart", "exit")
+SITE_ACTIONS = ("reopen",)
+"""Channels on which the site acts: it reopens the log files."""
+ACTIONS = (*BUS_METHODS, *SITE_ACTIONS)
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 
 
 def signals(place: Place, raw: Any) -> Mapping[str, str | None]:
     if not isinstance(raw, Mapping):
-        place.wrong(raw, 'a dict of signal name -> bus method or channel: {"SIGUSR2": "restart"}')
+        place.wrong(raw, 'a dict of signal name -> action or channel: {"SIGUSR2": "restart"}')
         return MappingProxyType({})
     for name, action in raw.items():
         _check_name(place.at(name), name)
@@ -37,11 +40,11 @@ def _check_name(place: Place, name: Any) -> None:
 
 def _check_action(place: Place, action: Any) -> None:
     if not isinstance(action, str) or not action:
-        place.wrong(action, "the name of a bus method or of a channel, or None to leave it alone")
-    elif action not in BUS_METHODS and (near := _nearest_method(action)):
-        message = f"no bus method is called {action!r}: the signal publishes on a channel of that name."
+        place.wrong(action, "the name of an action or of a channel, or None to leave it alone")
+    elif action not in ACTIONS and (near := _nearest_action(action)):
+        message = f"no action is called {action!r}: the signal publishes on a channel of that name."
         place.add("W001", message, f"Did you mean {near[0]!r}?")
 
 
-def _nearest_method(action: str) -> list[str]:
-    return difflib.get_close_matches(action.lower(), BUS_METHODS, n=1, cutoff=0.8)
+def _nearest_action(action: str) -> list[str]:
+    return difflib.get_close_matches(action.lower(), ACTIONS, n=1, cutoff=0.8)

@@ -1,4 +1,4 @@
-"""Daemons: fork into the background, report the start to the shell, reopen output files."""
+"""Daemons: fork into the background, and report the start to the shell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ..process.messages import Link, await_event
 from ..system.ownership import NO_OWNER, Owner
-from ..wspbus import Bus, Refusal
-from ..wspbus.plugin import Plugin
+from ..wspbus import Refusal
 
 MOST_OF_A_MESSAGE = 60_000
 """Characters of an error to show, from its end."""
@@ -38,42 +37,6 @@ class Foreground:
             self._link.send(report, timeout=FOREGROUND_TIMEOUT)
         if not status:  # after a failure, the open link shows that this process has not ended yet
             self._link.close()
-
-
-class Output(Plugin):
-    """Reopens the output files of a daemon at a restart, so that log rotation can move them.
-
-    The children that boot for the restart write to the new files from the beginning. If a file cannot be
-    opened, the output still goes to the old one.
-    """
-
-    role = "site"
-
-    def __init__(self, bus: Bus, stdout: Path | None, stderr: Path | None) -> None:
-        super().__init__(bus)
-        self.paths = {1: stdout, 2: stderr}
-
-    def before_restart(self) -> None:
-        failures = {}
-        for number, path in self.paths.items():
-            if path is not None:
-                try:
-                    self._open_again(number, path)
-                except OSError as error:
-                    failures[str(path)] = error.strerror
-        if failures:
-            which = ", ".join(f"{path} ({reason})" for path, reason in failures.items())
-            self.bus.log(f"Output files not reopened, so output goes to the old ones: {which}.", level=30)
-
-    before_restart.priority = 10  # type: ignore[attr-defined]  # before children boot
-
-    def _open_again(self, number: int, path: Path) -> None:
-        descriptor = NO_OWNER.open(path)  # the site has already become its user
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed, or None
-                stream.flush()
-        os.dup2(descriptor, number)
-        os.close(descriptor)
 
 
 def daemonize(

@@ -108,7 +108,16 @@ class Replied:
     error: str | None
 
 
-Report = Hello | Expected | Standby | Ready | Answered | Failed | Died | Stopped | Replied
+@dataclass(frozen=True, slots=True)
+class FilesReopened:
+    """A process has reopened its log files: see `system.log_files.Reopened`."""
+
+    pid: int
+    files: list[str]
+    failures: list[str]
+
+
+Report = Hello | Expected | Standby | Ready | Answered | Failed | Died | Stopped | Replied | FilesReopened
 
 _KINDS: dict[str, type[Report]] = {kind.__name__: kind for kind in get_args(Report)}
 

@@ -78,6 +78,13 @@ class ChildServer(Server):
             "leaving": leaving,
         }
 
+    def reopen_log_files(self, child: Child) -> list[int]:
+        """Tell the processes of a child to reopen their log files; return the PIDs of those that report it.
+
+        Each sends the report `FilesReopened`. The base class tells none, as its child may not expect it.
+        """
+        return []
+
     # Start and stop
 
     def subscribe(self) -> None:

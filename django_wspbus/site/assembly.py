@@ -15,7 +15,6 @@ from ..conf.addresses import Address
 from ..control.calls import Actions
 from ..development.launch import HEALTH
 from ..plugins.control import ControlSocket
-from ..plugins.daemon import Output
 from ..plugins.health import Probes
 from ..plugins.pidfile import PIDFile
 from ..plugins.privileges import DropPrivileges, identity
@@ -38,6 +37,7 @@ from ..successor.state import SiteState
 from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .condition import SiteCondition
+from .log_files import LogFiles
 from .policy import Policy
 
 
@@ -75,6 +75,7 @@ class Assembly:
         self.swap = Swap(bus, settings, self.children, self.servers, say)
         self.drain = Drain(bus, settings, self.sockets, self.children, in_process=self.is_worker)
         self.condition = SiteCondition(bus, self.servers, self.swap)
+        self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
         self.signals = SignalHandler(
             bus,
             settings.signals,
@@ -100,6 +101,7 @@ class Assembly:
             self.swap,
             self.drain,
             self.control,
+            self.log_files,
             *self._optional_plugins(),
         ]
         manager = ServiceManager(TYPED.environment)
@@ -145,8 +147,6 @@ class Assembly:
             plugins.append(
                 Probes(bus, lambda: [each.socket for each in sockets.of(HEALTH)], self.condition.for_probes)
             )
-        if settings.daemonize is not None:
-            plugins.append(Output(bus, settings.daemonize.stdout, settings.daemonize.stderr))
         if self.pidfile is not None:
             plugins.append(self.pidfile)
         if (settings.user, settings.group, settings.umask) != (None, None, None):

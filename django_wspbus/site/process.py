@@ -29,9 +29,9 @@ from .condition import refusal_of
 from .control import actions
 from .replacement import ExecReplacement, Replacement
 
-SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload")
+SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", "reopen")
 """Channels of the site: before the process ends at once; before a restart, which a listener may refuse; just
-before the process is replaced; after a change of a file."""
+before the process is replaced; after a change of a file; to reopen the log files."""
 
 
 class SiteProcess:

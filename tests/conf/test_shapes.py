@@ -126,7 +126,7 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
             "a list of packages or modules",
         ),
         ({"AUTORELOAD": {"POLL": 1}}, 'WSPBUS["AUTORELOAD"]["POLL"]', "None, True or False"),
-        ({"SIGNALS": ["SIGHUP"]}, 'WSPBUS["SIGNALS"]', "signal name -> bus method or channel"),
+        ({"SIGNALS": ["SIGHUP"]}, 'WSPBUS["SIGNALS"]', "signal name -> action or channel"),
         ({"SIGNALS": {"SIGHUP": 1}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),
         ({"SIGNALS": {"SIGHUP": ""}}, 'WSPBUS["SIGNALS"]["SIGHUP"]', "or None to leave it alone"),
         ({"DAEMONIZE": 0}, 'WSPBUS["DAEMONIZE"]', 'True, False or {"STDOUT": path'),

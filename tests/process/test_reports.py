@@ -12,6 +12,7 @@ from django_wspbus.process.reports import (
     Died,
     Expected,
     Failed,
+    FilesReopened,
     Hello,
     Ready,
     Replied,
@@ -33,6 +34,7 @@ REPORTS: list[Report] = [
     Died(4711),
     Stopped(4711, ["a stop listener failed."], "GET /"),
     Replied(3, 4711, [None, "x"], None),
+    FilesReopened(4711, ["/var/log/shop.log"], ["/var/log/site.log (Permission denied)"]),
 ]
 
 

@@ -10,7 +10,7 @@ from ...application.loading import load
 from ...wspbus import Refusal
 from .failing import give_up
 from .hooks import Hooks
-from .signals import accept_term
+from .signals import accept_signals
 from .worker_class import patch_for
 
 
@@ -33,7 +33,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
             self.hooks.child.start_again(patch)
 
     def load(self) -> Any:
-        accept_term()
+        accept_signals()
         try:
             self.hooks.application = load(self.hooks.server, self.hooks.settings.static_files)
         except Refusal as refusal:

@@ -16,13 +16,13 @@ from ...wspbus import Refusal
 from .application import Application
 from .failing import give_up
 from .hooks import Hooks
-from .signals import accept_term
+from .signals import accept_signals
 
 
 def run(child: StartedChild) -> None:
     """Serve until the site ends this child. Report an earlier failure to the site, and do not print it."""
     application = make_application(child)
-    os.register_at_fork(after_in_parent=accept_term)
+    os.register_at_fork(after_in_parent=accept_signals)
     try:
         application.run()
     except HaltServer as halt:  # a worker failed to boot while gunicorn was stopping already

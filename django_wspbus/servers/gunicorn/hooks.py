@@ -18,12 +18,13 @@ from ... import conf
 from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
 from ...process.asking import RemoteSite
-from ...process.reports import Died, Expected
+from ...process.reports import Died, Expected, Report
 from ...project.threads import ADVICE, foreign_threads
 from ...successor.program import die_with
 from .exit import BOOTING, PROVEN, SERVING
+from .log_files import reopening_logger
 from .server import GunicornServer
-from .signals import hold_term, ignore_signals
+from .signals import hold_signals, ignore_signals
 from .worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -81,8 +82,14 @@ class Hooks:
             from .logging import project_logger
 
             cfg.set("logger_class", project_logger(cfg, options))
+        cfg.set("logger_class", reopening_logger(cfg.logger_class, self.child.start.outputs, self.report))
         for name in HOOKS:
             cfg.set(name, _chain(getattr(self, name), getattr(cfg, name)))
+
+    def report(self, report: Report) -> None:
+        """Send a report of this process, the master or a worker, to the site."""
+        site = self.site if self.process is None else self.process.site
+        site.report(report)
 
     # Hooks, in the order in which gunicorn calls them
 
@@ -107,7 +114,7 @@ class Hooks:
             gc.freeze()  # the workers share the memory of all that is loaded by now
         self.stages[worker.age] = mmap.mmap(-1, 1)
         self.forked[worker.age] = time.monotonic()
-        hold_term()
+        hold_signals()
 
     def warn_of_threads(self) -> None:
         if names := foreign_threads():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gunicorn
 
+from ...children.child import Child
 from ...conf.checks import check_option_names, check_writable
 from ...conf.findings import Problem, shown
 from ...wspbus import Refusal
@@ -62,6 +64,11 @@ class GunicornServer(ChildServer):
         # A configuration file may name another class: then the child starts again, patched.
         return "gevent" if "gevent" in str(self.settings.options.get("worker_class")) else None
 
+    def reopen_log_files(self, child: Child) -> list[int]:
+        # gunicorn's master signals its workers, too, but no longer once it has been told to exit.
+        pids = [*([] if child.ended or child.deadline else [child.pid]), *child.workers]
+        return [pid for pid in pids if _signal(pid, signal.SIGUSR1)]
+
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
         is_overridden = "workers" in settings.options or "config" in settings.options
@@ -90,6 +97,15 @@ class GunicornServer(ChildServer):
         if "workers" not in options:
             options["workers"] = 1 if site.autoreload else default_workers(settings)
         return {"preload_app": True, **options}
+
+
+def _signal(pid: int, number: int) -> bool:
+    """Send a signal; return False if the process has ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def read_config_file(settings: ServerSettings) -> dict[str, Any]:

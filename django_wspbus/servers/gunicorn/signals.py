@@ -6,8 +6,11 @@ import signal
 
 from ...plugins.signals import is_ignored
 
-IGNORED = [name for name in ("SIGINT", "SIGUSR1", "SIGUSR2") if is_ignored(name)]
-"""The signals that this process ignored from its start."""
+IGNORED = [name for name in ("SIGINT", "SIGUSR2") if is_ignored(name)]
+"""The signals that this process ignored from its start. The site itself sends SIGUSR1, for the log files."""
+
+HELD = (signal.SIGTERM, signal.SIGUSR1)
+"""The signals by which the site ends a worker, and makes it reopen its log files."""
 
 
 def ignore_signals() -> None:
@@ -19,14 +22,14 @@ def ignore_signals() -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def hold_term() -> None:
-    """Block SIGTERM before a fork.
+def hold_signals() -> None:
+    """Block the signals of the site before a fork.
 
     Without this, a signal after the fork, but before gunicorn installs the handlers of the worker, is lost.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
-def accept_term() -> None:
-    """Unblock a SIGTERM that came between `hold_term` and now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+def accept_signals() -> None:
+    """Unblock the signals that came between `hold_signals` and now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)

@@ -25,7 +25,7 @@ from ...project.tracebacks import explain
 from ...wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
 from .exit import PROVEN, SERVING, WorkerExit
 from .failing import LONGEST_REASON, give_up, status_of_failure
-from .signals import accept_term
+from .signals import accept_signals
 
 if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
@@ -69,7 +69,7 @@ class WorkerProcess:
 
     def boot(self, worker: Worker, application: Any) -> None:
         """Start the bus; return when the worker may answer requests, or when it has to exit."""
-        accept_term()
+        accept_signals()
         with Heartbeat(worker, bus, self.settings.ready_timeout):
             self.exit.has_booted = True
             try:
