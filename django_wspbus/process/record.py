@@ -14,9 +14,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import signal
 import struct
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +32,9 @@ RING_SIZE = 256 * 1024
 
 LONGEST_DUMP = 2**20
 """Bytes of the stacks that are read."""
+
+STACKS_SIGNAL: int | None = signal.SIGRTMIN + 11 if hasattr(signal, "SIGRTMIN") else None
+"""The signal at which a process writes its stacks to its record; servers and projects hardly use this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Record:
     """The stage of a worker, which its server defines."""
     retiring: Any = Field("@B", 17)
     """1 once the site has decided that another worker replaces this one."""
+    dumps_stacks: Any = Field("@B", 18)
+    """1 once the process handles `STACKS_SIGNAL`, which would end it before."""
     wanted: Any = Field("@I", 20)
     """In the record of a master: the number of workers that the site wants; 0: that of its settings."""
     threads: Any = Field("@I", 24)
@@ -74,11 +82,13 @@ class Record:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.is_closed = False
+        self._lock = threading.Lock()
         self.memory = mmap.mmap(descriptor, 0)
         self.slots = Slots(memoryview(self.memory)[FIELDS_SIZE : FIELDS_SIZE + self.slots_count * SLOT_SIZE])
         begin = FIELDS_SIZE + self.slots_count * SLOT_SIZE
         self.ring = Ring(memoryview(self.memory)[begin : begin + RING_SIZE])
-        self.dump_begins = begin + RING_SIZE
+        self.dump_begins: int = begin + RING_SIZE
 
     @classmethod
     def make(cls, slots: int) -> Record:
@@ -100,20 +110,38 @@ class Record:
         return record
 
     def close(self) -> None:
-        self.slots.release()
-        self.ring.release()
-        self.memory.close()
-        os.close(self.descriptor)
+        """Release the memory; from now on each read raises ValueError."""
+        with self._lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            for release in (self.slots.release, self.ring.release, self.memory.close):
+                with contextlib.suppress(BufferError):  # another thread reads, and frees it when it is done
+                    release()
+            os.close(self.descriptor)
 
     # Stacks: faulthandler writes at the offset of the file, which all processes that hold it share
 
     def begin_dump(self) -> None:
         """Discard the last stacks; faulthandler writes the next ones at the beginning of the region."""
-        os.ftruncate(self.descriptor, self.dump_begins)
-        os.lseek(self.descriptor, 0, os.SEEK_END)
+        with self._open():
+            os.ftruncate(self.descriptor, self.dump_begins)
+            os.lseek(self.descriptor, 0, os.SEEK_END)
+
+    def dump_length(self) -> int:
+        """Return the number of bytes that faulthandler has written so far."""
+        with self._open():
+            return os.fstat(self.descriptor).st_size - self.dump_begins
 
     def read_dump(self) -> str:
         """Return the stacks that faulthandler has written so far."""
-        with contextlib.suppress(OSError):
+        with self._open():
             return os.pread(self.descriptor, LONGEST_DUMP, self.dump_begins).decode(errors="replace")
-        return ""
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Keep the descriptor open, whose number may be that of another file once it is closed."""
+        with self._lock:
+            if self.is_closed:
+                raise ValueError("The record has been closed, because its process has ended.")
+            yield
