@@ -24,6 +24,9 @@ from .processes import Process, kill_group
 from .progress import Progress
 from .spawn import read_refusal
 
+LEAST_SHORTENED = 0.1
+"""Seconds by which a further order to exit has to be earlier, as every order stays in the pair of sockets."""
+
 
 class Child:
     """A child process and the processes that it forks.
@@ -51,12 +54,14 @@ class Child:
         self.ended = False
         self.deadline: float | None = None
         """The time of `time.monotonic` at which it is killed; None if it was not told to exit."""
-        self.allowed = 0.0
-        """Seconds that it had until the deadline."""
+        self.dismissed_at = 0.0
+        """The time of `time.monotonic` at which it was told to exit."""
         self.progress = Progress()
         self.records: dict[int, Record] = {}
         """PID -> the record of its master or of a worker."""
-        self._allowed_for_requests = 0.0
+        self.allowed_for_requests = 0.0
+        """Seconds that it had until requests are cut off."""
+        self._why_shortened = ""
         self._switchboard = switchboard
         self._answer = answer
         self._changed = changed
@@ -112,6 +117,11 @@ class Child:
         return self.process.poll() in (0, -signal.SIGTERM)
 
     @property
+    def allowed(self) -> float:
+        """Seconds that it had from the order to exit until the deadline."""
+        return 0.0 if self.deadline is None else self.deadline - self.dismissed_at
+
+    @property
     def age(self) -> float:
         """Seconds since it was started."""
         return time.monotonic() - self.spawned
@@ -153,8 +163,9 @@ class Child:
         """Return in words which requests its workers have cut off."""
         if not self.progress.cut_off:
             return []
-        requests = "; ".join(self.progress.cut_off)
-        return [f"requests cut off after {self._allowed_for_requests:.3g} seconds: {requests}."]
+        requests = "; ".join(f"{each} (worker {pid})" for pid, each in self.progress.cut_off.items())
+        after = f"after {self.allowed_for_requests:.3g} seconds{self._why_shortened}"
+        return [f"requests cut off {after}: {requests}."]
 
     # Reports and questions
 
@@ -235,16 +246,27 @@ class Child:
         with contextlib.suppress(OSError):  # it has ended
             self.links.order(order)
 
-    def terminate(self, phases: Phases) -> None:
-        """Tell it to answer the requests in flight, run its listeners and end, each in its phase."""
+    def terminate(self, phases: Phases, why: str = "") -> None:
+        """Tell it to answer the requests in flight, run its listeners and end, each in its phase.
+
+        A later call can only shorten that; ``why`` it does so is for the log.
+        """
+        is_first = self.deadline is None
         if self.deadline is None:
-            self.allowed = max(phases.children - time.monotonic(), 0)
-            self._allowed_for_requests = max(phases.requests - time.monotonic(), 0)
-            self.deadline = phases.children
-            self._order(EXIT % (phases.requests, phases.workers))
-            if not self.ended:  # else its PID may be that of another process
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(self.pid, signal.SIGTERM)
+            self.dismissed_at = time.monotonic()
+        elif phases.children >= self.deadline - LEAST_SHORTENED:
+            return
+        self.deadline = max(phases.children, self.dismissed_at)
+        self.allowed_for_requests = max(phases.requests - self.dismissed_at, 0)
+        self._why_shortened = why
+        self._order(EXIT % (phases.requests, phases.workers))
+        if is_first:
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if not self.ended:  # else its PID may be that of another process
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill it and all processes that it has started. A signal handler or a watchdog may call this."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..process.messages import Link, Message
-from ..process.phases import TIME_FOR_UNSERVED_CHILD, Phases
+from ..process.phases import TIME_FOR_LISTENERS, TIME_FOR_UNSERVED_CHILD, Phases
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order
 from ..successor.state import ChildState
@@ -53,6 +53,8 @@ class Children(Plugin):
         self.draining: list[Child] = []
         self.failures: list[str] = []
         """Failures of children that have ended already, to be reported at the exit."""
+        self.scaled: dict[str, int] = {}
+        """alias -> the number of workers, where it is not that of the settings."""
         self.swapping = False
         """True while all children are about to be replaced, so that none is started again meanwhile."""
         self.others: list[int] = []
@@ -71,7 +73,15 @@ class Children(Plugin):
         """Start a child of a server, which does not serve yet; see `spawn.ChildStart`."""
         output = self.site.daemonize
         stdout, stderr = (None, None) if output is None else (output.stdout, output.stderr)
-        start = ChildStart(alias, run, patch, self.watch_files, _absolute(stdout), _absolute(stderr))
+        start = ChildStart(
+            alias,
+            run,
+            patch,
+            workers=self.scaled.get(alias),
+            watches_files=self.watch_files,
+            stdout=_absolute(stdout),
+            stderr=_absolute(stderr),
+        )
         process, pair, refusal = spawn_server(start, descriptors)
         child = Child(alias, process, pair, self.switchboard, self.answer, self._note_change, refusal)
         self.booting.append(child)
@@ -82,27 +92,48 @@ class Children(Plugin):
         """Release all of these to serve, and dismiss the children that they replace."""
         children = list(children)
         before = [self.serving.get(child.alias) for child in children]
+        earlier = list(self.draining)
         for child in children:
             child.serve()
             self.booting.remove(child)
             self.serving[child.alias] = child
         for old in before:
             if old is not None:
-                self.dismiss(old)
+                self.dismiss(old, is_replaced=True)
+        for child in earlier:  # at most one generation drains
+            if child.alias in {each.alias for each in children} and child.is_serving:
+                self._shorten(child)
 
-    def dismiss(self, child: Child) -> None:
-        """Tell a child to answer the requests in flight and exit; it is killed when its time is up."""
-        if child in self.draining:
-            return
-        phases = Phases.of(self.bus, self.site)
+    def dismiss(self, child: Child, *, is_replaced: bool = False) -> None:
+        """Tell a child to answer the requests in flight and exit; it is killed when its time is up.
+
+        ``is_replaced``: it has GRACEFUL_TIMEOUT for its requests, as others serve. A child that drains
+        already can only be told to end earlier.
+        """
+        phases = self._phases(is_replaced=is_replaced)
         if not child.is_serving:
             phases = phases.shortened(TIME_FOR_UNSERVED_CHILD / 2, TIME_FOR_UNSERVED_CHILD / 2)
         if child in self.booting:
             self.booting.remove(child)
         if self.serving.get(child.alias) is child:
             del self.serving[child.alias]
-        self.draining.append(child)
-        child.terminate(phases)
+        if child not in self.draining:
+            self.draining.append(child)
+        self._terminate(child, phases)
+
+    def _phases(self, *, is_replaced: bool) -> Phases:
+        if not is_replaced or self.bus.deadline is not None:
+            return Phases.of(self.bus, self.site)
+        phases, limit = Phases.of_replaced(self.site), self.site.time_for_requests
+        return phases if limit is None else phases.shortened(limit, TIME_FOR_LISTENERS)
+
+    def _shorten(self, child: Child) -> None:
+        """End the generation before, as a further reload has replaced the one that replaced it."""
+        phases = Phases.of_replaced(self.site).shortened(0, TIME_FOR_LISTENERS)
+        self._terminate(child, phases, ", as a further reload ended this generation")
+
+    def _terminate(self, child: Child, phases: Phases, why: str = "") -> None:
+        child.terminate(phases, why)
         self.switchboard.call_later(max(phases.children - time.monotonic(), 0), self._note_change)
 
     def end(self, children: Iterable[Child]) -> list[str]:
@@ -199,7 +230,7 @@ class Children(Plugin):
             else:
                 self.serving[child.alias] = child
                 if child.alias not in aliases:
-                    self.dismiss(child)
+                    self.dismiss(child, is_replaced=True)
             child.listen()
 
 

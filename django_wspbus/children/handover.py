@@ -28,6 +28,7 @@ def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> Child
         has_answered=progress.has_answered,
         time_left=None if child.deadline is None else max(child.deadline - time.monotonic(), 0),
         allowed=child.allowed,
+        allowed_for_requests=child.allowed_for_requests,
         records=[RecordState(pid, record.descriptor) for pid, record in child.records.items()],
         policy=asdict(progress.policy),
         standby=sorted(progress.standby),
@@ -45,7 +46,9 @@ def adopt(
     child = Child(state.alias, process, pair, switchboard, answer, changed)
     child.served_from = time.monotonic() if state.is_serving else None
     child.deadline = None if state.time_left is None else time.monotonic() + state.time_left
-    child.allowed = state.allowed
+    if child.deadline is not None:
+        child.dismissed_at = child.deadline - state.allowed
+        child.allowed_for_requests = state.allowed_for_requests
     child.progress.adopt(state)
     child.records = {each.pid: Record(each.descriptor) for each in state.records}
     for link in state.links:

@@ -44,8 +44,8 @@ class Progress:
         """The reasons why new workers did not become ready, while the child serves."""
         self.failed_stops: list[str] = []
         """The stop listeners that failed, or were cut off."""
-        self.cut_off: list[str] = []
-        """The requests that workers have not answered before they ended."""
+        self.cut_off: dict[int, str] = {}
+        """PID -> the requests that a worker has not answered before it ended."""
         self.reopened: dict[int, FilesReopened] = {}
         """The latest report of log files by each process: PID -> report."""
 
@@ -88,7 +88,7 @@ class Progress:
                 self.ready.discard(link.fileno())
                 self.failed_stops += failures
                 if cut_off:
-                    self.cut_off.append(f"{cut_off} (worker {pid})")
+                    self.cut_off[pid] = cut_off
 
     def note_failure(self, reason: str, status: int = 1) -> None:
         """Record why the child cannot serve; only the first reason counts."""

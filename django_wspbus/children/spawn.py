@@ -30,6 +30,8 @@ class ChildStart:
     """The function that it runs, as "module:function": it is called with a `StartedChild`."""
     patch: str | None = None
     """"gevent" if the child is patched before it imports anything of the project."""
+    workers: int | None = None
+    """The number of its workers; None: that of the settings."""
     watches_files: bool = False
     """True if its workers ask the site to restart when a file changes."""
     stdout: str | None = None

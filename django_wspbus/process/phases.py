@@ -72,6 +72,15 @@ class Phases:
         limit = settings.time_for_requests
         return phases if limit is None else phases.shortened(limit, TIME_FOR_LISTENERS)
 
+    @classmethod
+    def of_replaced(cls, settings: Settings) -> Phases:
+        """Return the phases of a process that another one replaces: its requests have GRACEFUL_TIMEOUT."""
+        now = time.monotonic()
+        shares = cls.between(now, now + time_of_site(settings.stop_timeout))
+        more = now + settings.graceful_timeout - shares.requests
+        ends = shares.requests, shares.workers, shares.children, shares.site
+        return cls(now, *(end + more for end in ends))
+
     def shortened(self, requests: float, listeners: float) -> Phases:
         """Return phases with at most these seconds for requests, and then for the workers' listeners."""
         answered = min(self.requests, time.monotonic() + requests)

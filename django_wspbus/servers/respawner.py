@@ -96,7 +96,9 @@ class Respawner:
     def _replace(self, ended: Child) -> None:
         how = ended.how_ended()
         worked = ended.progress.has_answered or ended.lifetime > HEALTHY_LIFETIME
-        self.children.dismiss(ended)  # its workers may still be at work on their last requests
+        self.children.dismiss(
+            ended, is_replaced=True
+        )  # its workers may still be at work on their last requests
         wait = self._backoff.note(worked=worked)
         self.trouble = f"it {how}"
         if worked:

@@ -108,7 +108,7 @@ class Restart(Plugin):
         children, wanted = self.site.children, list(booted)
         for child in [*children.serving.values(), *children.booting]:
             if child not in wanted:
-                children.dismiss(child)
+                children.dismiss(child, is_replaced=True)
 
     # After the bus has exited
 

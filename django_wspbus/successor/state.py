@@ -93,6 +93,8 @@ class ChildState:
     """Seconds until its drain must end; None if it serves."""
     allowed: float
     """Seconds for its drain in all."""
+    allowed_for_requests: float = 0.0
+    """Those of its requests."""
     records: list[RecordState] = field(default_factory=list)
     policy: dict[str, Any] = field(default_factory=dict)
     """The fields of its `process.reports.RetirementPolicy`."""

@@ -82,4 +82,4 @@ def test_a_worker_that_has_stopped_is_not_missed_and_its_requests_are_named(link
     progress.note_end(links[0], exits=True)
 
     assert progress.failed_stops == ["a stop listener of worker 4711 failed."]
-    assert progress.cut_off == ["GET / (worker 4711)"]
+    assert progress.cut_off == {4711: "GET /"}

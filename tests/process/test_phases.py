@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from django_wspbus import conf
 from django_wspbus.process.phases import Phases, time_of_site
 
 
@@ -30,3 +33,14 @@ def test_those_in_a_hurry_have_no_more_than_the_others():
     shortened = phases.shortened(1, 3)
     assert (shortened.requests, shortened.workers) == (phases.requests, phases.workers)
     assert shortened.children <= phases.children
+
+
+def test_what_is_replaced_has_graceful_timeout_for_requests_and_the_same_shares_for_the_rest():
+    settings = conf.Settings(servers={}, graceful_timeout=100, stop_timeout=25)
+    before = time.monotonic()
+    phases = Phases.of_replaced(settings)
+    shares = Phases.between(0, time_of_site(25))
+
+    assert phases.requests == pytest.approx(before + 100, abs=1)
+    assert phases.workers - phases.requests == pytest.approx(shares.workers - shares.requests)
+    assert phases.children - phases.workers == pytest.approx(shares.children - shares.workers)

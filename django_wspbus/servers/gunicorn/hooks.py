@@ -73,6 +73,8 @@ class Hooks:
         options.setdefault("default_proc_name", self.server.alias)
         for name, value in options.items():
             cfg.set(name, value)
+        if self.child.start.workers is not None:
+            cfg.set("workers", self.child.start.workers)
         # The site ends the child before that, as its phases say; this is for a signal to gunicorn alone.
         cfg.set("graceful_timeout", math.ceil(self.settings.stop_timeout) + 1)
         cfg.set("control_socket_disable", True)
