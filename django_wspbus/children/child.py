@@ -33,7 +33,8 @@ class Child:
 
     ``answer(link, message)`` handles their requests to the site, and ``changed()`` is called after each
     change of their state; both in the switchboard's thread. ``refusal``: the file in which the process
-    reports a failure before it runs the function of its server.
+    reports a failure before it runs the function of its server. ``ended(child, pid, record)`` is called when
+    one of its processes has ended, before its record is closed.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Child:
         answer: Callable[[Link, Message], None],
         changed: Callable[[], None],
         refusal: IO[bytes] | None = None,
+        ended: Callable[[Child, int, Record], None] = lambda child, pid, record: None,
     ) -> None:
         self.alias = alias
         self.process = process
@@ -65,6 +67,7 @@ class Child:
         self._switchboard = switchboard
         self._answer = answer
         self._changed = changed
+        self._process_ended = ended
         self.links = Links(
             pair, switchboard, heard=self._hear, ended=self._note_end_of, all_ended=self._note_end_of_pair
         )
@@ -191,7 +194,10 @@ class Child:
 
     def _forget_record(self, pid: int) -> None:
         if (record := self.records.pop(pid, None)) is not None:
-            record.close()
+            try:
+                self._process_ended(self, pid, record)
+            finally:
+                record.close()
 
     def _hear(self, link: Link, messages: list[Received]) -> None:
         for message, descriptors in messages:

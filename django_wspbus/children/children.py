@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..process.messages import Link, Message
 from ..process.phases import TIME_FOR_LISTENERS, TIME_FOR_UNSERVED_CHILD, Phases
+from ..process.record import Record
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order
 from ..successor.state import ChildState
@@ -16,6 +17,7 @@ from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import Child
 from .handover import adopt, state_of
+from .lost import lost_requests
 from .spawn import ChildStart, spawn_server
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class Children(Plugin):
         """PIDs of other processes that the site has started."""
         self.observers: list[Callable[[], None]] = [self._close_ended]
         """Functions that are called in the main thread when something has changed in a child."""
+        self.record_readers: list[Callable[[Child, int, Record], None]] = [self._log_lost]
+        """Functions of the child, the PID and the record of each process that has ended."""
         self._awaited: list[Child] = []
 
     def all(self) -> list[Child]:
@@ -83,7 +87,9 @@ class Children(Plugin):
             stderr=_absolute(stderr),
         )
         process, pair, refusal = spawn_server(start, descriptors)
-        child = Child(alias, process, pair, self.switchboard, self.answer, self._note_change, refusal)
+        child = Child(
+            alias, process, pair, self.switchboard, self.answer, self._note_change, refusal, self._note_end
+        )
         self.booting.append(child)
         child.listen()
         return child
@@ -167,6 +173,16 @@ class Children(Plugin):
         for observer in self.observers:
             self.bus.defer(observer)
 
+    def _note_end(self, child: Child, pid: int, record: Record) -> None:
+        for read in self.record_readers:
+            read(child, pid, record)
+
+    def _log_lost(self, child: Child, pid: int, record: Record) -> None:
+        """Log the requests that ended with a worker, unless it has named them itself."""
+        if pid not in child.progress.stopped and (lost := lost_requests(record)):
+            worker = f"Worker {pid} of the server {child.alias!r}"
+            self.bus.log(f"{worker} ended unexpectedly; requests lost: {lost}.", level=40)
+
     def _close_ended(self) -> None:
         """Close the children that have ended, or whose deadline has passed."""
         if self.bus.deadline is not None:  # an exit waits for all of them together: see stop()
@@ -223,7 +239,7 @@ class Children(Plugin):
         """Go on with the children of the program before; end those whose servers are no more."""
         aliases = set(aliases)
         for state in states:
-            child = adopt(state, self.switchboard, self.answer, self._note_change)
+            child = adopt(state, self.switchboard, self.answer, self._note_change, self._note_end)
             if state.time_left is not None:
                 self.draining.append(child)
                 self.switchboard.call_later(state.time_left, self._note_change)

@@ -40,10 +40,11 @@ def adopt(
     switchboard: Switchboard,
     answer: Callable[[Link, Message], None],
     changed: Callable[[], None],
+    ended: Callable[[Child, int, Record], None],
 ) -> Child:
     """Take over a child of the program before."""
     process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
-    child = Child(state.alias, process, pair, switchboard, answer, changed)
+    child = Child(state.alias, process, pair, switchboard, answer, changed, ended=ended)
     child.served_from = time.monotonic() if state.is_serving else None
     child.deadline = None if state.time_left is None else time.monotonic() + state.time_left
     if child.deadline is not None:

@@ -44,6 +44,8 @@ class Progress:
         """The reasons why new workers did not become ready, while the child serves."""
         self.failed_stops: list[str] = []
         """The stop listeners that failed, or were cut off."""
+        self.stopped: set[int] = set()
+        """PIDs of workers that have reported the end of their stop listeners, and the requests cut off."""
         self.cut_off: dict[int, str] = {}
         """PID -> the requests that a worker has not answered before it ended."""
         self.reopened: dict[int, FilesReopened] = {}
@@ -65,6 +67,7 @@ class Progress:
         match report:
             case Hello("worker", pid):
                 self.workers[link.fileno()] = pid
+                self.stopped.discard(pid)  # of an earlier process
             case Hello("listener", pid):
                 self.listeners[link.fileno()] = pid
             case Expected(workers, _, policy):
@@ -86,6 +89,7 @@ class Progress:
                 self.reopened[pid] = report
             case Stopped(pid, failures, cut_off):
                 self.ready.discard(link.fileno())
+                self.stopped.add(pid)
                 self.failed_stops += failures
                 if cut_off:
                     self.cut_off[pid] = cut_off

@@ -15,6 +15,7 @@ from ..application.loading import load
 from ..application.warmup import warm_up
 from ..conf.findings import Problem
 from ..process.phases import Phases
+from ..process.slots import InFlight
 from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 
@@ -125,6 +126,10 @@ class Server(Plugin):
     def failure(self) -> str | None:
         """Return why it does not serve at present; None if it does."""
         return None
+
+    def in_flight(self) -> list[InFlight]:
+        """Return the requests that it answers in this process; any thread calls this."""
+        return []
 
     def status(self) -> dict[str, Any]:
         """Return the entry of this server in ``bus.site.status()``."""

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.core.servers.basehttp import ServerHandler, ThreadedWSGIServer
+from django.core.servers.basehttp import ThreadedWSGIServer
 
 from ...application.interfaces import Application
+from ...process.slots import LONGEST_NAME, InFlight
 from .one_thread import OneThread
 from .request_handler import UNREAD, RequestHandler
+from .response_handler import ResponseHandler
 
 if TYPE_CHECKING:
     from ...sockets.bound import Bound
@@ -32,6 +34,18 @@ class Exchange:
     runner: threading.Thread
     """The thread that runs the application for it."""
     request: str = UNREAD
+    name: str = ""
+    """"METHOD /path?query" of the last request."""
+    response: ResponseHandler | None = None
+    """The response to the request in flight."""
+
+    def in_flight(self) -> InFlight | None:
+        """Return the request in flight; None while the connection waits for one, or reads it."""
+        response, thread = self.response, self.runner.ident
+        if response is None or thread is None:
+            return None
+        name, started = self.name.partition("?")[0][:LONGEST_NAME], response.started
+        return InFlight(0, 0, thread, started, response.progressed, started, name)
 
 
 class HTTPServer(ThreadedWSGIServer):
@@ -124,14 +138,22 @@ class HTTPServer(ThreadedWSGIServer):
             return self._leaving.union(exchange.thread for exchange in self._exchanges.values())
 
     def note_request(self, connection: socket.socket, request: str) -> None:
-        self._exchanges[connection].request = request
+        exchange = self._exchanges[connection]
+        exchange.request = exchange.name = request
 
-    def run(self, connection: socket.socket, response: ServerHandler) -> None:
+    def run(self, connection: socket.socket, response: ResponseHandler) -> None:
         """Run the application for a request of a connection, in the thread that is meant for it."""
+        exchange = self._exchanges[connection]
+        exchange.response = response
+        try:
+            self._run(exchange, response)
+        finally:
+            exchange.response = None
+
+    def _run(self, exchange: Exchange, response: ResponseHandler) -> None:
         if self.one_thread is None:
             response.run(self.wsgi)
             return
-        exchange = self._exchanges[connection]
         request, exchange.request = exchange.request, WAITING.format(exchange.request)
 
         def run() -> None:

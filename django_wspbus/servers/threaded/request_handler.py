@@ -11,7 +11,7 @@ import time
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from django.core.servers.basehttp import ServerHandler, WSGIRequestHandler
+from django.core.servers.basehttp import WSGIRequestHandler
 
 from .request_head import LONGEST_LINE, MOST_LINES, find_fault
 from .response_handler import Body, ResponseHandler
@@ -43,7 +43,7 @@ class Server(Protocol):
 
     def note_request(self, connection: socket.socket, request: str) -> None: ...
 
-    def run(self, connection: socket.socket, response: ServerHandler) -> None: ...
+    def run(self, connection: socket.socket, response: ResponseHandler) -> None: ...
 
 
 class RequestHandler(WSGIRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref import simple_server
 from wsgiref.headers import Headers
@@ -58,6 +59,8 @@ class ResponseHandler(ServerHandler):
         super().__init__(io.BufferedReader(body), *args, **kwargs)
         self.body = body
         self.is_complete = False
+        self.started = self.progressed = time.monotonic()
+        """Times of `time.monotonic`: of the request, and of the last chunk of the response."""
 
     def cleanup_headers(self) -> None:
         super().cleanup_headers()
@@ -67,6 +70,7 @@ class ResponseHandler(ServerHandler):
             handler.close_connection = True
 
     def write(self, data: bytes) -> None:
+        self.progressed = time.monotonic()
         super().write(b"" if str(self.status).startswith(WITHOUT_BODY) else data)
 
     def close(self) -> None:

@@ -6,13 +6,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import django
 
 from ...conf.checks import check_boolean, check_option_names, check_positive
 from ...conf.findings import Problem
+from ...process.slots import InFlight
 from ...sockets.queue import queue_length
 from ...wspbus import EX_SOFTWARE, Refusal
 from ..base import Server, in_words
@@ -39,6 +40,7 @@ class ThreadedServer(Server):
     _thread: threading.Thread | None = None
     _leaves_queue = False
     _one_thread: OneThread | None = None
+    _http_servers: Sequence[HTTPServer] = ()
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
@@ -126,6 +128,9 @@ class ThreadedServer(Server):
         self.bus.log(report)
         for each in self._http_servers:
             each.cut_off(but=here)
+
+    def in_flight(self) -> list[InFlight]:
+        return [request for each in self._exchanges() if (request := each.in_flight()) is not None]
 
     @property
     def failure(self) -> str | None:

@@ -58,10 +58,20 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         gate.opened.wait(DEADLINE)
     elif path == "/exit":
         buses[-1].exit()
+    elif path == "/stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return stream()
     names = ("REQUEST_METHOD", "PATH_INFO", "SERVER_PORT", "REMOTE_ADDR")
     body = " ".join(environ[name] for name in names).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def stream() -> Iterator[bytes]:
+    yield b"first"
+    gate.reached.set()
+    gate.opened.wait(DEADLINE)
+    yield b"last"
 
 
 def leaving(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -315,6 +325,22 @@ def test_requests_that_do_not_end_are_named_when_time_is_up(serve: Serve, later:
         "'default': requests cut off after [0-9.]+ seconds: GET /held, a request that has not", line
     )
     assert served.bus.failed
+
+
+def test_a_request_is_in_flight_until_the_last_byte_of_its_response(serve: Serve, later: Later) -> None:
+    served = serve()
+    with served.client() as client, served.client() as idle, connect(served.address) as half:
+        idle.ask("/")
+        half.sendall(b"GET /half HTTP/1.1\r\n")
+        answer = later(client.ask, "/stream?token=secret")
+        assert gate.reached.wait(DEADLINE)
+        (request,) = served.server.in_flight()
+        assert request.name == "GET /stream"
+        assert request.started <= request.progressed <= time.monotonic()
+        assert request.thread in {thread.ident for thread in threading.enumerate()}
+        gate.opened.set()
+        assert answer.result(DEADLINE) == (200, "firstlast")
+        await_value(served.server.in_flight, [])
 
 
 def test_a_request_whose_view_exits_the_bus_is_answered(serve: Serve, later: Later) -> None:
