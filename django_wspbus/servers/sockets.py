@@ -75,6 +75,7 @@ class Sockets(Plugin):
         if self._is_complete:  # they outlive a stop
             return
         self.passed = PassedSockets.take()
+        self.passed.match(address for addresses, _ in self.binds.values() for address in addresses)
         for holder, (addresses, backlog) in self.binds.items():
             missing = [address for address in addresses if not self._has(holder, address)]
             for address in missing:
@@ -88,7 +89,10 @@ class Sockets(Plugin):
         try:
             if address.kind == "systemd":
                 claimed = {each.name for each in named if each.name is not None}
-                return [Bound(address, sock) for sock in self.passed.named(address.name, claimed)]
+                passed = self.passed.named(address.name, claimed)
+                return [Bound(address, sock, is_passed=True) for sock in passed]
+            if (sock := self.passed.at(address)) is not None:
+                return [Bound(address, sock, is_passed=True)]
             return [bind(address, backlog, umask=self.umask, owner=self.owner, named=named)]
         except OSError as error:
             subject = holder if _is_setting(holder) else f"The server {holder!r}"
@@ -158,6 +162,10 @@ class Sockets(Plugin):
             bound.unlink()
 
     # Over a restart
+
+    def addresses(self) -> list[str]:
+        """Return the addresses of all sockets, as BIND has them."""
+        return [str(bound.address) for _, bound in self._all()]
 
     def states(self) -> list[SocketState]:
         """Return the sockets that this process has bound, and that the next program wants."""

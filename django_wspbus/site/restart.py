@@ -65,8 +65,8 @@ class Restart(Plugin):
     before_restart.priority = 90  # type: ignore[attr-defined]  # other listeners that refuse it run before
 
     def _make_dry_run(self) -> SitePlan:
-        addresses = [each.address for each in self.site.sockets.states()]
-        dry_run = DryRunProcess(Holdings(addresses, self._own_pidfile), self.bus.wake)
+        held = Holdings(self.site.sockets.addresses(), self._own_pidfile)
+        dry_run = DryRunProcess(held, self.bus.wake)
         self.site.children.others.append(dry_run.pid)
         try:
             self.bus.wait_for(lambda: dry_run.has_ended or self.bus.exit_asked, self.ready_timeout)

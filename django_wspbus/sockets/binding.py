@@ -51,7 +51,7 @@ def _own_conflict(address: Address, bounds: Iterable[Bound]) -> Bound | None:
     """Return the socket of this site that occupies an address, if there is one."""
     if address.kind not in ("inet", "inet6"):
         return None
-    host, port = _resolve(address)[1][:2]
+    host, port = resolve(address)[1][:2]
     for bound in bounds:
         if bound.socket.family == socket.AF_UNIX:
             continue
@@ -62,7 +62,7 @@ def _own_conflict(address: Address, bounds: Iterable[Bound]) -> Bound | None:
 
 
 def _bind_inet(address: Address, backlog: int, is_ipv6_only: bool) -> Bound:
-    family, resolved = _resolve(address)
+    family, resolved = resolve(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,8 +76,8 @@ def _bind_inet(address: Address, backlog: int, is_ipv6_only: bool) -> Bound:
     return Bound(address, sock)
 
 
-def _resolve(address: Address) -> tuple[int, Any]:
-    """Return the family and the numeric form of an address; IPv6 if its host has no IPv4 address."""
+def resolve(address: Address) -> tuple[int, Any]:
+    """Return the family and the numeric form of an address of IP; IPv6 if its host has no IPv4 address."""
     family = socket.AF_INET6 if address.kind == "inet6" else socket.AF_INET
     try:
         found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)

@@ -20,6 +20,8 @@ class Bound:
     socket: socket.socket
     inode: tuple[int, int] | None = None
     """Device and inode of the file of a Unix socket, if this site made it."""
+    is_passed: bool = False
+    """True if systemd passed it, so that it stays open when the site ends."""
     is_filtered: bool = False
     """True if the kernel drops the packets of new clients."""
     name: str = field(init=False)
@@ -46,11 +48,6 @@ class Bound:
         elif name.startswith("[::]:"):
             name = "[::1]" + name.removeprefix("[::]")
         return f"http://{name}/"
-
-    @property
-    def is_passed(self) -> bool:
-        """True if systemd passed it."""
-        return self.address.kind == "systemd"
 
     @property
     def is_open(self) -> bool:

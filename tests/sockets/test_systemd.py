@@ -29,7 +29,7 @@ kinds, names, whose, *command = sys.argv[1:]
 sockets = []
 for kind in kinds.split(","):
     sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
+    sock.bind(("127.0.0.1", int(os.environ.get("PORT", 0))))
     if kind == "listening":
         sock.listen()
     print("port", sock.getsockname()[1], flush=True)
@@ -54,8 +54,9 @@ def passing(shop: Project) -> Callable[..., Running]:
     """Return a site that is passed sockets: "listening,bound", "closed" or "file", their names and owner."""
     shop.write("pass.py", PASS)
 
-    def start(kinds: str = "listening", names: str = "", whose: str = "own") -> Running:
-        return shop.start("pass.py", kinds, names, whose, shop.manage, "runbus", "-v2")
+    def start(kinds: str = "listening", names: str = "", whose: str = "own", **variables: str) -> Running:
+        command = ("pass.py", kinds, names, whose, shop.manage, "runbus", "-v2")
+        return shop.start(*command, **variables)
 
     return start
 
@@ -89,6 +90,22 @@ def test_each_server_takes_the_sockets_that_it_names_and_keeps_them_over_a_resta
 
         banner = [line for line in site.lines if line.startswith("  public")]
         assert f"http://127.0.0.1:{web}/ http://127.0.0.1:{web2}/ " in banner[1]
+        assert site.stop() == 0
+
+
+def test_a_socket_on_the_address_of_a_server_is_taken_without_further_settings(
+    shop: Project, passing: Callable[..., Running]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    configure(shop, {"public": {**KINDS["sync"], "BIND": address}})
+    with passing(PORT=str(port)) as site:
+        site.wait_for_line("^Quit with")
+        assert ask(address)[0] == 200
+        site.send(signal.SIGUSR2)
+        site.wait_for_line("^Quit with", count=2)
+        assert ask(address)[0] == 200
         assert site.stop() == 0
 
 

@@ -12,6 +12,7 @@ from ...conf import Settings, setting_path
 from ...conf.checks import check_writable
 from ...conf.findings import Problem
 from ...servers.base import server_class
+from ...sockets.systemd import is_passed
 from ...successor.state import Holdings
 
 
@@ -29,7 +30,8 @@ def check_machine(settings: Settings, held: Holdings | None = None) -> Iterable[
                 yield from check_writable("E011", setting_path("DAEMONIZE", key), file)
     for server in settings.servers.values():
         for address in server.bind:
-            if address.kind == "unix" and str(address) not in held.addresses:
+            is_held = str(address) in held.addresses or is_passed(address)
+            if address.kind == "unix" and not is_held:
                 yield from check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
         yield from server_class(server).check_machine(server)
 
