@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -167,6 +168,14 @@ class Children(Plugin):
     def order_workers(self, order: Order) -> int:
         """Give an order to the workers that serve and listen; return how many there are."""
         return sum(child.order_workers(order) for child in self.serving.values())
+
+    def in_flight(self, children: Iterable[Child]) -> int:
+        """Return the number of requests that the processes of children are answering."""
+        count = 0
+        for record in [record for child in list(children) for record in list(child.records.values())]:
+            with contextlib.suppress(ValueError):  # the process has ended meanwhile
+                count += sum(1 for _ in record.slots.in_flight())
+        return count
 
     def _note_change(self) -> None:
         self.bus.wake()

@@ -40,8 +40,8 @@ class Call:
 
     def __init__(self, request: Request, connection: socket.socket) -> None:
         self.request = request
-        self.is_detached = False
-        """True if another process, or the next program, answers the client."""
+        self.is_answered = False
+        """True if the last reply was sent, or if another program sends it."""
         self.is_held = False
         """True if the connection stays open after the result, until this process ends."""
         self._connection = connection
@@ -102,13 +102,16 @@ class Call:
         poll.register(self._connection, 0)
         return bool(poll.poll(seconds * 1000))
 
-    def detach(self) -> None:
-        """Leave the rest of the replies to another process."""
-        self.is_detached = True
+    def detach(self) -> int:
+        """Leave the rest of the replies to another program; return the descriptor for it."""
+        self.is_answered = True
+        with self._lock:
+            return self._connection.detach()
 
-    def hold(self) -> None:
-        """Keep the connection open after the result: its end shows the client the end of this process."""
-        self.is_held = True
+    def hold(self, reply: Reply) -> None:
+        """Send the last reply, and keep the connection open until this process ends, as a sign of that."""
+        self.is_answered = self.is_held = True
+        self.send(reply)
 
     def close(self) -> None:
         self._connection.close()
@@ -140,7 +143,7 @@ class Calls:
                 self._running.add(call)
         if not is_free:
             text = f"The site is busy: it answers {MOST_CALLS} other requests. Try again."
-            refuse(connection, Error(text))
+            send_last(connection, Error(text))
             return
         # A daemon thread, because a client that waits must not keep the process alive.
         thread = threading.Thread(target=self._run, args=(call,), name=f"Control {call.action}", daemon=True)
@@ -149,12 +152,12 @@ class Calls:
         except RuntimeError:  # the system has no thread left, or the interpreter ends
             with self._lock:
                 self._running.discard(call)
-            refuse(connection, Error("The site cannot start a thread for the request."))
+            send_last(connection, Error("The site cannot start a thread for the request."))
 
     def _run(self, call: Call) -> None:
         try:
             reply = self._reply_to(call)
-            if not call.is_detached and reply is not None:
+            if not call.is_answered and reply is not None:
                 with contextlib.suppress(ClientGone):
                     self._send(call, reply)
         finally:
@@ -185,11 +188,11 @@ class Calls:
             call.send(Error(f"The result of {call.action} cannot be sent: {error}.", FAILED))
 
 
-def refuse(connection: socket.socket, error: Error) -> None:
-    """Send a client an error without waiting for it, and close the connection."""
+def send_last(connection: socket.socket, reply: Reply) -> None:
+    """Send a client the last reply without waiting for it, and close the connection."""
     with connection, contextlib.suppress(OSError):
         connection.setblocking(False)
-        connection.send(encode_reply(error), NO_SIGNAL)
+        connection.send(encode_reply(reply), NO_SIGNAL)
 
 
 class Actions:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from .calls import refuse
+from .calls import send_last
 from .peers import is_admitted, uid_of_peer
 from .protocol import LARGEST_REQUEST, MISUSED, Error, Malformed, Request, decode_request
 
@@ -155,7 +155,7 @@ class ControlServer:
             connection.close()
             return
         if not is_admitted(uid):
-            refuse(connection, Error(f"The user with the uid {uid} may not control this site.", MISUSED))
+            send_last(connection, Error(f"The user with the uid {uid} may not control this site.", MISUSED))
             return
         if len(self._clients) >= MOST_CONNECTIONS:
             self._drop(next(iter(self._clients)))
@@ -183,7 +183,7 @@ class ControlServer:
 
     def _refuse(self, client: Client, reason: str) -> None:
         self._forget(client)
-        refuse(client.socket, Error(f"The request was not understood: {reason}.", MISUSED))
+        send_last(client.socket, Error(f"The request was not understood: {reason}.", MISUSED))
         self._reopen_reserve()
 
     def _read(self, client: Client) -> None:

@@ -13,7 +13,7 @@ from ..control import address
 from ..control.calls import Action, Calls
 from ..control.server import ControlServer
 from ..sockets.binding import bind, explain
-from ..successor.state import ControlState
+from ..successor.state import ControlState, WaitingClient
 from ..system.ownership import NO_OWNER, Owner, unlink_same
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
@@ -50,6 +50,8 @@ class ControlSocket(Plugin):
         self._is_wanted = control is not False
         self._owner = owner
         self._handed_over = handed_over
+        self.leaving: list[WaitingClient] = []
+        """The clients to hand over to the next program."""
         self._socket: socket.socket | None = None
         self._inode: tuple[int, int] | None = None
         self._server: ControlServer | None = None
@@ -151,7 +153,7 @@ class ControlSocket(Plugin):
         self._end_server()
         if self._socket is None:
             return None
-        return ControlState(self._socket.fileno(), self._path, self._inode)
+        return ControlState(self._socket.fileno(), self._path, self._inode, self.leaving)
 
     def subscribe(self) -> None:
         super().subscribe()

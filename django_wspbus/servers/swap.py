@@ -12,6 +12,7 @@ from ..children.children import Children
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import ChildServer
+from .steps import Steps
 
 if TYPE_CHECKING:
     from ..conf import Settings
@@ -54,6 +55,7 @@ class Swap(Plugin):
         """The reason why the last reload or restart failed; None if it did not."""
         self.failed: str | None = None
         """The last operation, "reload" or "restart", if it failed; else None."""
+        self.steps = Steps()
         self.observers: list[Callable[[], None]] = []
         """Functions that are called when an operation begins, and deferred to when it has ended."""
         self._failures: list[str] = []
@@ -71,20 +73,31 @@ class Swap(Plugin):
         kept = "".join(f", with {server.settings.alias!r}," for server in self.servers if server.in_process)
         self.bus.log(f"Reloading the workers. The site process{kept} keeps its code until a restart.")
         if self.bus.state is self.bus.states.STARTED:
-            self._replace_children()
+            self.replace_children(self.child_servers)
 
-    def _replace_children(self) -> None:
+    def replace_children(self, servers: Iterable[ChildServer]) -> None:
+        """Replace the children of these servers; a `Refusal` if one of the new ones does not become ready."""
         with self.begin("reload"), contextlib.ExitStack() as undone:
             began = time.monotonic()
             booted: list[Child] = []
             undone.callback(lambda: self.end(reversed(booted)))
-            for server in self.child_servers:
-                booted.append(server.boot())
+            for server in servers:
+                booted.append(self.boot(server))
             self.await_ready(booted)
             undone.pop_all()
-            self.children.switch(booted)
+            self.switch(booted)
             self.log_result("Reloaded", booted, began)
             self.say(f"Reloaded in {time.monotonic() - began:.2f} s.")
+
+    def boot(self, server: ChildServer) -> Child:
+        self.steps.show(f"booting {server.alias!r}")
+        return server.boot()
+
+    def switch(self, booted: Sequence[Child]) -> None:
+        """Release the children to serve, and dismiss those that they replace."""
+        self.steps.show("switching")
+        self.children.switch(booted)
+        self.steps.show(f"draining ({counted(self.children.in_flight(self.children.draining))})")
 
     # The steps of a reload, and of a restart
 
@@ -114,6 +127,7 @@ class Swap(Plugin):
             self.last_failure = self.failed = None
         finally:
             self.under_way = None
+            self.steps.forget()
             self.children.swapping = False
             for server in self.child_servers:
                 self.bus.defer(server.respawner.resume)
@@ -148,8 +162,18 @@ class Swap(Plugin):
             raise Refusal(why, status=first.progress.status)
 
     def _is_decided(self, booted: Sequence[Child]) -> bool:
+        self._show_ready(booted)
         failed = any(child.is_settled and not child.is_ready for child in booted)
         return failed or self.bus.exit_asked or all(child.is_ready for child in booted)
+
+    def _show_ready(self, booted: Sequence[Child]) -> None:
+        counts = [(child.alias, len(child.progress.ready), child.progress.expected) for child in booted]
+        loaded = [(alias, ready, expected) for alias, ready, expected in counts if expected is not None]
+        if loaded and len(booted) == 1:
+            self.steps.show(f"{loaded[0][1]} of {loaded[0][2]} ready")
+        elif loaded:
+            each = (f"{alias!r}: {ready} of {expected} ready" for alias, ready, expected in loaded)
+            self.steps.show(", ".join(each))
 
     def refuse_if_exiting(self) -> None:
         if self.bus.exit_asked:
@@ -159,3 +183,8 @@ class Swap(Plugin):
         """Log the operation, its duration, and the processes that serve now."""
         children = ", ".join(f"{each.alias!r} is process {each.pid}" for each in booted)
         self.bus.log(f"{what} after {time.monotonic() - began:.2f} s{': ' if children else '.'}{children}")
+
+
+def counted(requests: int) -> str:
+    """Return a number of requests in words."""
+    return f"{requests} request{'' if requests == 1 else 's'}"

@@ -87,7 +87,7 @@ class Assembly:
         """The actions of the control socket, which `control.actions` makes."""
         self.control = ControlSocket(
             bus,
-            settings.control and not policy.lends_sockets,  # the launcher has a control socket of its own
+            False if policy.lends_sockets else settings.control,  # the launcher has one of its own
             self.actions,
             owner=identity(settings.user, settings.group),
             handed_over=handed_over.control,

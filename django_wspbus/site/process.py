@@ -27,6 +27,7 @@ from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 from .assembly import Assembly, binds, make_plugins, make_sockets
 from .condition import refusal_of
 from .control import actions
+from .operations import Operations
 from .replacement import ExecReplacement, Replacement
 
 SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", "reopen")
@@ -128,7 +129,10 @@ class SiteProcess:
         self.bus.stop_timeout = time_of_site(self.settings.stop_timeout)
         handed_over = self.handed_over or SiteState()
         site = Assembly(self.bus, self.settings, handed_over, self.replacement.policy, self.say)
-        site.actions.table.update(actions(site))
+        clients = [] if handed_over.control is None else handed_over.control.clients
+        operations = Operations(site, clients)
+        site.plugins.append(operations)
+        site.actions.table |= {**actions(site), **operations.actions}
         site.plugins += [*self.replacement.plugins(site), *make_plugins(self.bus, self.settings)]
         return site
 

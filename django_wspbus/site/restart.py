@@ -42,12 +42,13 @@ class Restart(Plugin):
         """Make a dry run, and boot the children that the next program takes over."""
         if self.bus.state is not self.bus.states.STARTED:
             return
-        swap, children, sockets = self.site.swap, self.site.children, self.site.sockets
+        swap, sockets = self.site.swap, self.site.sockets
         with swap.begin("restart"), contextlib.ExitStack() as undone:
             began = time.monotonic()
             # At the same time as the dry run, as these are most likely the ones that are needed.
-            booting = {(server.alias, server.run): server.boot() for server in swap.child_servers}
+            booting = {(server.alias, server.run): swap.boot(server) for server in swap.child_servers}
             undone.callback(lambda: swap.end(booting.values()))
+            swap.steps.show("making a dry run of the site process")
             plan = self._make_dry_run()
             self._compare_binds(plan.servers)
             undone.callback(sockets.drop, sockets.add(plan.sockets))
@@ -57,7 +58,7 @@ class Restart(Plugin):
             swap.await_ready(booted)
             undone.pop_all()
             sockets.keep(plan.sockets)
-            children.switch(booted)
+            swap.switch(booted)
             self._dismiss_others(booted)
             self._plan, self._began = plan, began
             swap.log_result("Restarting", booted, began)
@@ -124,6 +125,7 @@ class Restart(Plugin):
             files=_files(state),
             ready_timeout=self.ready_timeout,
             stop_timeout=self.site.settings.stop_timeout,
+            clients=[] if state.control is None else [each.descriptor for each in state.control.clients],
         )
         descriptor = start.write_start(invocation, kept=kept, environment=environment)
         self.bus.log(f"Re-spawning {' '.join(invocation.words)}")

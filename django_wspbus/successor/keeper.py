@@ -7,10 +7,11 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from .invocation import Invocation
@@ -51,6 +52,8 @@ class Kept:
     """Seconds that an attempt may take."""
     stop_timeout: float
     """Seconds that the children have to end."""
+    clients: list[int] = field(default_factory=list)
+    """The descriptors of the clients that wait for the outcome of the restart."""
     failures: int = 0
     """The number of failed attempts."""
     status: int = 1
@@ -130,6 +133,18 @@ class Keeper:
         self.kept.status, self.kept.reason = code, reason
         self._manager.send(status(f"reloading: the restart failed, the workers serve: {reason}"))
         self._store()
+        self._answer_clients()
+
+    def _answer_clients(self) -> None:
+        """Send the clients of the control socket the reason, as the last reply of its protocol."""
+        text = f"The restarted site did not start. Its workers keep serving. {self.kept.reason}"
+        line = json.dumps({"error": text, "status": 1}).encode() + b"\n"
+        for descriptor in self.kept.clients:
+            # The descriptor stays open, as the next program finds it in the state.
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as client:
+                client.setblocking(False)
+                client.send(line)
+                client.shutdown(socket.SHUT_RDWR)
 
     def _store(self) -> None:
         self.values["kept"] = asdict(self.kept)

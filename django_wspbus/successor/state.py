@@ -108,6 +108,18 @@ class ChildState:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingClient:
+    """A client of the control socket whose request the next program has to answer."""
+
+    descriptor: int
+    began: float
+    """The time of `time.monotonic` at which it asked for the restart."""
+    action: str | None = None
+    """The action that the next program has to do for it; None: the restart was what it asked for."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ControlState:
     """The control socket of a site."""
 
@@ -116,10 +128,16 @@ class ControlState:
     """The path of CONTROL; None: the socket has a name that needs no file of that setting."""
     inode: tuple[int, int] | None
     """Device and inode of its file."""
+    clients: list[WaitingClient]
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{**values, "inode": values["inode"] and tuple(values["inode"])})
+        clients = [WaitingClient(**each) for each in values["clients"]]
+        return cls(**{**values, "inode": values["inode"] and tuple(values["inode"]), "clients": clients})
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.descriptor, *(each.descriptor for each in self.clients)]
 
 
 @dataclass(slots=True)
@@ -185,5 +203,5 @@ class SiteState:
         for child in self.children:
             found += child.descriptors
         found += [] if self.lock is None else [self.lock]
-        found += [] if self.control is None else [self.control.descriptor]
+        found += [] if self.control is None else self.control.descriptors
         return found if self.signals is None else [*found, self.signals[0]]

@@ -1,0 +1,267 @@
+"""Reloads, restarts and exits for the clients of the control socket, which see each step and the outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..control.calls import Action, Call, ClientGone, Misuse, send_last
+from ..control.protocol import Error, Reply, Request, Result
+from ..project.tracebacks import explain
+from ..servers.child import ChildServer
+from ..servers.swap import NOTHING_TO_RELOAD, counted
+from ..successor.state import WaitingClient
+from ..wspbus import ChannelFailures, Refusal
+from ..wspbus.plugin import Plugin
+from .assembly import Assembly
+
+LAST = 1000
+"""The priority of a listener after all others."""
+
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks at the number of requests in flight, while the site drains for a client."""
+
+TIME_TO_ANSWER = 1.0
+"""Seconds that the end of the process waits until clients have been sent the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of an operation. ``error``: None if all went well.
+
+    ``is_too_late``: it has not begun, because the site restarts: it is for the next program.
+    """
+
+    error: Exception | None = None
+    is_too_late: bool = False
+
+
+class Follower:
+    """A client that waits for the outcome of an operation: "reload", "restart" or "exit"."""
+
+    def __init__(self, waits_for: str) -> None:
+        self.waits_for = waits_for
+        self.began = time.monotonic()
+        self.items: queue.SimpleQueue[str | Outcome] = queue.SimpleQueue()
+        self.outcome: Outcome | None = None
+        self.is_served = threading.Event()
+        """Set once the client has been sent the outcome, or was handed over, or is gone."""
+
+    def note_outcome(self, error: Exception | None = None, *, is_too_late: bool = False) -> None:
+        """Note the end of the operation; the first call counts."""
+        if self.outcome is None:
+            self.outcome = Outcome(error, is_too_late)
+            self.items.put(self.outcome)
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.began
+
+
+class Operations(Plugin):
+    """Moves the bus of the site for clients.
+
+    A client that has asked for a restart is handed over to the next program, which sends it the outcome.
+    ``clients``: those that the program before has handed over.
+    """
+
+    role = "site"
+
+    def __init__(self, site: Assembly, clients: list[WaitingClient]) -> None:
+        super().__init__(site.bus)
+        self.site = site
+        self._clients = clients
+        self._followers: list[Follower] = []
+
+    @property
+    def actions(self) -> dict[str, Action]:
+        return {"graceful": self._reload, "restart": self._restart, "stop": self._exit}
+
+    # Actions
+
+    def _reload(self, call: Call) -> dict[str, Any]:
+        if not self.site.swap.child_servers:
+            return {"message": NOTHING_TO_RELOAD, "seconds": 0.0}
+        seconds = self._follow(call, partial(self.bus.request, "graceful"))
+        return {"message": f"Reloaded in {seconds:.2f} s.", "seconds": seconds}
+
+    def _restart(self, call: Call) -> Any:
+        """Restart the site; with the argument "alias", replace the child of that server only."""
+        if (alias := call.arguments.get("alias")) is not None:
+            server = self._child_server(alias)
+            seconds = self._follow(call, partial(self._request_replacement, server))
+            return {"message": f"Restarted {alias!r} in {seconds:.2f} s.", "seconds": seconds}
+        return self._restart_site(call)
+
+    def _restart_site(self, call: Call) -> None:
+        with self._follower("restart", call) as follower:
+            self.bus.request("restart", follower.note_outcome)
+            self._show_steps(call, follower)
+            call.step("executing the next program")
+            self.site.control.leaving.append(WaitingClient(call.detach(), follower.began))
+
+    def _exit(self, call: Call) -> None:
+        with self._follower("exit", call) as follower:
+            self.bus.defer(self.bus.exit)
+            self._show_steps(call, follower)
+            call.hold(self._end_of_exit(follower))
+
+    def _end_of_exit(self, follower: Follower) -> Reply:
+        if self.bus.failed:
+            return Error("The site has stopped, but not cleanly: see its log.")
+        return Result({"message": f"Stopped in {follower.age:.2f} s.", "seconds": follower.age})
+
+    def _child_server(self, alias: Any) -> ChildServer:
+        for server in self.site.servers:
+            if server.settings.alias == alias:
+                if isinstance(server, ChildServer):
+                    return server
+                raise Refusal(f"The server {alias!r} runs in the site process: restart the site.")
+        known = ", ".join(repr(server.settings.alias) for server in self.site.servers)
+        raise Misuse(f"There is no server {str(alias)[:200]!r}. The site has {known}.")
+
+    def _request_replacement(self, server: ChildServer, done: Callable[[Exception | None], None]) -> None:
+        def replace() -> None:
+            error: Exception | None = None
+            try:
+                self.site.swap.replace_children([server])
+            except Exception as failure:
+                error = failure
+                self.bus.log(reason_of(failure), level=40)
+            done(error)
+
+        self.bus.defer(lambda: self.bus.turns.take(replace))
+
+    # Following
+
+    def _follow(self, call: Call, begin: Callable[[Callable[[Exception | None], None]], object]) -> float:
+        """Show a client the steps of an operation; return its seconds, or raise the reason why it failed."""
+        with self._follower("reload", call) as follower:
+            begin(follower.note_outcome)
+            self._show_steps(call, follower)
+            return follower.age
+
+    @contextlib.contextmanager
+    def _follower(self, waits_for: str, call: Call) -> Iterator[Follower]:
+        if self.site.swap.under_way is not None:
+            call.step(f"waiting for the {self.site.swap.under_way} that is under way")
+        follower = Follower(waits_for)
+        self._followers.append(follower)
+        try:
+            with self.site.swap.steps.shown_to(follower.items.put):
+                yield follower
+        finally:
+            self._followers.remove(follower)
+            follower.is_served.set()
+
+    def _show_steps(self, call: Call, follower: Follower) -> None:
+        shown = ""
+        while True:
+            try:
+                item = follower.items.get(timeout=LOOK_INTERVAL)
+            except queue.Empty:
+                if not self._drains:
+                    continue
+                item = self._draining()
+            if isinstance(item, Outcome):
+                break
+            if item != shown:
+                shown = item
+                call.step(item)
+        if item.is_too_late:
+            client = WaitingClient(call.detach(), follower.began, call.action, call.arguments)
+            self.site.control.leaving.append(client)
+            raise ClientGone("the next program answers it")
+        if item.error is not None:
+            raise RuntimeError(reason_of(item.error))
+
+    @property
+    def _drains(self) -> bool:
+        return self.bus.exit_asked and self.bus.state is self.bus.states.STOPPING
+
+    def _draining(self) -> str:
+        children = self.site.children
+        return f"draining ({counted(children.in_flight(children.all()))})"
+
+    # The end of this program
+
+    def stop(self) -> None:
+        """Show clients that the site drains; what has not begun is for the next program, if there is one."""
+        if not self.bus.exit_asked:
+            return
+        for follower in list(self._followers):
+            if self.bus.execv:
+                follower.note_outcome(is_too_late=True)
+            elif follower.waits_for != "exit":
+                follower.note_outcome(Refusal(f"The site exits before the {follower.waits_for}."))
+        if not self.bus.execv:
+            self._answer_clients(Error("The site exits."))
+            self.site.swap.steps.show(self._draining())
+
+    stop.priority = 0  # type: ignore[attr-defined]
+
+    def exit(self) -> None:
+        """Send the outcome to the clients of an exit, and wait until they have it."""
+        followers = list(self._followers)
+        for follower in followers:
+            follower.note_outcome()
+        deadline = time.monotonic() + TIME_TO_ANSWER
+        for follower in followers:
+            follower.is_served.wait(max(deadline - time.monotonic(), 0))
+        if not self.bus.execv:  # a restart may have become an exit
+            clients, self.site.control.leaving = self.site.control.leaving, []
+            for client in clients:
+                send_last(socket.socket(fileno=client.descriptor), Error("The site exits."))
+
+    exit.priority = 96  # type: ignore[attr-defined]  # when all other listeners of the site have run
+
+    # The beginning of the next program
+
+    def report_start(self) -> None:
+        """Answer the clients of the restart, once all listeners have run."""
+        self.bus.defer(self._report_restart)
+
+    def _report_restart(self) -> None:
+        if self.bus.state is not self.bus.states.STARTED:
+            return
+        if self.bus.failed_start:
+            reason = reason_of(self.bus.failed_start)
+            self._answer_clients(
+                Error(f"The site has restarted, but a start listener failed. Its workers serve. {reason}")
+            )
+        else:
+            self._answer_clients(None)
+
+    def _answer_clients(self, error: Error | None) -> None:
+        clients, self._clients = self._clients, []
+        for client in clients:
+            if client.action is not None and error is None:
+                request = Request(client.action, client.arguments)
+                self.site.control.calls.begin(request, socket.socket(fileno=client.descriptor))
+                continue
+            seconds = time.monotonic() - client.began
+            message = {"message": f"Restarted in {seconds:.2f} s.", "seconds": seconds}
+            send_last(socket.socket(fileno=client.descriptor), error or Result(message))
+
+    def subscribe(self) -> None:
+        super().subscribe()
+        self.bus.subscribe("start", self.report_start, LAST, role=self.role)
+
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        self.bus.unsubscribe("start", self.report_start)
+        self._answer_clients(Error("The site ended before it served."))
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reasons of a failure, with the tracebacks of those in the project."""
+    if isinstance(error, ChannelFailures):
+        return "\n".join(reason_of(each) for each in error.get_instances() if isinstance(each, Exception))
+    return str(error) if isinstance(error, Refusal) else explain(error)
