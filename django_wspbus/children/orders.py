@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import select
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 SERVE = b"s"
@@ -17,7 +18,8 @@ DRAIN = b"d"
 """Answer the clients in the queue before the exit."""
 
 EXIT = b"e%.3f,%.3f;"
-"""Exit, with the moments at which requests and then listeners are cut off; see `phases`."""
+"""Exit, with the moments at which requests and then listeners are cut off (see `phases`). The last one holds.
+"""
 
 
 def read_orders(pair: socket.socket) -> bytes:
@@ -31,13 +33,13 @@ def read_orders(pair: socket.socket) -> bytes:
 
 
 def read_exit(orders: bytes) -> tuple[float, float] | None:
-    """Return the moments of an order to exit, of `time.monotonic`: of requests, and of listeners."""
-    found = re.search(rb"e([\d.]+),([\d.]+);", orders)
-    return None if found is None else (float(found[1]), float(found[2]))
+    """Return the moments of the last order to exit, of `time.monotonic`: of requests, and of listeners."""
+    found = re.findall(rb"e([\d.]+),([\d.]+);", orders)
+    return (float(found[-1][0]), float(found[-1][1])) if found else None
 
 
-def await_exit(pair: socket.socket) -> tuple[float, float] | None:
-    """Wait for the order to exit and return its moments; None if the site ends."""
+def follow_exits(pair: socket.socket) -> Iterator[tuple[float, float]]:
+    """Yield the moments of each order to exit when it comes; end when the site ends."""
     # An order stays in the pair: a poll for it returns at once from then on, so wait for arrivals only.
     if hasattr(select, "epoll"):
         arrivals: Any = select.epoll()
@@ -47,10 +49,14 @@ def await_exit(pair: socket.socket) -> tuple[float, float] | None:
         arrivals = select.poll()
         arrivals.register(pair, 0)
         hangup, interval = select.POLLHUP, 500
-    while (moments := read_exit(read_orders(pair))) is None:
-        if any(event & hangup for _, event in arrivals.poll(interval)):
-            return None
-    return moments
+    last = None
+    while True:
+        moments = read_exit(read_orders(pair))
+        if moments is not None and moments != last:
+            last = moments
+            yield moments
+        elif any(event & hangup for _, event in arrivals.poll(interval)):
+            return
 
 
 def has_ended(pair: socket.socket, within: float | None = 0) -> bool:

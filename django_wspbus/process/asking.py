@@ -13,6 +13,7 @@ from typing import Any
 
 from .messages import Link, Message, await_event
 from .pairs import hand_in
+from .record import Record
 from .reports import Hello, Report, as_message
 from .site import Site, SiteUnreachable
 
@@ -41,6 +42,8 @@ class RemoteSite(Site):
         self._open: set[Link] = set()
         self._idle: deque[Link] = deque()
         self._for_reports: Link | None = None
+        self._for_orders: Link | None = None
+        self._record: Record | None = None
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -49,13 +52,15 @@ class RemoteSite(Site):
             link.close()
         self._open = set()
         self._idle.clear()
-        self._for_reports = None
+        self._for_reports = self._for_orders = None
+        self._record = None
         self._role = "other"
 
-    def announce_role(self, role: str) -> None:
-        """Report to the site which role this process has from now on."""
+    def announce_role(self, role: str, record: Record | None = None) -> None:
+        """Report to the site which role this process has from now on, and hand it the record."""
         self._forget()
         self._role = role
+        self._record = record
         with suppress(OSError):  # the site has ended
             self._for_reports = self._connect(role)
 
@@ -83,11 +88,19 @@ class RemoteSite(Site):
 
     def listen(self, hear: Callable[[Message], object]) -> None:
         """Call a function with each request that the site sends to this process, in a new thread."""
-        threading.Thread(target=self._listen, args=(hear,), name="Site requests", daemon=True).start()
-
-    def _listen(self, hear: Callable[[Message], object]) -> None:
         with suppress(OSError):  # the site has ended
-            link = self._connect("listener")
+            self._for_orders = self._connect("listener")
+            arguments = (self._for_orders, hear)
+            threading.Thread(target=self._listen, args=arguments, name="Site requests", daemon=True).start()
+
+    def report_listening(self, report: Report) -> None:
+        """Send a report that the site may answer by an order, which it can once it has read this report."""
+        if self._for_orders is not None:
+            with suppress(OSError):  # the site has ended
+                self._for_orders.send(as_message(report), timeout=SITE_TIMEOUT)
+
+    def _listen(self, link: Link, hear: Callable[[Message], object]) -> None:
+        with suppress(OSError):  # the site has ended
             while (messages := link.receive(None)) is not None:
                 for message, _ in messages:
                     hear(message)
@@ -119,7 +132,8 @@ class RemoteSite(Site):
         # The name completes an error: "The site process does not answer: it took no connection".
         link = hand_in(self._pair, "it", SITE_TIMEOUT)
         self._open.add(link)
-        link.send(as_message(Hello(role, os.getpid())), timeout=SITE_TIMEOUT)
+        descriptors = [self._record.descriptor] if self._record is not None and role == self._role else []
+        link.send(as_message(Hello(role, os.getpid())), descriptors, timeout=SITE_TIMEOUT)
         return link
 
     def _close(self, link: Link | None) -> None:

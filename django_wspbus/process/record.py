@@ -12,6 +12,7 @@ and after it was killed. It has four parts, in this order:
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import mmap
 import os
 import signal
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from .ring import Ring
@@ -35,6 +37,18 @@ LONGEST_DUMP = 2**20
 
 STACKS_SIGNAL: int | None = signal.SIGRTMIN + 11 if hasattr(signal, "SIGRTMIN") else None
 """The signal at which a process writes its stacks to its record; servers and projects hardly use this one."""
+
+
+class Stage(IntEnum):
+    """The stages of a worker, in this order; one that stands by has not begun to boot."""
+
+    BOOTING = 0
+    STANDBY = 1
+    READY = 2
+    """It has booted, and waits to be released."""
+    SERVING = 3
+    PROVEN = 4
+    """It has answered a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +78,7 @@ class Record:
     born: Any = Field("@d", 8)
     """The time of `time.monotonic` at which it was made."""
     stage: Any = Field("@B", 16)
-    """The stage of a worker, which its server defines."""
+    """The `Stage` of a worker."""
     retiring: Any = Field("@B", 17)
     """1 once the site has decided that another worker replaces this one."""
     dumps_stacks: Any = Field("@B", 18)
@@ -79,6 +93,8 @@ class Record:
     """The time of `time.monotonic` of the last turn of a worker's main loop; 0 if it is not known."""
     unrecorded: Any = Field("@I", 40)
     """The number of requests in flight without a slot, because all slots were taken."""
+    served_from: Any = Field("@d", 48)
+    """The time of `time.monotonic` from which a worker has answered requests; 0 before."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -119,6 +135,12 @@ class Record:
                 with contextlib.suppress(BufferError):  # another thread reads, and frees it when it is done
                     release()
             os.close(self.descriptor)
+
+    def write_stacks_on_signal(self) -> None:
+        """In the process that it describes: write the stacks of all threads at each `STACKS_SIGNAL`."""
+        if STACKS_SIGNAL is not None:
+            faulthandler.register(STACKS_SIGNAL, file=self.descriptor, all_threads=True, chain=False)
+            self.dumps_stacks = 1
 
     # Stacks: faulthandler writes at the offset of the file, which all processes that hold it share
 

@@ -15,6 +15,14 @@ SLOT = struct.Struct("@QQdddQH")
 """serial, thread, started, progressed, busy_since, answered, length of the name."""
 
 NAME = SLOT.size
+WHOLE = struct.Struct(f"@QQdddQH{LONGEST_NAME}s")
+"""A slot with the name."""
+
+STARTED_AT, PROGRESSED_AT = 16, 24
+END = struct.Struct("@dddQ")
+"""The part of a slot from the start on that the end of a request changes."""
+
+PROGRESSED = struct.Struct("@d")
 BACK_TO_BACK = 0.05
 """Seconds between two requests of a thread within which it counts as busy all the time."""
 
@@ -38,7 +46,7 @@ class InFlight:
 
 
 class Slots:
-    """The slots of a process. A slot has one writer at a time; any process may read.
+    """The slots of a process. A slot has one writer at a time, all in one process; any process may read.
 
     A reader that meets a writer in the middle of its work reads the slot again.
     """
@@ -46,6 +54,11 @@ class Slots:
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         self.count = len(memory) // SLOT_SIZE
+        # What the writer needs again, as reading it from the memory takes longer.
+        self._serials = [0] * self.count
+        self._answered = [0] * self.count
+        self._busy_since = [0.0] * self.count
+        self._ended = [0.0] * self.count
 
     def release(self) -> None:
         self._memory.release()
@@ -54,26 +67,26 @@ class Slots:
 
     def begin(self, slot: int, thread: int, name: bytes, now: float) -> None:
         """Record that a request has begun."""
-        offset = slot * SLOT_SIZE
-        memory = self._memory
-        serial, _, _, ended, busy_since, answered, _ = SLOT.unpack_from(memory, offset)
-        name = name[:LONGEST_NAME]
-        if now - ended > BACK_TO_BACK:
-            busy_since = now
-        begin = offset + NAME
-        memory[begin : begin + len(name)] = name
-        SLOT.pack_into(memory, offset, serial + 1, thread, now, now, busy_since, answered, len(name))
+        self._serials[slot] = serial = self._serials[slot] + 1
+        busy_since = self._busy_since[slot]
+        if now - self._ended[slot] > BACK_TO_BACK:
+            self._busy_since[slot] = busy_since = now
+        length = min(LONGEST_NAME, len(name))
+        answered = self._answered[slot]
+        WHOLE.pack_into(
+            self._memory, slot * SLOT_SIZE, serial, thread, now, now, busy_since, answered, length, name
+        )
 
     def progress(self, slot: int, now: float) -> None:
         """Record that the request has made progress."""
-        struct.pack_into("@d", self._memory, slot * SLOT_SIZE + 24, now)
+        PROGRESSED.pack_into(self._memory, slot * SLOT_SIZE + PROGRESSED_AT, now)
 
     def end(self, slot: int, now: float) -> None:
         """Record that the request has been answered."""
-        offset = slot * SLOT_SIZE
-        serial, thread, _, _, busy_since, answered, length = SLOT.unpack_from(self._memory, offset)
+        self._ended[slot] = now
+        self._answered[slot] = answered = self._answered[slot] + 1
         # A start of 0 says that the slot is free; its last progress is then the end of its last request.
-        SLOT.pack_into(self._memory, offset, serial, thread, 0.0, now, busy_since, answered + 1, length)
+        END.pack_into(self._memory, slot * SLOT_SIZE + STARTED_AT, 0.0, now, self._busy_since[slot], answered)
 
     # Reading
 

@@ -8,6 +8,7 @@ from gunicorn.app.base import BaseApplication
 
 from ...application.loading import load
 from ...wspbus import Refusal
+from .arbiter import SiteArbiter
 from .failing import give_up
 from .hooks import Hooks
 from .signals import accept_signals
@@ -31,6 +32,12 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
             give_up(self.hooks.site)
         if patch != self.hooks.child.start.patch:
             self.hooks.child.start_again(patch)
+
+    def run(self) -> None:
+        try:
+            SiteArbiter(self, self.hooks).run()
+        except RuntimeError as error:  # as gunicorn's own method
+            raise SystemExit(f"Error: {error}") from error
 
     def load(self) -> Any:
         accept_signals()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import signal
 import socket
@@ -12,15 +11,16 @@ import threading
 import time
 from _thread import start_new_thread
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gunicorn.workers.sync import SyncWorker
 
-from ...children.orders import DRAIN, await_exit, has_ended, read_exit, read_orders
+from ...application.in_flight import RequestsInFlight
+from ...children.orders import DRAIN, follow_exits, has_ended, read_exit, read_orders
 from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.phases import time_of_site
+from ...process.record import Record, Stage
 from ...process.reports import Stopped
 from ...sockets.queue import queue_length
 from ...wspbus import EX_SOFTWARE
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
 
     from ...conf import Settings
-
-BOOTING, SERVING, PROVEN = range(3)
-"""The stages of a worker. A proven worker has answered a request."""
 
 WARMING_UP = "a request of WARMUP"
 UNFINISHED = "a connection without a whole request"
@@ -49,19 +46,30 @@ TIME_TO_UNWIND = 0.2
 
 
 class WorkerExit:
-    """The exit of this process. ``stage``: a byte that holds the stage of the worker."""
+    """The exit of this process."""
 
-    def __init__(self, settings: Settings, site: RemoteSite, pair: socket.socket, stage: mmap.mmap) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        site: RemoteSite,
+        pair: socket.socket,
+        record: Record,
+        requests: RequestsInFlight,
+    ) -> None:
         self.settings = settings
         self.site = site
         self.pair = pair
-        self.stage = stage
-        self.requests: dict[int, str] = {}
-        """The requests being answered: {id of gunicorn's request: "GET /"}."""
+        self.record = record
+        self.requests = requests
+        self.limits = Limits()
+        """The moments at which requests and listeners are cut off."""
         self.has_booted = False
         """True once start listeners have begun to run, so that the stop listeners have to run as well."""
         self.is_over = False
         """True once the stop listeners have run."""
+        self.awaited = threading.Event()
+        """Set once the exit has been ordered: a worker that stands by waits for it."""
+        self._unfinished: list[str] = []
         self._is_aborted = False
         self._turn = threading.Lock()  # of the thread that runs the stop listeners
         self._last_report = threading.Lock()
@@ -70,13 +78,15 @@ class WorkerExit:
         """Start the thread that exits when the site orders it, or has ended."""
         threading.Thread(target=self._watch_site, name="Site watch", daemon=True).start()
 
+    def begin(self, requests: float, listeners: float) -> None:
+        """Cut off requests, and later listeners, if they are not over by these moments or by earlier ones."""
+        is_first = self.limits.shorten(requests, listeners)
+        self.awaited.set()
+        if is_first:
+            with contextlib.suppress(RuntimeError):  # no new thread while the interpreter ends
+                threading.Thread(target=self._keep_limits, name="Exit", daemon=True).start()
+
     # Called by the hooks of gunicorn
-
-    def note_request(self, request: Any) -> None:
-        self.requests[id(request)] = f"{request.method} {request.path}"
-
-    def forget_request(self, request: Any) -> None:
-        self.requests.pop(id(request), None)
 
     def run(self, worker: Worker) -> None:
         """Run the stop listeners, after the last request."""
@@ -124,25 +134,30 @@ class WorkerExit:
                 bus.exit()
         finally:
             self._report()
-        if self.requests:  # their threads would keep the interpreter from its end
+        if self._names():  # their threads would keep the interpreter from its end
             self._end()
 
     def _time_for_listeners(self) -> float:
         """Return the seconds that the site allows; if it has not ordered the exit, those of the settings."""
         if self._is_aborted:
             return TIME_OF_ABORTED
-        moments = read_exit(read_orders(self.pair))
-        if moments is None:
+        if (moments := read_exit(read_orders(self.pair))) is not None:  # the watch may not have seen it yet
+            self.begin(*moments)
+        if self.limits.listeners is None:
             return time_of_site(self.settings.stop_timeout)
-        return max(moments[1] - time.monotonic(), 0.1)
+        return max(self.limits.listeners - time.monotonic(), 0.1)
 
     def _report(self, *failures: str) -> None:
         """Report that the listeners have run, or which of them is cut off."""
         pid, failed = os.getpid(), list(failures)
         if bus.failed and not failures:
             failed.append(f"a stop listener of worker {pid} failed.")
-        self.site.report(Stopped(pid, failed, in_words(list(self.requests.values()))))
+        self.site.report(Stopped(pid, failed, in_words(self._names())))
         self.is_over = True
+
+    def _names(self) -> list[str]:
+        """Return the requests that are not answered."""
+        return self.requests.names() or self._unfinished
 
     def report_hanging(self, text: str) -> None:
         """Report which listener hangs, just before this process ends."""
@@ -155,8 +170,8 @@ class WorkerExit:
 
     def _cut_off(self) -> NoReturn:
         """Run the stop listeners, although requests are not answered: their time is up."""
-        if not self.requests:
-            self.requests[0] = WARMING_UP if self.stage[0] == BOOTING else UNFINISHED
+        if not self.requests.names():
+            self._unfinished = [WARMING_UP if self.record.stage == Stage.BOOTING else UNFINISHED]
         try:
             self._run_listeners()
         finally:
@@ -172,27 +187,50 @@ class WorkerExit:
 
     def _watch_site(self) -> None:
         """Exit in the phases that the site orders, or at once when the site process ends."""
-        moments = await_exit(self.pair)
-        if moments is not None:
-            self._exit_by(*moments, partial(has_ended, self.pair))
-            has_ended(self.pair, None)  # no thread of the project keeps this process alive after that
+        for moments in follow_exits(self.pair):
+            self.begin(*moments)
         os.kill(os.getpid(), signal.SIGTERM)
         now = time.monotonic()
-        self._exit_by(now + TIME_WITHOUT_SITE / 2, now + TIME_WITHOUT_SITE, _wait)
+        self.begin(now + TIME_WITHOUT_SITE / 2, now + TIME_WITHOUT_SITE)
+        # No thread of the project keeps this process alive after that.
+        threading.Event().wait(TIME_WITHOUT_SITE)
         with contextlib.suppress(OSError):  # the output may be closed
             os.write(2, f"The site process has ended; ending worker {os.getpid()}.\n".encode())
         os._exit(1)
 
-    def _exit_by(self, requests: float, listeners: float, wait: Callable[[float], bool]) -> None:
-        """Cut off requests, and later listeners, if they are not over by then; ``wait`` may end it early."""
-        if wait(requests - time.monotonic()):
-            return
+    def _keep_limits(self) -> None:
+        self.limits.await_requests()
         if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
-            self._cut_off()
-        if not wait(listeners - time.monotonic()) and self.has_booted and not self.is_over:
+            start_new_thread(self._cut_off, ())
+        self.limits.await_listeners()
+        if self.has_booted and not self.is_over:
             bus.watchdog.end_hanging(threading.main_thread().ident)
 
 
-def _wait(seconds: float) -> bool:
-    threading.Event().wait(max(seconds, 0))
-    return False
+class Limits:
+    """The moments of `time.monotonic` at which requests and listeners are cut off: None before an exit."""
+
+    def __init__(self) -> None:
+        self.requests: float | None = None
+        self.listeners: float | None = None
+        self._changed = threading.Condition()
+
+    def shorten(self, requests: float, listeners: float) -> bool:
+        """Set the moments, or replace them by earlier ones; return True if they are the first."""
+        with self._changed:
+            is_first = self.requests is None
+            self.requests = min(requests, self.requests or requests)
+            self.listeners = min(listeners, self.listeners or listeners)
+            self._changed.notify_all()
+        return is_first
+
+    def await_requests(self) -> None:
+        self._await(lambda: self.requests or 0)
+
+    def await_listeners(self) -> None:
+        self._await(lambda: self.listeners or 0)
+
+    def _await(self, moment: Callable[[], float]) -> None:
+        with self._changed:
+            while (left := moment() - time.monotonic()) > 0:
+                self._changed.wait(left)

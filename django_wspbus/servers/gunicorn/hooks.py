@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import math
-import mmap
 import os
 import signal
 import time
@@ -18,14 +17,16 @@ from ... import conf
 from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
 from ...process.asking import RemoteSite
-from ...process.reports import Died, Expected, Report
+from ...process.record import Record, Stage
+from ...process.reports import Died, Expected, Report, RetirementPolicy
 from ...project.threads import ADVICE, foreign_threads
 from ...successor.program import die_with
-from .exit import BOOTING, PROVEN, SERVING
 from .log_files import reopening_logger
+from .retirement import take_policy
 from .server import GunicornServer
 from .signals import hold_signals, ignore_signals
 from .worker import WorkerProcess
+from .worker_class import capacity_of
 
 if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
@@ -61,7 +62,9 @@ class Hooks:
         self.frozen = False
         self.application: Any = None
         self.process: WorkerProcess | None = None  # in a worker
-        self.stages: dict[int, mmap.mmap] = {}  # age of the worker -> a byte with its stage
+        self.policy = RetirementPolicy()
+        self.record: Record | None = None  # of the master, in the master
+        self.records: dict[int, Record] = {}  # age of the worker -> its record
         self.forked: dict[int, float] = {}
         self.backoff = Backoff()
         self.wait = 0.0
@@ -76,7 +79,9 @@ class Hooks:
         if self.child.start.workers is not None:
             cfg.set("workers", self.child.start.workers)
         # The site ends the child before that, as its phases say; this is for a signal to gunicorn alone.
-        cfg.set("graceful_timeout", math.ceil(self.settings.stop_timeout) + 1)
+        longest = max(self.settings.graceful_timeout, self.settings.stop_timeout)
+        cfg.set("graceful_timeout", math.ceil(longest) + 1)
+        self.policy = take_policy(self.server, cfg)
         cfg.set("control_socket_disable", True)
         if conf.is_debug():  # gunicorn would kill a worker that stands in a debugger
             cfg.set("timeout", 0)
@@ -93,13 +98,29 @@ class Hooks:
         site = self.site if self.process is None else self.process.site
         site.report(report)
 
+    # The number of workers
+
+    def count_workers(self, configured: int) -> int:
+        """Return how many workers there are to be: wanted ones, one that stands by, and those that retire."""
+        wanted = self.record.wanted if self.record is not None else 0
+        retiring = sum(record.retiring for record in self.records.values())
+        return int((wanted or configured) + self.policy.is_active + retiring)
+
+    def retires(self, worker: Worker) -> bool:
+        record = self.records.get(worker.age)
+        return record is not None and bool(record.retiring)
+
     # Hooks, in the order in which gunicorn calls them
 
     def on_starting(self, arbiter: Any) -> None:
         # Not before: Twisted removes these variables when the project imports it, and gunicorn would bind an
         # address of its own.
         os.environ.update(LISTEN_FDS=str(self.child.sockets), LISTEN_PID=str(os.getpid()))
-        self.site.report(Expected(arbiter.cfg.workers))
+        self.record = Record.make(0)
+        self.record.pid = os.getpid()
+        self.record.write_stacks_on_signal()
+        self.site.announce_role("master", self.record)
+        self.site.report(Expected(arbiter.cfg.workers, int(self.policy.is_active), self.policy))
 
     def when_ready(self, arbiter: Any) -> None:
         ignore_signals()
@@ -114,7 +135,9 @@ class Hooks:
             self.frozen = True
             self.warn_of_threads()
             gc.freeze()  # the workers share the memory of all that is loaded by now
-        self.stages[worker.age] = mmap.mmap(-1, 1)
+        threads, slots = capacity_of(worker)
+        self.records[worker.age] = worker.record = record = Record.make(slots)
+        record.threads = threads
         self.forked[worker.age] = time.monotonic()
         hold_signals()
 
@@ -124,8 +147,14 @@ class Hooks:
 
     def post_fork(self, arbiter: Any, worker: Worker) -> None:
         die_with(self.master, signal.SIGTERM)
+        record = self.records.pop(worker.age)
+        for other in (self.record, *self.records.values()):
+            if other is not None:
+                other.close()
+        self.record, self.records = None, {}
+        worker.cfg.set("graceful_timeout", math.ceil(self.settings.graceful_timeout))
         self.hold_back(arbiter)
-        self.process = WorkerProcess(self.settings, self.child.pair, self.stages[worker.age])
+        self.process = WorkerProcess(self.settings, self.child.pair, record, self.policy)
         if self.child.start.watches_files:
             self.process.reload_on_change()
 
@@ -139,15 +168,16 @@ class Hooks:
     def post_worker_init(self, worker: Worker) -> None:
         assert self.process is not None
         ignore_signals()
-        self.process.boot(worker, self.application)
+        process = self.process
+        worker.wsgi = process.requests.follow(worker.wsgi)
+        if not self.policy.is_active or process.stand_by(worker):
+            process.boot(worker, self.application)
 
     def pre_request(self, worker: Worker, request: Any) -> None:
-        assert self.process is not None
-        self.process.exit.note_request(request)
+        self.process.requests.begin(request.method, request.path)  # type: ignore[union-attr]
 
     def post_request(self, worker: Worker, request: Any, environ: Any, response: Any) -> None:
-        assert self.process is not None
-        self.process.exit.forget_request(request)
+        self.process.requests.end()  # type: ignore[union-attr]
 
     def worker_abort(self, worker: Worker) -> None:
         assert self.process is not None
@@ -159,12 +189,15 @@ class Hooks:
 
     def child_exit(self, arbiter: Any, worker: Worker) -> None:
         """In the master: record that a worker has ended, and set the back-off of the next one."""
-        lifetime = time.monotonic() - self.forked.pop(worker.age)
-        with self.stages.pop(worker.age) as shared:
-            stage = shared[0]
-        worked = stage == PROVEN or (stage == SERVING and lifetime > HEALTHY_LIFETIME)
-        self.wait = self.backoff.note(worked=worked)
-        if stage == BOOTING:
+        now = time.monotonic()
+        self.forked.pop(worker.age)
+        record = self.records.pop(worker.age)
+        stage, served_from = record.stage, record.served_from
+        record.close()
+        if stage != Stage.STANDBY:
+            lived = stage == Stage.SERVING and now - served_from > HEALTHY_LIFETIME
+            self.wait = self.backoff.note(worked=lived or stage == Stage.PROVEN)
+        if stage in (Stage.BOOTING, Stage.READY):
             self.site.report(Died(worker.pid))
 
 
@@ -194,8 +227,18 @@ def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..
     def hook_of_two(one: Any, other: Any) -> None:
         both(one, other)
 
-    def hook_of_four(one: Any, other: Any, third: Any, last: Any) -> None:
-        both(one, other, third, last)
+    # Each request calls these two.
+    def pre_request(worker: Any, request: Any) -> None:
+        ours(worker, request)
+        theirs(worker, request)
 
-    hooks: dict[int, Callable[..., None]] = {1: hook_of_one, 2: hook_of_two, 4: hook_of_four}
-    return hooks[HOOKS[ours.__name__]]
+    def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
+        ours(worker, request, environ, response)
+        theirs(worker, request, environ, response)
+
+    hooks: dict[int, Callable[..., None]] = {1: hook_of_one, 2: hook_of_two}
+    of_requests: dict[str, Callable[..., None]] = {
+        "pre_request": pre_request,
+        "post_request": post_request,
+    }
+    return of_requests.get(ours.__name__) or hooks[HOOKS[ours.__name__]]

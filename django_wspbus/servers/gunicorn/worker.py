@@ -1,10 +1,11 @@
-"""A worker of gunicorn: it boots, waits to be released, answers, and exits."""
+"""A worker of gunicorn: it stands by, boots, waits to be released, answers, and exits."""
 
 from __future__ import annotations
 
-import mmap
+import logging
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.signals import request_finished
 
+from ...application.in_flight import RequestsInFlight
 from ...application.warmup import warm_up
 from ...children.orders import SERVE, read_orders
 from ...development.launch import CHANGED
@@ -19,11 +21,13 @@ from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.messages import Message
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
-from ...process.reports import Answered, Failed, Ready
-from ...process.worker_orders import Changed, read_order
+from ...process.record import Record, Stage
+from ...process.reports import Answered, Failed, Ready, Replied, RetirementPolicy, Standby
+from ...process.site import reasons
+from ...process.worker_orders import Begin, Changed, Publish, Retire, read_order
 from ...project.tracebacks import explain
 from ...wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
-from .exit import PROVEN, SERVING, WorkerExit
+from .exit import WorkerExit
 from .failing import LONGEST_REASON, give_up, status_of_failure
 from .signals import accept_signals
 
@@ -32,24 +36,36 @@ if TYPE_CHECKING:
 
     from ...conf import Settings
 
+logger = logging.getLogger("django_wspbus")
+
 HEARTBEAT_INTERVAL = 0.2
 """Seconds between two signs of life of a worker that boots."""
+
+NOTIFY_INTERVAL = 1.0
+"""Seconds between two signs of life of a worker that stands by."""
 
 RELEASE_INTERVAL = 0.1
 """Seconds between two checks whether a worker that waits to be released has to exit."""
 
 
 class WorkerProcess:
-    """The life of a worker besides its answers. ``stage``: a byte by which the master knows its stage."""
+    """The life of a worker besides its answers."""
 
-    def __init__(self, settings: Settings, pair: socket.socket, stage: mmap.mmap) -> None:
+    def __init__(
+        self, settings: Settings, pair: socket.socket, record: Record, policy: RetirementPolicy
+    ) -> None:
         self.settings = settings
-        self.site = SiteOfWorker(pair, self)
         self.pair = pair
-        self.stage = stage
-        self.exit = WorkerExit(settings, self.site, pair, stage)
+        self.record = record
+        self.site = SiteOfWorker(pair, self)
+        self.requests = RequestsInFlight(record, follows_sockets=policy.request_timeout is not None)
+        self.exit = WorkerExit(settings, self.site, pair, record, self.requests)
+        self.has_begun = threading.Event()
+        record.pid = os.getpid()
+        record.write_stacks_on_signal()
         self.exit.watch_site()
-        self.site.announce_role("worker")
+        self.site.announce_role("worker", record)
+        self.site.listen(self.obey)
         bus.site = self.site
         bus.roles = {"worker"}
         bus.stop_timeout = min(TIME_FOR_UNSERVED_CHILD, time_of_site(settings.stop_timeout))
@@ -59,13 +75,56 @@ class WorkerProcess:
         from ...plugins.autoreload import Autoreloader  # a production worker has no use for it
 
         Autoreloader.of(bus, self.settings.autoreload).subscribe()
-        self.site.listen(self.obey)
+
+    # Orders
 
     def obey(self, message: Message) -> None:
         """Carry out an order of the site, in the thread that listens."""
-        match read_order(message):
+        try:
+            order = read_order(message)
+        except (KeyError, TypeError) as error:  # the site has been restarted with another version
+            logger.warning("Worker %s does not know an order of the site: %r", os.getpid(), error)
+            return
+        match order:
+            case Begin():
+                self.has_begun.set()
+                self.exit.awaited.set()
+            case Retire(requests, listeners):
+                self.exit.begin(requests, listeners)
+                os.kill(os.getpid(), signal.SIGTERM)
+            case Publish():  # a listener that hangs must not keep this thread from later orders
+                name = f"Publish {order.channel}"
+                threading.Thread(target=self._publish, args=(order,), name=name, daemon=True).start()
             case Changed(files):
                 bus.publish(CHANGED, files)
+
+    def _publish(self, order: Publish) -> None:
+        results, error = None, None
+        try:
+            results = bus.publish(order.channel, *order.args)
+        except (Exception, SystemExit) as raised:  # the process that asks gets the error
+            error = reasons(raised)
+        try:
+            self.site.report(Replied(order.number, os.getpid(), results, error))
+        except (TypeError, ValueError, RecursionError) as unfit:
+            reason = f"The result of {order.channel} cannot be sent to another process: {unfit}."
+            self.site.report(Replied(order.number, os.getpid(), None, reason))
+
+    # Its life
+
+    def stand_by(self, worker: Worker) -> bool:
+        """Wait until the site orders this worker to begin; return False if it has to exit instead."""
+        accept_signals()
+        self.record.stage = Stage.STANDBY
+        self.site.report_listening(Standby(os.getpid()))
+        # gunicorn kills a worker that shows no sign of life for twice its timeout.
+        interval = min(NOTIFY_INTERVAL, (worker.timeout or NOTIFY_INTERVAL) / 2)
+        while worker.alive and not self.exit.awaited.wait(interval):
+            worker.notify()
+        if not self.has_begun.is_set() or self.exit.limits.requests is not None:
+            worker.alive = False
+        self.record.stage = Stage.BOOTING if worker.alive else Stage.STANDBY
+        return bool(worker.alive)
 
     def boot(self, worker: Worker, application: Any) -> None:
         """Start the bus; return when the worker may answer requests, or when it has to exit."""
@@ -82,9 +141,11 @@ class WorkerProcess:
             except Refusal as refusal:
                 give_up(self.site, str(refusal), pair=self.pair)
             if bus.state is bus.states.STARTED:
+                self.record.stage = Stage.READY
                 self.site.report(Ready(os.getpid()))
                 self.await_release(worker)
-        self.stage[0] = SERVING
+        self.record.served_from = time.monotonic()
+        self.record.stage = Stage.SERVING
         request_finished.connect(self.report_first_answer)
 
     def await_release(self, worker: Worker) -> None:
@@ -97,7 +158,7 @@ class WorkerProcess:
     def report_first_answer(self, **kwargs: Any) -> None:
         """Report the first answer, which proves that this code works."""
         request_finished.disconnect(self.report_first_answer)
-        self.stage[0] = PROVEN
+        self.record.stage = Stage.PROVEN
         self.site.report(Answered(os.getpid()))
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
+if TYPE_CHECKING:
+    from gunicorn.workers.base import Worker
+
 KNOWN = "It takes sync, gthread, gevent, or a subclass of one of their classes."
 UNFIT = ("asgi", "tornado")
 """gunicorn's names of the classes with an event loop, in which the bus does not start."""
+
+MORE_SLOTS = 32
+"""Slots beside one for each thread: a worker has more threads while requests are stuck."""
+
+SLOTS_OF_ONE_THREAD = 4
+MOST_SLOTS = 256
 
 
 def find_problem(worker_class: Any) -> str | None:
@@ -41,3 +50,13 @@ def is_gevent(loaded: type[Any]) -> bool:
 def patch_for(worker_class: Any) -> str | None:
     """Return the patch to apply before anything of the project is imported: "gevent" or None."""
     return "gevent" if is_gevent(load(worker_class)) else None
+
+
+def capacity_of(worker: Worker) -> tuple[int, int]:
+    """Return how many threads answer requests (0: each connection has its own), and how many to record."""
+    if isinstance(worker, ThreadWorker):
+        threads = worker.cfg.threads
+        return threads, threads + MORE_SLOTS
+    if isinstance(worker, SyncWorker):
+        return 1, SLOTS_OF_ONE_THREAD
+    return 0, min(worker.cfg.worker_connections, MOST_SLOTS)
