@@ -12,8 +12,9 @@ from typing import Any
 class Condition:
     """The condition of a site.
 
-    ``state``: "starting", "ready", "reloading", "draining" or "failed". ``reason``: shown to every client, so
-    it must not hold the message of an exception. ``details``: further fields of the JSON report.
+    ``state``: "starting", "ready", "saturated", "reloading", "draining", "failed" or "stuck". ``reason``:
+    shown to every client, so it must not hold the message of an exception. ``details``: further fields of the
+    JSON report.
     """
 
     state: str

@@ -22,7 +22,8 @@ CHANNEL = "health"
 EXIT_TIMEOUT = 1
 """Seconds that the exit of the bus waits for pending responses and running checks."""
 
-SERVING = ("ready", "reloading")
+SERVING = ("ready", "saturated", "reloading")
+"""The states in which requests are welcome; also if saturated, as load must not evict every site at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class Probes(Plugin):
 
     def _answer(self, path: str) -> Made | Readiness:
         condition = self._look()
-        if path == "/livez":  # good in every state, as this process answers
-            return Made(Report(True, condition))
+        if path == "/livez":  # good unless only a restart helps, as this process answers
+            return Made(Report(condition.state != "stuck", condition))
         if condition.state not in SERVING:
             return Made(Report(False, condition))
         return Readiness(self, self._checks.begin())

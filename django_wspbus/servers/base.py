@@ -131,6 +131,16 @@ class Server(Plugin):
         """Return the requests that it answers in this process; any thread calls this."""
         return []
 
+    @property
+    def trouble(self) -> str | None:
+        """Return why a stuck worker cannot be replaced; None if none is stuck, or it is being replaced."""
+        return None
+
+    @property
+    def saturated_for(self) -> float | None:
+        """Return the seconds for which every thread has been busy; None if one is free, or it is unknown."""
+        return None
+
     def status(self) -> dict[str, Any]:
         """Return the entry of this server in ``bus.site.status()``."""
         bound = [each.name for each in self.bound()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..children.child import Child
 from ..children.children import Children
+from ..children.saturation import saturated_for
 from ..wspbus import EX_SOFTWARE, Bus, Refusal
 from .base import Server
 from .respawner import Respawner
@@ -67,6 +68,11 @@ class ChildServer(Server):
                 f"the server {self.alias!r} has no process: {self.respawner.trouble or 'it is not started'}"
             )
         return None
+
+    @property
+    def saturated_for(self) -> float | None:
+        current = self.current
+        return None if current is None else saturated_for(current)
 
     def status(self) -> dict[str, Any]:
         current = self.current

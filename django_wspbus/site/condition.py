@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..servers.swap import Swap
 
 
+SATURATED_AFTER = 5.0
+"""Seconds for which every thread of a server has to be busy until the site counts as saturated."""
+
+
 class SiteCondition:
     """Asks the parts of a site for its condition."""
 
@@ -40,7 +44,14 @@ class SiteCondition:
         """Return the condition without messages of exceptions, which belong in the log and in `status`."""
         condition, failed = self.in_full(), self._swap.failed
         last_failure = f"The {failed} failed: see the log." if failed else None
-        reason = self._failure() if condition.state == "failed" else condition.reason
+        reason = condition.reason
+        if condition.state == "failed":
+            reason = self._failure()
+        elif condition.state == "stuck":
+            stuck = [server.settings.alias for server in self._servers if server.trouble is not None]
+            reason = "; ".join(
+                f"a stuck worker of {alias!r} cannot be replaced: see the log" for alias in stuck
+            )
         return replace(condition, reason=reason, details={**condition.details, "last_failure": last_failure})
 
     def in_one_line(self) -> Condition:
@@ -71,7 +82,19 @@ class SiteCondition:
             "servers": {server.settings.alias: server.status() for server in self._servers},
             "last_failure": self._swap.last_failure,
         }
-        return Condition(*self._state_and_reason(), details)
+        state, reason = self._state_and_reason()
+        if state == "ready" and (saturated := self._saturated()):
+            state, reason = "saturated", saturated
+        return Condition(state, reason, details)
+
+    def _saturated(self) -> str:
+        """Return which servers have had no free thread for a while; "" if none."""
+        found = [(server.settings.alias, server.saturated_for) for server in self._servers]
+        return "; ".join(
+            f"every thread of the server {alias!r} has been busy for {seconds:.0f} s"
+            for alias, seconds in found
+            if seconds is not None and seconds >= SATURATED_AFTER
+        )
 
     def _state_and_reason(self) -> tuple[Any, str]:
         bus = self._bus
@@ -90,6 +113,8 @@ class SiteCondition:
             return "failed", "; ".join(failures)
         if self._swap.under_way is not None:
             return "reloading", f"a {self._swap.under_way} is under way"
+        if stuck := [trouble for server in self._servers if (trouble := server.trouble) is not None]:
+            return "stuck", "; ".join(stuck)
         return "ready", ""
 
 

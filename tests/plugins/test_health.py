@@ -225,18 +225,26 @@ Later = Callable[..., Future[Any]]
         (Condition("starting"), 503, "starting"),
         (Condition("ready"), 200, "ready"),
         (Condition("reloading", "the new code boots"), 200, "reloading: the new code boots"),
+        (Condition("saturated", "every thread is busy"), 200, "saturated: every thread is busy"),
         (Condition("draining"), 503, "draining"),
         (Condition("failed", "default died:\n  signal 9"), 503, "failed: default died: signal 9"),
         (Condition("failed", "\udcff"), 503, "failed: \\udcff"),
     ],
 )
-def test_readiness_is_200_where_the_site_serves_and_liveness_always(
+def test_readiness_is_200_where_the_site_serves_and_liveness_also_elsewhere(
     site: ProbedSite, condition: Condition, status: int, text: str
 ) -> None:
     site.condition = condition
 
     site.expect("/readyz", status, text)
     site.expect("/livez", 200, text)
+
+
+def test_a_site_that_only_a_restart_helps_is_neither_ready_nor_alive(site: ProbedSite) -> None:
+    site.condition = Condition("stuck", "a stuck worker cannot be replaced")
+
+    site.expect("/readyz", 503, "stuck: a stuck worker cannot be replaced")
+    site.expect("/livez", 503, "stuck: a stuck worker cannot be replaced")
 
 
 def test_a_site_that_starts_is_seen_starting_and_one_that_stops_draining(silent: ProbedSite) -> None:
