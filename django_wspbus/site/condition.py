@@ -68,7 +68,8 @@ class SiteCondition:
         children = [server.current for server in self._servers if isinstance(server, ChildServer)]
         progresses = [child.progress for child in children if child is not None]
         wanted = sum(each.expected or 0 for each in progresses)
-        return f"{sum(len(each.ready) for each in progresses)} of {wanted} workers" if wanted else ""
+        ready = sum(min(len(each.ready), each.expected or 0) for each in progresses)  # more while one retires
+        return f"{ready} of {wanted} workers" if wanted else ""
 
     def _failure(self) -> str:
         if self._bus.failed_start:

@@ -171,6 +171,24 @@ def test_a_site_is_starting_then_ready_then_reloading_then_draining(
 
 
 @pytest.mark.extended
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_a_site_whose_threads_are_all_busy_is_saturated_and_stays_ready(
+    shop: Project, probed: ProbedShop, later: Later, kind: str
+) -> None:
+    options = {"workers": 2} if kind == "sync" else {"workers": 1, "threads": 2}
+    with probed.serve({"BACKEND": GUNICORN, "OPTIONS": options}) as site:
+        address = address_of(site, "shop")
+        pages = [hold(shop, later, address, f"/held/{name}") for name in ("first", "second")]
+        text = probed.await_probe(200, "saturated: every thread of the server 'shop' has been busy for ")
+        assert int(re.findall(r"\d+", text)[0]) >= 5
+        release(shop, "first")
+        probed.expect(200, "ready")
+        release(shop, "second")
+        assert [page.result()[0] for page in pages] == [200, 200]
+        assert site.stop() == 0
+
+
+@pytest.mark.extended
 def test_a_site_whose_child_keeps_dying_has_failed_until_it_is_up_again(probed: ProbedShop) -> None:
     with probed.serve(CHILD) as site:
         site.wait_for_line(BANNER)
