@@ -1,0 +1,159 @@
+"""The command line: the actions, their arguments, and the options of all of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from . import results
+from . import status as site_status
+from .results import Shape
+
+UNLIMITED = None
+
+INTERVAL = 2.0
+"""Seconds between two reports of ``status --watch``."""
+
+ELSEWHERE = {
+    "systemd": "prints files for the settings of a project, so it needs them: run `manage.py wspbus systemd`."
+}
+"""The actions of ``manage.py wspbus`` that need the project, and why."""
+
+
+def _no_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    return {}
+
+
+def _always(result: Mapping[str, Any]) -> bool:
+    return True
+
+
+class Action(NamedTuple):
+    """An action of the control socket, as the command shows it."""
+
+    help: str
+    show: Shape
+    """The result as blocks."""
+    succeeds: Callable[[Mapping[str, Any]], bool] = _always
+    """Whether the exit status is 0."""
+    arguments: Callable[[argparse.Namespace], dict[str, Any]] = _no_arguments
+    timeout: float | None = 10
+    """Seconds without a reply after which the site does not answer; None for what takes as long as it takes."""
+
+
+ACTIONS = {
+    "status": Action("show whether the site is well, and why not", site_status.report, site_status.is_well),
+    "requests": Action("show each request in flight", results.requests),
+    "stacks": Action(
+        "show the stack of each thread of each process",
+        results.stacks,
+        arguments=lambda options: {} if options.process is None else {"pid": options.process},
+    ),
+    "listeners": Action("show each listener, by channel", results.listeners),
+    "graceful": Action("reload: replace the workers, and wait", results.message, timeout=UNLIMITED),
+    "restart": Action(
+        "restart the site, or the children of one server, and wait",
+        results.message,
+        arguments=lambda options: {} if options.alias is None else {"alias": options.alias},
+        timeout=UNLIMITED,
+    ),
+    "stop": Action("stop the site, and wait until it has ended", results.message, timeout=UNLIMITED),
+    "scale": Action(
+        "change the number of workers of a server",
+        results.scale,
+        arguments=lambda options: {"server": options.server, "workers": options.workers},
+        timeout=30,
+    ),
+    "reopen": Action("open the log files again, after a rotation", results.reopen, results.is_reopened),
+    "publish": Action(
+        "publish on a channel in each process, and show the results",
+        results.publish,
+        results.is_answered,
+        arguments=lambda options: {"channel": options.channel, "args": options.args},
+        timeout=30,
+    ),
+    "logs": Action(
+        "show the last log records of the site and its processes",
+        results.logs,
+        arguments=lambda options: {"follow": options.follow},
+        timeout=UNLIMITED,
+    ),
+}
+
+
+def add_actions(parser: argparse.ArgumentParser, *hidden: str) -> Any:
+    """Add the actions to a parser, each with the options of all actions; return its subparsers.
+
+    ``hidden``: options with a value that are accepted after the action, too, and mean nothing to it.
+    """
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    for name, action in ACTIONS.items():
+        each = actions.add_parser(name, help=action.help, description=f"{action.help.capitalize()}.")
+        _add_arguments(name, each)
+        _add_options(each)
+        for option in hidden:
+            each.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return actions
+
+
+def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    match name:
+        case "status":
+            parser.add_argument("--watch", action="store_true", help=f"show it again every {INTERVAL:.0f} s")
+        case "stacks":
+            parser.add_argument("process", metavar="PID", nargs="?", type=int, help="only of this process")
+        case "restart":
+            parser.add_argument("alias", metavar="ALIAS", nargs="?", help="only the children of this server")
+        case "scale":
+            parser.add_argument("server", metavar="SERVER", help="its name in SERVERS")
+            parser.add_argument("workers", metavar="N", type=_number_of_workers)
+        case "publish":
+            parser.add_argument("channel", metavar="CHANNEL")
+            parser.add_argument("args", metavar="JSON", nargs="*", type=_json, help="arguments of the listeners")
+        case "logs":
+            parser.add_argument("-f", "--follow", action="store_true", help="go on with new records")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("options of all actions")
+    group.add_argument("--pid", type=int, metavar="PID", help="the site with this site process")
+    group.add_argument("--project", metavar="NAME", help="the site of this project")
+    group.add_argument("--socket", metavar="PATH", help="the site with this control socket (CONTROL)")
+    group.add_argument("--json", action="store_true", help="print the result as JSON, as the site sends it")
+
+
+def _number_of_workers(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a server has at least 1 worker")
+    return number
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        example = json.dumps(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON (a string has quotes: '{example}')") from None
+
+
+def parse(arguments: list[str], version: str) -> argparse.Namespace:
+    """Read the command line of ``python -m django_wspbus``; SystemExit if it is wrong."""
+    program = "python -m django_wspbus"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Serve a site (runbus), or operate one that is running, even if its code on disk is broken.",
+        epilog=f"`{program} runbus` takes the options of `manage.py runbus`.",
+    )
+    parser.add_argument("--version", action="version", version=version)
+    actions = add_actions(parser)
+    actions.add_parser("runbus", help="serve the site, as `manage.py runbus` does")
+    word = next((each for each in arguments if not each.startswith("-")), None)
+    if word in ELSEWHERE:
+        parser.error(f"`{word}` {ELSEWHERE[word]}")
+    if word is not None and word not in actions.choices:
+        known = ", ".join(["runbus", *ACTIONS])
+        parser.error(f"{word!r} is none of its actions ({known}). Run other commands with manage.py: `manage.py {word}`.")
+    return parser.parse_args(arguments)

@@ -1,0 +1,62 @@
+"""``python -m django_wspbus runbus``: ``manage.py runbus`` that starts even if the project's code is broken.
+
+``manage.py`` sets up the project before it runs a command. If the setup fails, no process is left to show the
+error in the browser and to try again after a change. This program does both if the settings say DEBUG.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+from ..development.launcher import become
+from ..development.site_program import debug
+from ..successor.invocation import OWN_VARIABLES
+from ..successor.program import execute
+from ..successor.start import original
+from ..successor.state import SocketState
+from ..system.streams import open_missing
+
+MANAGE = "manage.py"
+WITHOUT_RELOAD = ("--noreload", "--daemonize", "--check", "--print-settings")
+
+
+def serve() -> None:
+    open_missing()
+    command = [MANAGE, *sys.argv[1:]] if os.path.isfile(MANAGE) else ["-m", "django", *sys.argv[1:]]
+    sys.argv[:] = [command[1] if command[0] == "-m" else command[0], *sys.argv[1:]]
+    try:
+        execute(command)
+    except Exception as error:
+        is_successor = any(name in os.environ for name in OWN_VARIABLES)
+        without_reload = any(option in sys.argv for option in WITHOUT_RELOAD)
+        if without_reload or is_successor:
+            raise
+        if debug(error) is not True:  # the site may be in production
+            raise
+        become(dataclasses.replace(original(), command=command), sockets=first_socket(), debug=True)
+
+
+def first_socket() -> list[SocketState]:
+    """Bind the addresses of the command line, or the default one, for the page that shows the error.
+
+    SystemExit with the reason if an address cannot be bound, or if the command line is wrong.
+    """
+    from django.core.management.base import CommandError
+
+    from ..conf.addresses import parse
+    from ..conf.addrport import parse_addrport
+    from .commands.runbus import Command
+    from ..servers.sockets import Sockets
+    from ..sockets.binding import BACKLOG
+    from ..wspbus import Bus, Refusal
+
+    try:
+        options = Command().create_parser(sys.argv[0], "runbus").parse_args(sys.argv[2:])
+        binds = options.bind or [parse_addrport(options.addrport, options.use_ipv6)]
+        sockets = Sockets(Bus(), {"default": (tuple(map(parse, binds)), BACKLOG)})
+        sockets.start()
+    except (CommandError, ValueError, Refusal) as error:
+        raise SystemExit(f"CommandError: {error}") from None
+    return sockets.detach()
