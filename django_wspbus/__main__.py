@@ -1,4 +1,4 @@
-"""``python -m django_wspbus``: serve a site (``runbus``), or operate one that is running (any other action)."""
+"""``python -m django_wspbus``: serve a site (``runbus``), or operate one that is running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def operate() -> int:
     """Run an action without the project, whose code may be broken; return the exit status."""
     package = os.path.dirname(os.path.abspath(__file__))
     if not sys.flags.safe_path and sys.path[0] != os.path.dirname(package):
-        del sys.path[0]  # the working directory, in which a module may have the name of one that is imported here
+        del sys.path[
+            0
+        ]  # the working directory, in which a module may have the name of one that is imported here
     try:
         from .command.run import main
 

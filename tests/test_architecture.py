@@ -23,6 +23,7 @@ FOLDERS = [
     "successor",
     "process",
     "control",
+    "command",
     "sockets",
     "application",
     "health",
@@ -183,6 +184,17 @@ def test_an_optional_dependency_is_imported_in_the_folder_that_is_named_after_it
     assert users
     assert {folder_of_file(name) for name in users} == {"servers.gunicorn"}
     assert importers("pytest") == {"pytest_plugin"}
+    assert importers("rich") == {"command.pretty"}
+
+
+def test_the_command_imports_neither_django_nor_the_modules_of_a_site():
+    ours_alone = [name for name in NAMED if folder(name) == "command"]
+    assert len(ours_alone) > 1
+    for name in ours_alone:
+        assert {folder(other) for other in GRAPH[name]} <= {"command", "control", "system", None}, name
+    assert (
+        importers("django") & {*ours_alone, *(name for name in NAMED if folder(name) == "control")} == set()
+    )
 
 
 LONGEST_FILE, LONGEST_CLASS = 350, 300

@@ -1,1 +1,1 @@
-"""The command that operates a site: ``python -m django_wspbus ACTION``. It imports neither Django nor the project."""
+"""The command that operates a site: ``python -m django_wspbus ACTION``. Nothing here imports Django."""

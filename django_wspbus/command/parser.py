@@ -37,10 +37,10 @@ class Action(NamedTuple):
     show: Shape
     """The result as blocks."""
     succeeds: Callable[[Mapping[str, Any]], bool] = _always
-    """Whether the exit status is 0."""
+    """A function of the result: True for the exit status 0."""
     arguments: Callable[[argparse.Namespace], dict[str, Any]] = _no_arguments
     timeout: float | None = 10
-    """Seconds without a reply after which the site does not answer; None for what takes as long as it takes."""
+    """Seconds without a reply after which the site does not answer; None for what has no limit."""
 
 
 ACTIONS = {
@@ -71,7 +71,7 @@ ACTIONS = {
         "publish on a channel in each process, and show the results",
         results.publish,
         results.is_answered,
-        arguments=lambda options: {"channel": options.channel, "args": options.args},
+        arguments=lambda options: {"channel": options.channel, "args": options.values},
         timeout=30,
     ),
     "logs": Action(
@@ -111,7 +111,9 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
             parser.add_argument("workers", metavar="N", type=_number_of_workers)
         case "publish":
             parser.add_argument("channel", metavar="CHANNEL")
-            parser.add_argument("args", metavar="JSON", nargs="*", type=_json, help="arguments of the listeners")
+            parser.add_argument(
+                "values", metavar="JSON", nargs="*", type=_json, help="arguments of the listeners"
+            )
         case "logs":
             parser.add_argument("-f", "--follow", action="store_true", help="go on with new records")
 
@@ -144,16 +146,18 @@ def parse(arguments: list[str], version: str) -> argparse.Namespace:
     program = "python -m django_wspbus"
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Serve a site (runbus), or operate one that is running, even if its code on disk is broken.",
+        description="Serve a site (runbus), or operate one that runs, also if its code on disk is broken.",
         epilog=f"`{program} runbus` takes the options of `manage.py runbus`.",
     )
     parser.add_argument("--version", action="version", version=version)
     actions = add_actions(parser)
     actions.add_parser("runbus", help="serve the site, as `manage.py runbus` does")
-    word = next((each for each in arguments if not each.startswith("-")), None)
+    word = arguments[0] if arguments else ""
     if word in ELSEWHERE:
         parser.error(f"`{word}` {ELSEWHERE[word]}")
-    if word is not None and word not in actions.choices:
+    if word and not word.startswith("-") and word not in actions.choices:
         known = ", ".join(["runbus", *ACTIONS])
-        parser.error(f"{word!r} is none of its actions ({known}). Run other commands with manage.py: `manage.py {word}`.")
+        parser.error(
+            f"there is no action {word!r}, only {known}. Run `manage.py {word}` if that is a command."
+        )
     return parser.parse_args(arguments)

@@ -43,7 +43,7 @@ def rendered(block: Block) -> RenderableType:
         case Table():
             return _rendered_table(block)
         case Line(_, style):
-            return Shown(*lines_of(block), style=STYLES[style], overflow="fold")
+            return Shown(next(lines_of(block)), style=STYLES[style], overflow="fold")
         case Text():
             return Shown("\n".join(lines_of(block)), overflow="fold")
 

@@ -69,7 +69,8 @@ def listeners(result: Mapping[str, Any]) -> Iterator[Block]:
 
 def publish(result: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the results of each process, and the processes that did not answer."""
-    rows, bad = [], set()
+    rows: list[list[str]] = []
+    bad = set()
     for each in result.get("replies") or ():
         error = each.get("error")
         if error is not None:
@@ -125,7 +126,9 @@ def scale(result: Mapping[str, Any]) -> Iterator[Block]:
     if before == workers:
         yield Line(f"{name} has {plural(int(workers or 0), 'worker')} already.")
     else:
-        yield Line(f"{name} is to have {plural(int(workers or 0), 'worker')} instead of {as_text(before)}.", "good")
+        yield Line(
+            f"{name} is to have {plural(int(workers or 0), 'worker')} instead of {as_text(before)}.", "good"
+        )
 
 
 def reopen(result: Mapping[str, Any]) -> Iterator[Block]:
@@ -148,4 +151,4 @@ Shape = Callable[[Mapping[str, Any]], Iterator[Block]]
 
 def sites(rows: Sequence[Sequence[str]]) -> Table:
     """Return the list of sites, of which one has to be chosen."""
-    return Table(["Process", "Project", "Directory", "State"], rows, right=("Process",))
+    return Table(["Site", "Project", "User", "Directory", "State"], rows, right=("Site",))

@@ -44,7 +44,8 @@ def _condition(status: Mapping[str, Any]) -> Iterator[Block]:
         yield Text(reason)
     if (operation := _failed_operation(status)) is not None:
         yield Line(
-            f"The last {cut(operation['operation'])} failed {_ago(operation)}; the error is shown below", "bad"
+            f"The last {cut(operation['operation'])} failed {_ago(operation)}; the error is shown below",
+            "bad",
         )
     elif failure := status.get("last_failure"):
         yield Line(f"Last failure: {first_line(failure)}", "bad")
@@ -67,7 +68,9 @@ def _identity(status: Mapping[str, Any]) -> Iterator[Block]:
         parts.append(f"up {as_duration(uptime)}")
     yield Line(", ".join(parts))
     if versions := status.get("versions"):
-        yield Line(", ".join(f"{cut(str(name))} {cut(str(version))}" for name, version in versions.items()), "dim")
+        yield Line(
+            ", ".join(f"{cut(str(name))} {cut(str(version))}" for name, version in versions.items()), "dim"
+        )
 
 
 def _servers(servers: Mapping[str, Any]) -> Table:

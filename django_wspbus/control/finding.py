@@ -37,16 +37,27 @@ class Site:
     trouble: str = ""
     """The reason why it cannot be asked: it is another user's, or does not answer."""
 
-    def __str__(self) -> str:
-        if self.trouble:
-            return f"PID {self.pid} {self.trouble}"
-        return f"PID {self.pid} {self.project!r} (settings {self.settings!r}, in {self.directory})"
-
     def is_called(self, project: str) -> bool:
         """Return whether this is the name of its project, its settings module or its directory."""
         if project and project in (self.project, self.settings):
             return True
         return bool(self.directory) and os.path.realpath(project) == os.path.realpath(self.directory)
+
+
+class NoSite(ControlError):
+    """No site is the one that is meant. ``sites``: those that there are."""
+
+    def __init__(self, text: str, sites: list[Site]) -> None:
+        super().__init__(text)
+        self.sites = sites
+
+
+class SeveralSites(ControlError):
+    """Several sites are the one that is meant. ``sites``: those, and those that may not be asked."""
+
+    def __init__(self, text: str, sites: list[Site]) -> None:
+        super().__init__(text, MISUSED)
+        self.sites = sites
 
 
 def find() -> list[Site]:
@@ -71,7 +82,10 @@ def at(path: str) -> Site:
 
 
 def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None = None) -> Site:
-    """Return the one site that is meant; a `ControlError` says why there is none, or which ones there are."""
+    """Return the one site that is meant; `NoSite` or `SeveralSites` if it is not one.
+
+    `ControlError` with the reason if it cannot be asked.
+    """
     everyone = list(sites)
     found = [
         site for site in everyone if pid in (None, site.pid) and (project is None or site.is_called(project))
@@ -86,16 +100,11 @@ def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None
     if own:
         are_equal = len({site.pid for site in own}) == 1
         hint = "--project, as their PIDs are equal" if are_equal else "--pid or --project"
-        raise ControlError(f"There are {len(own)} sites: choose one with {hint}.{_list(own)}", MISUSED)
+        raise SeveralSites(f"There are {len(own)} sites: choose one with {hint}.", found)
     asked = [f"the PID {pid}"] if pid is not None else []
     asked += [f"the project {project!r}"] if project is not None else []
     which = f" with {' and '.join(asked)}" if asked else ""
-    others = f" These are there:{_list(everyone)}" if everyone else ""
-    raise ControlError(f"No site of this user{which} is running in this network namespace.{others}")
-
-
-def _list(sites: Iterable[Site]) -> str:
-    return "".join(f"\n  {site}" for site in sites)
+    raise NoSite(f"No site of this user{which} is running in this network namespace.", everyone)
 
 
 # Saying hello

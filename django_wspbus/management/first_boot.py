@@ -47,10 +47,10 @@ def first_socket() -> list[SocketState]:
 
     from ..conf.addresses import parse
     from ..conf.addrport import parse_addrport
-    from .commands.runbus import Command
     from ..servers.sockets import Sockets
     from ..sockets.binding import BACKLOG
     from ..wspbus import Bus, Refusal
+    from .commands.runbus import Command
 
     try:
         options = Command().create_parser(sys.argv[0], "runbus").parse_args(sys.argv[2:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_wspbus.command.blocks import Line, Table, Text
@@ -77,6 +77,7 @@ blocks = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(blocks))
 def test_plain_output_has_printable_characters_and_line_ends_only(shown):
     stream = io.StringIO()
@@ -84,6 +85,7 @@ def test_plain_output_has_printable_characters_and_line_ends_only(shown):
     assert escape(stream.getvalue().replace("\n", "")) == stream.getvalue().replace("\n", "")
 
 
+@settings(deadline=None)
 @given(st.lists(blocks))
 def test_output_on_a_terminal_without_colours_has_printable_characters_and_line_ends_only(shown):
     with pytest.MonkeyPatch.context() as patch:
@@ -96,7 +98,9 @@ def test_output_on_a_terminal_without_colours_has_printable_characters_and_line_
 def test_rich_finds_no_markup_in_values(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    Pretty(stream).show([Line("[bold]:smile: /path/1"), Table(["Path"], [["[red]x[/red]"]]), Text("[blink]y")])
+    Pretty(stream).show(
+        [Line("[bold]:smile: /path/1"), Table(["Path"], [["[red]x[/red]"]]), Text("[blink]y")]
+    )
     assert "[bold]:smile: /path/1" in stream.getvalue()
     assert "[red]x[/red]" in stream.getvalue()
     assert "[blink]y" in stream.getvalue()

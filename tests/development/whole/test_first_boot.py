@@ -83,18 +83,6 @@ def test_without_broken_code_it_is_what_manage_is(shop):
         await_fixed(address, shop.deploy())
 
 
-def test_other_commands_run_and_fail_as_by_manage(shop):
-    result = run(shop, "check")
-    assert (result.returncode, result.stdout) == (0, "System check identified no issues (0 silenced).\n")
-    result = run(shop, "no_such_command")
-    assert result.returncode == 1
-    assert "Unknown command: 'no_such_command'" in result.stderr
-    BREAKS["settings"].does(shop)
-    result = run(shop, "migrate")
-    assert result.returncode == 1
-    assert result.stderr.rstrip().endswith("RuntimeError: settings are broken")
-
-
 @pytest.mark.parametrize("option", ["--noreload", "--check"])
 def test_what_does_not_reload_fails_as_manage_does(shop, option):
     BREAKS["settings"].does(shop)

@@ -1,0 +1,171 @@
+"""``python -m django_wspbus ACTION``: ask a site, and show its replies."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from .. import __version__
+from ..control.client import ask
+from ..control.conversation import ControlError
+from ..control.finding import NoSite, Site
+from ..control.protocol import Error, Record, Result, Step
+from ..system.streams import open_missing
+from .blocks import Block, Line, Output, Text
+from .choosing import Own, as_values, chosen, explanation
+from .parser import ACTIONS, INTERVAL, Action, parse
+from .plain import Plain
+from .results import log_record
+
+FAILED, NO_SITE = 1, 3
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit statuses, as a shell has them for SIGINT and SIGPIPE."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line of ``python -m django_wspbus``; return the exit status."""
+    open_missing()
+    return run(parse(arguments, __version__))
+
+
+def run(options: argparse.Namespace, own: Own | None = None, *, with_colours: bool = True) -> int:
+    """Run an action; return the exit status. ``own``: the project of ``manage.py``."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a test, or a command, has replaced it
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        status = Command(options, own, with_colours).run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return PIPE_CLOSED
+    except OSError as error:
+        _discard_output()
+        sys.stderr.write(f"The output cannot be written: {error.strerror}\n")
+        return FAILED
+    return status
+
+
+def _discard_output() -> None:
+    """Discard what the interpreter would try to write again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def output_to(stream: TextIO, with_colours: bool) -> Output:
+    """Return the output for a stream: that of rich for a terminal, if rich is installed."""
+    if with_colours and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        with contextlib.suppress(ImportError):
+            from .pretty import Pretty
+
+            return Pretty(stream)
+    return Plain(stream)
+
+
+class Command:
+    """One action with its options, and the streams that it writes to."""
+
+    def __init__(self, options: argparse.Namespace, own: Own | None, with_colours: bool) -> None:
+        self._options = options
+        self._own = own
+        self._action: Action = ACTIONS[options.action]
+        self._is_json: bool = options.json
+        self._output = output_to(sys.stdout, with_colours and not self._is_json)
+        self._errors = output_to(sys.stderr, with_colours)
+
+    def run(self) -> int:
+        """Run the action; return the exit status."""
+        try:
+            site = self._choose()
+            if getattr(self._options, "watch", False):
+                self._watch(site)
+            return self._ask(site)
+        except ControlError as error:
+            return self._fail(error)
+
+    def _choose(self) -> Site:
+        return chosen(self._options, self._own)
+
+    def _ask(self, site: Site) -> int:
+        """Show the replies as they come."""
+        arguments = self._action.arguments(self._options)
+        for reply in ask(site, self._options.action, arguments, timeout=self._action.timeout):
+            match reply:
+                case Step(text):
+                    self._show([Line(text, "dim")])
+                case Record(values):
+                    self._show(list(log_record(values)), values)
+                case Result(value):
+                    return self._finish(value)
+                case Error(text, status):
+                    self._print({"error": text, "status": status})
+                    self._explain([Text(text, indent=0)])
+                    return status if 0 < status < 126 else FAILED
+        raise ControlError("The site has closed the connection before it answered.")
+
+    def _finish(self, value: Any) -> int:
+        """Show a result; return the exit status."""
+        if self._is_json:
+            self._print(value)
+        values: Mapping[str, Any] = value if isinstance(value, dict) else {}
+        if not self._is_json:
+            self._output.show(list(self._action.show(values)))
+        return 0 if self._action.succeeds(values) else FAILED
+
+    def _show(self, blocks: list[Block], values: Any = None) -> None:
+        if not self._is_json:
+            self._output.show(blocks)
+        elif values is not None:
+            self._print(values)
+
+    def _print(self, value: Any) -> None:
+        if self._is_json:
+            sys.stdout.write(json.dumps(value) + "\n")
+            sys.stdout.flush()
+
+    def _explain(self, blocks: list[Block]) -> None:
+        sys.stdout.flush()
+        self._errors.show(blocks)
+
+    def _fail(self, error: ControlError) -> int:
+        status = NO_SITE if isinstance(error, NoSite) and self._options.action == "status" else error.status
+        self._explain(list(explanation(error)))
+        if self._is_json:
+            self._print({"error": str(error), "status": status, "sites": as_values(error)})
+        return status
+
+    # status --watch
+
+    def _watch(self, site: Site) -> None:
+        """Show the status again and again, until the user interrupts this."""
+        with self._output.live() as show:
+            while True:
+                blocks, value, site = self._look(site)
+                if self._is_json:
+                    self._print(value)
+                else:
+                    show([Line(time.strftime("%H:%M:%S"), "dim"), *blocks])
+                time.sleep(INTERVAL)
+
+    def _look(self, site: Site) -> tuple[list[Block], Any, Site]:
+        """Return the status, or the reason why there is none, and the site to ask next."""
+        try:
+            for reply in ask(site, "status", timeout=self._action.timeout):
+                match reply:
+                    case Result(dict() as value):
+                        return list(self._action.show(value)), value, site
+                    case Error(text, status):
+                        return [Text(text, indent=0)], {"error": text, "status": status}, site
+        except ControlError as error:
+            reason = str(error)
+            with contextlib.suppress(ControlError):
+                site = self._choose()  # the site may have been started again meanwhile
+            return [Line(f"Not well: {reason}", "bad")], {"error": reason, "status": FAILED}, site
+        return [], None, site
