@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pkgutil
 import re
 
@@ -10,6 +11,7 @@ from django.core.management.base import BaseCommand
 
 import django_wspbus
 from django_wspbus import conf
+from django_wspbus.command.parser import ACTIONS, add_actions
 from django_wspbus.conf import findings as problems
 from django_wspbus.conf.keys import keys_of
 from django_wspbus.management.commands.runbus import Command
@@ -39,6 +41,11 @@ LINKS = [
 def options_of(command):
     parser = command.create_parser("manage.py", "runbus")
     return {option for action in parser._actions for option in action.option_strings}
+
+
+def parser_of_actions():
+    actions = add_actions(argparse.ArgumentParser())
+    return actions.choices
 
 
 def code_spans(text):
@@ -91,6 +98,15 @@ def test_no_page_names_a_check_that_does_not_exist():
 @pytest.mark.parametrize("option", sorted(options_of(Command()) - options_of(BaseCommand())))
 def test_each_option_of_the_command_is_documented(option):
     assert re.search(rf"{option}\b", code_spans(ALL))
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_each_action_and_its_options_are_documented(name):
+    page, parser = DOCS["commands.md"], parser_of_actions()[name]
+    assert re.search(rf"^\| `{name}\b", page, re.MULTILINE)
+    for action in parser._actions:
+        for option in action.option_strings or [str(action.metavar)]:
+            assert option in ("-h", "--help") or re.search(rf"{option}\b", code_spans(page)), option
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN_CHANNELS, *(state.name for state in states), *ROLES, "any"])

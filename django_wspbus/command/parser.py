@@ -157,7 +157,5 @@ def parse(arguments: list[str], version: str) -> argparse.Namespace:
         parser.error(f"`{word}` {ELSEWHERE[word]}")
     if word and not word.startswith("-") and word not in actions.choices:
         known = ", ".join(["runbus", *ACTIONS])
-        parser.error(
-            f"there is no action {word!r}, only {known}. Run `manage.py {word}` if that is a command."
-        )
+        parser.error(f"there is no action {word!r}, only {known}. For a command, use `manage.py {word}`.")
     return parser.parse_args(arguments)
