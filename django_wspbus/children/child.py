@@ -17,6 +17,7 @@ from ..process.reports import Died, Hello, read_report
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order as WorkerOrder
 from ..process.worker_orders import as_message
+from ..successor.state import RetireeState
 from ..system.statuses import how_ended
 from .links import Links
 from .orders import DRAIN, EXIT, SERVE
@@ -61,6 +62,15 @@ class Child:
         self.progress = Progress()
         self.records: dict[int, Record] = {}
         """PID -> the record of its master or of a worker."""
+        self.wanted: int | None = None
+        """The number of workers that are to serve; None: that of its settings."""
+        self.retiring: dict[int, RetireeState] = {}
+        """PID -> the state of a worker that another one replaces; see `retiring`."""
+        self.stuck_logged: set[tuple[int, int, int]] = set()
+        """PID, slot and serial of each stuck request that the log has."""
+        self.trouble: str | None = None
+        """The reason why a stuck worker cannot be replaced at present, if there is one."""
+        self.is_closed = False
         self.allowed_for_requests = 0.0
         """Seconds that it had until requests are cut off."""
         self._why_shortened = ""
@@ -166,9 +176,15 @@ class Child:
         """Return in words which requests its workers have cut off."""
         if not self.progress.cut_off:
             return []
-        requests = "; ".join(f"{each} (worker {pid})" for pid, each in self.progress.cut_off.items())
+        hurried = self.progress.hurried
+        late = [f"{each} (worker {pid})" for pid, each in self.progress.cut_off.items() if pid not in hurried]
+        stuck = [f"{each} (worker {pid})" for pid, each in self.progress.cut_off.items() if pid in hurried]
         after = f"after {self.allowed_for_requests:.3g} seconds{self._why_shortened}"
-        return [f"requests cut off {after}: {requests}."]
+        return [
+            f"requests cut off {why}: {'; '.join(requests)}."
+            for requests, why in ((late, after), (stuck, "as they were stuck"))
+            if requests
+        ]
 
     # Reports and questions
 
@@ -187,9 +203,13 @@ class Child:
 
     def _note_end_of(self, link: Link) -> None:
         pid = self.progress.workers.get(link.fileno())
-        self.progress.note_end(link, exits=self.deadline is not None)
+        retiree = None if pid is None else self.retiring.get(pid)
+        has_order = retiree is not None and retiree.ordered is not None
+        self.progress.note_end(link, exits=self.deadline is not None or has_order)
         if pid is not None and pid not in self.progress.workers.values():
+            self.retiring.pop(pid, None)
             self._forget_record(pid)
+            self.progress.forget(pid)
         self._changed()
 
     def _forget_record(self, pid: int) -> None:
@@ -269,6 +289,16 @@ class Child:
         if is_first:
             self._signal(signal.SIGTERM)
 
+    def wake_master(self) -> None:
+        """Make the master count its workers again."""
+        self._signal(signal.SIGCHLD)
+
+    def signal_worker(self, pid: int, number: int) -> None:
+        """Send a signal to a worker, if it has not ended."""
+        if pid in self.progress.workers.values():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
     def _signal(self, number: int) -> None:
         if not self.ended:  # else its PID may be that of another process
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -280,6 +310,7 @@ class Child:
 
     def close(self) -> None:
         """Kill the processes that are left, read their last messages, and release all resources."""
+        self.is_closed = True
         self.kill()
         self.process.wait()
         self.ended = True

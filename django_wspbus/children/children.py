@@ -19,7 +19,8 @@ from ..wspbus.plugin import Plugin
 from .child import Child
 from .handover import adopt, state_of
 from .lost import lost_requests
-from .spawn import ChildStart, spawn_server
+from .retiring.retirement import Retirement
+from .spawn import MOST_WORKERS, ChildStart, spawn_server
 
 if TYPE_CHECKING:
     from ..conf import Settings
@@ -56,6 +57,7 @@ class Children(Plugin):
         self.draining: list[Child] = []
         self.failures: list[str] = []
         """Failures of children that have ended already, to be reported at the exit."""
+        self.retirements: dict[Child, Retirement] = {}
         self.scaled: dict[str, int] = {}
         """alias -> the number of workers, where it is not that of the settings."""
         self.swapping = False
@@ -89,8 +91,13 @@ class Children(Plugin):
         )
         process, pair, refusal = spawn_server(start, descriptors)
         child = Child(
-            alias, process, pair, self.switchboard, self.answer, self._note_change, refusal, self._note_end
+            *(alias, process, pair, self.switchboard, self.answer),
+            changed=lambda: self._note_change_of(child),
+            refusal=refusal,
+            ended=self._note_end,
         )
+        child.wanted = start.workers
+        self._watch(child)
         self.booting.append(child)
         child.listen()
         return child
@@ -165,6 +172,24 @@ class Children(Plugin):
             despite_exit=True,
         )
 
+    def scale(self, alias: str, workers: int) -> int:
+        """Set the number of workers of a server; return the number before. A `Refusal` says why not.
+
+        It holds over reloads and restarts, until the site exits. Any thread may call this.
+        """
+        if not 0 < workers <= MOST_WORKERS:
+            raise Refusal(f"A server has from 1 to {MOST_WORKERS} workers, and not {workers}.")
+        current = self.serving.get(alias)
+        if current is None or current.ended or current.progress.expected is None:
+            raise Refusal(f"The server {alias!r} has no process at present.")
+        before = current.progress.expected if current.wanted is None else current.wanted
+        self.scaled[alias] = workers
+        for child in [*self.booting, current]:
+            if child.alias == alias and child in self.retirements:
+                child.wanted = workers
+                self.retirements[child].look()
+        return before
+
     def order_workers(self, order: Order) -> int:
         """Give an order to the workers that serve and listen; return how many there are."""
         return sum(child.order_workers(order) for child in self.serving.values())
@@ -177,6 +202,14 @@ class Children(Plugin):
                 count += sum(1 for _ in record.slots.in_flight())
         return count
 
+    def _watch(self, child: Child) -> None:
+        self.retirements[child] = Retirement(child, self.switchboard, self.site, self.bus.log)
+
+    def _note_change_of(self, child: Child) -> None:
+        if child in self.retirements:
+            self.retirements[child].look()
+        self._note_change()
+
     def _note_change(self) -> None:
         self.bus.wake()
         for observer in self.observers:
@@ -187,8 +220,9 @@ class Children(Plugin):
             read(child, pid, record)
 
     def _log_lost(self, child: Child, pid: int, record: Record) -> None:
-        """Log the requests that ended with a worker, unless it has named them itself."""
-        if pid not in child.progress.stopped and (lost := lost_requests(record)):
+        """Log the requests that ended with a worker, unless the log has them already."""
+        has_them = pid in child.progress.stopped or pid in child.progress.hurried
+        if not has_them and (lost := lost_requests(record)):
             worker = f"Worker {pid} of the server {child.alias!r}"
             self.bus.log(f"{worker} ended unexpectedly; requests lost: {lost}.", level=40)
 
@@ -208,6 +242,7 @@ class Children(Plugin):
             failed.append(child.remains())
         child.close()
         self.draining.remove(child)
+        self.retirements.pop(child, None)
         if self.site.time_for_requests is None:
             failed += child.unanswered()
         return [f"The server {child.alias!r}: {each}" for each in (*failed, *child.progress.failed_stops)]
@@ -248,7 +283,8 @@ class Children(Plugin):
         """Go on with the children of the program before; end those whose servers are no more."""
         aliases = set(aliases)
         for state in states:
-            child = adopt(state, self.switchboard, self.answer, self._note_change, self._note_end)
+            child = adopt(state, self.switchboard, self.answer, self._note_change_of, self._note_end)
+            self._watch(child)
             if state.time_left is not None:
                 self.draining.append(child)
                 self.switchboard.call_later(state.time_left, self._note_change)
@@ -256,7 +292,10 @@ class Children(Plugin):
                 self.serving[child.alias] = child
                 if child.alias not in aliases:
                     self.dismiss(child, is_replaced=True)
+                elif child.wanted is not None:
+                    self.scaled[child.alias] = child.wanted
             child.listen()
+            self.retirements[child].look()
 
 
 def _absolute(path: Path | None) -> str | None:

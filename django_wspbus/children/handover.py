@@ -32,6 +32,12 @@ def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> Child
         records=[RecordState(pid, record.descriptor) for pid, record in child.records.items()],
         policy=asdict(progress.policy),
         standby=sorted(progress.standby),
+        begun=sorted(progress.begun),
+        stopped=sorted(progress.stopped),
+        ready_since={str(pid): since for pid, since in progress.ready_since.items()},
+        wanted=child.wanted,
+        retiring=list(child.retiring.values()),
+        stuck=sorted(child.stuck_logged),
     )
 
 
@@ -39,18 +45,23 @@ def adopt(
     state: ChildState,
     switchboard: Switchboard,
     answer: Callable[[Link, Message], None],
-    changed: Callable[[], None],
+    changed: Callable[[Child], None],
     ended: Callable[[Child, int, Record], None],
 ) -> Child:
     """Take over a child of the program before."""
     process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
-    child = Child(state.alias, process, pair, switchboard, answer, changed, ended=ended)
+    child = Child(
+        *(state.alias, process, pair, switchboard, answer), changed=lambda: changed(child), ended=ended
+    )
     child.served_from = time.monotonic() if state.is_serving else None
     child.deadline = None if state.time_left is None else time.monotonic() + state.time_left
     if child.deadline is not None:
         child.dismissed_at = child.deadline - state.allowed
         child.allowed_for_requests = state.allowed_for_requests
     child.progress.adopt(state)
+    child.wanted = state.wanted
+    child.retiring = {each.pid: each for each in state.retiring}
+    child.stuck_logged = {(pid, slot, serial) for pid, slot, serial in state.stuck}
     child.records = {each.pid: Record(each.descriptor) for each in state.records}
     for link in state.links:
         child.links.adopt(link)

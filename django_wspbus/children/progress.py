@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ..process.messages import Link
 from ..process.reports import (
     Answered,
@@ -34,6 +36,10 @@ class Progress:
         self.policy = RetirementPolicy()
         self.standby: set[int] = set()
         """PIDs of the workers that wait to begin."""
+        self.begun: set[int] = set()
+        """PIDs of those that stood by, and have the order to begin."""
+        self.ready_since: dict[int, float] = {}
+        """PID -> the time of `time.monotonic` at which a worker was ready."""
         self.has_answered = False
         """True once a worker has answered a request."""
         self.failure: str | None = None
@@ -48,6 +54,8 @@ class Progress:
         """PIDs of workers that have reported the end of their stop listeners, and the requests cut off."""
         self.cut_off: dict[int, str] = {}
         """PID -> the requests that a worker has not answered before it ended."""
+        self.hurried: set[int] = set()
+        """PIDs of the workers that had to end at once, because only stuck requests were left."""
         self.reopened: dict[int, FilesReopened] = {}
         """The latest report of log files by each process: PID -> report."""
 
@@ -75,8 +83,9 @@ class Progress:
                 self.policy = policy
             case Standby(pid):
                 self.standby.add(pid)
-            case Ready():
+            case Ready(pid):
                 self.ready.add(link.fileno())
+                self.ready_since.setdefault(pid, time.monotonic())
             case Answered():
                 self.has_answered = True
             case Failed(reason, _) if is_serving:
@@ -94,6 +103,15 @@ class Progress:
                 if cut_off:
                     self.cut_off[pid] = cut_off
 
+    def begin(self, pid: int) -> None:
+        """Record that a standby worker has the order to begin."""
+        self.standby.discard(pid)
+        self.begun.add(pid)
+
+    def ready_workers(self) -> set[int]:
+        """Return the PIDs of the workers that are ready, or serve."""
+        return {pid for descriptor, pid in list(self.workers.items()) if descriptor in self.ready}
+
     def note_failure(self, reason: str, status: int = 1) -> None:
         """Record why the child cannot serve; only the first reason counts."""
         if self.failure is None:
@@ -107,9 +125,18 @@ class Progress:
         has_other_link = worker in self.workers.values()
         if worker is not None and not has_other_link:
             self.standby.discard(worker)
+            self.begun.discard(worker)
+            self.ready_since.pop(worker, None)
         if descriptor in self.ready and exits and not has_other_link:
             self.failed_stops.append(f"worker {worker} ended before its stop listeners had run.")
         self.ready.discard(descriptor)
+
+    def forget(self, pid: int) -> None:
+        """Forget a worker that has ended, but not the requests that it has cut off."""
+        if pid not in self.cut_off:
+            self.hurried.discard(pid)
+            if pid not in self.workers.values():
+                self.stopped.discard(pid)
 
     def adopt(self, state: ChildState) -> None:
         """Take over the state that the program before has handed over."""
@@ -117,6 +144,9 @@ class Progress:
         self.has_answered = state.has_answered
         self.policy = RetirementPolicy(**state.policy)
         self.standby = set(state.standby)
+        self.begun = set(state.begun)
+        self.stopped = set(state.stopped)
+        self.ready_since = {int(pid): since for pid, since in state.ready_since.items()}
         for link in state.links:
             if link.worker is not None:
                 self.workers[link.descriptor] = link.worker

@@ -19,6 +19,9 @@ from ..successor.program import SYSTEMD_FIRST
 from ..successor.values import scratch_file
 from ..system.terminal import options_of_child
 
+MOST_WORKERS = 1000
+"""A higher number is a mistake, and would exhaust the machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChildStart:

@@ -91,6 +91,12 @@ class ChildServer(Server):
         """
         return []
 
+    def scale(self, workers: int) -> int:
+        """Set the number of workers and return the number before; a `Refusal` says why not."""
+        if not self.replaces_workers:
+            raise Refusal(f"The server {self.alias!r} ({type(self).__name__}) cannot change its workers.")
+        return self.children.scale(self.alias, workers)
+
     # Start and stop
 
     def subscribe(self) -> None:

@@ -96,9 +96,8 @@ class Respawner:
     def _replace(self, ended: Child) -> None:
         how = ended.how_ended()
         worked = ended.progress.has_answered or ended.lifetime > HEALTHY_LIFETIME
-        self.children.dismiss(
-            ended, is_replaced=True
-        )  # its workers may still be at work on their last requests
+        # Its workers may still be at work on their last requests.
+        self.children.dismiss(ended, is_replaced=True)
         wait = self._backoff.note(worked=worked)
         self.trouble = f"it {how}"
         if worked:

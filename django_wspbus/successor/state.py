@@ -77,6 +77,23 @@ class RecordState:
 
 
 @dataclass(slots=True)
+class RetireeState:
+    """A worker that another one replaces. Times are those of `time.monotonic`; None: not yet."""
+
+    pid: int
+    reason: str
+    """See `children.retiring.plan.Reason`."""
+    since: float
+    """The time at which the site decided it."""
+    ordered: float | None = None
+    """The time of the order to retire; from then on the worker accepts no connections."""
+    requests: float | None = None
+    """The time at which its requests are cut off."""
+    listeners: float | None = None
+    """The time at which its stop listeners are cut off."""
+
+
+@dataclass(slots=True)
 class ChildState:
     """A child process and the site's links to its processes."""
 
@@ -100,6 +117,15 @@ class ChildState:
     """The fields of its `process.reports.RetirementPolicy`."""
     standby: list[int] = field(default_factory=list)
     """PIDs of the workers that wait to begin."""
+    begun: list[int] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
+    ready_since: dict[str, float] = field(default_factory=dict)
+    """PID -> the time of `time.monotonic` at which the worker was ready."""
+    wanted: int | None = None
+    """The number of workers that `Children.scale` has set."""
+    retiring: list[RetireeState] = field(default_factory=list)
+    stuck: list[tuple[int, int, int]] = field(default_factory=list)
+    """The stuck requests that the log has already: PID, slot, serial."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -176,6 +202,7 @@ class SiteState:
                     **child,
                     "links": [LinkState(**link) for link in child["links"]],
                     "records": [RecordState(**record) for record in child["records"]],
+                    "retiring": [RetireeState(**retiree) for retiree in child["retiring"]],
                 }
             )
             for child in values["children"]

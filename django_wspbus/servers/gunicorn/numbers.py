@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ...children.spawn import MOST_WORKERS
 from ...conf.findings import Problem, shown
 from ...wspbus import Refusal
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
 WORKERS_VARIABLE = "WEB_CONCURRENCY"
 """The environment variable that says how many workers there are where no option does."""
-
-MOST_WORKERS = 1000
-"""A higher number is a mistake, and would exhaust the machine."""
 
 AT_LEAST_ONE = ("workers", "threads", "worker_connections", "backlog")
 
