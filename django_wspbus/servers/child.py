@@ -70,6 +70,10 @@ class ChildServer(Server):
         return None
 
     @property
+    def trouble(self) -> str | None:
+        return None if self.current is None else self.current.trouble
+
+    @property
     def saturated_for(self) -> float | None:
         current = self.current
         return None if current is None else saturated_for(current)
