@@ -14,6 +14,7 @@ from .. import __version__, conf
 from ..control.calls import Action, Call
 from ..successor import start
 from .assembly import Assembly
+from .scale import scale
 
 Maker = Callable[[Assembly], Action]
 """Makes the action of a site from its parts."""
@@ -34,6 +35,7 @@ def status(site: Assembly) -> Action:
 MAKERS: dict[str, Maker] = {
     "hello": hello,
     "status": status,
+    "scale": scale,
     "reopen": lambda site: site.log_files.answer,
 }
 """The actions by name. Add one here, and write it in a module beside this one."""
