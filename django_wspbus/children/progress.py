@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from ..process.messages import Link
 from ..process.reports import (
@@ -13,12 +14,16 @@ from ..process.reports import (
     FilesReopened,
     Hello,
     Ready,
+    Replied,
     Report,
     RetirementPolicy,
     Standby,
     Stopped,
 )
 from ..successor.state import ChildState
+
+MOST_REPLIES = 1000
+"""Answers to publications that are kept; late ones are never read."""
 
 
 class Progress:
@@ -52,6 +57,8 @@ class Progress:
         """The stop listeners that failed, or were cut off."""
         self.stopped: set[int] = set()
         """PIDs of workers that have reported the end of their stop listeners, and the requests cut off."""
+        self.replies: deque[Replied] = deque(maxlen=MOST_REPLIES)
+        """The latest answers of workers to publications."""
         self.cut_off: dict[int, str] = {}
         """PID -> the requests that a worker has not answered before it ended."""
         self.hurried: set[int] = set()
@@ -96,6 +103,8 @@ class Progress:
                 self.note_failure(f"worker {pid} died before it was ready.")
             case FilesReopened(pid, _, _):
                 self.reopened[pid] = report
+            case Replied():
+                self.replies.append(report)
             case Stopped(pid, failures, cut_off):
                 self.ready.discard(link.fileno())
                 self.stopped.add(pid)

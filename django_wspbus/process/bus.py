@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..wspbus import Bus, Listener
+from .log_memory import log_memory
 from .site import NoSite, Site
 
 logger = logging.getLogger("django_wspbus")
@@ -39,6 +40,7 @@ def log_to_python(message: str, level: int = logging.INFO) -> None:
     """Hand a message of the bus to the logger ``django_wspbus``."""
     logger.disabled = False  # by default, LOGGING disables the loggers that were there before it
     logger.log(level, "%s", message)
+    log_memory.note_message(message, level)
 
 
 bus = ProcessBus()

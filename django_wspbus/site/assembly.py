@@ -38,6 +38,7 @@ from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .condition import SiteCondition
 from .log_files import LogFiles
+from .observing.log_store import LogStore
 from .policy import Policy
 
 
@@ -75,6 +76,7 @@ class Assembly:
         self.swap = Swap(bus, settings, self.children, self.servers, say)
         self.drain = Drain(bus, settings, self.sockets, self.children, in_process=self.is_worker)
         self.condition = SiteCondition(bus, self.servers, self.swap)
+        self.log_store = LogStore(self.children, handed_over.log)
         self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
         self.signals = SignalHandler(
             bus,

@@ -14,7 +14,11 @@ from .. import __version__, conf
 from ..control.calls import Action, Call
 from ..successor import start
 from .assembly import Assembly
-from .scale import scale
+from .observing.listeners import listeners
+from .observing.logs import logs
+from .observing.publish import publish
+from .observing.requests import requests
+from .observing.stacks import stacks
 
 Maker = Callable[[Assembly], Action]
 """Makes the action of a site from its parts."""
@@ -35,8 +39,12 @@ def status(site: Assembly) -> Action:
 MAKERS: dict[str, Maker] = {
     "hello": hello,
     "status": status,
-    "scale": scale,
     "reopen": lambda site: site.log_files.answer,
+    "requests": requests,
+    "stacks": stacks,
+    "listeners": listeners,
+    "publish": publish,
+    "logs": logs,
 }
 """The actions by name. Add one here, and write it in a module beside this one."""
 

@@ -84,6 +84,7 @@ class SiteProcess:
     def _run(self, foreground: Foreground | None, started: Callable[[Assembly], None]) -> None:
         terminal = Terminal()
         site = self.build()
+        site.log_store.begin()
         if not faulthandler.is_enabled():  # the guard and the launcher end it by SIGABRT, with its stacks
             faulthandler.enable(2)
         try:
@@ -161,6 +162,7 @@ class SiteProcess:
         for plugin in reversed(site.plugins):
             plugin.unsubscribe()
         site.switchboard.close()
+        site.log_store.end()
         self.bus.site = NoSite()
         self.bus.roles = frozenset()
 

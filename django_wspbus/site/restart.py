@@ -146,6 +146,7 @@ class Restart(Plugin):
             pidfile=pidfile,
             lock=None if site.pidfile is None else site.pidfile.descriptor,
             restart_began=self._began,
+            log=site.log_store.hand_over(),
             control=site.control.hand_over(),
         )
 

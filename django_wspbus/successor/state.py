@@ -182,6 +182,9 @@ class SiteState:
     """The beginning of the restart, as `time.monotonic`."""
     control: ControlState | None = None
 
+    log: list[str] = field(default_factory=list)
+    """The latest log records, as `process.log_memory` writes them."""
+
     @property
     def holdings(self) -> Holdings:
         return Holdings(sorted(each.address for each in self.sockets), self.pidfile)

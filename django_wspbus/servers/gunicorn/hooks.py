@@ -17,6 +17,7 @@ from ... import conf
 from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
 from ...process.asking import RemoteSite
+from ...process.log_memory import log_memory
 from ...process.record import Record, Stage
 from ...process.reports import Died, Expected, Report, RetirementPolicy
 from ...project.threads import ADVICE, foreign_threads
@@ -119,6 +120,7 @@ class Hooks:
         self.record = Record.make(0)
         self.record.pid = os.getpid()
         self.record.write_stacks_on_signal()
+        log_memory.keep(self.record.ring.write)
         self.site.announce_role("master", self.record)
         self.site.report(Expected(arbiter.cfg.workers, int(self.policy.is_active), self.policy))
 

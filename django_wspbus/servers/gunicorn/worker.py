@@ -19,6 +19,7 @@ from ...children.orders import SERVE, read_orders
 from ...development.launch import CHANGED
 from ...process.asking import RemoteSite
 from ...process.bus import bus
+from ...process.log_memory import log_memory
 from ...process.messages import Message
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
 from ...process.record import Record, Stage
@@ -63,6 +64,7 @@ class WorkerProcess:
         self.has_begun = threading.Event()
         record.pid = os.getpid()
         record.write_stacks_on_signal()
+        log_memory.keep(record.ring.write)
         self.exit.watch_site()
         self.site.announce_role("worker", record)
         self.site.listen(self.obey)

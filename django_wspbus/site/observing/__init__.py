@@ -1,0 +1,1 @@
+"""The actions of the control socket that show what a site does."""

@@ -1,0 +1,29 @@
+"""The action ``logs``: the latest log records of the site and its processes, from memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...control.calls import Action, Call
+from ..assembly import Assembly
+from .log_store import MOST, Reader
+
+FOLLOW_INTERVAL = 0.2
+"""Seconds between two looks for new records while a client follows them."""
+
+
+def logs(site: Assembly) -> Action:
+    def answer(call: Call) -> dict[str, Any]:
+        """Return the latest records; with the argument "follow", send these, and new ones as they come."""
+        reader = Reader(site.log_store)
+        latest = [record.as_dict() for record in reader.read()[-MOST:]]
+        if not call.argument("follow", bool, False):
+            return {"records": latest}
+        while True:
+            for record in latest:
+                call.record(record)
+            if call.wait_until_gone(FOLLOW_INTERVAL):
+                return {"records": []}
+            latest = [record.as_dict() for record in reader.read()]
+
+    return answer

@@ -1,0 +1,133 @@
+"""The action ``publish``: publish on a channel in the site process and in every worker that serves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from ...children.child import Child
+from ...children.stacks import state_of, why_silent
+from ...control.calls import Action, Call
+from ...development.launch import CHANGED, WATCH
+from ...process.reports import Replied
+from ...process.site import reasons
+from ...process.worker_orders import Publish
+from ...wspbus import Refusal
+from ...wspbus.messenger import BUILT_IN_CHANNELS
+from ..assembly import Assembly
+from .processes import Process, all_processes
+
+TIMEOUT, LONGEST_TIMEOUT = 2.0, 60.0
+"""Seconds for all processes together to answer."""
+
+LOOK_INTERVAL = 0.01
+"""Seconds between two looks for answers."""
+
+SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", "reopen", CHANGED, WATCH)
+"""Channels by which the parts of a site work together; an action or a method of the bus is for them."""
+
+_numbers = itertools.count(time.monotonic_ns())  # no answer to the program before a restart has the same one
+
+
+def publish(site: Assembly) -> Action:
+    def answer(call: Call) -> dict[str, Any]:
+        channel, args = call.argument("channel", str), call.argument("args", list, [])
+        timeout = float(call.argument("timeout", int | float, TIMEOUT))  # type: ignore[arg-type]
+        if channel in (*BUILT_IN_CHANNELS, *SITE_CHANNELS):
+            raise Refusal(
+                f"The channel {channel!r} is one of django-wspbus itself: publish on your own ones."
+            )
+        return Publication(site, channel, args).result(min(max(timeout, 0.0), LONGEST_TIMEOUT))
+
+    return answer
+
+
+class Publication:
+    """One publication in all processes."""
+
+    def __init__(self, site: Assembly, channel: str, args: list[Any]) -> None:
+        self._site = site
+        self._channel = channel
+        self._args = args
+        self._number = next(_numbers)
+        self._here: Future[list[Any]] = Future()
+
+    def result(self, timeout: float) -> dict[str, Any]:
+        """Publish, and return the answers that come within a number of seconds, and which do not."""
+        deadline = time.monotonic() + timeout
+        own, *others = all_processes(self._site.children)
+        workers = [each for each in others if is_ready_worker(each, self._site.children.serving.values())]
+        asked = [each for each in workers if self._ask(each)]
+        self._site.bus.defer(self._publish_here)
+        while not self._are_answered(asked) and time.monotonic() < deadline:
+            time.sleep(LOOK_INTERVAL)
+        replies, missing = [], []
+        for each in (own, *workers):
+            if (reply := self._reply_of(each)) is not None:
+                replies.append({**each.place, **reply})
+            else:
+                reason = _why_missing(each, timeout) if each in (own, *asked) else "it takes no orders"
+                missing.append({**each.place, "reason": reason})
+        return {"replies": replies, "missing": missing}
+
+    def _ask(self, process: Process) -> bool:
+        order = Publish(self._number, self._channel, self._args)
+        return process.child is not None and process.child.order_worker(process.pid, order)
+
+    def _publish_here(self) -> None:
+        """Publish in this process, in the thread that moves the bus."""
+        try:
+            self._here.set_result(self._site.bus.publish(self._channel, *self._args))
+        except BaseException as error:  # the client gets it; SystemExit must not end the site
+            self._here.set_exception(error)
+
+    def _are_answered(self, workers: Iterable[Process]) -> bool:
+        return self._here.done() and all(
+            self._reported_by(each) is not None or each.pid not in _workers_of(each) for each in workers
+        )
+
+    def _reply_of(self, process: Process) -> dict[str, Any] | None:
+        if process.role == "site":
+            return _outcome(self._here) if self._here.done() else None
+        reported = self._reported_by(process)
+        return None if reported is None else {"results": reported.results, "error": reported.error}
+
+    def _reported_by(self, process: Process) -> Replied | None:
+        replies = [] if process.child is None else list(process.child.progress.replies)
+        wanted = self._number, process.pid
+        return next((each for each in replies if (each.number, each.pid) == wanted), None)
+
+
+def is_ready_worker(process: Process, serving: Iterable[Child]) -> bool:
+    """Return whether a process is a worker that serves, or is about to."""
+    child = process.child
+    if child is None or process.role != "worker" or child not in list(serving):
+        return False
+    progress = child.progress
+    return process.pid in {progress.workers.get(each) for each in list(progress.ready)}
+
+
+def _workers_of(process: Process) -> list[int]:
+    return [] if process.child is None else process.child.workers
+
+
+def _outcome(published: Future[list[Any]]) -> dict[str, Any]:
+    error = published.exception()
+    if error is not None:
+        return {"results": None, "error": reasons(error)}
+    results = published.result()
+    try:
+        json.dumps(results)
+    except (TypeError, ValueError, RecursionError) as unfit:
+        return {"results": None, "error": f"The results cannot be sent to another process: {unfit}."}
+    return {"results": results, "error": None}
+
+
+def _why_missing(process: Process, timeout: float) -> str:
+    if state_of(process.pid) in ("T", "t", "Z", ""):
+        return why_silent(process.pid).removeprefix("does not respond: ")
+    return f"no answer within {timeout:g} s"
