@@ -1,7 +1,9 @@
-"""Replacements for standard streams that the parent of this process has closed."""
+"""Standard streams that are closed, or that take no output any more."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 
@@ -20,3 +22,25 @@ def open_missing() -> None:
             stream = open(number, mode, closefd=False)  # noqa: SIM115  # the process needs it to its end
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def survive_lost_output() -> None:
+    """Keep the exit status of this process although its last output cannot be written.
+
+    Without this, the interpreter exits with status 120 if the reader of a pipe has gone, or the disk is full.
+    """
+    atexit.unregister(_drop_unwritable)
+    atexit.register(_drop_unwritable)
+
+
+def _drop_unwritable() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                descriptor = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(descriptor, stream.fileno())  # the interpreter flushes once more
+                os.close(descriptor)
+        except (AttributeError, ValueError):  # None, or closed
+            pass

@@ -13,7 +13,7 @@ from ...successor import start
 from ...successor.order import Order
 from ...successor.state import SiteState
 from ...successor.values import UnknownVersion
-from ...system.streams import open_missing
+from ...system.streams import open_missing, survive_lost_output
 from ...wspbus.ending import STARTUP_DIRECTORY
 
 # What only the site needs is imported for the site: each child and each dry run executes this command again.
@@ -41,6 +41,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not (options["check"] or options["print_settings"]):
             gc.freeze()  # the modules of Django stay; a collection that visits them takes 20 ms of the start
+            survive_lost_output()
         start.original()
         try:
             order, handed_over = Order.take(), SiteState.take()
