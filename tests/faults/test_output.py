@@ -19,6 +19,8 @@ from tests.projects import Project
 from tests.servers.conftest import KINDS, ask, configure
 from tests.servers.load import await_that
 
+pytestmark = pytest.mark.extended
+
 CONSOLE = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -90,8 +92,8 @@ def unread(project: Project, stderr: str) -> Iterator[Unread]:
         site.wait()
 
 
-@pytest.mark.parametrize("stderr", ["pipe", pytest.param("file", marks=pytest.mark.extended)])
-@pytest.mark.parametrize("kind", ["gthread", "threaded", pytest.param("sync", marks=pytest.mark.extended)])
+@pytest.mark.parametrize("stderr", ["pipe", "file"])
+@pytest.mark.parametrize("kind", ["gthread", "threaded", "sync"])
 def test_a_site_serves_on_after_the_reader_of_its_output_has_gone(
     project: Project, kind: str, stderr: str
 ) -> None:

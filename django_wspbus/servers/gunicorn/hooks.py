@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_wspbus")
 
+MEMORY = "/dev/shm"
+"""A folder in memory, for the files by which gunicorn's master sees that its workers live."""
+
 HOOKS = {
     "on_starting": 1,
     "when_ready": 1,
@@ -75,6 +78,8 @@ class Hooks:
         options = GunicornServer.effective_options(self.server, self.settings)
         options.pop("config", None)
         options.setdefault("default_proc_name", self.server.alias)
+        if os.access(MEMORY, os.W_OK):  # else gunicorn needs a disk that is neither full nor read-only
+            options.setdefault("worker_tmp_dir", MEMORY)
         for name, value in options.items():
             cfg.set(name, value)
         if self.child.start.workers is not None:
