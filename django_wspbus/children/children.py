@@ -77,7 +77,7 @@ class Children(Plugin):
         return [*self.others, *(child.pid for child in self.all())]
 
     def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Child:
-        """Start a child of a server, which does not serve yet; see `spawn.ChildStart`."""
+        """Start a child of a server, which does not serve yet; a `Refusal` if there is no room."""
         output = self.site.daemonize
         stdout, stderr = (None, None) if output is None else (output.stdout, output.stderr)
         start = ChildStart(
@@ -89,7 +89,12 @@ class Children(Plugin):
             stdout=_absolute(stdout),
             stderr=_absolute(stderr),
         )
-        process, pair, refusal = spawn_server(start, descriptors)
+        try:
+            process, pair, refusal = spawn_server(start, descriptors)
+        except OSError as error:  # there is no descriptor, process or memory left
+            raise Refusal(
+                f"no process for the server {alias!r} could be started: {error.strerror}."
+            ) from None
         child = Child(
             *(alias, process, pair, self.switchboard, self.answer),
             changed=lambda: self._note_change_of(child),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from ..system.descriptors import OUT_OF_DESCRIPTORS, has_client
 from .calls import send_last
 from .peers import is_admitted, uid_of_peer
 from .protocol import LARGEST_REQUEST, MISUSED, Error, Malformed, Request, decode_request
@@ -27,8 +28,6 @@ MOST_CONNECTIONS = 200
 
 MOST_ACCEPTS = 16
 """Connections to accept before the server looks at the other clients again."""
-
-OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(eq=False, slots=True)
@@ -131,8 +130,11 @@ class ControlServer:
             except OSError as error:
                 if error.errno == errno.ECONNABORTED:
                     continue
-                if error.errno in OUT_OF_DESCRIPTORS and self._make_room():
-                    continue
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    if not has_client(self._listener):
+                        return
+                    if self._make_room():
+                        continue
                 self._pause()
                 return
             self._admit(connection)

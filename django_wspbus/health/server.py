@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import selectors
 import socket
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from ..system.descriptors import OUT_OF_DESCRIPTORS, has_client
 from .http import Request, is_complete
 from .report import Report
 
@@ -170,9 +170,12 @@ class ProbeServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and not self._make_room():
-                    self._pause()
-                    return
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    if not has_client(listener):
+                        return
+                    if not self._make_room():
+                        self._pause()
+                        return
                 continue  # the client has disconnected, or a descriptor is free now
             if len(self._clients) >= MOST_PROBE_CONNECTIONS:
                 self._forget_oldest()
