@@ -14,9 +14,6 @@ from ..wspbus.plugin import Plugin
 MARGIN = 2.0
 """Seconds that a start or an exit may take beyond the time that the site allows itself for it."""
 
-LAST = 1000
-"""The priority of a listener after all others."""
-
 SHORTEST_BEAT = 0.05
 """Seconds between two signs of life at least."""
 
@@ -63,12 +60,8 @@ class Systemd(Plugin):
 
     start.priority = 5  # type: ignore[attr-defined]
 
-    def report_start(self) -> None:
-        """Report the end of the start, once all other listeners have run."""
-        self.bus.defer(self.look)
-
     def look(self) -> None:
-        """Report what has changed since the last look."""
+        """Report what has changed since the last look, also that the bus is STARTED."""
         if self.bus.state is not self.bus.states.STARTED:
             return
         condition = self._condition()
@@ -134,12 +127,7 @@ class Systemd(Plugin):
             self._shown = text
         return is_sent
 
-    def subscribe(self) -> None:
-        super().subscribe()
-        self.bus.subscribe("start", self.report_start, LAST, role=self.role)
-
     def unsubscribe(self) -> None:
         super().unsubscribe()
-        self.bus.unsubscribe("start", self.report_start)
         self._beats = False
         self._manager.close()

@@ -107,8 +107,10 @@ class Assembly:
             *self._optional_plugins(),
         ]
         manager = ServiceManager(TYPED.environment)
+        self.systemd = None
         if manager.is_there:
-            self.plugins.append(self._make_systemd(manager, is_restarted=bool(handed_over.restart_began)))
+            self.systemd = self._make_systemd(manager, is_restarted=bool(handed_over.restart_began))
+            self.plugins.append(self.systemd)
 
     @property
     def is_worker(self) -> bool:

@@ -97,6 +97,8 @@ class SiteProcess:
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
             if self.bus.state is self.bus.states.STARTED:
+                if site.systemd is not None:
+                    site.systemd.look()
                 started(site)
                 if foreground is not None:
                     foreground.report(0)
