@@ -19,6 +19,7 @@ from .observing.logs import logs
 from .observing.publish import publish
 from .observing.requests import requests
 from .observing.stacks import stacks
+from .scale import scale
 
 Maker = Callable[[Assembly], Action]
 """Makes the action of a site from its parts."""
@@ -39,6 +40,7 @@ def status(site: Assembly) -> Action:
 MAKERS: dict[str, Maker] = {
     "hello": hello,
     "status": status,
+    "scale": scale,
     "reopen": lambda site: site.log_files.answer,
     "requests": requests,
     "stacks": stacks,

@@ -163,7 +163,7 @@ class Retirement:
         self._child.retiring[pid] = RetireeState(pid, reason.value, now)
         why = self._limits.why(pid, reason, self._requests.get(pid, Requests()))
         level = 30 if reason is Reason.TIMEOUT else 20
-        self._log(f"Worker {pid} of the server {self._child.alias!r} is replaced: {why}.", level)
+        self._log(f"Worker {pid} of the server {self._child.alias!r} retires: {why}.", level)
 
     def _order(self, retiree: RetireeState, now: float) -> None:
         """Order a worker to stop accepting, answer what it has, and exit."""
