@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..control.client import ask
 from ..control.conversation import ControlError, is_allowed
-from ..control.finding import NoSite, SeveralSites, Site, at, choose, find
+from ..control.finding import NoSite, SeveralSites, SilentSite, Site, at, choose, find
 from ..control.protocol import Result
 from .blocks import Block, Line, Text
 from .results import sites
@@ -54,6 +54,8 @@ def explanation(error: ControlError) -> Iterator[Block]:
         yield sites(list(rows(error.sites)))
     if isinstance(error, NoSite):
         yield Line(LOOK)
+    if isinstance(error, SilentSite) and is_allowed(error.site.uid):
+        yield Line("The action `stacks` shows what its process is doing.")
 
 
 def rows(found: Iterable[Site]) -> Iterator[list[str]]:

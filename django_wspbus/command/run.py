@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from .. import __version__
 from ..control.client import ask
-from ..control.conversation import ControlError
-from ..control.finding import NoSite, Site
+from ..control.conversation import ControlError, is_allowed
+from ..control.finding import NoSite, SilentSite, Site
 from ..control.protocol import Error, Record, Result, Step
 from ..system.streams import open_missing
 from .blocks import Block, Line, Output, Text
@@ -87,6 +87,10 @@ class Command:
             if getattr(self._options, "watch", False):
                 self._watch(site)
             return self._ask(site)
+        except SilentSite as error:
+            if self._options.action == "stacks" and is_allowed(error.site.uid):
+                return self._show_stacks_of(error.site)
+            return self._fail(error)
         except ControlError as error:
             return self._fail(error)
 
@@ -140,6 +144,20 @@ class Command:
         if self._is_json:
             self._print({"error": str(error), "status": status, "sites": as_values(error)})
         return status
+
+    def _show_stacks_of(self, site: Site) -> int:
+        """Show the stacks of a site process that does not answer."""
+        from ..control.hanging import read_stacks  # it imports more than a command that gets an answer
+
+        self._explain([Line(f"{SilentSite(site)} These are the stacks of its own process.", "bad")])
+        process: dict[str, Any] = {"pid": site.pid, "role": "site", "server": None}
+        try:
+            process["pid"], stacks = read_stacks(site)
+            process |= {"stacks": stacks, "error": None}
+        except ControlError as error:
+            process |= {"stacks": None, "error": str(error)}
+        self._finish({"processes": [process]})
+        return FAILED
 
     # status --watch
 

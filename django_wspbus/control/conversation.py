@@ -10,7 +10,7 @@ import struct
 import time
 
 from .address import Name
-from .peers import uid_of_peer
+from .peers import pid_of_peer, uid_of_peer
 from .protocol import (
     FAILED,
     LARGEST_REPLY,
@@ -51,6 +51,11 @@ class Conversation:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    @property
+    def pid(self) -> int:
+        """The PID of the site, in the namespace of this process; 0 if it has none there."""
+        return pid_of_peer(self._socket)
 
     def close(self) -> None:
         self._socket.close()

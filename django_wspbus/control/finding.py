@@ -60,6 +60,15 @@ class SeveralSites(ControlError):
         self.sites = sites
 
 
+class SilentSite(ControlError):
+    """The ``site`` that is meant cannot be asked."""
+
+    def __init__(self, site: Site) -> None:
+        which = f"with the PID {site.pid}" if site.pid else f"at {site.name.text!r}"
+        super().__init__(f"The site {which} {site.trouble}.")
+        self.site = site
+
+
 def find() -> list[Site]:
     """Return the sites on this machine, in the network namespace of this process.
 
@@ -82,10 +91,7 @@ def at(path: str) -> Site:
 
 
 def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None = None) -> Site:
-    """Return the one site that is meant; `NoSite` or `SeveralSites` if it is not one.
-
-    `ControlError` with the reason if it cannot be asked.
-    """
+    """Return the one site that is meant; `NoSite`, `SeveralSites` or `SilentSite` if that is not possible."""
     everyone = list(sites)
     found = [
         site for site in everyone if pid in (None, site.pid) and (project is None or site.is_called(project))
@@ -95,7 +101,7 @@ def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None
         own = found  # the error says whose it is
     if len(own) == 1:
         if own[0].trouble:
-            raise ControlError(f"The site with the PID {own[0].pid} {own[0].trouble}.")
+            raise SilentSite(own[0])
         return own[0]
     if own:
         are_equal = len({site.pid for site in own}) == 1

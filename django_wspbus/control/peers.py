@@ -24,6 +24,15 @@ def uid_of_peer(sock: socket.socket) -> int:
     return int(XUCRED.unpack_from(sock.getsockopt(0, LOCAL_PEERCRED, 256))[1])
 
 
+def pid_of_peer(sock: socket.socket) -> int:
+    """Return the PID of the process that listened; 0 if it has none in the namespace of this process."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return 0
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(found)[0]
+    return pid
+
+
 def is_admitted(uid: int) -> bool:
     """Return whether a user may give this process orders: root, and the user of the process."""
     return uid in (0, os.geteuid())

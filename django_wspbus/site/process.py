@@ -12,6 +12,7 @@ from django.db import connections
 from .. import conf
 from ..children.dry_run import PlannedServer, PlannedSocket, SitePlan
 from ..conf import Settings
+from ..control.hanging import write_stacks_on_signal
 from ..plugins.daemon import Foreground, daemonize
 from ..plugins.privileges import identity
 from ..process.bus import ProcessBus
@@ -87,6 +88,7 @@ class SiteProcess:
         site.log_store.begin()
         if not faulthandler.is_enabled():  # the guard and the launcher end it by SIGABRT, with its stacks
             faulthandler.enable(2)
+        write_stacks_on_signal()
         try:
             self._subscribe(site)
             try:

@@ -1,0 +1,103 @@
+"""The stacks of a site process that does not answer, because C code holds its GIL.
+
+The process writes them to memory in a file without a name, which its user and root can open through /proc. So
+the command can read them without any Python code of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import os
+import re
+import time
+from pathlib import Path
+
+from ..process.record import STACKS_SIGNAL
+from .conversation import ControlError, Conversation
+from .finding import HELLO_TIMEOUT, Site
+
+NAME = "django-wspbus-stacks"
+
+TIMEOUT = 2.0
+"""Seconds for a process to write its stacks."""
+
+STABLE = 0.3
+"""Seconds without a further byte after which the stacks count as whole, as they have no end mark."""
+
+LOOK_INTERVAL = 0.01
+"""Seconds between two looks at the stacks that are being written."""
+
+STOPPED = ("T", "t")
+
+
+def write_stacks_on_signal() -> None:
+    """In the site process: write the stacks of all threads at each `STACKS_SIGNAL`. Call it once."""
+    if STACKS_SIGNAL is None or not hasattr(os, "memfd_create"):
+        return
+    descriptor = os.memfd_create(NAME)  # it stays open as long as the process
+    # Readers discard what is there, and do not share the offset of this process.
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+    faulthandler.register(STACKS_SIGNAL, file=descriptor, all_threads=True, chain=False)
+
+
+def read_stacks(site: Site) -> tuple[int, str]:
+    """Return the PID of a site process, and its stacks; `ControlError` if it does not write them."""
+    try:
+        with contextlib.closing(Conversation(site.name, timeout=HELLO_TIMEOUT)) as conversation:
+            pid = conversation.pid or site.pid
+    except (OSError, ControlError):  # the queue of its socket is full
+        pid = site.pid
+    return pid, _stacks_of(pid)
+
+
+def _stacks_of(pid: int) -> str:
+    try:
+        with open(_file_of(pid), "r+b", buffering=0) as file:
+            file.truncate(0)
+            _signal(pid)
+            return _read(pid, file.fileno())
+    except PermissionError:
+        raise ControlError("Its stacks can be read by root only, because it has changed its user.") from None
+    except OSError:
+        raise ControlError(f"There is no process {pid} here: it has ended, or runs in a container.") from None
+
+
+def _file_of(pid: int) -> str:
+    folder = f"/proc/{pid}/fd"
+    for number in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(f"{folder}/{number}").startswith(f"/memfd:{NAME} "):
+                return f"{folder}/{number}"
+    raise ControlError("It writes no stacks: it is starting, or in development its code does not boot.")
+
+
+def _signal(pid: int) -> None:
+    """Send the signal, if the process handles it: otherwise the signal would end the process."""
+    assert STACKS_SIGNAL is not None  # the process has made the file
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if caught is None or not int(caught[1], 16) >> (STACKS_SIGNAL - 1) & 1:
+        raise ControlError("It writes no stacks: it is starting.")
+    os.kill(pid, STACKS_SIGNAL)
+
+
+def _read(pid: int, descriptor: int) -> str:
+    """Wait until the process has written its stacks, and return them."""
+    length, changed = 0, time.monotonic()
+    deadline = changed + TIMEOUT
+    while (now := time.monotonic()) < deadline and (not length or now - changed < STABLE):
+        time.sleep(LOOK_INTERVAL)
+        size = os.fstat(descriptor).st_size
+        if size != length:
+            length, changed = size, now
+        elif not size and _state(pid) in STOPPED:
+            raise ControlError(f"It is stopped (SIGSTOP): `kill -CONT {pid}` lets it go on.")
+    if not length:
+        raise ControlError(f"It does not react to signals: the kernel holds it (state {_state(pid)}).")
+    return os.pread(descriptor, length, 0).decode(errors="replace")
+
+
+def _state(pid: int) -> str:
+    """Return the letter of the state in /proc/PID/stat, which comes after the name of the program."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
