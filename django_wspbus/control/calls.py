@@ -112,6 +112,8 @@ class Call:
         """Send the last reply, and keep the connection open until this process ends, as a sign of that."""
         self.is_answered = self.is_held = True
         self.send(reply)
+        # Only the kernel closes it now. Python would do that some time before the process has ended.
+        self._connection.detach()
 
     def close(self) -> None:
         self._connection.close()
@@ -131,7 +133,6 @@ class Calls:
         self._answer = answer
         self._failed = failed
         self._running: set[Call] = set()
-        self._held: list[Call] = []
         self._lock = threading.Lock()
 
     def begin(self, request: Request, connection: socket.socket) -> None:
@@ -163,8 +164,6 @@ class Calls:
         finally:
             with self._lock:
                 self._running.discard(call)
-                if call.is_held:
-                    self._held.append(call)
             if not call.is_held:
                 call.close()
 
