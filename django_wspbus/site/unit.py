@@ -11,13 +11,14 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..conf import Settings, is_debug
+from ..conf import Settings, is_debug, settings_module
 from ..conf.addresses import Address
 from ..conf.written import used_sockets
 from ..sockets.binding import BACKLOG, resolve
 from ..successor import start
 from ..successor.invocation import Invocation
 from ..wspbus import Refusal
+from .control import project_name
 from .writable import writable_paths
 
 MARGIN = 5
@@ -61,6 +62,12 @@ SystemCallFilter=@system-service
 
 HOMES = ("/home", "/root", "/run/user")
 TEMPORARY = ("/tmp", "/var/tmp")
+
+
+def default_name() -> str:
+    """Return the name of the units: that of the project."""
+    name = project_name(settings_module() or "", start.original().directory)
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip(".") or "site"
 
 
 def unit_files(settings: Settings, name: str, options: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -141,13 +148,16 @@ def hardening(settings: Settings, invocation: Invocation, interpreter: str) -> I
         *(*paths, *bound_paths(settings), *used_sockets()),
         *(invocation.directory, interpreter, sys.prefix, sys.base_prefix),
     ]
-    yield f"PrivateTmp={'no' if any(is_below(each, TEMPORARY) for each in needed) else 'yes'}"
+    shares_temporary = any(is_below(each, TEMPORARY) for each in needed)
+    yield f"PrivateTmp={'no' if shares_temporary else 'yes'}"
     yield f"ProtectHome={'read-only' if any(is_below(each, HOMES) for each in needed) else 'yes'}"
     runtime = [path for path in paths if path.startswith("/run/")]
     if runtime:
         yield f"RuntimeDirectory={' '.join(quoted(path.removeprefix('/run/')) for path in runtime)}"
-    if others := [quoted(f"-{path}") for path in paths if path not in runtime]:
-        yield f"ReadWritePaths={' '.join(others)}"
+    others = [path for path in paths if path not in runtime]
+    others += TEMPORARY if shares_temporary else ()
+    if others:
+        yield f"ReadWritePaths={' '.join(quoted(f'-{path}') for path in others)}"
 
 
 def bound_paths(settings: Settings) -> Iterator[str]:

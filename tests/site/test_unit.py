@@ -90,7 +90,7 @@ def test_the_service_runs_the_command_that_was_typed_and_the_socket_unit_has_eac
     assert "TimeoutStopSec=65" in service
     assert "TimeoutStartSec=120" in service
     assert "RuntimeDirectory=shop" in service
-    assert 'ReadWritePaths="-/srv/50%%"' in service
+    assert 'ReadWritePaths="-/srv/50%%" -/tmp -/var/tmp' in service
     assert "Sockets=shop.socket shop-named.socket" in service
     assert not [line for line in service if line.startswith(("PrivateNetwork", "PrivateUsers", "ProcSubset"))]
     streams = [line for line in files["shop.socket"].splitlines() if line.startswith("ListenStream")]
