@@ -21,13 +21,7 @@ from tests.servers.clients import ask
 from tests.servers.conftest import GUNICORN, THREADED, Later, hold, release
 from tests.servers.load import Shop
 
-PRINT = """
-import json
-from django_wspbus import conf
-from django_wspbus.site.unit import unit_files
-print(json.dumps(dict(unit_files(conf.get(), "shop"))))
-"""
-"""A command that prints the files."""
+PRINT = ("wspbus", "systemd", "--name", "shop", "--json")
 
 USER = "www-data"
 
@@ -40,9 +34,9 @@ def free_port() -> int:
 
 def files_of(shop: Shop) -> dict[str, str]:
     """Return the files that a project prints, by name."""
-    result = shop.run("shell", "--no-imports", "-c", PRINT)
+    result = shop.run(*PRINT)
     assert result.returncode == 0, result
-    found: dict[str, str] = json.loads(result.stdout)
+    found: dict[str, str] = json.loads(result.stdout)["files"]
     return found
 
 
@@ -104,7 +98,7 @@ def test_a_link_to_the_release_stays_in_the_unit(shop: Shop, tmp_path: Path) -> 
     configure(shop)
     current = tmp_path / "current"
     current.symlink_to(shop.root)
-    command = [sys.executable, str(current / "manage.py"), "shell", "--no-imports", "-c", PRINT]
+    command = [sys.executable, str(current / "manage.py"), *PRINT]
     env = os.environ | shop.environment
     result = subprocess.run(command, cwd=current, env=env, capture_output=True, text=True, check=True)
     assert f"{current}/manage.py runbus" in result.stdout
@@ -113,7 +107,7 @@ def test_a_link_to_the_release_stays_in_the_unit(shop: Shop, tmp_path: Path) -> 
 
 def test_a_daemon_cannot_be_a_unit(shop: Shop) -> None:
     configure(shop, DAEMONIZE=True)
-    result = shop.run("shell", "--no-imports", "-c", PRINT)
+    result = shop.run(*PRINT)
     assert "DAEMONIZE" in result.stderr
 
 

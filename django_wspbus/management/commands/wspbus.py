@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from ... import conf
 from ...command.choosing import Own
 from ...command.parser import add_actions
 from ...command.run import run
 from ...successor import start
+from ...wspbus import Refusal
+
+OF_DJANGO = ("settings", "pythonpath")
+"""Options of every management command that tell it where the project is."""
+
+SYSTEM_UNITS = "/etc/systemd/system"
 
 
 class Command(BaseCommand):
@@ -22,9 +31,47 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_actions(parser, "--settings", "--pythonpath")
+        options = [f"--{name}" for name in OF_DJANGO]
+        actions = add_actions(parser, *options)
+        systemd = actions.add_parser("systemd", help="print a service unit and a socket unit for this site")
+        systemd.add_argument("--name", metavar="NAME", help="the name of the units; by default the project's")
+        systemd.add_argument(
+            "--write", metavar="DIRECTORY", type=Path, help="write the files there, and print their paths"
+        )
+        systemd.add_argument("--json", action="store_true", help="print the files as JSON")
+        for option in options:
+            systemd.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["action"] == "systemd":
+            self.print_units(options)
+            return
         own = Own(conf.settings_module() or "", start.original().directory)
         if status := run(Namespace(**options), own, with_colours=not options["no_color"]):
             sys.exit(status)
+
+    def print_units(self, options: dict[str, Any]) -> None:
+        from ...site.unit import default_name, unit_files  # with the servers, which no other action needs
+
+        settings, problems = conf.read({})
+        errors = [problem.line for problem in problems if problem.is_error]
+        if settings is None or errors:
+            raise CommandError("\n".join(errors))
+        given = [word for name in OF_DJANGO if options.get(name) for word in (f"--{name}", options[name])]
+        try:
+            files = unit_files(settings, options["name"] or default_name(), given)
+            if options["write"] is not None:
+                self.write_units(files, options["write"])
+                return
+        except (Refusal, OSError) as error:
+            raise CommandError(str(error)) from error
+        if options["json"]:
+            self.stdout.write(json.dumps({"files": dict(files)}))
+            return
+        for name, text in files:
+            self.stdout.write(f"# {SYSTEM_UNITS}/{name}\n{text}")
+
+    def write_units(self, files: list[tuple[str, str]], directory: Path) -> None:
+        for name, text in files:
+            (directory / name).write_text(text)
+            self.stdout.write(str(directory / name))
