@@ -184,16 +184,22 @@ class Children(Plugin):
         """
         if not 0 < workers <= MOST_WORKERS:
             raise Refusal(f"A server has from 1 to {MOST_WORKERS} workers, and not {workers}.")
-        current = self.serving.get(alias)
-        if current is None or current.ended or current.progress.expected is None:
+        current, before = self.serving.get(alias), self.wanted(alias)
+        if current is None or before is None:
             raise Refusal(f"The server {alias!r} has no process at present.")
-        before = current.progress.expected if current.wanted is None else current.wanted
         self.scaled[alias] = workers
         for child in [*self.booting, current]:
             if child.alias == alias and child in self.retirements:
                 child.wanted = workers
                 self.retirements[child].look()
         return before
+
+    def wanted(self, alias: str) -> int | None:
+        """Return the number of workers that a server is to have; None if it has no process at present."""
+        current = self.serving.get(alias)
+        if current is None or current.ended:
+            return None
+        return current.progress.expected if current.wanted is None else current.wanted
 
     def order_workers(self, order: Order) -> int:
         """Give an order to the workers that serve and listen; return how many there are."""

@@ -11,8 +11,8 @@ from typing import Any
 from .findings import Place
 
 BUS_METHODS = ("start", "stop", "graceful", "restart", "exit")
-SITE_ACTIONS = ("reopen",)
-"""Channels on which the site acts: it reopens the log files."""
+SITE_ACTIONS = ("reopen", "more", "fewer")
+"""Channels on which the site acts: it reopens the log files, or has a worker more or fewer on each server."""
 ACTIONS = (*BUS_METHODS, *SITE_ACTIONS)
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 

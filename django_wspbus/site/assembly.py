@@ -40,6 +40,7 @@ from .condition import SiteCondition
 from .log_files import LogFiles
 from .observing.log_store import LogStore
 from .policy import Policy
+from .scaling import Scaling
 
 
 class Assembly:
@@ -77,6 +78,7 @@ class Assembly:
         self.drain = Drain(bus, settings, self.sockets, self.children, in_process=self.is_worker)
         self.condition = SiteCondition(bus, self.servers, self.swap)
         self.log_store = LogStore(self.children, handed_over.log)
+        self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
         self.signals = SignalHandler(
             bus,
@@ -104,6 +106,7 @@ class Assembly:
             self.drain,
             self.control,
             self.log_files,
+            self.scaling,
             *self._optional_plugins(),
         ]
         manager = ServiceManager(TYPED.environment)

@@ -12,6 +12,7 @@ from django.db import connections
 from .. import conf
 from ..children.dry_run import PlannedServer, PlannedSocket, SitePlan
 from ..conf import Settings
+from ..conf.signals import SITE_ACTIONS
 from ..control.hanging import write_stacks_on_signal
 from ..plugins.daemon import Foreground, daemonize
 from ..plugins.privileges import identity
@@ -31,9 +32,9 @@ from .control import actions
 from .operations import Operations
 from .replacement import ExecReplacement, Replacement
 
-SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", "reopen")
+SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", *SITE_ACTIONS)
 """Channels of the site: before the process ends at once; before a restart, which a listener may refuse; just
-before the process is replaced; after a change of a file; to reopen the log files."""
+before the process is replaced; after a change of a file; and those by which signals order the site."""
 
 
 class SiteProcess:
