@@ -97,12 +97,13 @@ class Limits:
                 40,
             )
 
-    def _say_that_memory_is_short(self, pid: int, size: int, seconds: float) -> None:
-        limit = self._child.progress.policy.memory or 0
+    def _say_that_memory_is_short(self, pid: int, age: float, seconds: float) -> None:
+        size, limit = self._memory.sizes.get(pid, 0), self._child.progress.policy.memory or 0
         self._log(
             f"Worker {pid} of the server {self._child.alias!r} holds {in_megabytes(size)} of private memory "
-            f'right after its boot, and RECYCLE["MEMORY"] is {in_megabytes(limit)}. A successor would need '
-            f"as much: no worker is replaced for its memory for {seconds:g} seconds. Raise the limit.",
+            f'{age:.0f} seconds after its boot, and RECYCLE["MEMORY"] is {in_megabytes(limit)}. A successor '
+            f"would need as much: no worker is replaced for its memory for {seconds:g} seconds. "
+            "Raise the limit.",
             40,
         )
 
