@@ -112,7 +112,7 @@ class Limits:
         policy = self._child.progress.policy
         match reason:
             case Reason.TIMEOUT:
-                return f"a request has made no progress for {policy.request_timeout:g} seconds"
+                return f"a request has made no progress for {policy.request_timeout:g} s"
             case Reason.MEMORY:
                 return f"it holds {in_megabytes(self._memory.sizes.get(pid, 0))} of private memory"
             case Reason.REQUESTS:
