@@ -83,18 +83,13 @@ ACTIONS = {
 }
 
 
-def add_actions(parser: argparse.ArgumentParser, *hidden: str) -> Any:
-    """Add the actions to a parser, each with the options of all actions; return its subparsers.
-
-    ``hidden``: options with a value that are accepted after the action, too, and mean nothing to it.
-    """
+def add_actions(parser: argparse.ArgumentParser) -> Any:
+    """Add the actions to a parser, each with the options of all actions; return its subparsers."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     for name, action in ACTIONS.items():
         each = actions.add_parser(name, help=action.help, description=f"{action.help.capitalize()}.")
         _add_arguments(name, each)
         _add_options(each)
-        for option in hidden:
-            each.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return actions
 
 

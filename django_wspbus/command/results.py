@@ -23,7 +23,7 @@ def requests(result: Mapping[str, Any]) -> Iterator[Block]:
                 as_text(each.get("method")),
                 as_text(each.get("path")),
                 as_text(each.get("pid")),
-                as_text(each.get("thread")),
+                _thread(each.get("thread")),
                 as_text(each.get("server")),
                 "stuck" if each.get("stuck") else "",
             ]
@@ -39,6 +39,11 @@ def requests(result: Mapping[str, Any]) -> Iterator[Block]:
         yield Line("No request is in flight.")
     if unrecorded := result.get("unrecorded"):
         yield Line(f"{plural(unrecorded, 'more request')} in flight: not recorded, as the records are full")
+
+
+def _thread(thread: object) -> str:
+    """Return a thread as faulthandler has it, so that it can be found in the stacks."""
+    return f"{thread:#018x}" if isinstance(thread, int) else as_text(thread)
 
 
 def stacks(result: Mapping[str, Any]) -> Iterator[Block]:

@@ -13,7 +13,7 @@ def test_requests_are_listed_with_the_oldest_first(play):
     one = {
         "server": "default",
         "pid": 4105,
-        "thread": "gthread_0",
+        "thread": 0x7FC865C246C0,
         "method": "GET",
         "age": 0.25,
         "idle": 0.25,
@@ -25,9 +25,9 @@ def test_requests_are_listed_with_the_oldest_first(play):
     result = play(requests={"requests": requests, "unrecorded": 2}).run("requests")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        "   Age    Idle  Method  Path            Process  Thread     Server   State",
-        r"  75 s    61 s  GET     /report\x1b[2J     4105  gthread_0  default  stuck",
-        "0.25 s  0.25 s  GET     /                  4105  gthread_0  default",
+        "   Age    Idle  Method  Path            Process  Thread              Server   State",
+        r"  75 s    61 s  GET     /report\x1b[2J     4105  0x00007fc865c246c0  default  stuck",
+        "0.25 s  0.25 s  GET     /                  4105  0x00007fc865c246c0  default",
         "2 more requests in flight: not recorded, as the records are full",
     ]
     assert play(requests={"requests": []}).run("requests").stdout == "No request is in flight.\n"

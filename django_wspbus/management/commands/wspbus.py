@@ -25,22 +25,20 @@ SYSTEM_UNITS = "/etc/systemd/system"
 
 
 class Command(BaseCommand):
-    help = (
-        "Operates the running site of this project: shows its state, reloads, restarts, scales or stops it."
-    )
+    help = "Operates the running site of this project: shows its state, reloads it, stops it, and more."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        options = [f"--{name}" for name in OF_DJANGO]
-        actions = add_actions(parser, *options)
+        actions = add_actions(parser)
         systemd = actions.add_parser("systemd", help="print a service unit and a socket unit for this site")
         systemd.add_argument("--name", metavar="NAME", help="the name of the units; by default the project's")
         systemd.add_argument(
             "--write", metavar="DIRECTORY", type=Path, help="write the files there, and print their paths"
         )
         systemd.add_argument("--json", action="store_true", help="print the files as JSON")
-        for option in options:
-            systemd.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for each in actions.choices.values():
+            for name in OF_DJANGO:
+                each.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["action"] == "systemd":
@@ -63,8 +61,10 @@ class Command(BaseCommand):
             if options["write"] is not None:
                 self.write_units(files, options["write"])
                 return
-        except (Refusal, OSError) as error:
+        except Refusal as error:
             raise CommandError(str(error)) from error
+        except OSError as error:
+            raise CommandError(f"{error.filename} cannot be written: {error.strerror}.") from error
         if options["json"]:
             self.stdout.write(json.dumps({"files": dict(files)}))
             return
