@@ -9,10 +9,13 @@ The fields of the messages that the site sends:
 - ``library``: the libraries that a spare imports (`spare.Libraries`); None disables the spare.
 - ``exiting``, ``relaunching``: it ends for good; it ends so that the launcher starts it again.
 - ``failed``, ``ended``: the report of a failed boot; the status with which it ends.
+- ``taken``: the number of a connection of a client that it answers; ``waiting``: the `WaitingClient`s that
+  wait for the next boot, with their connections.
 
 The launcher sends the site ``changed``, the files that have changed; ``again``, so that the site ends and
-starts again; and ``interrupted``, after a SIGINT that only the terminal sends to the site as well. It sends
-the error page ``retry``, so that the page ends for another boot.
+starts again; ``interrupted``, after a SIGINT that only the terminal sends to the site as well; and
+``control``, the request of a client of the control socket, with its number and connection. It sends the
+error page ``retry``, so that the page ends for another boot.
 """
 
 from __future__ import annotations

@@ -35,7 +35,13 @@ def serve() -> None:
             raise
         if debug(error) is not True:  # the site may be in production
             raise
-        become(dataclasses.replace(original(), command=command), sockets=first_socket(), debug=True)
+        become(
+            dataclasses.replace(original(), command=command),
+            sockets=first_socket(),
+            debug=True,
+            settings=os.environ.get("DJANGO_SETTINGS_MODULE", ""),
+            control=True,
+        )
 
 
 def first_socket() -> list[SocketState]:

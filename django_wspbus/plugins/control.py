@@ -153,7 +153,8 @@ class ControlSocket(Plugin):
         self._end_server()
         if self._socket is None:
             return None
-        return ControlState(self._socket.fileno(), self._path, self._inode, self.leaving)
+        descriptor, self._socket = self._socket.detach(), None
+        return ControlState(descriptor, self._path, self._inode, self.leaving)
 
     def subscribe(self) -> None:
         super().subscribe()

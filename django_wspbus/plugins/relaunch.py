@@ -6,12 +6,14 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import NoReturn
 
+from ..control.protocol import Request
 from ..development import spare
 from ..development.launch import CHANGED, WATCH, Launch
 from ..development.watching.files import WatchList
@@ -19,13 +21,17 @@ from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Changed, Order
 from ..project import libraries
-from ..successor.state import SocketState
+from ..successor.state import SocketState, WaitingClient
 from ..wspbus import Bus
 from ..wspbus.ending import other_threads
 from ..wspbus.plugin import Plugin
 
 TIME_FOR_THREADS = 1.0
 """Seconds that threads of the project have to end, once all listeners have run."""
+
+
+LAST = 10_000
+"""The priority of a listener after all others: what an earlier one defers runs before the bus is STARTED."""
 
 
 class Relaunch(Plugin):
@@ -35,7 +41,8 @@ class Relaunch(Plugin):
     serves no client on them any more. ``order_workers(order)`` gives an order to the workers in other
     processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
     ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
-    after which the launcher ends this process if it was told to exit.
+    after which the launcher ends this process if it was told to exit. ``control(request, connection)``
+    answers a client of the control socket; ``leaving()`` returns the clients that wait for the next boot.
     """
 
     role = "site"
@@ -53,6 +60,8 @@ class Relaunch(Plugin):
         debug: bool,
         stop_timeout: float,
         hosts: Sequence[str] = (),
+        control: Callable[[Request, socket.socket], object] = lambda request, connection: connection.close(),
+        leaving: Callable[[], Iterable[WaitingClient]] = tuple,
     ) -> None:
         super().__init__(bus)
         self.launch = launch
@@ -64,6 +73,8 @@ class Relaunch(Plugin):
         self.debug = debug
         self.stop_timeout = stop_timeout
         self.hosts = list(map(str, hosts))
+        self.control = control
+        self.leaving = leaving
         self._serves = False
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
@@ -94,8 +105,10 @@ class Relaunch(Plugin):
         """Restart or ask about changed files, as the launcher says; exit if it has ended."""
         messages = self.launch.link.receive()
         if messages is not None:
-            for message, _ in messages:
-                if "changed" in message:
+            for message, descriptors in messages:
+                if "control" in message:
+                    self._answer_client(message["control"], descriptors)
+                elif "changed" in message:
                     self.ask_about(message["changed"])
                 elif "interrupted" in message:
                     self._interrupt()
@@ -108,6 +121,13 @@ class Relaunch(Plugin):
         self.bus.watchdog.expect_exit()
         self.bus.defer(self.bus.exit)
 
+    def _answer_client(self, request: Message, descriptors: list[int]) -> None:
+        """Answer a client whose connection the launcher has passed on."""
+        if descriptors:  # else this process has none free, and the launcher says that it does not answer
+            connection = socket.socket(fileno=descriptors[0])
+            self.send({"taken": request["number"]})
+            self.control(Request(request["action"], request["arguments"]), connection)
+
     def _interrupt(self) -> None:
         """Send SIGINT to this process, unless the terminal has done so: a second one ends a site at once."""
         if not self.bus.exit_asked and self.bus.watchdog.expected is None:
@@ -117,7 +137,7 @@ class Relaunch(Plugin):
         # Deferred until all start listeners have run, also those after a failure.
         self.bus.defer(self.report_start)
 
-    start.priority = 100  # type: ignore[attr-defined]
+    start.priority = LAST  # type: ignore[attr-defined]
 
     def report_start(self) -> None:
         """Report that this process serves, and the facts that the launcher needs for the next one."""
@@ -161,8 +181,11 @@ class Relaunch(Plugin):
     stop.priority = 0  # type: ignore[attr-defined]
 
     def exit(self) -> None:
-        """Bound the time for which threads of the project that do not end delay the next start."""
+        """Hand clients over, and bound the time for which threads of the project delay the next start."""
         if self.bus.execv:
+            leaving = list(self.leaving())
+            if leaving:
+                self.send({"waiting": list(map(asdict, leaving))}, [each.descriptor for each in leaving])
             timer = threading.Timer(TIME_FOR_THREADS, self._end_without_threads)
             timer.daemon = True
             timer.start()

@@ -6,12 +6,11 @@ steps and records that it sends before the result.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
 
-from .. import __version__, conf
-from ..control.calls import Action, Call
+from .. import conf
+from ..control.calls import Action
+from ..control.identity import introduction
 from ..successor import start
 from .assembly import Assembly
 from .observing.listeners import listeners
@@ -26,11 +25,7 @@ Maker = Callable[[Assembly], Action]
 
 
 def hello(site: Assembly) -> Action:
-    def answer(call: Call) -> dict[str, Any]:
-        """Return the facts by which a client tells sites apart."""
-        return {"pid": os.getpid(), "uid": os.geteuid(), "version": __version__, **identity()}
-
-    return answer
+    return lambda call: introduction(conf.settings_module() or "", start.original().directory)
 
 
 def status(site: Assembly) -> Action:
@@ -54,16 +49,3 @@ MAKERS: dict[str, Maker] = {
 def actions(site: Assembly) -> dict[str, Action]:
     """Return the actions of a site by name."""
     return {name: make(site) for name, make in MAKERS.items()}
-
-
-def identity() -> dict[str, str]:
-    """Return the name of the project, its settings module and its directory."""
-    settings = conf.settings_module() or ""
-    directory = start.original().directory
-    return {"project": project_name(settings, directory), "settings": settings, "directory": directory}
-
-
-def project_name(settings: str, directory: str) -> str:
-    """Return the package of the settings module, as in "shop.settings"; without one, the directory's name."""
-    package, _, rest = settings.partition(".")
-    return package if rest else os.path.basename(directory.rstrip(os.sep)) or directory

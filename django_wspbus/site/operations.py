@@ -22,9 +22,6 @@ from ..wspbus import ChannelFailures, Refusal
 from ..wspbus.plugin import Plugin
 from .assembly import Assembly
 
-LAST = 1000
-"""The priority of a listener after all others."""
-
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at the number of requests in flight, while the site drains for a client."""
 
@@ -225,12 +222,7 @@ class Operations(Plugin):
     # The beginning of the next program
 
     def report_start(self) -> None:
-        """Answer the clients of the restart, once all listeners have run."""
-        self.bus.defer(self._report_restart)
-
-    def _report_restart(self) -> None:
-        if self.bus.state is not self.bus.states.STARTED:
-            return
+        """Answer the clients of the restart, once the bus is STARTED."""
         if self.bus.failed_start:
             reason = reason_of(self.bus.failed_start)
             self._answer_clients(
@@ -250,13 +242,8 @@ class Operations(Plugin):
             message = {"message": f"Restarted in {seconds:.2f} s.", "seconds": seconds}
             send_last(socket.socket(fileno=client.descriptor), error or Result(message))
 
-    def subscribe(self) -> None:
-        super().subscribe()
-        self.bus.subscribe("start", self.report_start, LAST, role=self.role)
-
     def unsubscribe(self) -> None:
         super().unsubscribe()
-        self.bus.unsubscribe("start", self.report_start)
         self._answer_clients(Error("The site ended before it served."))
 
 

@@ -14,6 +14,7 @@ from ..children.dry_run import PlannedServer, PlannedSocket, SitePlan
 from ..conf import Settings
 from ..conf.signals import SITE_ACTIONS
 from ..control.hanging import write_stacks_on_signal
+from ..plugins.control import ControlSocket
 from ..plugins.daemon import Foreground, daemonize
 from ..plugins.privileges import identity
 from ..process.bus import ProcessBus
@@ -23,7 +24,7 @@ from ..project.threads import ADVICE, foreign_threads
 from ..servers.base import server_class
 from ..servers.child import ChildServer
 from ..successor.order import confirm_takeover
-from ..successor.state import SiteState, SocketState
+from ..successor.state import ControlState, SiteState, SocketState
 from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 from .assembly import Assembly, binds, make_plugins, make_sockets
@@ -103,6 +104,7 @@ class SiteProcess:
                 if site.systemd is not None:
                     site.systemd.look()
                 started(site)
+                self._operations.report_start()
                 if foreground is not None:
                     foreground.report(0)
             else:
@@ -136,9 +138,9 @@ class SiteProcess:
         handed_over = self.handed_over or SiteState()
         site = Assembly(self.bus, self.settings, handed_over, self.replacement.policy, self.say)
         clients = [] if handed_over.control is None else handed_over.control.clients
-        operations = Operations(site, clients)
-        site.plugins.append(operations)
-        site.actions.table |= {**actions(site), **operations.actions}
+        self._operations = Operations(site, clients)
+        site.plugins.append(self._operations)
+        site.actions.table |= {**actions(site), **self._operations.actions}
         site.plugins += [*self.replacement.plugins(site), *make_plugins(self.bus, self.settings)]
         return site
 
@@ -182,6 +184,15 @@ class SiteProcess:
             sockets.close()
             raise
         return sockets.detach()
+
+    def listen_for_control(self) -> ControlState | bool:
+        """Bind the path of CONTROL for another program; return CONTROL if it is no path."""
+        control = self.settings.control
+        if isinstance(control, bool):
+            return control
+        plugin = ControlSocket(self.bus, control, lambda call: None)
+        plugin.bind()
+        return plugin.hand_over() or False
 
     def check(self) -> None:
         """Check whether every server would start; raise the error of the first that would not."""

@@ -146,7 +146,14 @@ class Program:
         start.check()
         sockets = site.listen()
         signals = [name for name, action in site.settings.signals.items() if action is not None]
-        become(start.original(), sockets=sockets, debug=conf.is_debug(), signals=signals)
+        become(
+            start.original(),
+            sockets=sockets,
+            debug=conf.is_debug(),
+            signals=signals,
+            settings=conf.settings_module() or "",
+            control=site.listen_for_control(),
+        )
 
     def _in_development(self, launch: Launch) -> Replacement:
         from .development import LauncherReplacement  # with the watchers, which production does not need

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...process.messages import Link, Message, Received, await_event
 from ...successor.invocation import Invocation
@@ -79,6 +79,27 @@ class Child:
     def age(self) -> float:
         """Seconds since it was started, or became a site."""
         return time.monotonic() - self.born
+
+    @property
+    def serves(self) -> bool:
+        """True if the site serves, and is not about to end."""
+        return self.kind == "site" and self.started and not (self.exiting or self.relaunching)
+
+    def note(self, name: str, value: Any) -> None:
+        """Note a field of a message which concerns only this process: see `development.launch`."""
+        match name:
+            case "running" | "exiting" | "stop_timeout" | "ended":
+                setattr(self, name, value)
+            case "stale" | "relaunching":  # stale: its libraries have changed; start a new interpreter
+                self.relaunching = True
+            case "failed":
+                self.report = value
+
+    def exit_status(self, status: int) -> int:
+        """Return the status of the launcher, if this process has ended with one after a request to exit."""
+        if self.exiting:
+            return status
+        return 0 if self.kind == "page" or self.relaunching or self.report is not None else status
 
     @property
     def is_booting(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from ...successor.invocation import Invocation
-from ...successor.state import SocketState
+from ...successor.state import ControlState, SocketState
 from ...successor.values import write_values
 from ...system.streams import open_missing
 from .. import debuggers
@@ -24,12 +24,15 @@ def become(
     sockets: Iterable[SocketState] = (),
     debug: bool = True,
     signals: Iterable[str] = (),
+    settings: str = "",
+    control: ControlState | bool = False,
 ) -> NoReturn:
     """Execute the launcher in place of this process.
 
     ``invocation``: the command that the launcher starts as the site; ``sockets``: the listening sockets;
     ``debug``: whether clients may see why the site does not start; ``signals``: the names of those that it
-    handles even if this process ignores them.
+    handles even if this process ignores them; ``settings``: the settings module; ``control``: the control
+    socket, or whether the launcher is to make one.
     """
     sockets = list(sockets)
     open_missing()
@@ -38,9 +41,12 @@ def become(
         "sockets": [dataclasses.asdict(each) for each in sockets],
         "debug": debug,
         "signals": list(signals),
+        "settings": settings,
+        "control": control if isinstance(control, bool) else dataclasses.asdict(control),
     }
     handed_over = write_values(start)
     descriptors = [handed_over, *(each.descriptor for each in sockets)]
+    descriptors += [] if isinstance(control, bool) else control.descriptors
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     for stream in (sys.stdout, sys.stderr):

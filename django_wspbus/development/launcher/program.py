@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -24,12 +23,13 @@ from ...system.terminal import Terminal
 from ..launch import HEALTH, INTERRUPTED, Start
 from ..watching.files import WatchList
 from .child import Child, Kind, reap_orphans, spawn
+from .control import LauncherControl
 from .ending import Ending
 from .project import ProjectFiles, root_of
+from .signals import Signals
 from .sockets import LauncherSockets
 from .spares import Spares
 
-FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 SHORT_LIFETIME = 2.0
 """Seconds: the error page shows the end of a site that dies earlier; a later one is restarted at once."""
 
@@ -68,21 +68,9 @@ class Launcher:
         """ALLOWED_HOSTS of the last site that was started with complete settings."""
         self.exit_requests = 0
         """The number of signals so far that asked for the exit."""
-        self._awake, self._wake = socket.socketpair()
-        for sock in (self._awake, self._wake):
-            sock.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        for name in (*FORWARDED, "SIGCHLD"):
-            number = getattr(signal, name)
-            is_ignored = name in FORWARDED and signal.getsignal(number) is signal.SIG_IGN
-            if not is_ignored or name in start["signals"]:  # as under nohup; the site inherits it
-                signal.signal(number, lambda *_: None)
-        self.files = ProjectFiles(self.root, self.wake, self.terminal.say)
-
-    def wake(self) -> None:
-        """Wake up the loop, from the thread that watches files."""
-        with contextlib.suppress(OSError):  # full: the loop wakes up anyway
-            self._wake.send(b"\0")
+        self.signals = Signals(start["signals"])
+        self.files = ProjectFiles(self.root, self.signals.wake, self.terminal.say)
+        self.control = LauncherControl(start, self.signals.wake, self.terminal.say)
 
     def spawn(self, kind: Kind) -> Child:
         return spawn(kind, self.invocation, self.sockets.passed)
@@ -105,6 +93,7 @@ class Launcher:
         if self.child is None:  # its start has failed
             self.launch_site()
         self.wait()
+        self.control.attend(self)
         self.ending.attend(self.child)
         self.attend_changes()
         self.attend_boot()
@@ -119,7 +108,7 @@ class Launcher:
 
     def wait(self) -> None:
         poll = select.poll()
-        poll.register(self._awake, select.POLLIN)
+        poll.register(self.signals, select.POLLIN)
         speakers = {each.link.fileno(): each for each in self.children() if each.hears}
         for descriptor, child in speakers.items():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if child.link.has_unsent else 0))
@@ -128,7 +117,7 @@ class Launcher:
             if descriptor in speakers:
                 self.attend(speakers[descriptor], event)
             else:
-                self.forward(self._awake.recv(4096))
+                self.forward(self.signals.take())
 
     def children(self) -> list[Child]:
         return [each for each in (self.child, self.spares.current) if each is not None]
@@ -153,7 +142,7 @@ class Launcher:
     # Signals
 
     def forward(self, numbers: bytes) -> None:
-        for number in numbers.replace(b"\0", b""):  # those of `wake`
+        for number in numbers:
             is_hangup = number == signal.SIGHUP and self.terminal.is_there
             if number in (signal.SIGINT, signal.SIGTERM) or is_hangup:
                 self.request_exit(number)
@@ -192,13 +181,10 @@ class Launcher:
 
     def note(self, child: Child, name: str, value: Any, descriptors: list[int]) -> None:
         """Handle one field of a message: see `development.launch`."""
+        child.note(name, value)
         match name:
-            case "running" | "exiting" | "stop_timeout":
-                setattr(child, name, value)
             case "hosts":
                 self.hosts = value
-            case "stale":  # it was a spare whose libraries have changed: start a new interpreter
-                child.relaunching = True
             case "sockets":
                 child.handles_signals = True  # its start listeners run, after the handlers are installed
                 if (states := SocketState.received(value, descriptors)) is not None:
@@ -210,14 +196,12 @@ class Launcher:
                 self.spares.learn(value)
                 if child.is_warm and value is not None and value["obstacle"] is not None:
                     self.post(child, {"again": True})  # this time from a new interpreter
-            case "relaunching":
-                child.relaunching = True
-            case "failed":
-                child.report = value
-                if value["debug"] is not None:
-                    self.shows_reasons = value["debug"]
-            case "ended":
-                child.ended = value
+            case "failed" if value["debug"] is not None:
+                self.shows_reasons = value["debug"]
+            case "taken":
+                self.control.note_taken(value)
+            case "waiting":
+                self.control.note_waiting(value, descriptors)
 
     # Files
 
@@ -225,6 +209,7 @@ class Launcher:
         child.started = True
         self.manager.send("READY=1", watched(0), status("development: the site serves"))
         child.booted = time.time_ns()
+        self.control.boots.note_started()
         if child.has_reported_files and child.boot_ends is None:  # no longer the whole project
             self.files.watch(child)
         if self.files.pending:
@@ -256,6 +241,18 @@ class Launcher:
             child.boot_ends = None
             self.files.watch(child, child.began)
 
+    def boot_again(self) -> None:
+        """Start the site again, whatever it is doing."""
+        child = self.child
+        if child is None or child.relaunching:
+            return
+        if child.kind == "page":
+            self.post(child, {"retry": True})
+        elif child.started:
+            self.post(child, {"again": True})
+        else:
+            child.give_up()
+
     # What comes next
 
     def follow(self, child: Child, status: int) -> int | None:
@@ -286,16 +283,15 @@ class Launcher:
         return None
 
     def exit_status(self, child: Child, status: int) -> int:
-        if child.exiting:
-            return status
         if (
-            child.kind == "site"
+            not child.exiting
+            and child.kind == "site"
             and self.exit_requests == 1
             and status in (-signal.SIGTERM, -signal.SIGINT, INTERRUPTED)
         ):
             self.terminal.say("The site was told to exit while it was starting.")
             return 0
-        return 0 if child.kind == "page" or child.relaunching or child.report is not None else status
+        return child.exit_status(status)
 
     def report_of_end(self, child: Child, status: int) -> Message:
         when = "shortly after it started" if child.started else "before it served"
@@ -308,6 +304,7 @@ class Launcher:
         self.terminal.restore()
         self.files.begin_boot()
         child = self.child = self.spares.take() or self.spawn("site")
+        self.control.boots.begin(child.process.pid)
         self.start.began = child.began
         self.start.launches += 1
         message = {
@@ -322,6 +319,7 @@ class Launcher:
         self.terminal.restore()
         page = self.child = self.spawn("page")
         page.report = report
+        self.control.boots.note_failed(report["title"], report["text"])
         page.booted = page.began
         message = {
             "report": report,
@@ -341,3 +339,4 @@ class Launcher:
             self.child.end()
         self.terminal.restore()
         self.sockets.close()
+        self.control.close()

@@ -126,8 +126,7 @@ def drive(tmp_path, monkeypatch):
     drive = Drive(tmp_path)
     yield drive
     drive.launcher.close()
-    for sock in (drive.launcher._awake, drive.launcher._wake):
-        sock.close()
+    drive.launcher.signals.close()
     signal.set_wakeup_fd(wakeup)
     for number, handler in handlers.items():
         if signal.getsignal(number) is not handler:
