@@ -179,10 +179,21 @@ def test_under_systemd_it_starts_reloads_restarts_and_stops(deployed: Shop, mach
     assert machine.show("shop.service", "MainPID") == pid
     assert ask(address)[0] == 200
 
+    before = ask(address)[1]
+    machine.systemctl("reload", "shop.service")
+    assert ask(address)[1] != before
+    good = (deployed.root / "shop/urls.py").read_text()
     deployed.write("shop/urls.py", "1 / 0\n")
-    machine.systemctl("kill", "--kill-whom=main", "--signal=USR1", "shop.service")
-    machine.wait_until(lambda: "The reload failed" in machine.show("shop.service", "StatusText"))
-    assert machine.show("shop.service", "ActiveState") == "active"
+    assert machine.run("systemctl", "reload", "shop.service").returncode == 1
+    machine.wait_for("shop.service", "SubState", "running")
+    assert "The reload failed" in machine.show("shop.service", "StatusText")
+    assert "ZeroDivisionError" in machine.output()
+    deployed.write("shop/urls.py", good)
+    machine.systemctl("reload", "shop.service")
+    assert machine.show("shop.service", "StatusText") == READY
+
+    status = machine.run(sys.executable, "-m", "django_wspbus", "status", "--pid", pid, "--json")
+    assert json.loads(status.stdout)["condition"] == "ready", status
 
     machine.systemctl("stop", "shop.service")
     assert machine.show("shop.service", "Result") == "success"
