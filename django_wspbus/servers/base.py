@@ -133,7 +133,10 @@ class Server(Plugin):
 
     @property
     def trouble(self) -> str | None:
-        """Return why a stuck worker cannot be replaced; None if none is stuck, or it is being replaced."""
+        """Return why a stuck worker cannot be replaced; None if none is stuck, or it is being replaced.
+
+        Every client of the probes sees it, so it must not hold the message of an exception.
+        """
         return None
 
     @property

@@ -44,14 +44,7 @@ class SiteCondition:
         """Return the condition without messages of exceptions, which belong in the log and in `status`."""
         condition, failed = self.in_full(), self._swap.failed
         last_failure = f"The {failed} failed: see the log." if failed else None
-        reason = condition.reason
-        if condition.state == "failed":
-            reason = self._failure()
-        elif condition.state == "stuck":
-            stuck = [server.settings.alias for server in self._servers if server.trouble is not None]
-            reason = "; ".join(
-                f"a stuck worker of {alias!r} cannot be replaced: see the log" for alias in stuck
-            )
+        reason = self._failure() if condition.state == "failed" else condition.reason
         return replace(condition, reason=reason, details={**condition.details, "last_failure": last_failure})
 
     def in_one_line(self) -> Condition:
@@ -114,8 +107,8 @@ class SiteCondition:
             return "failed", "; ".join(failures)
         if self._swap.under_way is not None:
             return "reloading", f"a {self._swap.under_way} is under way"
-        if stuck := [trouble for server in self._servers if (trouble := server.trouble) is not None]:
-            return "stuck", "; ".join(stuck)
+        if stuck := [(server.settings.alias, server.trouble) for server in self._servers if server.trouble]:
+            return "stuck", "; ".join(f"the server {alias!r}: {trouble}" for alias, trouble in stuck)
         return "ready", ""
 
 

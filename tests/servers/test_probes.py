@@ -189,6 +189,30 @@ def test_a_site_whose_threads_are_all_busy_is_saturated_and_stays_ready(
 
 
 @pytest.mark.extended
+def test_a_site_whose_successors_get_stuck_at_once_is_stuck_until_they_answer(
+    shop: Project, probed: ProbedShop
+) -> None:
+    server = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1, "threads": 2}, "REQUEST_TIMEOUT": 0.3}
+    with probed.serve(server) as site:
+        address = address_of(site, "shop")
+        with contextlib.ExitStack() as clients:
+            seen: list[Probe] = []
+
+            def is_stuck() -> bool:
+                for _ in range(2):  # one for each thread of the worker that serves now
+                    client = clients.enter_context(connect(address))
+                    client.send(b"GET /held/never HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                seen.append(probed.probe())
+                return seen[-1].status == 503
+
+            await_that(is_stuck, lambda: seen[-5:])
+            assert seen[-1].text.startswith("stuck: the server 'shop': every worker gets stuck")
+            assert probed.ask("/livez")[0] == 503
+        release(shop, "never")
+        await_that(lambda: probed.probe() == Probe(200, 200, "ready"), probed.probe)
+
+
+@pytest.mark.extended
 def test_a_site_whose_child_keeps_dying_has_failed_until_it_is_up_again(probed: ProbedShop) -> None:
     with probed.serve(CHILD) as site:
         site.wait_for_line(BANNER)

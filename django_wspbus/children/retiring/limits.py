@@ -40,6 +40,8 @@ class Limits:
         self._stuck: set[int] = set()
         self._waits_until = 0.0
         self._has_said = False
+        self.is_in_vain = False
+        """True from the time that successors get stuck at once, until a worker has shown that it does not."""
 
     def is_backing_off(self, now: float) -> bool:
         """Return whether stuck workers are not replaced now, because their successors get stuck, too."""
@@ -54,6 +56,9 @@ class Limits:
             self._memory.look(requests, limit, now)
         found = {}
         ready_since = self._child.progress.ready_since
+        serving = {pid: each for pid, each in requests.items() if pid not in self._child.retiring}
+        if any(self._is_proven(each, now - ready_since.get(pid, now)) for pid, each in serving.items()):
+            self.is_in_vain = False
         for pid, each in requests.items():
             if pid in ready_since:
                 reason = self._reason(pid, each, now - ready_since[pid], now)
@@ -77,6 +82,15 @@ class Limits:
             return Reason.AGE
         return None
 
+    def _is_proven(self, requests: Requests, age: float) -> bool:
+        """Return whether a worker has served for long enough without running out of threads."""
+        timeout = self._child.progress.policy.request_timeout
+        return timeout is not None and self._has_worked(age, timeout) and not requests.has_no_thread
+
+    @staticmethod
+    def _has_worked(age: float, request_timeout: float) -> bool:
+        return age > 2 * request_timeout + HEALTHY_LIFETIME
+
     def _note_stuck(self, pid: int, age: float, request_timeout: float, now: float) -> None:
         """Back off if a worker got stuck as soon as it served, and so did the one that it replaced."""
         if pid in self._stuck:
@@ -84,9 +98,10 @@ class Limits:
         self._stuck.add(pid)
         if now - age <= self._noted:  # it served already when another one got stuck
             return
-        worked = age > 2 * request_timeout + HEALTHY_LIFETIME
+        worked = self._has_worked(age, request_timeout)
         wait = self._backoff.note(worked=worked)
         self._noted, self._waits_until = now, now + wait
+        self.is_in_vain = self.is_in_vain or wait > 0
         if worked:
             self._has_said = False
         elif wait and not self._has_said:

@@ -179,8 +179,6 @@ class Retirement:
             is_stuck = each.reason == Reason.TIMEOUT.value and each.ordered is None
             if is_stuck and now - each.since > self._settings.ready_timeout:
                 return f"worker {each.pid} is stuck, and its successor has not become ready"
-        serving = [pid for pid in child.progress.ready_workers() if pid not in child.retiring]
-        requests = [self._requests[pid] for pid in serving if pid in self._requests]
-        if self._limits.is_backing_off(now) and requests and all(each.has_no_thread for each in requests):
-            return "every worker is stuck, and so were those before them"
+        if self._limits.is_in_vain:
+            return "every worker gets stuck as soon as it serves"
         return None
