@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..conf import Settings, is_debug, settings_module
 from ..conf.addresses import Address
 from ..conf.written import used_sockets
+from ..control.identity import project_name
 from ..sockets.binding import BACKLOG, resolve
 from ..successor import start
 from ..successor.invocation import Invocation
 from ..wspbus import Refusal
-from .control import project_name
 from .writable import writable_paths
 
 MARGIN = 5
