@@ -154,6 +154,7 @@ def hardening(settings: Settings, invocation: Invocation, interpreter: str) -> I
     runtime = [path for path in paths if path.startswith("/run/")]
     if runtime:
         yield f"RuntimeDirectory={' '.join(quoted(path.removeprefix('/run/')) for path in runtime)}"
+        yield "RuntimeDirectoryPreserve=yes"  # systemd's own sockets may be there
     others = [path for path in paths if path not in runtime]
     others += TEMPORARY if shares_temporary else ()
     if others:
