@@ -38,8 +38,8 @@ def read_exit(orders: bytes) -> tuple[float, float] | None:
     return (float(found[-1][0]), float(found[-1][1])) if found else None
 
 
-def follow_exits(pair: socket.socket) -> Iterator[tuple[float, float]]:
-    """Yield the moments of each order to exit when it comes; end when the site ends."""
+def follow_orders(pair: socket.socket) -> Iterator[bytes]:
+    """Yield all orders of the site so far, again whenever another one comes; end when the site ends."""
     # An order stays in the pair: a poll for it returns at once from then on, so wait for arrivals only.
     if hasattr(select, "epoll"):
         arrivals: Any = select.epoll()
@@ -49,12 +49,11 @@ def follow_exits(pair: socket.socket) -> Iterator[tuple[float, float]]:
         arrivals = select.poll()
         arrivals.register(pair, 0)
         hangup, interval = select.POLLHUP, 500
-    last = None
+    last = b""
     while True:
-        moments = read_exit(read_orders(pair))
-        if moments is not None and moments != last:
-            last = moments
-            yield moments
+        if (orders := read_orders(pair)) != last:
+            last = orders
+            yield orders
         elif any(event & hangup for _, event in arrivals.poll(interval)):
             return
 

@@ -1,14 +1,19 @@
-"""gunicorn's master under a site, which decides how many workers there are, and which of them ends.
+"""gunicorn's master and threads under a site.
 
-This is the only module that depends on the inside of gunicorn: the names in `USED`.
+This is the only module that depends on the inside of gunicorn. Its test fails where a version differs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
+
+from .worker_class import MORE_SLOTS
 
 if TYPE_CHECKING:
     from .hooks import Hooks
@@ -24,6 +29,13 @@ class SiteArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.hooks = hooks
         super().__init__(app)
 
+    def setup(self, app: Any) -> None:
+        super().setup(app)
+        worker_class: type[Any] = self.cfg.worker_class
+        if issubclass(worker_class, ThreadWorker):
+            names = {"__module__": worker_class.__module__, "__qualname__": worker_class.__qualname__}
+            self.worker_class = type(worker_class.__name__, (SiteThreads, worker_class), names)
+
     def manage_workers(self) -> None:
         number = max(self.hooks.count_workers(self.cfg.workers), len(self.WORKERS))
         if number != self._get_num_workers():  # setting it calls a hook
@@ -34,7 +46,7 @@ class SiteArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Kill workers that hang, but none that retires with threads: the site limits its time."""
         for worker in list(self.WORKERS.values()):
             if isinstance(worker, ThreadWorker) and self.hooks.retires(worker):
-                worker.notify()
+                worker.tmp.notify()
         super().murder_workers()
 
     def handle_ttin(self) -> None:
@@ -42,3 +54,57 @@ class SiteArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_ttou(self) -> None:
         self.log.warning("The site decides on the number of workers: SIGTTOU has no effect.")
+
+
+class SiteThreads(ThreadWorker):  # type: ignore[misc]
+    """The part of a worker with threads that accepts connections: only while one of its threads is free.
+
+    gunicorn would accept up to ``worker_connections``, which another worker might answer at once, and which
+    are reset if this one is killed.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._added_threads = 0
+        self._most_connections = 0
+        self._accepts_all = False
+        super().__init__(*args, **kwargs)
+
+    @property
+    def worker_connections(self) -> int:
+        if self._accepts_all:
+            return self._most_connections
+        threads = self.cfg.threads + self._added_threads
+        waiting = len(self.keepalived_conns) + len(self.pending_conns)
+        return int(min(self._most_connections, threads + waiting))
+
+    @worker_connections.setter
+    def worker_connections(self, number: int) -> None:
+        self._most_connections = number
+
+    def accept_all(self) -> None:
+        """Accept the clients in the queue although no thread is free: no other worker will answer them."""
+        self._accepts_all = True
+        self.method_queue.defer(_do_nothing)  # wakes the main loop
+
+    def notify(self) -> None:
+        """Give a sign of life, in each turn of the main loop, to gunicorn's master and to the site."""
+        super().notify()
+        record = self.record
+        record.beat = time.monotonic()
+        record.connections = self.nr_conns
+
+    def replace_stuck_threads(self, stuck: int) -> None:
+        """Add one thread for each request that is stuck, to answer connections accepted already."""
+        added, pool = min(stuck, MORE_SLOTS), self.tpool
+        if added <= self._added_threads or not isinstance(pool, ThreadPoolExecutor):
+            return
+        pool._max_workers += added - self._added_threads
+        self._added_threads = added
+        with contextlib.suppress(RuntimeError):  # the worker is about to end
+            # A pool starts a thread when it is given work, unless it counts more idle threads than there are.
+            while len(pool._threads) < pool._max_workers:
+                pool.submit(_do_nothing)
+            self.method_queue.defer(_do_nothing)  # wakes the main loop, which may accept again
+
+
+def _do_nothing() -> None: ...

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from gunicorn.workers.sync import SyncWorker
 
 from ...application.in_flight import RequestsInFlight
-from ...children.orders import DRAIN, follow_exits, has_ended, read_exit, read_orders
+from ...children.orders import DRAIN, follow_orders, has_ended, read_exit, read_orders
 from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.phases import time_of_site
@@ -63,6 +63,8 @@ class WorkerExit:
         self.requests = requests
         self.limits = Limits()
         """The moments at which requests and listeners are cut off."""
+        self.on_drain: Callable[[], object] = lambda: None
+        """The function to call when the clients in the queue are to be answered before the exit."""
         self.has_booted = False
         """True once start listeners have begun to run, so that the stop listeners have to run as well."""
         self.is_over = False
@@ -187,8 +189,11 @@ class WorkerExit:
 
     def _watch_site(self) -> None:
         """Exit in the phases that the site orders, or at once when the site process ends."""
-        for moments in follow_exits(self.pair):
-            self.begin(*moments)
+        for orders in follow_orders(self.pair):
+            if DRAIN in orders:
+                self.on_drain()
+            if (moments := read_exit(orders)) is not None:
+                self.begin(*moments)
         os.kill(os.getpid(), signal.SIGTERM)
         now = time.monotonic()
         self.begin(now + TIME_WITHOUT_SITE / 2, now + TIME_WITHOUT_SITE)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from ... import conf
+from ...application.client_progress import ClientProgress
 from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
 from ...process.asking import RemoteSite
@@ -177,8 +178,12 @@ class Hooks:
         ignore_signals()
         process = self.process
         worker.wsgi = process.requests.follow(worker.wsgi)
+        process.exit.on_drain = getattr(worker, "accept_all", process.exit.on_drain)
         if not self.policy.is_active or process.stand_by(worker):
             process.boot(worker, self.application)
+        if self.policy.request_timeout is not None:
+            note_stuck = getattr(worker, "replace_stuck_threads", lambda stuck: None)
+            ClientProgress(process.requests, self.policy.request_timeout, note_stuck).start()
 
     def pre_request(self, worker: Worker, request: Any) -> None:
         self.process.requests.begin(request.method, request.path)  # type: ignore[union-attr]

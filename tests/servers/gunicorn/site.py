@@ -1,0 +1,156 @@
+"""A child with gunicorn whose site is the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django_wspbus.children.child import Child
+from django_wspbus.process.messages import Link, Message
+from django_wspbus.process.record import Record, Stage
+from django_wspbus.process.reports import Replied, read_report
+from django_wspbus.process.switchboard import Switchboard
+from django_wspbus.process.worker_orders import Begin, Retire
+from django_wspbus.wspbus import Refusal
+from tests.processes import DEADLINE
+from tests.projects import Project
+
+SCRIPT = """\
+import os
+import socket
+import sys
+
+pair, listening = map(int, sys.argv[1:])
+os.dup2(listening, 3)
+import django
+
+django.setup()
+from django_wspbus.children.spawn import ChildStart, StartedChild
+from django_wspbus.servers.gunicorn.child import run
+
+run(StartedChild(ChildStart("shop", ""), {}, 1, socket.socket(fileno=pair), -1))
+"""
+
+
+class HeardChild(Child):
+    """A child that keeps the answers to `Publish`."""
+
+    replies: dict[int, Replied]
+
+    def _note(self, link: Link, message: Message, descriptors: list[int]) -> None:
+        report = read_report(message)
+        if isinstance(report, Replied):
+            self.replies[report.number] = report
+        super()._note(link, message, descriptors)
+
+
+class OwnSite:
+    """Starts gunicorn for a project, and gives its processes the orders of a site."""
+
+    def __init__(self, project: Project, family: int = socket.AF_INET) -> None:
+        self.project = project
+        self.listening = socket.socket(family)
+        if family == socket.AF_INET:
+            self.listening.bind(("127.0.0.1", 0))
+        else:
+            self.listening.bind(str(project.root / "shop.sock"))
+        self.listening.listen(128)
+        self.switchboard = Switchboard()
+        self.begun: set[int] = set()
+
+    @property
+    def address(self) -> str:
+        name = self.listening.getsockname()
+        return f"unix:{name}" if isinstance(name, str) else f"127.0.0.1:{name[1]}"
+
+    def __enter__(self) -> OwnSite:
+        script = self.project.write("child.py", SCRIPT)
+        ours, theirs = socket.socketpair()
+        self.output = (self.project.root / "output.txt").open("w")
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, str(script), str(theirs.fileno()), str(self.listening.fileno())],
+                pass_fds=[theirs.fileno(), self.listening.fileno()],
+                env={**os.environ, **self.project.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+                cwd=self.project.root,
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=self.output,
+                process_group=0,
+            )
+        self.child = HeardChild(
+            "shop", process, ours, self.switchboard, lambda link, message: None, lambda: None
+        )
+        self.child.replies = {}
+        self.child.listen()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.child.close()
+        self.switchboard.close()
+        self.listening.close()
+        self.output.close()
+        sys.stdout.write(self.text)
+
+    @property
+    def text(self) -> str:
+        """The output so far."""
+        return (self.project.root / "output.txt").read_text()
+
+    def await_that(self, holds: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + DEADLINE
+        while not (found := self._try(holds)):
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.005)
+        return found
+
+    @staticmethod
+    def _try(holds: Callable[[], Any]) -> Any:
+        with contextlib.suppress(KeyError, ValueError, Refusal):  # a record that comes or goes
+            return holds()
+        return None
+
+    # Its workers
+
+    def record(self, pid: int) -> Record:
+        return self.child.records[pid]
+
+    def at(self, *stages: Stage) -> list[int]:
+        """Return the PIDs of the workers that are at one of these stages."""
+        records = [(pid, self.child.records[pid]) for pid in self.child.workers if pid in self.child.records]
+        return [pid for pid, record in records if record.stage in stages and not record.retiring]
+
+    def expect(self, count: int, *stages: Stage) -> list[int]:
+        """Wait until a number of workers is at one of these stages; return their PIDs."""
+        return list(self.await_that(lambda: len(found := self.at(*stages)) == count and found))
+
+    def begin(self, pid: int) -> None:
+        assert self.child.order_worker(pid, Begin())
+        self.begun.add(pid)
+
+    def retire(self, pid: int, requests: float, listeners: float) -> None:
+        assert self.child.order_worker(pid, Retire(requests, listeners))
+
+    def begin_missing(self, count: int) -> bool:
+        """Begin standby workers for those that are missing; return whether enough of them serve."""
+        booting = self.begun & set(self.at(Stage.BOOTING, Stage.READY))
+        serving = self.at(Stage.SERVING, Stage.PROVEN)
+        for pid in self.at(Stage.STANDBY)[: max(count - len(booting) - len(serving), 0)]:
+            if pid not in self.begun:
+                self.begin(pid)
+        return len(serving) == count
+
+    def serve(self, count: int = 1) -> list[int]:
+        """Begin as many workers as are wanted, and release them; return their PIDs."""
+        self.expect(count + 1, Stage.STANDBY)
+        chosen = self.at(Stage.STANDBY)[:count]
+        for pid in chosen:
+            self.begin(pid)
+        self.child.serve()
+        return self.expect(count, Stage.SERVING)
