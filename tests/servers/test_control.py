@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from tests.plugins.test_privileges import (  # noqa: F401  # fixtures among them
 
 from ..controlled import order, result, site_of
 from .conftest import BOTH, GUNICORN, Later, address_of, ask, configure, hold, release
-from .load import Shop
+from .load import Load, Shop, addresses_of
 
 BROKEN = "import nothing\n"
 
@@ -232,3 +235,42 @@ def test_a_site_whose_control_socket_cannot_be_made_serves(shop: Shop) -> None:
         running.wait_for_line(warning)
         assert ask(address)[0] == 200
         assert running.stop() == 0
+
+
+@pytest.mark.extended
+def test_a_site_serves_as_before_while_its_control_socket_is_abused(shop: Shop) -> None:
+    configure(shop, {"default": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 2, "threads": 4}}})
+    with shop.serve() as running:
+        addresses = addresses_of(running)
+        site = site_of(running)
+        with Load(addresses, slow=0) as load:
+            idle = []
+            for _ in range(220):
+                connection = socket.socket(socket.AF_UNIX)
+                connection.connect(site.name.address)
+                idle.append(connection)
+            ended = threading.Event()
+            threads = [threading.Thread(target=abuse, args=(site.name.address, ended)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for _ in range(20):
+                assert result(site, "status")["state"] == "STARTED"
+            ended.set()
+            for thread in threads:
+                thread.join(30)
+            for connection in idle:
+                connection.close()
+        assert load.failures == []
+        assert load.answers
+        assert result(site, "status")["condition"] == "ready"
+        assert len([name for name in listed() if name.pid == running.pid]) == 1
+        assert running.stop() == 0
+        assert "Traceback" not in running.output
+
+
+def abuse(address: str, ended: threading.Event) -> None:
+    """Send garbage over short connections until ``ended`` is set."""
+    while not ended.is_set():
+        with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+            connection.connect(address)
+            connection.sendall(os.urandom(100_000))
