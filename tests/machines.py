@@ -118,9 +118,10 @@ class Machine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in reversed(psutil.Process(self.process.pid).children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        with contextlib.suppress(psutil.Error):
+            for process in reversed(psutil.Process(self.process.pid).children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         try:
             self.process.wait(DEADLINE)
         finally:

@@ -116,12 +116,12 @@ def service(settings: Settings, name: str, options: Sequence[str], sockets: Sequ
     yield f"User={settings.user if settings.user is not None else user_of(invocation)}"
     if settings.group is not None:
         yield f"Group={settings.group}"
-    yield f"WorkingDirectory={escaped(invocation.directory)}"
+    yield f"WorkingDirectory={escaped(directory_of(invocation))}"
     if module := invocation.environment.get("DJANGO_SETTINGS_MODULE"):
         yield f"Environment={quoted(f'DJANGO_SETTINGS_MODULE={module}')}"
     yield f"EnvironmentFile=-/etc/{escaped(name)}.env"
     yield f"ExecStart={line([*python, *command, 'runbus', *options])}"
-    yield f"ExecReload={line([*python, '-m', 'django_wspbus', 'graceful'])} --pid $MAINPID"
+    yield f"ExecReload={reload_command(settings, python)}"
     yield from times(settings)
     yield from ("", "# What the site may not do, and where it may write")
     yield from hardening(settings, invocation, python[0])
@@ -129,6 +129,15 @@ def service(settings: Settings, name: str, options: Sequence[str], sockets: Sequ
     if units:
         yield f"Also={units}"
     yield ""
+
+
+def reload_command(settings: Settings, python: Sequence[str]) -> str:
+    """Return the command of ``systemctl reload``. It waits for the outcome, if there is a control socket."""
+    if settings.control is False:
+        return "/bin/kill -USR1 $MAINPID"
+    graceful = line([*python, "-m", "django_wspbus", "graceful"])
+    where = "--pid $MAINPID" if settings.control is True else line(["--socket", str(settings.control)])
+    return f"{graceful} {where}"
 
 
 def times(settings: Settings) -> Iterator[str]:
@@ -143,10 +152,11 @@ def times(settings: Settings) -> Iterator[str]:
 def hardening(settings: Settings, invocation: Invocation, interpreter: str) -> Iterator[str]:
     """Yield the lines that protect the machine from the site."""
     yield from HARDENING
-    paths = writable_paths(settings, invocation.directory)
+    directory = directory_of(invocation)
+    paths = writable_paths(settings, directory)
     needed = [
         *(*paths, *bound_paths(settings), *used_sockets()),
-        *(invocation.directory, interpreter, sys.prefix, sys.base_prefix),
+        *(directory, interpreter, sys.prefix, sys.base_prefix),
     ]
     shares_temporary = any(is_below(each, TEMPORARY) for each in needed)
     yield f"PrivateTmp={'no' if shares_temporary else 'yes'}"
@@ -187,13 +197,22 @@ def words(invocation: Invocation) -> tuple[list[str], list[str]]:
     return python, [os.path.normpath(os.path.join(invocation.directory, program))]
 
 
+def directory_of(invocation: Invocation) -> str:
+    """Return the directory to start the site in: that of the script, if the present one is elsewhere."""
+    program = invocation.command[0]
+    script, here = os.path.dirname(program), os.path.realpath(invocation.directory)
+    project = os.path.realpath(script)
+    is_elsewhere = here != project and not here.startswith(project + os.sep)
+    return script if os.path.isabs(program) and is_elsewhere else invocation.directory
+
+
 def user_of(invocation: Invocation) -> str:
     """Return the user that runs the site: the one who asks or, for root, the owner of the project."""
     if os.geteuid() != 0:
         return getpass.getuser()
     names = [os.environ.get("SUDO_USER", "root")]
     with contextlib.suppress(KeyError, OSError):
-        names.insert(0, pwd.getpwuid(os.stat(invocation.directory).st_uid).pw_name)
+        names.insert(0, pwd.getpwuid(os.stat(directory_of(invocation)).st_uid).pw_name)
     return next((each for each in names if each != "root"), "www-data")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -103,6 +104,29 @@ def test_a_link_to_the_release_stays_in_the_unit(shop: Shop, tmp_path: Path) -> 
     result = subprocess.run(command, cwd=current, env=env, capture_output=True, text=True, check=True)
     assert f"{current}/manage.py runbus" in result.stdout
     assert f"WorkingDirectory={current}\\n" in result.stdout
+
+
+@pytest.mark.extended
+def test_it_starts_in_the_folder_of_its_script_wherever_the_command_is_typed(shop: Shop) -> None:
+    configure(shop)
+    command = [sys.executable, shop.manage, *PRINT]
+    env = os.environ | shop.environment
+    result = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, check=True)
+    assert f"WorkingDirectory={shop.root}\\n" in result.stdout
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize(
+    ("control", "reload"),
+    [
+        ("/run/shop/control", "-m django_wspbus graceful --socket /run/shop/control"),
+        (False, "/bin/kill -USR1 $MAINPID"),
+    ],
+)
+def test_a_reload_goes_the_way_that_the_site_offers(shop: Shop, control: Any, reload: str) -> None:
+    configure(shop, CONTROL=control)
+    (line,) = re.findall("^ExecReload=(.*)", files_of(shop)["shop.service"], re.MULTILINE)
+    assert line.endswith(reload)
 
 
 def test_a_daemon_cannot_be_a_unit(shop: Shop) -> None:
