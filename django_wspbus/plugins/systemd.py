@@ -100,21 +100,20 @@ class Systemd(Plugin):
             self._call_later(pause, lambda: self.bus.defer(self._beat))
 
     def stop(self) -> None:
+        """Report a restart or an exit. From now on the watchdog of the bus ends what hangs."""
         if self.bus.execv:
             self._report_reload(self._condition())
+            self._manager.send(extended(self._time_to_stop), *self._watched_less())
         elif self.bus.exit_asked:
-            self._report_exit()
+            text = Report(True, self._condition()).text()
+            self._send(text, "STOPPING=1", extended(self._time_to_stop), *self._watched_less())
         else:
             self._show("stopped")
 
     stop.priority = 0  # type: ignore[attr-defined]  # before the drain
 
-    def _report_exit(self) -> None:
-        """Report that the site exits; from now on the watchdog of the bus ends what hangs."""
-        fields = ["STOPPING=1", extended(self._time_to_stop)]
-        if self._watchdog is not None:
-            fields.append(watched(max(self._watchdog, self._time_to_stop)))
-        self._send(Report(True, self._condition()).text(), *fields)
+    def _watched_less(self) -> list[str]:
+        return [] if self._watchdog is None else [watched(max(self._watchdog, self._time_to_stop))]
 
     def _show(self, text: str) -> None:
         if text != self._shown:

@@ -98,7 +98,9 @@ def test_a_restart_reloads_until_the_next_program_is_ready(
         assert manager.wait_for("READY")["WATCHDOG_USEC"] == "60000000"
         site.send(signal.SIGUSR2)
         manager.wait_for("RELOADING")
-        assert int(manager.wait_for("WATCHDOG_USEC")["WATCHDOG_USEC"]) == (30 + 15 + 5) * 1_000_000
+        # In the time of the stop listeners, then in that of the next program.
+        for seconds in (60, 30 + 15 + 5):
+            assert int(manager.wait_for("WATCHDOG_USEC")["WATCHDOG_USEC"]) == seconds * 1_000_000
         ready = manager.wait_for("READY")
         assert ready["MAINPID"] == str(site.pid)
         assert ready["WATCHDOG_USEC"] == "60000000"
