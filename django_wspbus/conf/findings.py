@@ -35,7 +35,9 @@ IDS = {
         "it is empty without `DEBUG`, or names no host."
     ),
     "E020": "A key that the server does not support: `REQUEST_TIMEOUT` or `RECYCLE`.",
+    "E021": 'Two settings for the same thing: `RECYCLE["REQUESTS"]` and gunicorn\'s `max_requests`.',
     "W001": "A signal that publishes on a channel whose name is almost that of an action.",
+    "W002": "gunicorn's `timeout` ends a sync worker before `REQUEST_TIMEOUT` replaces it.",
 }
 """The sentence for each id, as docs/checks.md shows it."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...conf.findings import Problem
 from ...process.reports import RetirementPolicy
 
 if TYPE_CHECKING:
     from ...conf import ServerSettings
+
+DEFAULT_TIMEOUT = 30
+"""gunicorn's default of its ``timeout``, in seconds."""
 
 
 def take_policy(settings: ServerSettings, cfg: Any) -> RetirementPolicy:
@@ -23,3 +28,36 @@ def take_policy(settings: ServerSettings, cfg: Any) -> RetirementPolicy:
     cfg.set("max_requests", 0)
     cfg.set("max_requests_jitter", 0)
     return policy
+
+
+def check_policy(settings: ServerSettings) -> Iterable[Problem]:
+    """Find options of gunicorn that contradict RECYCLE or REQUEST_TIMEOUT."""
+    options, limit = settings.options, settings.request_timeout
+    yield from check_requests(settings.path("OPTIONS"), settings, options)
+    timeout = options.get("timeout", DEFAULT_TIMEOUT)
+    # A configuration file, which a check does not run, may set any of them.
+    if limit is None or "config" in options or not is_sync(options) or not isinstance(timeout, int):
+        return
+    if 0 < timeout < limit:
+        message = f"gunicorn ends a sync worker that answers a request for {timeout} seconds."
+        hint = f"Set it to more than REQUEST_TIMEOUT, which is {limit:g}, or to 0 for never."
+        yield Problem("W002", settings.path("OPTIONS", "timeout"), message, hint)
+
+
+def check_requests(path: str, settings: ServerSettings, options: Mapping[str, Any]) -> Iterable[Problem]:
+    """Find a number of requests that is set twice; ``path``: that of the options."""
+    if settings.recycle.requests is not None and options.get("max_requests"):
+        other = settings.path("RECYCLE", "REQUESTS")
+        yield Problem(
+            "E021", f'{path}["max_requests"]', f"{other} says this as well.", "Leave one of them out."
+        )
+
+
+def is_sync(options: Mapping[str, Any]) -> bool:
+    """Return whether gunicorn takes its sync worker, as it does by default, but not for several threads."""
+    name = options.get("worker_class") or "sync"
+    return (
+        isinstance(name, str)
+        and name.endswith(("sync", "SyncWorker"))
+        and options.get("threads", 1) in (1, "1")
+    )

@@ -18,6 +18,7 @@ from ...conf.findings import Problem, shown
 from ...wspbus import Refusal
 from ..child import ChildServer
 from .numbers import AT_LEAST_ONE, check_environment, check_number, default_workers
+from .retirement import check_policy, check_requests
 
 if TYPE_CHECKING:
     from ...conf import ServerSettings, Settings
@@ -38,7 +39,7 @@ OWNED = {
     "wsgi_app": 'WSPBUS["SERVERS"][alias]["APPLICATION"]',
     "paste": 'WSPBUS["SERVERS"][alias]["APPLICATION"]',
     "raw_paste_global_conf": 'WSPBUS["SERVERS"][alias]["APPLICATION"]',
-    "graceful_timeout": 'WSPBUS["STOP_TIMEOUT"]',
+    "graceful_timeout": 'WSPBUS["GRACEFUL_TIMEOUT"]',
     "chdir": "the directory in which manage.py is started",
     "pythonpath": "sys.path, or --pythonpath of manage.py",
     "check_config": "manage.py runbus --check",
@@ -74,6 +75,7 @@ class GunicornServer(ChildServer):
         is_overridden = "workers" in settings.options or "config" in settings.options
         found = list(check_environment(settings, least=0 if is_overridden else 1))
         yield from found or check_options(settings.path("OPTIONS"), settings.alias, settings.options)
+        yield from check_policy(settings)
 
     @classmethod
     def check_machine(cls, settings: ServerSettings) -> Iterable[Problem]:
@@ -121,7 +123,8 @@ def read_config_file(settings: ServerSettings) -> dict[str, Any]:
         values = runpy.run_path(location.removeprefix("file:"), run_name="__config__")
     known = Config().settings
     options = {name: value for name, value in values.items() if name in known}
-    wrong = [problem.line for problem in check_options(location, settings.alias, options)]
+    found = [*check_options(location, settings.alias, options), *check_requests(location, settings, options)]
+    wrong = [problem.line for problem in found]
     if wrong:
         raise Refusal("\n".join(wrong))
     return options

@@ -77,7 +77,7 @@ def test_the_number_of_workers_is_set_by_the_methods_of_its_property() -> None:
 
 
 def serves(shop: Project, threads: int, **server: object) -> None:
-    options = {"worker_class": "gthread", "workers": 1, "threads": threads}
+    options = {"worker_class": "gthread", "workers": 1, "threads": threads, "keepalive": 60}
     configure(shop, {"shop": {"BACKEND": GUNICORN, "OPTIONS": options, **server}})
 
 

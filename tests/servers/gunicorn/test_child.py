@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from gunicorn.config import Config
 
 from django_wspbus import Refusal, bus
 from django_wspbus.children.spawn import ChildStart, StartedChild
-from django_wspbus.conf import Autoreload, ServerSettings, Settings
+from django_wspbus.conf import Autoreload, Recycle, ServerSettings, Settings
 from django_wspbus.process.asking import RemoteSite
+from django_wspbus.process.reports import RetirementPolicy
 from django_wspbus.servers.gunicorn import GunicornServer
 from django_wspbus.servers.gunicorn.hooks import Hooks
 from django_wspbus.servers.gunicorn.logging import project_logger
+from django_wspbus.servers.gunicorn.retirement import take_policy
 from tests.projects import Project
 
 from ..clients import ask
@@ -210,7 +213,7 @@ def settings(**options: object) -> ServerSettings:
         ({"bind": ":80"}, {"bind": 'Set WSPBUS["SERVERS"]["shop"]["BIND"] instead.'}),
         (
             {"graceful_timeout": 5, "reload": True},
-            {"graceful_timeout": "STOP_TIMEOUT", "reload": "AUTORELOAD"},
+            {"graceful_timeout": "GRACEFUL_TIMEOUT", "reload": "AUTORELOAD"},
         ),
     ],
 )
@@ -293,3 +296,65 @@ def test_none_in_the_environment_do_no_harm_where_the_options_say_how_many(
     config.write_text("workers = 0\n")
     with pytest.raises(Refusal, match=r'gunicorn.conf.py\["workers"\]: got 0\.'):
         in_force(config=config)
+
+
+# When its workers retire
+
+
+def policy(options: dict[str, object], **keys: object) -> RetirementPolicy:
+    cfg = Config()
+    for name, value in options.items():
+        cfg.set(name, value)
+    found = take_policy(replace(settings(), **keys), cfg)
+    assert (cfg.max_requests, cfg.max_requests_jitter) == (0, 0)
+    return found
+
+
+def test_gunicorns_number_of_requests_is_that_of_the_policy() -> None:
+    assert policy({}) == RetirementPolicy()
+    assert policy({"max_requests": 500, "max_requests_jitter": 50}) == RetirementPolicy(
+        requests=500, requests_jitter=50
+    )
+    recycle = Recycle(requests=100, memory=10**9, age=60)
+    assert policy({}, recycle=recycle, request_timeout=5) == RetirementPolicy(
+        requests=100, memory=10**9, age=60, request_timeout=5
+    )
+
+
+def test_the_number_of_requests_is_set_once(tmp_path: Path) -> None:
+    server = replace(settings(max_requests=500), recycle=Recycle(requests=100))
+    (problem,) = GunicornServer.check_options(server)
+    assert problem.line == (
+        'WSPBUS["SERVERS"]["shop"]["OPTIONS"]["max_requests"]: '
+        'WSPBUS["SERVERS"]["shop"]["RECYCLE"]["REQUESTS"] '
+        "says this as well. Leave one of them out. (django_wspbus.E021)"
+    )
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text("max_requests = 500\n")
+    server = replace(settings(config=str(config)), recycle=Recycle(requests=100))
+    assert list(GunicornServer.check_options(server)) == []
+    with pytest.raises(Refusal, match=r'gunicorn.conf.py\["max_requests"\]: .*E021'):
+        GunicornServer.effective_options(server, Settings(servers={}))
+
+
+@pytest.mark.parametrize(
+    ("options", "limit", "warns"),
+    [
+        ({}, 60, True),
+        ({}, 20, False),
+        ({}, None, False),
+        ({"threads": 4}, 60, False),
+        ({"worker_class": "gthread"}, 60, False),
+        ({"worker_class": "gunicorn.workers.sync.SyncWorker", "timeout": 50}, 60, True),
+        ({"timeout": 0}, 60, False),
+        ({"timeout": 90}, 60, False),
+        ({"config": __file__}, 60, False),
+    ],
+)
+def test_a_timeout_that_ends_a_sync_worker_before_it_is_replaced_is_a_warning(
+    options: dict[str, object], limit: float | None, warns: bool
+) -> None:
+    found = list(GunicornServer.check_options(replace(settings(**options), request_timeout=limit)))
+
+    assert [each.id for each in found] == (["W002"] if warns else [])
+    assert not any(each.is_error for each in found)

@@ -34,6 +34,11 @@ SHAPES = {
         with_server(BACKEND="django_wspbus.servers.threaded.ThreadedServer", REQUEST_TIMEOUT=5),
         'WSPBUS["SERVERS"]["default"]["REQUEST_TIMEOUT"]',
     ),
+    "W002": (with_server(REQUEST_TIMEOUT=60), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]["timeout"]'),
+    "E021": (
+        with_server(OPTIONS={"max_requests": 5}, RECYCLE={"REQUESTS": 5}),
+        'WSPBUS["SERVERS"]["default"]["OPTIONS"]["max_requests"]',
+    ),
     "W001": ({"SIGNALS": {"SIGUSR1": "gracefull"}}, 'WSPBUS["SIGNALS"]["SIGUSR1"]'),
 }
 MACHINE = {
