@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..children.child import Child
@@ -25,6 +26,17 @@ NOTHING_TO_RELOAD = (
 
 METHODS = {"reload": "graceful", "restart": "restart"}
 """The method of the bus for each operation of a `Swap`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The last reload or restart. ``operation``: "reload" or "restart"; ``error``: None if it succeeded."""
+
+    operation: str
+    ended: float
+    """The time of `time.monotonic`."""
+    seconds: float
+    error: str | None = None
 
 
 class Swap(Plugin):
@@ -55,6 +67,8 @@ class Swap(Plugin):
         """The reason why the last reload or restart failed; None if it did not."""
         self.failed: str | None = None
         """The last operation, "reload" or "restart", if it failed; else None."""
+        self.last: Operation | None = None
+        """The last operation that has ended."""
         self.steps = Steps()
         self.observers: list[Callable[[], None]] = []
         """Functions that are called when an operation begins, and deferred to when it has ended."""
@@ -108,7 +122,7 @@ class Swap(Plugin):
             raise Refusal(
                 f"A {self.under_way} is under way already: call bus.{METHODS[what]}(), which waits."
             )
-        self.under_way = what
+        self.under_way, began = what, time.monotonic()
         self._failures = []
         self.children.swapping = True
         for server in self.child_servers:
@@ -126,6 +140,7 @@ class Swap(Plugin):
         else:
             self.last_failure = self.failed = None
         finally:
+            self.note_end(what, began, self.last_failure)
             self.under_way = None
             self.steps.forget()
             self.children.swapping = False
@@ -133,6 +148,11 @@ class Swap(Plugin):
                 self.bus.defer(server.respawner.resume)
             for observer in self.observers:
                 self.bus.defer(observer)
+
+    def note_end(self, what: str, began: float, error: str | None = None) -> None:
+        """Note the end of an operation; ``began``: a time of `time.monotonic`."""
+        now = time.monotonic()
+        self.last = Operation(what, now, now - began, error)
 
     def _note_failure(self, what: str, error: Exception) -> None:
         self.failed = what

@@ -77,6 +77,8 @@ class Assembly:
         self.swap = Swap(bus, settings, self.children, self.servers, say)
         self.drain = Drain(bus, settings, self.sockets, self.children, in_process=self.is_worker)
         self.condition = SiteCondition(bus, self.servers, self.swap)
+        for observers in (self.swap.observers, self.children.observers):
+            observers.append(self.condition.note)
         self.log_store = LogStore(self.children, handed_over.log)
         self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)

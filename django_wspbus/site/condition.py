@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,26 @@ class SiteCondition:
         self._bus = bus
         self._servers = servers
         self._swap = swap
+        self._began = self._changed = time.monotonic()
+        self._noted = ""
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since this program of the site process began."""
+        return time.monotonic() - self._began
+
+    def note(self) -> None:
+        """Note the condition if it has changed. It is called whenever something has changed in the site."""
+        state, _ = self._state_and_reason()
+        if state != self._noted:
+            self._noted, self._changed = state, time.monotonic()
+
+    def seconds_since_change(self, state: str) -> float:
+        """Return the seconds for which the site has been in its condition, as far as it was noted."""
+        self.note()
+        if state == "saturated":
+            return max(server.saturated_for or 0.0 for server in self._servers)
+        return time.monotonic() - self._changed
 
     def status(self) -> dict[str, Any]:
         """Return the result of ``bus.site.status()``."""

@@ -18,6 +18,7 @@ from .observing.logs import logs
 from .observing.publish import publish
 from .observing.requests import requests
 from .observing.stacks import stacks
+from .observing.status import status
 from .scale import scale
 
 Maker = Callable[[Assembly], Action]
@@ -26,10 +27,6 @@ Maker = Callable[[Assembly], Action]
 
 def hello(site: Assembly) -> Action:
     return lambda call: introduction(conf.settings_module() or "", start.original().directory)
-
-
-def status(site: Assembly) -> Action:
-    return lambda call: site.condition.status()
 
 
 MAKERS: dict[str, Maker] = {

@@ -101,8 +101,11 @@ class SiteProcess:
             except ChannelFailures as failures:
                 raise refusal_of(failures) from failures
             if self.bus.state is self.bus.states.STARTED:
+                site.condition.note()
                 if site.systemd is not None:
                     site.systemd.look()
+                if self.handed_over is not None and self.handed_over.restart_began is not None:
+                    site.swap.note_end("restart", self.handed_over.restart_began)
                 started(site)
                 self._operations.report_start()
                 if foreground is not None:
