@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -160,6 +162,68 @@ def test_a_request_that_restarts_or_ends_the_site_is_answered(shop: Project, ali
         assert "error" not in call(address, "exit")
         assert site.wait() == 0
         assert [note.pid for note in shop.notes("site start")] == [site.pid] * 2
+
+
+ASKED_AFTER_THE_END = """\
+import os
+import threading
+import time
+
+from django.http import HttpResponse
+from django.urls import path
+
+from django_wspbus import SiteUnreachable, bus
+
+from .journal import note
+
+
+def ask(name, *args):
+    try:
+        bus.site.publish(*args)
+    except SiteUnreachable:
+        note(f"{name} {time.monotonic()}")
+
+
+def leave(request):
+    \"\"\"Fork a process that outlives the site, and asks it before and after its end.\"\"\"
+    if not os.fork():
+        os.setsid()
+        thread = threading.Thread(target=ask, args=("asking", "shop.hang"))
+        thread.start()
+        thread.join()
+        ask("later", "shop.add", 1, 2)
+        os._exit(0)
+    return HttpResponse()
+
+
+urlpatterns = [path("leave/", leave)]
+"""
+
+HANG = """
+@bus.subscribe("shop.hang", role="site")
+def hang():
+    note("hangs")
+    bus.wait_for(lambda: False, 30)
+"""
+
+
+@pytest.mark.extended
+def test_a_process_that_asks_a_site_which_is_killed_learns_so_within_a_second(project: Project) -> None:
+    project.write("shop/urls.py", ASKED_AFTER_THE_END)
+    project.listeners(HANG)
+    configure(project, {"child": {"BACKEND": GUNICORN}})
+    with project.serve() as site:
+        ask(address_of(site, "child"), "/leave/")
+        project.expect_note("hangs")
+        killed = time.monotonic()
+        site.send(signal.SIGKILL)
+        site.wait()
+        deadline = time.monotonic() + DEADLINE
+        while len(notes := [each for each in project.events() if each.startswith(("asking", "later"))]) < 2:
+            assert time.monotonic() < deadline, project.events()
+            time.sleep(0.01)
+    for note in notes:
+        assert float(note.split()[1]) - killed < 1
 
 
 # Without a site
