@@ -75,7 +75,7 @@ class SiteCondition:
         if isinstance(error, ChannelFailures):
             state, reason = "failed", str(refusal_of(error))
         elif state == "ready":
-            reason = ", ".join(filter(None, [self._workers(), self._swap.last_failure]))
+            reason = ". ".join(filter(None, [self._workers(), self._swap.last_failure]))
         return Condition(state, first_line(reason))
 
     def _workers(self) -> str:

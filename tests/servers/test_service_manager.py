@@ -83,7 +83,7 @@ def test_a_refused_reload_ends_ready_with_the_reason(shop: Shop, manager: Servic
         manager.wait_for("RELOADING")
         text = manager.wait_for("READY")["STATUS"]
         assert text.startswith(
-            f"{READY}, The reload failed; the old code keeps serving: the server 'default'"
+            f"{READY}. The reload failed; the old code keeps serving: the server 'default'"
         )
         assert ask(address_of(site))[0] == 200
 
