@@ -155,10 +155,10 @@ def is_suspended(pid: int) -> bool:
 
 
 def state_of(pid: int) -> str:
-    """Return the letter of a process's state in /proc; "" if there is no such process, or no /proc."""
+    """Return the letter of a process's state in /proc; "" if there is no such process, "?" without /proc."""
     with contextlib.suppress(OSError):
         return _state(Path(f"/proc/{pid}/stat"))
-    return ""
+    return "" if Path("/proc/self").exists() else "?"
 
 
 def has_running_thread(pid: int) -> bool:
