@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..children.dry_run import PlannedSocket
 from ..conf.addresses import Address, parse
 from ..sockets.binding import bind, explain
-from ..sockets.bound import Bound
+from ..sockets.bound import Bound, name_of
 from ..sockets.systemd import PassedSockets
 from ..successor.state import SocketState
 from ..system.ownership import NO_OWNER, Owner
@@ -81,6 +81,9 @@ class Sockets(Plugin):
             for address in missing:
                 self.bound.setdefault(holder, []).extend(self._bind(holder, address, backlog))
         self._is_complete = True
+        for sock in self.passed.others(bound.socket for _, bound in self._all()):
+            reason = "that no BIND asks for: its clients wait in vain"
+            self.bus.log(f"systemd has passed a socket on {name_of(sock)} {reason}.", level=30)
 
     start.priority = 20  # type: ignore[attr-defined]
 

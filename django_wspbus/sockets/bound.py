@@ -28,7 +28,7 @@ class Bound:
     """The address as bound, with the real port where the settings say 0."""
 
     def __post_init__(self) -> None:
-        self.name = _name(self.socket)  # a closed socket has no name any more
+        self.name = name_of(self.socket)  # a closed socket has no name any more
 
     @classmethod
     def adopt(cls, state: SocketState, address: Address, backlog: int) -> Bound:
@@ -64,7 +64,8 @@ class Bound:
                 unlink_same(self.address.path, self.inode)
 
 
-def _name(sock: socket.socket) -> str:
+def name_of(sock: socket.socket) -> str:
+    """Return the address of a socket, as BIND has it."""
     if sock.family == socket.AF_UNIX:
         path = sock.getsockname()
         return f"unix:{path if isinstance(path, str) else os.fsdecode(path)}"

@@ -73,6 +73,11 @@ class PassedSockets:
                 raise OSError(errno.EINVAL, "the socket that systemd passed does not listen")
         return found
 
+    def others(self, bound: Iterable[socket.socket]) -> list[socket.socket]:
+        """Return the passed sockets that are not among those bound."""
+        taken = list(bound)
+        return [sock for _, sock in self._sockets if sock not in taken]
+
     def hand_over(self) -> None:
         """Hand the sockets over to the program that this process is about to execute."""
         if self._sockets:

@@ -109,6 +109,18 @@ def test_a_socket_on_the_address_of_a_server_is_taken_without_further_settings(
         assert site.stop() == 0
 
 
+@pytest.mark.extended
+def test_a_socket_that_no_server_asks_for_is_named_in_the_log(
+    shop: Project, passing: Callable[..., Running]
+) -> None:
+    configure(shop, {"public": KINDS["threaded"]})
+    with passing() as site:
+        (port,) = ports(site, 1)
+        site.wait_for_line(f"systemd has passed a socket on 127.0.0.1:{port} that no BIND asks for")
+        site.wait_for_line("^Quit with")
+        assert site.stop() == 0
+
+
 # As Twisted does when it is imported, and it is where "daphne" is in INSTALLED_APPS.
 REMOVE = """
 import os
