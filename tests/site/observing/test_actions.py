@@ -236,14 +236,19 @@ def test_stacks_show_every_thread_of_every_process_although_c_code_holds_the_gil
     assert error.text == "Process 1 is none of this site: `status` names them."
 
 
-def test_a_worker_that_is_stopped_is_named_within_a_second_and_the_site_is_not_well(served: Served) -> None:
+def test_a_worker_that_is_stopped_is_named_within_a_second_and_the_site_is_not_well(
+    served: Served, pool: ThreadPoolExecutor, release: str
+) -> None:
     assert result(served.site, "status")["well"]
-    victim = processes(served, "worker")[0]["pid"]
+    pool.submit(ask, served.child, f"/held/{release}")
+    (row,) = in_flight(served, 1)
+    victim = row["pid"]
     os.kill(victim, signal.SIGSTOP)
     try:
         begun = time.monotonic()
         status = result(served.site, "status")
         seconds = time.monotonic() - begun
+        assert [row["path"] for row in in_flight(served, 1)] == [f"/held/{release}"]
         stacks = {each["pid"]: each["error"] for each in result(served.site, "stacks")["processes"]}
     finally:
         os.kill(victim, signal.SIGCONT)
