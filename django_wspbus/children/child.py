@@ -221,7 +221,7 @@ class Child:
 
     def _hear(self, link: Link, messages: list[Received]) -> None:
         for message, descriptors in messages:
-            if "ask" in message:
+            if "action" in message:
                 self._answer(link, message)
             elif "ping" in message:
                 with contextlib.suppress(OSError):  # it is gone

@@ -1,17 +1,23 @@
-"""The messages of the control socket: lines of JSON of a bounded length.
+"""The messages of the control socket: those of `process.exchange`, each a line of JSON of a bounded length.
 
-A client sends one request and reads replies: steps and records, then a result or an error, with which the
-server closes the connection.
+A client sends one request. After the last reply the server closes the connection.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
-VERSION = 1
-"""The version of the protocol. It stands in each request."""
+from ..process.exchange import FAILED as FAILED
+from ..process.exchange import MISUSED as MISUSED
+from ..process.exchange import Error as Error
+from ..process.exchange import Malformed as Malformed
+from ..process.exchange import Record as Record
+from ..process.exchange import Reply as Reply
+from ..process.exchange import Request as Request
+from ..process.exchange import Result as Result
+from ..process.exchange import Step as Step
+from ..process.exchange import read_reply, read_request, reply_as_message, request_as_message
 
 LARGEST_REQUEST = 2**16
 """Bytes of the longest request."""
@@ -19,103 +25,25 @@ LARGEST_REQUEST = 2**16
 LARGEST_REPLY = 2**24
 """Bytes of the longest reply."""
 
-FAILED, MISUSED = 1, 2
-"""Exit statuses of the command: the action failed; the request is wrong."""
-
-
-class Malformed(Exception):
-    """The bytes are no message of this protocol. The text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An action of the site, and its arguments by name."""
-
-    action: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A sentence about the progress of an action."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One of many parts of an answer, such as a log record."""
-
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The result of an action, as JSON has it. It is the last reply."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Error:
-    """The reason why there is no result. It is the last reply. ``status``: the exit status of the command."""
-
-    text: str
-    status: int = FAILED
-
-
-Reply = Step | Record | Result | Error
-
 
 def encode_request(request: Request) -> bytes:
     """Return the line of a request; ValueError if it is too long, TypeError if JSON has no such type."""
-    values = {"version": VERSION, "action": request.action, "arguments": request.arguments}
-    return _line(values, LARGEST_REQUEST, "request")
+    return _line(request_as_message(request), LARGEST_REQUEST, "request")
 
 
 def decode_request(line: bytes) -> Request:
     """Return the request of a line; `Malformed` if it is none, or one of another version."""
-    values = _decode(line, LARGEST_REQUEST, "request")
-    version = values.get("version")
-    if version != VERSION:
-        spoken = repr(version)[:40]
-        raise Malformed(f"the request has the version {spoken}, and this site knows version {VERSION}")
-    action, arguments = values.get("action"), values.get("arguments", {})
-    if not isinstance(action, str):
-        raise Malformed("the request names no action")
-    if not isinstance(arguments, dict):
-        raise Malformed("the arguments of the request are no object")
-    return Request(action, arguments)
+    return read_request(_decode(line, LARGEST_REQUEST, "request"))
 
 
 def encode_reply(reply: Reply) -> bytes:
     """Return the line of a reply; ValueError if it is too long, TypeError if JSON has no such type."""
-    match reply:
-        case Step(text):
-            values: dict[str, Any] = {"step": text}
-        case Record(record):
-            values = {"record": record}
-        case Result(value):
-            values = {"result": value}
-        case Error(text, status):
-            values = {"error": text, "status": status}
-    return _line(values, LARGEST_REPLY, "reply")
+    return _line(reply_as_message(reply), LARGEST_REPLY, "reply")
 
 
 def decode_reply(line: bytes) -> Reply:
     """Return the reply of a line; `Malformed` if it is none."""
-    values = _decode(line, LARGEST_REPLY, "reply")
-    match values:
-        case {"step": str(text)}:
-            return Step(text)
-        case {"record": dict(record)}:
-            return Record(record)
-        case {"result": value}:
-            return Result(value)
-        case {"error": str(text)}:
-            status = values.get("status")
-            return Error(text, status if isinstance(status, int) else FAILED)
-    raise Malformed("the reply is neither a step nor a record, a result or an error")
+    return read_reply(_decode(line, LARGEST_REPLY, "reply"))
 
 
 def _line(values: dict[str, Any], largest: int, kind: str) -> bytes:

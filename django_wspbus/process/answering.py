@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..wspbus import Bus
+from .exchange import Error, Reply, Result, read_request, reply_as_message
 from .messages import BrokenLink, Link, Message
 from .site import LocalSite, reasons
 
@@ -24,28 +25,29 @@ class Answers:
 
     def answer(self, link: Link, message: Message) -> None:
         self._unanswered[id(message)] = link, message
-        request, args = message["ask"], message.get("args", [])
-        if request in ("graceful", "restart"):
-            self._bus.request(request, lambda error: self._reply(link, message, _outcome(error)))
-        elif request == "exit":  # the process that asks ends with the site, so the answer comes first
+        request = read_request(message)
+        action, args = request.action, request.arguments.get("args", [])
+        if action in ("graceful", "restart"):
+            self._bus.request(action, lambda error: self._reply(link, message, _outcome(error)))
+        elif action == "exit":  # the process that asks ends with the site, so the answer comes first
             self._bus.defer(self._bus.exit)
-            self._reply(link, message, {"result": None})
+            self._reply(link, message, Result(None))
         else:
-            self._bus.defer(lambda: self._answer_now(link, message, request, args))
+            self._bus.defer(lambda: self._answer_now(link, message, action, args))
 
-    def _answer_now(self, link: Link, message: Message, request: str, args: list[Any]) -> None:
+    def _answer_now(self, link: Link, message: Message, action: str, args: list[Any]) -> None:
         try:
-            reply: Message = {"result": self._site.ask(request, *args)}
+            reply: Reply = Result(self._site.ask(action, *args))
         except Exception as error:  # the process that asks gets the error, and handles it
             reply = _outcome(error)
         except SystemExit as error:  # a listener raised it: a request of a worker must not end the site
-            self._bus.log(f"A listener raised SystemExit({error.code!r}) during {request}.", level=40)
-            reply = {"error": f"SystemExit: {error}"}
+            self._bus.log(f"A listener raised SystemExit({error.code!r}) during {action}.", level=40)
+            reply = Error(f"SystemExit: {error}")
         self._reply(link, message, reply)
 
-    def _reply(self, link: Link, message: Message, reply: Message) -> None:
+    def _reply(self, link: Link, message: Message, reply: Reply) -> None:
         try:
-            self._post_reply_or_error(link, message["ask"], reply)
+            self._post_reply_or_error(link, message["action"], reply)
         except BrokenLink as error:
             self._bus.log(str(error), level=30)
         except OSError:  # the process that asked has ended
@@ -53,17 +55,17 @@ class Answers:
         finally:
             self._unanswered.pop(id(message), None)
 
-    def _post_reply_or_error(self, link: Link, request: str, reply: Message) -> None:
+    def _post_reply_or_error(self, link: Link, action: str, reply: Reply) -> None:
         try:
-            self._post(link, reply)
+            self._post(link, reply_as_message(reply))
         except (TypeError, ValueError, RecursionError) as error:
-            reason = f"The result of {request} cannot be sent to another process: {error}."
-            self._post(link, {"error": reason})
+            reason = f"The result of {action} cannot be sent to another process: {error}."
+            self._post(link, reply_as_message(Error(reason)))
 
     def unanswered(self, link: Link) -> list[Message]:
         """Return the requests over a link that have no answer yet; the next program answers them."""
         return [message for asking, message in list(self._unanswered.values()) if asking is link]
 
 
-def _outcome(error: Exception | None) -> Message:
-    return {"result": None} if error is None else {"error": reasons(error)}
+def _outcome(error: Exception | None) -> Reply:
+    return Result(None) if error is None else Error(reasons(error))

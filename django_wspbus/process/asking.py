@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from .exchange import Error, Reply, Request, Result, read_reply, request_as_message
 from .messages import Link, Message, await_event
 from .pairs import hand_in
 from .record import Record
@@ -67,13 +68,14 @@ class RemoteSite(Site):
     def ask(self, request: str, *args: Any) -> Any:
         try:
             with self._link() as link:
-                link.send({"ask": request, "args": args}, timeout=SITE_TIMEOUT)
+                message = request_as_message(Request(request, {"args": list(args)}))
+                link.send(message, timeout=SITE_TIMEOUT)
                 reply = _await_reply(link)
         except OSError as error:
             raise SiteUnreachable(f"The site process does not answer: {error}") from error
-        if "error" in reply:
-            raise RuntimeError(reply["error"])
-        return reply["result"]
+        if isinstance(reply, Error):
+            raise RuntimeError(reply.text)
+        return reply.value if isinstance(reply, Result) else None
 
     def report(self, report: Report) -> None:
         """Send a report, which gets no answer; it is lost if the site has ended."""
@@ -142,7 +144,7 @@ class RemoteSite(Site):
             link.close()
 
 
-def _await_reply(link: Link) -> Message:
+def _await_reply(link: Link) -> Reply:
     """Return the answer; wait for it as long as the site answers pings."""
     silent = 0.0
     while silent < SITE_TIMEOUT:
@@ -156,5 +158,5 @@ def _await_reply(link: Link) -> Message:
             raise ConnectionError("it closed the connection")
         for message, _ in messages:
             if "pong" not in message:
-                return message
+                return read_reply(message)
     raise TimeoutError(f"it has sent nothing for {SITE_TIMEOUT:g} seconds; it is stopped, or hangs")

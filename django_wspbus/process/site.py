@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..wspbus import Bus, ChannelFailures, Refusal
@@ -73,24 +74,27 @@ class LocalSite(Site):
 
     def __init__(self, bus: Bus, status: Callable[[], dict[str, Any]]) -> None:
         self._bus = bus
-        self._status = status
         self._pid = os.getpid()
+        self._actions: dict[str, Callable[..., Any]] = {
+            "status": status,
+            "publish": bus.publish,
+            "exit": self._exit,
+            "graceful": partial(self._reload_or_restart, "graceful"),
+            "restart": partial(self._reload_or_restart, "restart"),
+        }
 
     def ask(self, request: str, *args: Any) -> Any:
         if os.getpid() != self._pid:
             raise SiteUnreachable("This process was forked from the site process, and is not part of it.")
-        if request == "status":
-            return self._status()
-        if request == "publish":
-            return self._bus.publish(*args)
-        if request == "exit" and threading.current_thread() is not threading.main_thread():
-            self._bus.defer(self._bus.exit)  # the view that calls this must be able to answer first
-            return None
-        if request == "exit":
-            return self._bus.exit()
-        if request in ("graceful", "restart"):
-            return self._reload_or_restart(request)
-        raise ValueError(f"The site does not know the request {request!r}.")
+        if request not in self._actions:
+            raise ValueError(f"The site does not know the request {request!r}.")
+        return self._actions[request](*args)
+
+    def _exit(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._bus.exit()
+        else:  # the view that calls this must be able to answer first
+            self._bus.defer(self._bus.exit)
 
     def _reload_or_restart(self, request: str) -> None:
         try:

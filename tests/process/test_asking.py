@@ -105,8 +105,8 @@ def test_one_link_serves_for_questions_that_come_one_after_the_other(pair: Socke
 
     assert heard == [
         as_message(Hello("asker", os.getpid())),
-        {"ask": "anything", "args": [1]},
-        {"ask": "else", "args": []},
+        {"version": 1, "action": "anything", "arguments": {"args": [1]}},
+        {"version": 1, "action": "else", "arguments": {"args": []}},
     ]
 
 
@@ -131,10 +131,10 @@ def test_a_question_that_takes_long_does_not_hold_up_that_of_another_thread(pair
     results: list[Any] = []
     slow = in_thread(lambda: results.append(site.ask("slow")))
     link, _ = take_link(pair[0])
-    assert link.receive()["ask"] == "slow"
+    assert link.receive()["action"] == "slow"
     quick = in_thread(lambda: results.append(site.ask("quick")))
     other, _ = take_link(pair[0])
-    assert other.receive()["ask"] == "quick"
+    assert other.receive()["action"] == "quick"
     other.send({"result": "quick"})
     quick.join(DEADLINE)
     link.send({"result": "slow"})
@@ -159,14 +159,14 @@ def test_the_answer_to_a_thread_that_was_interrupted_is_dropped(
         with pytest.raises(SystemExit):
             site.ask("first")
     link, _ = take_link(pair[0])
-    assert link.receive()["ask"] == "first"
+    assert link.receive()["action"] == "first"
     with pytest.raises(OSError, match="Broken pipe"):
         link.send({"result": 1})
     link.close()
 
     def answer() -> None:
         link, _ = take_link(pair[0])
-        link.send({"result": link.receive()["ask"]})
+        link.send({"result": link.receive()["action"]})
         link.close()
 
     answering = in_thread(answer)
@@ -218,7 +218,7 @@ def test_a_link_that_the_site_has_closed_meanwhile_is_replaced(pair: Sockets) ->
     def answer() -> None:
         for _ in range(2):
             link, _ = take_link(pair[0])
-            link.send({"result": link.receive()["ask"]})
+            link.send({"result": link.receive()["action"]})
             link.close()
 
     answering = in_thread(answer)
@@ -291,7 +291,8 @@ def bus() -> Iterator[Bus]:
 
 
 def ask(bus: Bus, link: Link, channel: str) -> None:
-    Answers(bus, LocalSite(bus, dict), Link.post).answer(link, {"ask": "publish", "args": [channel]})
+    message = {"version": 1, "action": "publish", "arguments": {"args": [channel]}}
+    Answers(bus, LocalSite(bus, dict), Link.post).answer(link, message)
     bus.wait_for(lambda: True)  # which runs what is deferred
 
 
