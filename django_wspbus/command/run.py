@@ -149,7 +149,8 @@ class Command:
         """Show the stacks of a site process that does not answer."""
         from ..control.hanging import read_stacks  # it imports more than a command that gets an answer
 
-        self._explain([Line(f"{SilentSite(site)} These are the stacks of its own process.", "bad")])
+        hint = "These are the stacks of its own process:"
+        self._explain([Line(str(SilentSite(site)), "bad"), Line(hint)])
         process: dict[str, Any] = {"pid": site.pid, "role": "site", "server": None}
         try:
             process["pid"], stacks = read_stacks(site)

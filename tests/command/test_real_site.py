@@ -89,7 +89,7 @@ def test_the_stacks_of_a_site_that_does_not_answer_are_shown_without_it(project,
         assert "The action `stacks` shows what its process is doing." in status.stderr
         result = run("stacks", "--pid", str(site.pid))
         assert result.returncode == 1
-        assert "These are the stacks of its own process." in result.stderr
+        assert "These are the stacks of its own process:" in result.stderr
         assert f"Process {site.pid}, site" in result.stdout
         if how == "stopped":
             assert f"It is stopped (SIGSTOP): `kill -CONT {site.pid}` lets it go on." in result.stdout
