@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...children.stacks import NoStacks, is_suspended, read_stacks, split
@@ -16,6 +16,9 @@ from ...wspbus import Refusal
 from ..assembly import Assembly
 from .processes import Process, all_processes
 
+MOST_TEXT = 8_000_000
+"""Characters of all stacks in a result: JSON writes hardly any in more than one byte (`LARGEST_REPLY`)."""
+
 
 def stacks(site: Assembly) -> Action:
     def answer(call: Call) -> dict[str, Any]:
@@ -25,16 +28,27 @@ def stacks(site: Assembly) -> Action:
             raise Refusal(f"Process {pid} is none of this site: `status` names them.")
         of_others = dict(read_stacks(_with_records(chosen)))
         here = [request for server in site.servers for request in server.in_flight()]
-        return {
-            "processes": [
-                _entry(each, own_stacks(), here)
-                if each.role == "site"
-                else _entry(each, of_others.get(each.pid) or _without_record(each), each.in_flight())
-                for each in chosen
-            ]
-        }
+        entries = [
+            _entry(each, own_stacks(), here)
+            if each.role == "site"
+            else _entry(each, of_others.get(each.pid) or _without_record(each), each.in_flight())
+            for each in chosen
+        ]
+        return {"processes": list(fitting(entries))}
 
     return answer
+
+
+def fitting(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the entries, and an error in place of the stacks that are too many for one reply."""
+    left = MOST_TEXT
+    for entry in entries:
+        left -= len(entry["stacks"] or "")
+        if left < 0:
+            pid = entry["pid"]
+            yield {**entry, "stacks": None, "error": f"there are too many stacks: ask for those of {pid}"}
+        else:
+            yield entry
 
 
 def _with_records(processes: Iterable[Process]) -> list[tuple[int, Record]]:
