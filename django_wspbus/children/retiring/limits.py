@@ -49,13 +49,13 @@ class Limits:
 
     def reasons(self, requests: dict[int, Requests], now: float) -> dict[int, Reason]:
         """Return the reasons for workers to retire: PID -> reason."""
+        ready_since = self._child.progress.ready_since
         self._memory.forget_others(requests)
         self._jitters = {pid: self._jitters.get(pid) or _draw() for pid in requests}
         self._stuck &= set(requests)
         if (limit := self._child.progress.policy.memory) is not None:
-            self._memory.look(requests, limit, now)
+            self._memory.look(ready_since.keys() & requests.keys(), limit, now)
         found = {}
-        ready_since = self._child.progress.ready_since
         serving = {pid: each for pid, each in requests.items() if pid not in self._child.retiring}
         if any(self._is_proven(each, now - ready_since.get(pid, now)) for pid, each in serving.items()):
             self.is_in_vain = False

@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterable
 
 from ...system.memory import most_private_memory, private_memory
 
-INTERVAL = 5.0
-"""Seconds between two measurements of the workers of a child."""
+INTERVAL = 2.0
+"""Seconds between two measurements of the workers of a child. A new worker is measured at once."""
 
 YOUNG = 30.0
-"""Seconds within which a worker has grown too fast: its successor most likely will, too."""
+"""Seconds of a worker's life within which it has grown fast: its successor most likely will, too."""
 
-FIRST_WAIT = 60.0
-"""Seconds without a retirement for memory, after a worker that was replaced would not help."""
+FIRST_WAIT, FIRST_WAIT_FOR_GROWTH = 60.0, 1.0
+"""Seconds without a retirement for memory: after a worker that held too much when it was ready, as its
+successor will; and after two workers in a row that have grown fast. The next waits double."""
 
-LONGEST_WAIT = 3600.0
+LONGEST_WAIT, LONGEST_WAIT_FOR_GROWTH = 3600.0, 60.0
 
 
 class MemoryLimit:
     """Measures workers, in a thread of its own, and says which of them hold too much.
 
-    ``changed()`` is called after each measurement, and ``say(pid, age, seconds)`` when workers exceed the
-    limit as soon as they serve, so that none retires for its memory for these seconds.
+    ``changed()`` is called after a measurement that finds one, and ``say(pid, age, seconds)`` if a worker
+    exceeds the limit from the beginning, so that none retires for its memory for these seconds.
     """
 
     def __init__(self, changed: Callable[[], None], say: Callable[[int, float, float], None]) -> None:
@@ -39,10 +40,12 @@ class MemoryLimit:
         self._waits_until = 0.0
 
     def look(self, pids: Iterable[int], limit: int, now: float) -> None:
-        """Start a measurement, unless there was one a moment ago."""
-        if now >= self._next and not self._is_measuring:
+        """Start a measurement of workers that are ready, unless there was one of them a moment ago."""
+        pids = set(pids)
+        is_new = not pids <= self._measured | set(self.sizes)
+        if (is_new or now >= self._next) and not self._is_measuring:
             self._next, self._is_measuring = now + INTERVAL, True
-            arguments = list(pids), limit
+            arguments = sorted(pids), limit
             threading.Thread(target=self._measure, args=arguments, name="Memory", daemon=True).start()
 
     def _measure(self, pids: list[int], limit: int) -> None:
@@ -65,18 +68,24 @@ class MemoryLimit:
         return now >= self._waits_until
 
     def _note(self, pid: int, age: float, now: float) -> None:
-        """Back off if a worker exceeds the limit from the beginning, or if several grow too fast in a row."""
+        """Back off if a worker exceeds the limit from the beginning, or if several grow fast in a row."""
         if age > YOUNG:
             self._failures = 0
         elif now >= self._waits_until:
-            grew = pid in self._measured
-            self._failures = self._failures + 1 if grew else max(self._failures, 1) + 1
-            if self._failures > 1:
-                wait = min(FIRST_WAIT * 2 ** min(self._failures - 2, 30), LONGEST_WAIT)
-                self._waits_until = now + wait
+            self._failures += 1
+            if pid not in self._measured:
+                wait = _wait(FIRST_WAIT, self._failures, LONGEST_WAIT)
                 self._say(pid, age, wait)
+            else:
+                wait = _wait(FIRST_WAIT_FOR_GROWTH, self._failures - 1, LONGEST_WAIT_FOR_GROWTH)
+            self._waits_until = now + wait
 
     def forget_others(self, pids: Iterable[int]) -> None:
         """Forget the workers that have ended."""
         self._measured.intersection_update(pids)
         self._exceeding.intersection_update(pids)
+
+
+def _wait(first: float, number: int, longest: float) -> float:
+    """Return the seconds to wait for the nth time in a row; none before the first time."""
+    return min(first * 2 ** min(number - 1, 30), longest) if number > 0 else 0
