@@ -96,16 +96,23 @@ def _children(site: Assembly, server: ChildServer, memories: Memories) -> dict[s
     serving = [
         row
         for process, row in zip(processes, rows, strict=True)
-        if process.child is server.current and row["threads"] is not None and row["state"] != "standby"
+        if process.child is server.current and row["busy"] is not None and row["state"] != "standby"
     ]
     current = server.current
     wanted = None if current is None else (current.wanted or current.progress.expected)
     return {
         "wanted": wanted,
-        "threads": sum(row["threads"] for row in serving) if serving else None,
-        "busy": sum(row["busy"] or 0 for row in serving) if serving else None,
+        "threads": sum(threads) if (threads := _known(row["threads"] for row in serving)) else None,
+        "busy": sum(row["busy"] for row in serving) if serving else None,
         "processes": rows,
     }
+
+
+def _known(threads: Iterable[int | None]) -> list[int]:
+    """Return the numbers; none if one of them is not known, as for a worker with greenlets."""
+    found = list(threads)
+    known = [each for each in found if each is not None]
+    return known if len(known) == len(found) else []
 
 
 def _troubles(servers: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
