@@ -10,7 +10,7 @@ from collections.abc import Collection
 from itertools import chain
 from typing import Any
 
-from . import developing, publishing, reloading, rivals, serving, subscribing, watchers
+from . import developing, operating, publishing, recycling, reloading, rivals, serving, subscribing, watchers
 
 BENCHMARKS = {
     "publish": publishing.run,
@@ -18,11 +18,22 @@ BENCHMARKS = {
     "serve": serving.run_requests,
     "memory": serving.run_memory,
     "boot": serving.run_boot,
+    "cost": operating.run_cost,
+    "status": operating.run_status,
     "reload": reloading.run,
+    "recycle": recycling.run,
     "develop": developing.run,
 }
-SERVERS: dict[str, Collection[str]] = {"reload": rivals.RIVALS, "develop": watchers.WATCHERS}
-SCENARIOS: dict[str, Collection[str]] = {"reload": list(reloading.SCENARIOS), "develop": developing.CHOICES}
+SERVERS: dict[str, Collection[str]] = {
+    "reload": rivals.RIVALS,
+    "recycle": recycling.RIVALS,
+    "develop": watchers.WATCHERS,
+}
+SCENARIOS: dict[str, Collection[str]] = {
+    "reload": list(reloading.SCENARIOS),
+    "recycle": list(recycling.SCENARIOS),
+    "develop": developing.CHOICES,
+}
 """The choices of --scenario, by the name of the benchmark. Those of --only are in SERVERS."""
 
 
@@ -30,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=None, help="more rounds, less noise")
-    part = parser.add_argument_group("reload and develop", "Options to run a part; repeat them for several.")
+    part = parser.add_argument_group(
+        "reload, recycle and develop", "Options to run a part; repeat them for several."
+    )
     part.add_argument("--only", action="append", metavar="SERVER", choices=[*chain(*SERVERS.values())])
     part.add_argument("--scenario", action="append", choices=[*chain(*SCENARIOS.values())])
     options = parser.parse_args()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import statistics
+import time
 import timeit
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def interleave(rivals: Mapping[str, Callable[[], Any]], *, rounds: int, calls: int) -> dict[str, list[float]]:
+def interleave(
+    rivals: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    calls: int,
+    timer: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Time ``calls`` calls of every rival in turn, ``rounds`` times; return seconds per call."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, call in rivals.items():
-            times[name].append(timeit.timeit(call, number=calls) / calls)
+            times[name].append(timeit.timeit(call, number=calls, timer=timer) / calls)
     return times
 
 
