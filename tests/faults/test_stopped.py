@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from typing import Any
 
 import psutil
@@ -30,7 +29,8 @@ def states(site: RunningSite) -> dict[int, str]:
     return {each["pid"]: each["state"] for each in processes}
 
 
-@pytest.mark.parametrize("kind", ["gthread", pytest.param("sync", marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", ["gthread", "sync"])
 def test_the_status_names_a_stopped_worker(project: Project, kind: str) -> None:
     project.write("shop/listeners.py", "")
     configure(project, {"default": KINDS[kind]})
@@ -40,10 +40,7 @@ def test_the_status_names_a_stopped_worker(project: Project, kind: str) -> None:
         worker = psutil.Process(pid)
         worker.suspend()
         try:
-            before = time.monotonic()
-            found = states(site)[pid]
-            seconds = time.monotonic() - before
-            assert found == "stopped", f"after {seconds:.2f} s"
+            assert states(site)[pid] == "stopped"
         finally:
             worker.resume()
         await_that(lambda: states(site)[pid] == "serving")
