@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Callable
@@ -97,6 +98,15 @@ def rotate(logs: Path) -> dict[str, str]:
 def reopen(address: str) -> dict[str, Any]:
     (result,) = json.loads(ask(address, "/reopen/")[1])
     return dict(result)
+
+
+def files_of(site: RunningSite) -> set[str]:
+    """Return the names of the log files that the processes of a site have open."""
+    found = set()
+    for process in site.members():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            found |= {Path(file.path).name for file in process.open_files() if "/logs/" in file.path}
+    return found
 
 
 def pids_in(path: Path) -> set[int]:
@@ -260,4 +270,32 @@ def test_a_worker_that_boots_meanwhile_follows(project: Project, logs: Path) -> 
         old = (logs / "shop.old").read_text()
         assert int(ask(address)[1]) in pids_in(logs / "shop.log")
         assert (logs / "shop.old").read_text() == old
+        assert site.stop() == 0
+
+
+@pytest.mark.extended
+def test_a_standby_worker_and_one_that_drains_have_no_old_file_open(
+    project: Project, logs: Path, later: Callable[..., Any]
+) -> None:
+    urls = URLS.replace(
+        "urlpatterns = [",
+        "def held(request):\n    import time\n    from pathlib import Path\n\n"
+        "    from .journal import note\n\n"
+        "    note('held')\n    while not Path('go').exists():\n        time.sleep(0.01)\n"
+        "    return answer(request)\n\n\nurlpatterns = [\n    path('held/', held),",
+    )
+    project.write("shop/urls.py", urls)
+    server = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 1, "threads": 2}, "RECYCLE": {"AGE": 86400}}
+    write_settings(project, server, plain_logging())
+    with project.serve() as site:
+        address = address_of(site)
+        answer = later(ask, address, "/held/")
+        project.expect_note("held")
+        site.send(signal.SIGUSR1)
+        await_that(lambda: "Reloaded" in (logs / "root.log").read_text())
+        rotate(logs)
+        assert reopen(address)["failures"] == []
+        await_that(lambda: files_of(site) == {"root.log", "shop.log"}, lambda: files_of(site))
+        (project.root / "go").touch()
+        assert answer.result()[0] == 200
         assert site.stop() == 0

@@ -55,7 +55,13 @@ def postrotate() -> list[str]:
     return [command, with_signal]
 
 
-@pytest.mark.parametrize("command", postrotate(), ids=["command", "signal"])
+COMMAND, WITH_SIGNAL = postrotate()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(COMMAND, id="command"), pytest.param(WITH_SIGNAL, id="signal", marks=pytest.mark.extended)],
+)
 def test_the_command_of_the_page_makes_every_process_write_to_the_new_files(
     project: Project, rotated: Path, command: str
 ) -> None:

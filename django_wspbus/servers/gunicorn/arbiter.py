@@ -6,7 +6,9 @@ This is the only module that depends on the inside of gunicorn. Its test fails w
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
+from _thread import start_new_thread
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,11 @@ class SiteArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             if isinstance(worker, ThreadWorker) and self.hooks.retires(worker):
                 worker.tmp.notify()
         super().murder_workers()
+
+    def stop(self, graceful: bool = True) -> None:
+        # The main loop, which acts on signals, has ended; workers may still answer for minutes.
+        signal.signal(signal.SIGUSR1, lambda *_: start_new_thread(self.log.reopen_files, ()))
+        super().stop(graceful)
 
     def handle_ttin(self) -> None:
         self.log.warning("The site decides on the number of workers: SIGTTIN has no effect.")

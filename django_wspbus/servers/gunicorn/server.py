@@ -66,9 +66,12 @@ class GunicornServer(ChildServer):
         return "gevent" if "gevent" in str(self.settings.options.get("worker_class")) else None
 
     def reopen_log_files(self, child: Child) -> list[int]:
-        # gunicorn's master signals its workers, too, but no longer once it has been told to exit.
-        pids = [*([] if child.ended or child.deadline else [child.pid]), *child.workers]
-        return [pid for pid in pids if _signal(pid, signal.SIGUSR1)]
+        # gunicorn's master would signal its workers, too, but not once it has been told to exit.
+        signalled = [pid for pid in child.workers if _signal(pid, signal.SIGUSR1)]
+        if child.ended or not _signal(child.pid, signal.SIGUSR1):
+            return signalled
+        # A master that is about to stop may miss the signal.
+        return signalled if child.deadline is not None else [child.pid, *signalled]
 
     @classmethod
     def check_options(cls, settings: ServerSettings) -> Iterable[Problem]:
