@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import socket
 import threading
 import time
@@ -95,6 +96,8 @@ class KeepAlive(Steady):
     def work(self) -> None:
         with contextlib.closing(Client(self.address)) as client:
             while not self.finishes:
+                if client.sock is not None and select.select([client.sock], [], [], 0)[0]:
+                    client.close()  # the server has closed it between two requests
                 status, body = client.ask("/")
                 assert status == 200, body
                 self.note(body)
