@@ -130,7 +130,7 @@ def stack_of(stacks: str, thread: int) -> str | None:
 def split(stacks: str) -> dict[int, str]:
     """Return the stacks by the identifiers of their threads, as `threading.get_ident` has them."""
     found = list(THREAD.finditer(stacks))
-    ends = [*(match.start() for match in found[1:]), len(stacks)]
+    ends = [*(match.start() for match in found[1:]), len(stacks)][: len(found)]
     return {
         int(match[1], 16): stacks[match.start() : end].strip() for match, end in zip(found, ends, strict=True)
     }

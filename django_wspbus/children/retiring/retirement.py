@@ -62,11 +62,13 @@ class Retirement:
         self._is_looking = False
         if self._child.is_closed:
             return
-        if self._child.deadline is None:
-            self._scale()
-            self._carry_out_plan(time.monotonic())
-        self._ending.log_cut_off()
-        self._look_later()
+        try:
+            if self._child.deadline is None:
+                self._scale()
+                self._carry_out_plan(time.monotonic())
+            self._ending.log_cut_off()
+        finally:
+            self._look_later()
 
     def _look_later(self) -> None:
         """Look at the requests after an interval, while there is a reason to."""
@@ -86,14 +88,18 @@ class Retirement:
         self._is_ticking = False
         if self._child.is_closed:
             return
-        now = time.monotonic()
+        try:
+            self._look_at_requests(time.monotonic())
+        finally:  # an error must not end the looks
+            self._look()
+
+    def _look_at_requests(self, now: float) -> None:
         self._requests = requests_of(self._child, now)
         self._stuck.forget_others(self._requests)
         for pid, each in self._requests.items():
             self._stuck.note(pid, each.stuck)
         self._reasons = self._limits.reasons(self._requests, now)
         self._ending.look(self._requests, self._stuck.pending, now)
-        self._look()
 
     # The number of workers
 

@@ -48,8 +48,8 @@ class StuckLog:
         self.pending.discard(pid)
         for request in requests:
             self._child.stuck_logged.add((pid, request.slot, request.serial))
-            stack = stack_of(stacks or "", request.thread) or "Its thread has ended."
-            self._write(pid, request, why or stack)
+            stack = None if stacks is None else stack_of(stacks, request.thread)
+            self._write(pid, request, why or stack or "Its thread has ended.")
 
     def _write(self, pid: int, request: InFlight, stack: str) -> None:
         now = time.monotonic()
