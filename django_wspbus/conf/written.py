@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,9 +23,17 @@ def written_directories() -> Iterator[str]:
             yield from _text(cache.get("LOCATION"))
     if settings.SESSION_ENGINE.endswith(".file"):
         yield from _text(settings.SESSION_FILE_PATH)
-    if "filebased" in settings.EMAIL_BACKEND:
-        yield from _text(getattr(settings, "EMAIL_FILE_PATH", None))
+    yield from _mail()
     yield from _text(settings.FILE_UPLOAD_TEMP_DIR)
+
+
+def _mail() -> Iterator[str]:
+    for mailer in _mapping(getattr(settings, "MAILERS", None)).values():  # Django 6.1
+        if "filebased" in str(mailer.get("BACKEND")):
+            yield from _text(_mapping(mailer.get("OPTIONS")).get("file_path"))
+    if settings.is_overridden("EMAIL_FILE_PATH"):  # reading its default is deprecated
+        with warnings.catch_warnings(action="ignore"):
+            yield from _text(settings.EMAIL_FILE_PATH)
 
 
 def used_sockets() -> Iterator[str]:
