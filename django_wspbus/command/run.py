@@ -147,17 +147,12 @@ class Command:
 
     def _show_stacks_of(self, site: Site) -> int:
         """Show the stacks of a site process that does not answer."""
-        from ..control.hanging import read_stacks  # it imports more than a command that gets an answer
+        # It imports more than a command that gets an answer.
+        from ..control.hanging import find_process, stacks_in_place_of_site
 
         hint = "These are the stacks of its own process:"
         self._explain([Line(str(SilentSite(site)), "bad"), Line(hint)])
-        process: dict[str, Any] = {"pid": site.pid, "role": "site", "server": None}
-        try:
-            process["pid"], stacks = read_stacks(site)
-            process |= {"stacks": stacks, "error": None}
-        except ControlError as error:
-            process |= {"stacks": None, "error": str(error)}
-        self._finish({"processes": [process]})
+        self._finish(stacks_in_place_of_site(find_process(site)))
         return FAILED
 
     # status --watch

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from ..process.record import STACKS_SIGNAL
 from .conversation import ControlError, Conversation
@@ -42,17 +43,27 @@ def write_stacks_on_signal() -> None:
     faulthandler.register(STACKS_SIGNAL, file=descriptor, all_threads=True, chain=False)
 
 
-def read_stacks(site: Site) -> tuple[int, str]:
-    """Return the PID of a site process, and its stacks; `ControlError` if it does not write them."""
+def find_process(site: Site) -> int:
+    """Return the PID of a site process, in the namespace of this process."""
     try:
         with contextlib.closing(Conversation(site.name, timeout=HELLO_TIMEOUT)) as conversation:
-            pid = conversation.pid or site.pid
+            return conversation.pid or site.pid
     except (OSError, ControlError):  # the queue of its socket is full
-        pid = site.pid
-    return pid, _stacks_of(pid)
+        return site.pid
 
 
-def _stacks_of(pid: int) -> str:
+def stacks_in_place_of_site(pid: int) -> dict[str, Any]:
+    """Return the result of the action ``stacks``, with the site process only."""
+    try:
+        stacks, error = read_stacks(pid), None
+    except ControlError as failure:
+        stacks, error = None, str(failure)
+    process = {"pid": pid, "role": "site", "server": None, "stacks": stacks, "error": error}
+    return {"processes": [process]}
+
+
+def read_stacks(pid: int) -> str:
+    """Return the stacks of a site process; `ControlError` with the reason if it does not write them."""
     try:
         with open(_file_of(pid), "r+b", buffering=0) as file:
             file.truncate(0)

@@ -152,7 +152,7 @@ operations = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.fixed_dictionaries(
         {},
@@ -176,7 +176,7 @@ def test_any_names_are_reported_in_printable_lines(status):
     assert [line for line in lines if escape(line) != line] == []
 
 
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("as_json", [False, pytest.param(True, marks=pytest.mark.extended)])
 def test_watch_shows_the_status_again_until_control_c(play, as_json):
     options = ["--json"] if as_json else []
     site = play(status=WELL)

@@ -100,6 +100,7 @@ def test_json_has_no_colours(play):
     assert "\x1b" not in text
 
 
+@pytest.mark.extended
 def test_watch_replaces_the_report_in_place_until_control_c(play):
     site = play(status=WELL)
     with on_terminal(*PROGRAM, "status", "--watch", "--socket", site.name) as (program, parts):

@@ -77,7 +77,7 @@ blocks = st.one_of(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(blocks))
 def test_plain_output_has_printable_characters_and_line_ends_only(shown):
     stream = io.StringIO()
@@ -85,7 +85,7 @@ def test_plain_output_has_printable_characters_and_line_ends_only(shown):
     assert escape(stream.getvalue().replace("\n", "")) == stream.getvalue().replace("\n", "")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(blocks))
 def test_output_on_a_terminal_without_colours_has_printable_characters_and_line_ends_only(shown):
     with pytest.MonkeyPatch.context() as patch:

@@ -156,6 +156,13 @@ def test_a_site_that_hangs_is_reported_within_a_second_and_can_be_stopped(shop: 
             for action in ("status", "graceful", "restart"):
                 assert f"The site process {pid} does not answer" in text(order(site, action)[1])
             assert time.monotonic() - began < 3 * 5  # each takes less than one, on a machine that is idle
+            steps, outcome = order(site, "stacks")
+            assert f"The site process {pid} does not answer" in steps[0]
+            (process,) = outcome.value["processes"]
+            if how == "stopped":
+                assert process["error"] == f"It is stopped (SIGSTOP): `kill -CONT {pid}` lets it go on."
+            else:
+                assert "in hang\n" in process["stacks"]
             steps, outcome = order(site, "stop")
             assert f"The site process {pid} does not answer" in steps[0]
             assert message(outcome).startswith("Stopped in")
