@@ -116,11 +116,11 @@ class Children(Plugin):
             child.serve()
             self.booting.remove(child)
             self.serving[child.alias] = child
-        for old in before:
-            if old is not None:
-                self.dismiss(old, is_replaced=True)
+        replaced = [old for old in before if old is not None]  # none if it had ended, and drains already
+        for old in replaced:
+            self.dismiss(old, is_replaced=True)
         for child in earlier:  # at most one generation drains
-            if child.alias in {each.alias for each in children} and child.is_serving:
+            if child.alias in {old.alias for old in replaced} and child.is_serving:
                 self._shorten(child)
 
     def dismiss(self, child: Child, *, is_replaced: bool = False) -> None:
