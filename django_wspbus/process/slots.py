@@ -45,6 +45,16 @@ class InFlight:
     """"METHOD /path", without the query string."""
 
 
+class Written:
+    """The numbers of a slot that its writer needs again, as reading them from the memory takes longer."""
+
+    __slots__ = ("answered", "busy_since", "ended", "serial")
+
+    def __init__(self) -> None:
+        self.serial = self.answered = 0
+        self.busy_since = self.ended = 0.0
+
+
 class Slots:
     """The slots of a process. A slot has one writer at a time, all in one process; any process may read.
 
@@ -54,11 +64,7 @@ class Slots:
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         self.count = len(memory) // SLOT_SIZE
-        # What the writer needs again, as reading it from the memory takes longer.
-        self._serials = [0] * self.count
-        self._answered = [0] * self.count
-        self._busy_since = [0.0] * self.count
-        self._ended = [0.0] * self.count
+        self._written = [Written() for _ in range(self.count)]
 
     def release(self) -> None:
         self._memory.release()
@@ -67,12 +73,12 @@ class Slots:
 
     def begin(self, slot: int, thread: int, name: bytes, now: float) -> None:
         """Record that a request has begun."""
-        self._serials[slot] = serial = self._serials[slot] + 1
-        busy_since = self._busy_since[slot]
-        if now - self._ended[slot] > BACK_TO_BACK:
-            self._busy_since[slot] = busy_since = now
-        length = min(LONGEST_NAME, len(name))
-        answered = self._answered[slot]
+        written = self._written[slot]
+        written.serial = serial = written.serial + 1
+        if now - written.ended > BACK_TO_BACK:
+            written.busy_since = now
+        length = len(name) if len(name) < LONGEST_NAME else LONGEST_NAME  # min() takes longer
+        busy_since, answered = written.busy_since, written.answered
         WHOLE.pack_into(
             self._memory, slot * SLOT_SIZE, serial, thread, now, now, busy_since, answered, length, name
         )
@@ -83,10 +89,11 @@ class Slots:
 
     def end(self, slot: int, now: float) -> None:
         """Record that the request has been answered."""
-        self._ended[slot] = now
-        self._answered[slot] = answered = self._answered[slot] + 1
+        written = self._written[slot]
+        written.ended = now
+        written.answered = answered = written.answered + 1
         # A start of 0 says that the slot is free; its last progress is then the end of its last request.
-        END.pack_into(self._memory, slot * SLOT_SIZE + STARTED_AT, 0.0, now, self._busy_since[slot], answered)
+        END.pack_into(self._memory, slot * SLOT_SIZE + STARTED_AT, 0.0, now, written.busy_since, answered)
 
     # Reading
 
