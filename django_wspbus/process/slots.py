@@ -77,7 +77,7 @@ class Slots:
         written.serial = serial = written.serial + 1
         if now - written.ended > BACK_TO_BACK:
             written.busy_since = now
-        length = len(name) if len(name) < LONGEST_NAME else LONGEST_NAME  # min() takes longer
+        length = min(LONGEST_NAME, len(name))
         busy_since, answered = written.busy_since, written.answered
         WHOLE.pack_into(
             self._memory, slot * SLOT_SIZE, serial, thread, now, now, busy_since, answered, length, name

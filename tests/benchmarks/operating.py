@@ -39,11 +39,14 @@ class Answering:
         if on:
             from django_wspbus.application.in_flight import RequestsInFlight
             from django_wspbus.process.record import Record
+            from django_wspbus.servers.gunicorn.hooks import Hooks, _chain
 
             self.record = Record.make(8)
             requests = RequestsInFlight(self.record, follows_sockets=True)  # as with REQUEST_TIMEOUT
-            cfg.set("pre_request", lambda worker, request: requests.begin(request.method, request.path))
-            cfg.set("post_request", lambda worker, request, environ, response: requests.end())
+            hooks: Any = object.__new__(Hooks)  # of which only these two are called
+            hooks.process = SimpleNamespace(requests=requests)
+            for name in ("pre_request", "post_request"):
+                cfg.set(name, _chain(getattr(hooks, name), getattr(cfg, name)))
             application = requests.follow(application)
         self.worker = ThreadWorker(1, os.getpid(), [], None, 30, cfg, Logger(cfg))
         self.worker.wsgi = application
