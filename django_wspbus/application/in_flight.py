@@ -92,6 +92,21 @@ class RequestsInFlight:
 
         return follow_response
 
+    def record(self, application: Application) -> Application:
+        """Return an application that notes its own requests, for a server that says nothing of them."""
+        followed = self.follow(application)
+
+        def record_request(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+            self.begin(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
+            try:
+                response = followed(environ, start_response)
+            except BaseException:
+                self.end()
+                raise
+            return Recorded(response, self)
+
+        return record_request
+
     def _follow_stream(self, environ: Environ, response: Iterable[bytes]) -> Iterable[bytes]:
         slot: int | None = getattr(self._of_thread, "slot", None)
         wrapper = environ.get("wsgi.file_wrapper")
@@ -100,6 +115,23 @@ class RequestsInFlight:
         if slot is None or slot == UNRECORDED or is_file or not hasattr(response, "__iter__"):
             return response
         return Stream(response, self, slot)
+
+
+class Recorded:
+    """A response whose end is that of its request; the server closes it (PEP 3333)."""
+
+    def __init__(self, response: Iterable[bytes], requests: RequestsInFlight) -> None:
+        self._response = response
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._response)
+
+    def close(self) -> None:
+        try:
+            _close(self._response)
+        finally:
+            self._requests.end()
 
 
 class Stream:
@@ -120,6 +152,10 @@ class Stream:
         return chunk
 
     def close(self) -> None:
-        close: Callable[[], object] | None = getattr(self._response, "close", None)
-        if close is not None:
-            close()
+        _close(self._response)
+
+
+def _close(response: Iterable[bytes]) -> None:
+    close: Callable[[], object] | None = getattr(response, "close", None)
+    if close is not None:
+        close()

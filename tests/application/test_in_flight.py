@@ -103,6 +103,21 @@ def test_other_responses_reach_the_server_as_they_are(requests: RequestsInFlight
     assert answer(application) is response
 
 
+def test_an_application_notes_its_requests_where_the_server_does_not(requests: RequestsInFlight) -> None:
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/shop"}
+    response = answer(requests.record(lambda environ, start_response: [b"whole"]), **environ)
+    assert (list(response), requests.names()) == ([b"whole"], ["GET /shop"])
+    response.close()
+    assert requests.names() == []
+
+    def fail(environ: Any, start_response: Any) -> Any:
+        raise RuntimeError("broken on purpose")
+
+    with pytest.raises(RuntimeError):
+        answer(requests.record(fail), **environ)
+    assert requests.names() == []
+
+
 def test_a_stream_outside_a_request_passes_through(requests: RequestsInFlight) -> None:
     chunks: Iterable[bytes] = iter([b"one"])
 

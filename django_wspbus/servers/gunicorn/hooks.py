@@ -28,7 +28,7 @@ from .retirement import take_policy
 from .server import GunicornServer
 from .signals import hold_signals, ignore_signals
 from .worker import WorkerProcess
-from .worker_class import capacity_of
+from .worker_class import calls_hooks, capacity_of
 
 if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
@@ -177,7 +177,8 @@ class Hooks:
         assert self.process is not None
         ignore_signals()
         process = self.process
-        worker.wsgi = process.requests.follow(worker.wsgi)
+        requests = process.requests
+        worker.wsgi = (requests.follow if calls_hooks(worker) else requests.record)(worker.wsgi)
         process.exit.on_drain = getattr(worker, "accept_all", process.exit.on_drain)
         if not self.policy.is_active or process.stand_by(worker):
             process.boot(worker, self.application)

@@ -60,3 +60,8 @@ def capacity_of(worker: Worker) -> tuple[int, int]:
     if isinstance(worker, SyncWorker):
         return 1, SLOTS_OF_ONE_THREAD
     return 0, min(worker.cfg.worker_connections, MOST_SLOTS)
+
+
+def calls_hooks(worker: Worker) -> bool:
+    """Return whether a worker calls the hooks of requests; gevent_pywsgi has a server of its own instead."""
+    return getattr(worker, "server_class", None) is None

@@ -26,15 +26,19 @@ import os
 import socket
 import sys
 
-pair, listening = map(int, sys.argv[1:])
+pair, listening, patch = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] or None
 os.dup2(listening, 3)
+if patch:
+    from gevent import monkey
+
+    monkey.patch_all()
 import django
 
 django.setup()
 from django_wspbus.children.spawn import ChildStart, StartedChild
 from django_wspbus.servers.gunicorn.child import run
 
-run(StartedChild(ChildStart("shop", ""), {}, 1, socket.socket(fileno=pair), -1))
+run(StartedChild(ChildStart("shop", "", patch), {}, 1, socket.socket(fileno=pair), -1))
 """
 
 
@@ -53,30 +57,26 @@ class HeardChild(Child):
 class OwnSite:
     """Starts gunicorn for a project, and gives its processes the orders of a site."""
 
-    def __init__(self, project: Project, family: int = socket.AF_INET) -> None:
+    def __init__(self, project: Project, patch: str | None = None) -> None:
         self.project = project
-        self.listening = socket.socket(family)
-        if family == socket.AF_INET:
-            self.listening.bind(("127.0.0.1", 0))
-        else:
-            self.listening.bind(str(project.root / "shop.sock"))
-        self.listening.listen(128)
+        self.patch = patch
+        self.listening = socket.create_server(("127.0.0.1", 0))
         self.switchboard = Switchboard()
         self.begun: set[int] = set()
 
     @property
     def address(self) -> str:
-        name = self.listening.getsockname()
-        return f"unix:{name}" if isinstance(name, str) else f"127.0.0.1:{name[1]}"
+        return f"127.0.0.1:{self.listening.getsockname()[1]}"
 
     def __enter__(self) -> OwnSite:
         script = self.project.write("child.py", SCRIPT)
         ours, theirs = socket.socketpair()
         self.output = (self.project.root / "output.txt").open("w")
+        descriptors = (theirs.fileno(), self.listening.fileno())
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, str(script), str(theirs.fileno()), str(self.listening.fileno())],
-                pass_fds=[theirs.fileno(), self.listening.fileno()],
+                [sys.executable, str(script), *map(str, (*descriptors, self.patch or ""))],
+                pass_fds=descriptors,
                 env={**os.environ, **self.project.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
                 cwd=self.project.root,
                 stdin=subprocess.DEVNULL,

@@ -125,7 +125,8 @@ def test_a_stuck_request_gives_its_worker_a_thread_for_the_connections_that_it_h
 
             assert client.ask("/")[0] == 200
             assert ask(site.address)[0] == 200
-            assert [each.name for each in site.record(pid).slots.in_flight()] == ["GET /held/never"]
+            slots = site.record(pid).slots
+            site.await_that(lambda: [each.name for each in slots.in_flight()] == ["GET /held/never"])
         os.kill(pid, signal.SIGKILL)
         assert stuck.exception() is not None
 
