@@ -92,15 +92,11 @@ class Call:
     @property
     def is_gone(self) -> bool:
         """True if the client has closed the connection. Half of it suffices to read the replies."""
-        poll = select.poll()
-        poll.register(self._connection, 0)  # the end is always reported
-        return bool(poll.poll(0))
+        return has_ended(self._connection)
 
     def wait_until_gone(self, seconds: float) -> bool:
         """Wait some seconds at most for the client to close the connection; return whether it has."""
-        poll = select.poll()
-        poll.register(self._connection, 0)
-        return bool(poll.poll(seconds * 1000))
+        return has_ended(self._connection, seconds)
 
     def detach(self) -> int:
         """Leave the rest of the replies to another program; return the descriptor for it."""
@@ -185,6 +181,13 @@ class Calls:
             call.send(reply)
         except (TypeError, ValueError, RecursionError) as error:
             call.send(Error(f"The result of {call.action} cannot be sent: {error}.", FAILED))
+
+
+def has_ended(connection: socket.socket, within: float = 0) -> bool:
+    """Return whether a connection has ended in both directions, or does so within some seconds."""
+    poll = select.poll()
+    poll.register(connection, 0)  # the end is always reported
+    return bool(poll.poll(within * 1000))
 
 
 def send_last(connection: socket.socket, reply: Reply) -> None:

@@ -14,7 +14,7 @@ ANSWER_TIMEOUT = 10.0
 """Seconds for each reply to a request that needs no long time."""
 
 END_TIMEOUT = 60.0
-"""Seconds for a site to close the connection after its last reply: after a stop, its process ends first."""
+"""Seconds for the process of a site to end after the last reply to a stop."""
 
 CHECK_INTERVAL = 10.0
 """Seconds without a reply, after which a client without a timeout checks whether the site lives."""
@@ -46,7 +46,8 @@ def ask(
         while True:
             reply = _await_reply(conversation) if timeout is None else conversation.receive(timeout)
             if isinstance(reply, Result | Error):
-                conversation.await_end(END_TIMEOUT)
+                if action == "stop":
+                    conversation.await_end(END_TIMEOUT)
                 yield reply
                 return
             yield reply

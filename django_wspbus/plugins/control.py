@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from pathlib import Path
+from weakref import WeakSet
 
 from ..conf.addresses import Address
 from ..control import address
@@ -23,6 +24,18 @@ TIME_TO_END = 1.0
 
 UMASK = 0o177
 """The umask of a socket in a file: only its owner may connect."""
+
+
+_listening: WeakSet[socket.socket] = WeakSet()
+
+
+def _close_in_child() -> None:
+    """In a process that Python forks: close the copies, which would keep the names of ended sites."""
+    for sock in _listening:
+        sock.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 class ControlSocket(Plugin):
@@ -48,6 +61,7 @@ class ControlSocket(Plugin):
         self.calls = Calls(answer, self._failed)
         self._path = str(control.absolute()) if isinstance(control, Path) else None
         self._is_wanted = control is not False
+        self._pid = os.getpid()  # a forked process must not remove the file
         self._owner = owner
         self._handed_over = handed_over
         self.leaving: list[WaitingClient] = []
@@ -96,6 +110,7 @@ class ControlSocket(Plugin):
                 return
             # Again, after the change of user: clients see the user that this process has now.
             self._socket.listen(address.BACKLOG)
+            _listening.add(self._socket)
             self._server = ControlServer(self._socket, self.calls.begin, self._failed)
         except OSError as error:
             self._warn((error.strerror or str(error)).lower())
@@ -144,7 +159,7 @@ class ControlSocket(Plugin):
         self._server = self._thread = None
 
     def _unlink(self) -> None:
-        if self._path is not None and self._inode is not None:
+        if self._path is not None and self._inode is not None and os.getpid() == self._pid:
             with contextlib.suppress(OSError):  # after a change of user it may stay
                 unlink_same(self._path, self._inode)
 

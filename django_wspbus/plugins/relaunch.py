@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import NoReturn
 
+from ..control.calls import has_ended
 from ..control.protocol import Request
 from ..development import spare
 from ..development.launch import CHANGED, WATCH, Launch
@@ -126,7 +127,10 @@ class Relaunch(Plugin):
         if descriptors:  # else this process has none free, and the launcher says that it does not answer
             connection = socket.socket(fileno=descriptors[0])
             self.send({"taken": request["number"]})
-            self.control(Request(request["action"], request["arguments"]), connection)
+            if has_ended(connection):  # the launcher has answered it, as this process did not in time
+                connection.close()
+            else:
+                self.control(Request(request["action"], request["arguments"]), connection)
 
     def _interrupt(self) -> None:
         """Send SIGINT to this process, unless the terminal has done so: a second one ends a site at once."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ import pytest
 
 from django_wspbus.control.address import listed
 from django_wspbus.control.client import ask as request
-from django_wspbus.control.finding import at
+from django_wspbus.control.conversation import ControlError
+from django_wspbus.control.finding import at, choose, find
 from django_wspbus.control.protocol import Error, Result, Step
 from tests.plugins.test_privileges import (  # noqa: F401  # fixtures among them
     interpreter,
@@ -274,3 +278,59 @@ def abuse(address: str, ended: threading.Event) -> None:
         with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
             connection.connect(address)
             connection.sendall(os.urandom(100_000))
+
+
+FORKS = """
+import os
+import time
+
+
+@bus.subscribe("graceful", role="site")
+def leave():
+    if not os.fork():
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+"""
+
+
+@pytest.mark.extended
+def test_a_process_that_the_site_has_forked_does_not_keep_its_name(shop: Shop) -> None:
+    shop.listeners(FORKS)
+    configure(shop, {"default": {"BACKEND": GUNICORN}})
+    with shop.serve() as running:
+        running.wait_until_started()
+        site = site_of(running)
+        assert message(order(site, "graceful")[1]).startswith("Reloaded in")
+        assert running.stop() == 0
+        assert running.members() != []
+        assert [name for name in listed() if name.pid == running.pid] == []
+
+
+def has_namespaces() -> bool:
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    return shutil.which("unshare") is not None and not subprocess.run(command, check=False).returncode
+
+
+@pytest.mark.extended
+def test_sites_with_equal_pids_in_one_network_namespace_are_told_apart(tmp_path: Path) -> None:
+    if not has_namespaces():
+        pytest.skip("needs namespaces of PIDs")
+    shops = []
+    with contextlib.ExitStack() as stack:
+        for name in ("shop", "blog"):
+            (tmp_path / name).mkdir()
+            shops.append(shop := Shop(tmp_path / name))
+            configure(shop, {"default": BOTH["thread"]})
+            command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable]
+            running = stack.enter_context(shop.start(*command, "manage.py", "runbus"))
+            running.wait_for_line("^Quit with")
+        directories = [str(shop.root) for shop in shops]
+        sites = [site for site in find() if site.directory in directories]
+        assert [site.pid for site in sites] == [1, 1]
+        with pytest.raises(ControlError, match="choose one with --project, as their PIDs are equal"):
+            choose(sites, pid=1)
+        for name in ("shop", "blog"):
+            site = choose(sites, pid=1, project=name)
+            assert site.directory == str(tmp_path / name)
+            assert message(order(site, "stop")[1]).startswith("Stopped in")

@@ -55,16 +55,12 @@ class Loop(Protocol):
 
 
 class Delivery:
-    """A connection for the site; ``is_decided`` is set once it is known whether the site takes it."""
+    """A connection for the site. The loop posts it, unless no site serves; then the site takes it."""
 
     def __init__(self) -> None:
-        self.is_decided = threading.Event()
+        self.is_handled = threading.Event()
         self.is_posted = False
-        self.is_taken = False
-
-    def decide(self, *, is_taken: bool) -> None:
-        self.is_taken = is_taken
-        self.is_decided.set()
+        self.is_taken = threading.Event()
 
 
 class LauncherControl:
@@ -122,7 +118,7 @@ class LauncherControl:
     def note_taken(self, number: int) -> None:
         """Note that the site answers the client of a connection that was passed on."""
         if (delivery := self._deliveries.get(number)) is not None:
-            delivery.decide(is_taken=True)
+            delivery.is_taken.set()
 
     def note_waiting(self, clients: list[Message], descriptors: list[int]) -> None:
         """Take over clients of a site that is about to be replaced: the outcome is for them."""
@@ -168,10 +164,11 @@ class LauncherControl:
         self._deliveries[number] = delivery
         try:
             self._order(lambda loop: self._deliver(loop, number, delivery, call))
-            delivery.is_decided.wait(TIME_TO_TAKE)
+            delivery.is_handled.wait()
+            is_taken = delivery.is_posted and delivery.is_taken.wait(TIME_TO_TAKE)
         finally:
             del self._deliveries[number]
-        if delivery.is_taken:
+        if is_taken:
             descriptor = call.detach()
             if call.action == "stop":
                 self._until_end.append(descriptor)
@@ -184,12 +181,11 @@ class LauncherControl:
     def _deliver(self, loop: Loop, number: int, delivery: Delivery, call: Call) -> None:
         """Send the site a connection; in the loop."""
         child = loop.child
-        if child is None or not child.serves or delivery.is_decided.is_set():
-            delivery.decide(is_taken=False)
-            return
-        delivery.is_posted = True
-        request = {"number": number, "action": call.action, "arguments": call.arguments}
-        loop.post(child, {"control": request}, [call.fileno()])
+        if child is not None and child.serves:
+            delivery.is_posted = True
+            request = {"number": number, "action": call.action, "arguments": call.arguments}
+            loop.post(child, {"control": request}, [call.fileno()])
+        delivery.is_handled.set()
 
     def _answer_for_hanging_site(self, call: Call) -> None:
         pid = self.boots.last.pid
