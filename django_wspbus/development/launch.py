@@ -9,8 +9,8 @@ The fields of the messages that the site sends:
 - ``library``: the libraries that a spare imports (`spare.Libraries`); None disables the spare.
 - ``exiting``, ``relaunching``: it ends for good; it ends so that the launcher starts it again.
 - ``failed``, ``ended``: the report of a failed boot; the status with which it ends.
-- ``taken``: the number of a connection of a client that it answers; ``waiting``: the `WaitingClient`s that
-  wait for the next boot, with their connections.
+- ``taken``, ``declined``: the number of a connection of a client that it answers, or does not, as it ends;
+  ``waiting``: the `WaitingClient`s that wait for the next boot, with their connections.
 
 The launcher sends the site ``changed``, the files that have changed; ``again``, so that the site ends and
 starts again; ``interrupted``, after a SIGINT that only the terminal sends to the site as well; and

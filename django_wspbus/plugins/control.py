@@ -163,13 +163,18 @@ class ControlSocket(Plugin):
             with contextlib.suppress(OSError):  # after a change of user it may stay
                 unlink_same(self._path, self._inode)
 
+    def take_leaving(self) -> list[WaitingClient]:
+        """Return the clients to hand over to the next program, each once."""
+        clients, self.leaving = self.leaving, []
+        return clients
+
     def hand_over(self) -> ControlState | None:
         """Return the state for the next program; until that listens, clients wait in the queue."""
         self._end_server()
         if self._socket is None:
             return None
         descriptor, self._socket = self._socket.detach(), None
-        return ControlState(descriptor, self._path, self._inode, self.leaving)
+        return ControlState(descriptor, self._path, self._inode, self.take_leaving())
 
     def subscribe(self) -> None:
         super().subscribe()

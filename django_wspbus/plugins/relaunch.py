@@ -43,7 +43,7 @@ class Relaunch(Plugin):
     processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
     ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
     after which the launcher ends this process if it was told to exit. ``control(request, connection)``
-    answers a client of the control socket; ``leaving()`` returns the clients that wait for the next boot.
+    answers a client of the control socket; ``leaving()`` returns, once, those that wait for the next boot.
     """
 
     role = "site"
@@ -126,8 +126,10 @@ class Relaunch(Plugin):
         """Answer a client whose connection the launcher has passed on."""
         if descriptors:  # else this process has none free, and the launcher says that it does not answer
             connection = socket.socket(fileno=descriptors[0])
-            self.send({"taken": request["number"]})
-            if has_ended(connection):  # the launcher has answered it, as this process did not in time
+            is_taken = not self.bus.exit_asked
+            self.send({"taken" if is_taken else "declined": request["number"]})
+            # If it has ended, the launcher has answered the client, as this process did not in time.
+            if has_ended(connection) or not is_taken:
                 connection.close()
             else:
                 self.control(Request(request["action"], request["arguments"]), connection)
@@ -187,9 +189,7 @@ class Relaunch(Plugin):
     def exit(self) -> None:
         """Hand clients over, and bound the time for which threads of the project delay the next start."""
         if self.bus.execv:
-            leaving = list(self.leaving())
-            if leaving:
-                self.send({"waiting": list(map(asdict, leaving))}, [each.descriptor for each in leaving])
+            self._hand_over_clients()
             timer = threading.Timer(TIME_FOR_THREADS, self._end_without_threads)
             timer.daemon = True
             timer.start()
@@ -206,8 +206,13 @@ class Relaunch(Plugin):
             self.launch.link.finish(TIME_FOR_THREADS)
         os._exit(RELAUNCH)
 
+    def _hand_over_clients(self) -> None:
+        if leaving := list(self.leaving()):
+            self.send({"waiting": list(map(asdict, leaving))}, [each.descriptor for each in leaving])
+
     def replace(self) -> NoReturn:
         """End this process with the status by which the launcher starts another."""
+        self._hand_over_clients()  # those that have come meanwhile
         raise SystemExit(RELAUNCH)
 
     def subscribe(self) -> None:

@@ -151,6 +151,8 @@ class Operations(Plugin):
             call.step(f"waiting for the {self.site.swap.under_way} that is under way")
         follower = Follower(waits_for)
         self._followers.append(follower)
+        if self.bus.exit_asked:
+            self._note_exit(follower)
         try:
             with self.site.swap.steps.shown_to(follower.items.put):
                 yield follower
@@ -194,28 +196,36 @@ class Operations(Plugin):
         if not self.bus.exit_asked:
             return
         for follower in list(self._followers):
-            if self.bus.execv:
-                follower.note_outcome(is_too_late=True)
-            elif follower.waits_for != "exit":
-                follower.note_outcome(Refusal(f"The site exits before the {follower.waits_for}."))
+            self._note_exit(follower)
         if not self.bus.execv:
             self._answer_clients(Error("The site exits."))
             self.site.swap.steps.show(self._draining())
 
     stop.priority = 0  # type: ignore[attr-defined]
 
+    def _note_exit(self, follower: Follower) -> None:
+        """Tell a client that the site exits, or restarts, before what it waits for."""
+        if self.bus.execv:
+            follower.note_outcome(is_too_late=True)
+        elif follower.waits_for != "exit":
+            follower.note_outcome(Refusal(f"The site exits before the {follower.waits_for}."))
+
     def exit(self) -> None:
         """Send the outcome to the clients of an exit, and wait until they have it."""
         followers = list(self._followers)
         for follower in followers:
+            self._note_exit(follower)
             follower.note_outcome()
         deadline = time.monotonic() + TIME_TO_ANSWER
         for follower in followers:
             follower.is_served.wait(max(deadline - time.monotonic(), 0))
         if not self.bus.execv:  # a restart may have become an exit
-            clients, self.site.control.leaving = self.site.control.leaving, []
-            for client in clients:
-                send_last(socket.socket(fileno=client.descriptor), Error("The site exits."))
+            stopped = Result({"message": "Stopped.", "seconds": 0.0})
+            for client in self.site.control.take_leaving():
+                send_last(
+                    socket.socket(fileno=client.descriptor),
+                    stopped if client.action == "stop" else Error("The site exits."),
+                )
 
     exit.priority = 96  # type: ignore[attr-defined]  # when all other listeners of the site have run
 

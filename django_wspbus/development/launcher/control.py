@@ -55,12 +55,13 @@ class Loop(Protocol):
 
 
 class Delivery:
-    """A connection for the site. The loop posts it, unless no site serves; then the site takes it."""
+    """A connection for the site. The loop posts it, unless no site serves; the site takes or declines it."""
 
     def __init__(self) -> None:
         self.is_handled = threading.Event()
         self.is_posted = False
-        self.is_taken = threading.Event()
+        self.is_answered = threading.Event()
+        self.is_taken = False
 
 
 class LauncherControl:
@@ -115,10 +116,11 @@ class LauncherControl:
         while not self._orders.empty():
             self._orders.get()(loop)
 
-    def note_taken(self, number: int) -> None:
-        """Note that the site answers the client of a connection that was passed on."""
+    def note_taken(self, number: int, *, is_taken: bool) -> None:
+        """Note whether the site answers the client of a connection that was passed on."""
         if (delivery := self._deliveries.get(number)) is not None:
-            delivery.is_taken.set()
+            delivery.is_taken = is_taken
+            delivery.is_answered.set()
 
     def note_waiting(self, clients: list[Message], descriptors: list[int]) -> None:
         """Take over clients of a site that is about to be replaced: the outcome is for them."""
@@ -165,18 +167,18 @@ class LauncherControl:
         try:
             self._order(lambda loop: self._deliver(loop, number, delivery, call))
             delivery.is_handled.wait()
-            is_taken = delivery.is_posted and delivery.is_taken.wait(TIME_TO_TAKE)
+            is_answered = delivery.is_posted and delivery.is_answered.wait(TIME_TO_TAKE)
         finally:
             del self._deliveries[number]
-        if is_taken:
+        if delivery.is_taken:
             descriptor = call.detach()
             if call.action == "stop":
                 self._until_end.append(descriptor)
             else:
                 os.close(descriptor)
-        elif delivery.is_posted:
+        elif delivery.is_posted and not is_answered:
             self._answer_for_hanging_site(call)
-        return delivery.is_posted
+        return delivery.is_taken or call.is_answered
 
     def _deliver(self, loop: Loop, number: int, delivery: Delivery, call: Call) -> None:
         """Send the site a connection; in the loop."""

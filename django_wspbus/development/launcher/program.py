@@ -198,8 +198,8 @@ class Launcher:
                     self.post(child, {"again": True})  # this time from a new interpreter
             case "failed" if value["debug"] is not None:
                 self.shows_reasons = value["debug"]
-            case "taken":
-                self.control.note_taken(value)
+            case "taken" | "declined":
+                self.control.note_taken(value, is_taken=name == "taken")
             case "waiting":
                 self.control.note_waiting(value, descriptors)
 
