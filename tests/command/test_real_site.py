@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from contextlib import ExitStack
 
@@ -46,6 +47,12 @@ def test_a_site_is_operated_by_both_commands_also_when_its_code_is_broken(projec
         result = run("graceful", "--pid", str(site.pid))
         assert result.returncode == 1
         assert result.stderr.rstrip().endswith("SyntaxError: '[' was never closed")
+        status = run("status", "--pid", str(site.pid))
+        assert (status.returncode, status.stderr) == (0, "")
+        assert status.stdout.startswith("Well: ready, for ")
+        assert "\nThe last reload failed " in status.stdout
+        assert re.search(r"^default +1/1 +0 +0/\d +0 +\d+ MB  gunicorn", status.stdout, re.MULTILINE)
+        assert status.stdout.rstrip().endswith("SyntaxError: '[' was never closed")
         project.write("settings.py", "A = [[\n")
         result = run("status", "--json", "--pid", str(site.pid), cwd=project.root)
         assert json.loads(result.stdout)["pid"] == site.pid
