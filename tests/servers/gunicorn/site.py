@@ -23,9 +23,13 @@ from tests.projects import Project
 
 SCRIPT = """\
 import os
+import signal
 import socket
 import sys
 
+from django_wspbus.successor.program import die_with
+
+die_with(int(sys.argv[4]), signal.SIGKILL)
 pair, listening, patch = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] or None
 os.dup2(listening, 3)
 if patch:
@@ -73,9 +77,10 @@ class OwnSite:
         ours, theirs = socket.socketpair()
         self.output = (self.project.root / "output.txt").open("w")
         descriptors = (theirs.fileno(), self.listening.fileno())
+        arguments = (*descriptors, self.patch or "", os.getpid())
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, str(script), *map(str, (*descriptors, self.patch or ""))],
+                [sys.executable, str(script), *map(str, arguments)],
                 pass_fds=descriptors,
                 env={**os.environ, **self.project.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
                 cwd=self.project.root,
