@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .address import Name
 from .conversation import ControlError, Conversation
-from .finding import GONE, HELLO_TIMEOUT, Site, greet, why_silent
+from .finding import GONE, HELLO_TIMEOUT, Site, why_silent
 from .protocol import Error, Reply, Request, Result
 
 ANSWER_TIMEOUT = 10.0
@@ -57,8 +58,19 @@ def _await_reply(conversation: Conversation) -> Reply:
     """Return the next reply, however long it takes; `ControlError` if the site does not live any more."""
     unanswered = 0
     while not conversation.has_more(CHECK_INTERVAL):
-        (site,) = greet([conversation.name], is_chosen=True)
-        unanswered = unanswered + 1 if site.trouble else 0
+        trouble = _ping(conversation.name)
+        unanswered = unanswered + 1 if trouble else 0
         if unanswered > MOST_UNANSWERED:
-            raise ControlError(f"The site {site.trouble}.")
+            raise ControlError(trouble)
     return conversation.receive(ANSWER_TIMEOUT)
+
+
+def _ping(name: Name) -> str:
+    """Return why the process that answers requests does not live; "" if it does."""
+    try:
+        with contextlib.closing(Conversation(name, timeout=HELLO_TIMEOUT)) as conversation:
+            conversation.send(Request("ping"))
+            reply = conversation.receive(HELLO_TIMEOUT)
+    except (OSError, ControlError) as error:
+        return f"The site does not answer any more: {error}"
+    return reply.text if isinstance(reply, Error) else ""

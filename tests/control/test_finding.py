@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.control import address, finding
+from django_wspbus.control import address, client, finding
 from django_wspbus.control.address import Name
 from django_wspbus.control.client import ask
 from django_wspbus.control.conversation import ControlError
@@ -271,3 +272,32 @@ def test_a_site_that_has_ended_is_no_site(pid: int) -> None:
     with pytest.raises(ControlError, match="has ended"):
         next(ask(Site(address.new_name(pid), os.geteuid(), pid), "status"))
     assert at("/nowhere/control.sock").trouble == "has ended: nothing listens there"
+
+
+def test_a_client_that_waits_as_long_as_it_takes_notices_that_the_site_hangs(
+    pid: int, later: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(client, "HELLO_TIMEOUT", 0.1)
+    monkeypatch.setattr(client, "MOST_UNANSWERED", 1)
+    sock, name = address.listen(pid)
+    with sock:
+        waiting = later(lambda: list(ask(Site(name, os.geteuid(), pid), "graceful", timeout=None)))
+        connection, _ = sock.accept()
+        with connection, pytest.raises(ControlError, match="The site does not answer any more"):
+            waiting.result(30)
+
+
+def test_a_client_that_waits_as_long_as_it_takes_waits_while_the_site_lives(
+    serve: Any, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CHECK_INTERVAL", 0.02)
+    pings, enough = [], threading.Event()
+
+    def ping(call: Any) -> None:
+        pings.append(call)
+        if len(pings) > 2 * client.MOST_UNANSWERED:
+            enough.set()
+
+    served = serve({"graceful": lambda call: enough.wait(30), "ping": ping}, pid)
+    assert list(ask(Site(served.name, os.geteuid(), pid), "graceful", timeout=None)) == [Result(True)]

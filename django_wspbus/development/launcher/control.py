@@ -150,6 +150,8 @@ class LauncherControl:
             return introduction(self._settings, self._directory)
         if self._pass_on(call):
             return None
+        if call.action == "ping":
+            return None
         if call.action == "status":
             return self._status()
         if call.action == "stop":
