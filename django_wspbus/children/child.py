@@ -255,8 +255,9 @@ class Child:
         self._order(DRAIN)
 
     def order_workers(self, order: WorkerOrder) -> int:
-        """Give an order to the workers that listen; return how many there are."""
-        listeners = list(self.progress.listeners)
+        """Give an order to the workers that listen, but do not stand by; return how many there are."""
+        standby = self.progress.standby
+        listeners = [each for each, pid in list(self.progress.listeners.items()) if pid not in standby]
         for descriptor in listeners:
             self.links.post(descriptor, as_message(order))
         return len(listeners)

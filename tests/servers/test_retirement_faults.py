@@ -112,6 +112,18 @@ def test_a_reload_while_a_worker_retires_replaces_all_and_lets_it_finish(shop: S
         assert site.members() == []
 
 
+def test_an_exit_while_a_worker_retires_takes_no_longer_than_stop_timeout(shop: Shop, retiring: Any) -> None:
+    serve(shop, workers=2, RECYCLE={"REQUESTS": 20}, site={"STOP_TIMEOUT": 4})
+    with shop.serve("-v2") as site:
+        address, old, answer = retiring(site)
+        await_workers(address, 3)
+        assert site.stop() == 70
+        assert answer.exception() is not None
+        assert site.members() == []
+    assert f"GET /held/go (worker {old})" in site.output
+    assert [note.pid for note in shop.expect_note("stopped", 3)].count(old) == 1
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_another_number_of_workers_while_one_retires_is_reached(
     shop: Shop, retiring: Any, workers: int
