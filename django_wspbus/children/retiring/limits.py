@@ -41,7 +41,7 @@ class Limits:
         self._waits_until = 0.0
         self._has_said = False
         self.is_in_vain = False
-        """True from the time that successors get stuck at once, until a worker has shown that it does not."""
+        """True once all threads of a successor get stuck at once, until a worker shows that they do not."""
 
     def is_backing_off(self, now: float) -> bool:
         """Return whether stuck workers are not replaced now, because their successors get stuck, too."""
@@ -70,6 +70,10 @@ class Limits:
         policy, jitter = self._child.progress.policy, self._jitters[pid]
         if requests.is_stuck and policy.request_timeout is not None:
             self._note_stuck(pid, age, policy.request_timeout, now)
+            is_early = not self._has_worked(age, policy.request_timeout)
+            # A worker with a free thread serves: then a restart of the site would only do harm.
+            if self._backoff.failures > 1 and is_early and requests.has_no_thread:
+                self.is_in_vain = True
             if not self.is_backing_off(now):
                 return Reason.TIMEOUT
         if policy.memory is not None and self._memory.is_exceeded(pid, age, now):
@@ -101,7 +105,6 @@ class Limits:
         worked = self._has_worked(age, request_timeout)
         wait = self._backoff.note(worked=worked)
         self._noted, self._waits_until = now, now + wait
-        self.is_in_vain = self.is_in_vain or wait > 0
         if worked:
             self._has_said = False
         elif wait and not self._has_said:
