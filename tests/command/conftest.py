@@ -31,6 +31,7 @@ class Played:
 
     def __init__(self, served: Served, requests: dict[str, Any]) -> None:
         self.name = served.name.text
+        self.served = served
         self.requests = requests
 
     def run(self, action: str, *arguments: str, **options: Any) -> Ran:

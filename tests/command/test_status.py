@@ -194,3 +194,21 @@ def test_watch_shows_the_status_again_until_control_c(play, as_json):
                 break
         assert program.communicate(timeout=DEADLINE)[1] == ""
         assert program.returncode == 130
+
+
+@pytest.mark.extended
+def test_watch_shows_that_the_site_has_ended_and_goes_on(play):
+    site = play(status=WELL)
+    with subprocess.Popen(
+        [*PROGRAM, "status", "--watch", "--socket", site.name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        lines = iter(program.stdout)
+        assert any(line.startswith("Well: ready") for line in lines)
+        site.served.socket.close()
+        assert "Not well: The site with the PID 4101 has ended.\n" in lines
+        program.send_signal(signal.SIGINT)
+        assert program.communicate(timeout=DEADLINE)[1] == ""
+        assert program.returncode == 130
