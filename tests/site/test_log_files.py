@@ -299,3 +299,19 @@ def test_a_standby_worker_and_one_that_drains_have_no_old_file_open(
         (project.root / "go").touch()
         assert answer.result()[0] == 200
         assert site.stop() == 0
+
+
+@pytest.mark.extended
+def test_the_output_that_gunicorn_captures_goes_to_the_new_file(project: Project, logs: Path) -> None:
+    options = {"workers": 1, "capture_output": True, "errorlog": "logs/error.log"}
+    write_settings(project, {"BACKEND": GUNICORN, "OPTIONS": options})
+    with project.serve() as site:
+        address = address_of(site)
+        rotate(logs)
+        result = reopen(address)
+        pid = int(ask(address)[1])
+
+        assert (str(logs / "error.log") in result["files"], result["failures"]) == (True, [])
+        assert f"{pid} answered" in (logs / "error.log").read_text()
+        assert files_of(site) == {"error.log", "root.log", "shop.log"}
+        assert site.stop() == 0
