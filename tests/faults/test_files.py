@@ -82,8 +82,8 @@ FILES = {
     "root": {"handlers": ["file"], "level": "DEBUG"},
 }
 
-FULL = "mount -t tmpfs -o size=4k none full; echo > full/site.log; ! cat /dev/zero > full/rest 2>/dev/null"
-"""Leave no room in a file system with the folder ``full``, in which there is a log file."""
+FULL = "mount -t tmpfs -o size=4k none full; ! cat /dev/zero > full/site.log 2>/dev/null"
+"""Mount a file system on the folder ``full`` whose only page a log file has filled."""
 
 
 @mounts
