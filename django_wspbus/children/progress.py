@@ -117,6 +117,10 @@ class Progress:
         self.standby.discard(pid)
         self.begun.add(pid)
 
+    def stands_by(self, pid: int) -> bool:
+        """Return whether a worker has not begun yet; it may not have reported either that it stands by."""
+        return self.policy.is_active and pid not in self.begun | self.stopped | self.ready_workers()
+
     def ready_workers(self) -> set[int]:
         """Return the PIDs of the workers that are ready, or serve."""
         return {pid for descriptor, pid in list(self.workers.items()) if descriptor in self.ready}

@@ -81,10 +81,11 @@ class ChildServer(Server):
     def status(self) -> dict[str, Any]:
         current = self.current
         leaving = [each.pid for each in self.children.draining if each.alias == self.alias]
+        pids = current.workers if current else []
         return {
             **super().status(),
             "pid": current and current.pid,
-            "workers": current.workers if current else [],
+            "workers": [pid for pid in pids if current and not current.progress.stands_by(pid)],
             "leaving": leaving,
         }
 

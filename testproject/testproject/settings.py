@@ -11,7 +11,11 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 WSPBUS = {
     "SERVERS": {
-        "gunicorn": {"BIND": "127.0.0.1:8000", "OPTIONS": {"workers": 2, "threads": 4}},
+        "gunicorn": {
+            "BIND": "127.0.0.1:8000",
+            "OPTIONS": {"workers": 2, "threads": 4},
+            "REQUEST_TIMEOUT": 30,
+        },
         "threaded": {
             "BACKEND": "django_wspbus.servers.threaded.ThreadedServer",
             "BIND": "127.0.0.1:8001",

@@ -154,7 +154,7 @@ def test_the_readme_shows_the_events_of_a_site_with_two_workers_of_gunicorn(data
 def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_no_process(database):
     with serve(database) as site:
         serving = {site.running.pid, *site.processes()["site"]["servers"]["gunicorn"]["workers"]}
-        assert len(site.running.members()) == 4  # with gunicorn's master
+        assert len(site.running.members()) == 5  # with gunicorn's master, and the standby worker
         assert site.running.stop(signal.SIGTERM) == 0
         assert site.running.members() == []
     with contextlib.closing(sqlite3.connect(database)) as connection:
