@@ -27,13 +27,13 @@ FIRST_MEASUREMENT = 6
 
 
 def provoke(reason: str, address: str, stack: ExitStack, shop: Shop, later: Later) -> int:
-    """Give the one worker that serves a reason to retire; return its PID."""
+    """Give a worker a reason to retire; return its PID."""
     pid = pid_of(address)
     if reason == "requests":
         for _ in range(25):
             assert ask(address)[0] == 200
     elif reason == "memory":
-        assert ask(address, "/eat/")[0] == 200
+        pid = int(ask(address, "/eat/")[1].split()[0])
     elif reason == "timeout":
         (pid,) = stack.enter_context(hanging(shop, later, address))
     return pid
@@ -73,7 +73,8 @@ def test_no_client_of_a_worker_notices_that_it_is_replaced(
 def test_a_sync_worker_finishes_its_one_client_while_its_successor_serves(
     shop: Shop, later: Later, reason: str, client: str
 ) -> None:
-    workers = 2 if reason == "timeout" else 1
+    # A worker that has just got too big may retire before its client has come to it.
+    workers = 2 if reason in ("timeout", "memory") else 1
     serve(shop, workers=workers, worker_class="sync", **KEYS[reason])
     shop.write("shop/urls.py", (shop.root / "shop/urls.py").read_text() + DRIPPING)
     with shop.serve("-v2") as site, ExitStack() as stack:
