@@ -101,7 +101,8 @@ class Operations(Plugin):
         with self._follower("restart", call) as follower:
             self.bus.request("restart", follower.note_outcome)
             self._show_steps(call, follower)
-            call.step("executing the next program")
+            is_same_process = self.site.children.survive_restarts  # else the launcher starts another
+            call.step("executing the next program" if is_same_process else "booting the site")
             self.site.control.leaving.append(WaitingClient(call.detach(), follower.began))
 
     def _exit(self, call: Call) -> None:
