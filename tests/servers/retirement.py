@@ -66,7 +66,7 @@ def serve(
 
 
 def workers_of(address: str) -> list[int]:
-    """Return the PIDs of the workers, with one that stands by."""
+    """Return the PIDs of the workers, without one that stands by."""
     workers: list[int] = status_of(address)["servers"]["default"]["workers"]
     return workers
 

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.extended
 
 
 def await_workers(address: str, count: int) -> None:
-    """Wait until a number of workers, and one that stands by, are left of all."""
-    await_that(lambda: len(workers_of(address)) == count + 1, lambda: workers_of(address))
+    """Wait until a number of workers is left, besides one that stands by."""
+    await_that(lambda: len(workers_of(address)) == count, lambda: workers_of(address))
 
 
 def answering(address: str, count: int) -> set[int]:
