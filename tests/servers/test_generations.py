@@ -102,6 +102,7 @@ def test_a_request_that_gets_stuck_after_a_reload_is_logged_and_its_worker_kille
             site.wait_for_line(f"is stuck in worker {old}: GET /hang/")
             site.wait_for_line(f"Worker {old} of the server 'default' is killed: only stuck requests")
             await_end(old)
+        await_that(lambda: status_of(address)["servers"]["default"]["leaving"] == [])
         assert site.stop() == 0
         assert site.members() == []
 
