@@ -18,6 +18,9 @@ PACKAGE = Path(django_wspbus.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 SHOWN = {
+    "command/results.py": {"time.localtime", "time.strftime"},
+    "command/run.py": {"time.strftime"},
+    "process/log_memory.py": {"time.time"},
     "servers/gunicorn/logging.py": {"time.strftime"},
     "site/log.py": {"time.strftime"},
 }

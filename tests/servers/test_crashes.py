@@ -189,7 +189,7 @@ def test_a_master_that_dies_is_replaced_and_no_request_is_lost(
 def test_what_a_killed_master_leaves_at_work_is_named_and_ended_when_time_is_up(
     shop: Project, later: Later, kind: str
 ) -> None:
-    configure(shop, {"default": KINDS[kind]}, STOP_TIMEOUT=4)
+    configure(shop, {"default": KINDS[kind]}, GRACEFUL_TIMEOUT=3)
     with shop.serve("-v2") as site:
         address = address_of(site)
         cut = hold(shop, later, address, "/held/never")
