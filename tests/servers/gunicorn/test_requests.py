@@ -74,16 +74,25 @@ def test_a_client_that_hangs_up_or_sends_nonsense_leaves_no_request_in_flight(sh
         site.await_that(lambda: site.record(pid).connections == 0)
 
 
+def dump_of(site: OwnSite, pid: int) -> str:
+    """Make a process write its stacks, and return them."""
+    record = site.record(pid)
+    record.begin_dump()
+    assert STACKS_SIGNAL is not None
+    os.kill(pid, STACKS_SIGNAL)
+    site.await_that(
+        lambda: "in wait_for_signals" in record.read_dump() or record.read_dump().count("File") > 5
+    )
+    return record.read_dump()
+
+
 def test_the_processes_write_their_stacks_at_a_signal(shop: Shop) -> None:
     serves(shop, "gthread")
     with OwnSite(shop) as site:
         site.child.serve()
         (pid,) = site.expect(1, Stage.SERVING)
         for each, function in ((pid, "in run"), (site.child.pid, "wait_for_signals")):
-            record = site.record(each)
-            assert record.dumps_stacks
-            record.begin_dump()
-            assert STACKS_SIGNAL is not None
-            os.kill(each, STACKS_SIGNAL)
-            site.await_that(lambda record=record, function=function: function in record.read_dump())
+            assert site.record(each).dumps_stacks
+            # Again and again, as the process may not be in its main loop yet.
+            site.await_that(lambda each=each, function=function: function in dump_of(site, each))
         assert ask(site.address)[1] == f"{pid} STARTED"
