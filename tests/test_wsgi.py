@@ -268,6 +268,7 @@ def test_under_runserver_the_process_that_serves_starts_and_stops(project):
     assert_once_in_each(project, pids)
 
 
+@pytest.mark.extended
 def test_a_reload_of_runserver_stops_the_old_process_and_starts_the_new_one(project):
     project.configure(WSGI_APPLICATION="shop.wsgi.application", LOGGING=LOG_OF_THE_RELOADER)
     with project.start("manage.py", "runserver", "127.0.0.1:0") as program:

@@ -78,6 +78,7 @@ def test_the_command_of_another_project_does_not_find_the_site(project, tmp_path
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("how", ["C code holds the GIL", "stopped"])
 def test_the_stacks_of_a_site_that_does_not_answer_are_shown_without_it(project, how):
     project.write("shop/urls.py", HANG)

@@ -102,6 +102,7 @@ def test_sites_with_equal_pids_are_told_apart_by_project(serve: Any, pid: int) -
     assert choose(find(), pid=pid, project="blog").project == "blog"
 
 
+@pytest.mark.extended
 def test_a_site_that_does_not_answer_is_listed_within_a_second_or_so(serve: Any, pid: int) -> None:
     serve(hello(pid, "shop"), pid)
     stopped, _ = address.listen(pid + 1)

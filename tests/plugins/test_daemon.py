@@ -224,6 +224,7 @@ def rotated(shop: Project) -> Iterator[tuple[RunningSite, psutil.Process, Path]]
         end(site, daemon)
 
 
+@pytest.mark.extended
 def test_after_a_restart_a_daemon_and_its_workers_write_to_files_of_the_old_names(
     rotated: tuple[RunningSite, psutil.Process, Path],
 ) -> None:

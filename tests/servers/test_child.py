@@ -218,6 +218,7 @@ def test_without_pidfd_a_child_that_dies_is_noticed_and_started_again_beside_the
         assert is_free(other)
 
 
+@pytest.mark.extended
 def test_what_a_worker_has_sent_into_a_session_of_its_own_does_not_hold_up_a_stop(shop: Project) -> None:
     shop.listeners(
         "import os\nimport time\n\n\n@bus.subscribe('start')\ndef leave():\n"

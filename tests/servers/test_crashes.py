@@ -148,7 +148,7 @@ def is_of_the_socket(failure: Failure) -> bool:
     ("serving", "number"),
     [
         ("gthread", signal.SIGKILL),
-        ("sync", signal.SIGTERM),
+        pytest.param("sync", signal.SIGTERM, marks=pytest.mark.extended),
         pytest.param("gthread", signal.SIGTERM, marks=pytest.mark.extended),
         pytest.param("sync", signal.SIGKILL, marks=pytest.mark.extended),
     ],
@@ -185,6 +185,7 @@ def test_a_master_that_dies_is_replaced_and_no_request_is_lost(
     serving.assert_the_socket_is_the_same()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["gthread", pytest.param("sync", marks=pytest.mark.extended)])
 def test_what_a_killed_master_leaves_at_work_is_named_and_ended_when_time_is_up(
     shop: Project, later: Later, kind: str
@@ -240,7 +241,8 @@ def whole(shop: Shop, short: Path) -> Iterator[Whole]:
 
 
 @pytest.mark.parametrize(
-    "moment", ["serving", "reloading", pytest.param("restarting", marks=pytest.mark.extended)]
+    "moment",
+    ["serving", *(pytest.param(each, marks=pytest.mark.extended) for each in ("reloading", "restarting"))],
 )
 def test_a_site_process_that_is_killed_leaves_no_process_and_no_port(
     whole: Whole, later: Later, moment: str

@@ -94,6 +94,7 @@ def wait_until_servers_stop(site: RunningSite, count: int = 1) -> None:
 # In flight and in the queue
 
 
+@pytest.mark.extended
 def test_more_clients_than_a_server_has_hands_are_all_answered(
     shop: Project, short: Path, later: Later
 ) -> None:
@@ -146,6 +147,7 @@ def test_stop_listeners_run_after_the_last_request_of_their_process(shop: Projec
         assert of_process.index(f"{name} ended") < of_process.index("worker stop")
 
 
+@pytest.mark.extended
 def test_what_does_not_end_in_time_is_named_and_cut_off_with_what_the_delay_has_left_of_it(
     shop: Project, later: Later
 ) -> None:

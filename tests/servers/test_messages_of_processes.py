@@ -130,6 +130,7 @@ def test_messages_of_threads_do_not_mix_and_have_a_limit_that_is_said(site: Runn
     assert "lost" not in site.output
 
 
+@pytest.mark.extended
 def test_a_worker_that_is_stopped_before_it_reads_a_large_answer_holds_up_nothing(
     shop: Project, site: RunningSite, later: Later
 ) -> None:

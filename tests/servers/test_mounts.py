@@ -32,6 +32,7 @@ def bare(environ, start_response):
 """
 
 
+@pytest.mark.extended
 def test_each_request_goes_to_the_longest_prefix_of_its_path(shop: Project) -> None:
     pytest.importorskip("flask")
     shop.write("legacy.py", LEGACY)

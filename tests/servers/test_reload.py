@@ -210,6 +210,7 @@ def test_one_asked_for_during_another_brings_the_newest_code_and_one_published_i
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_many_signals_at_once_cause_two_swaps_at_most(shop: Shop) -> None:
     configure(shop, {"default": KINDS["gthread"]})
     with shop.serve("-v2") as site:

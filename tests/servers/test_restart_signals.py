@@ -32,7 +32,7 @@ MOMENTS = {
     "while starting": ("Bus STARTING", 2),
     "when started": ("Bus STARTED", 2),
 }
-FIRST_TIER = ("before the exec", "while starting")
+FIRST_TIER = ("before the exec",)
 
 
 @pytest.mark.extended

@@ -90,7 +90,7 @@ KINDS = {"child": GUNICORN, "thread": THREADED}
     ("how", "kind", "number"),
     [
         ("in the folder", "child", signal.SIGUSR1),
-        ("in the folder", "child", signal.SIGUSR2),
+        pytest.param("in the folder", "child", signal.SIGUSR2, marks=pytest.mark.extended),
         *(
             pytest.param(how, kind, number, marks=pytest.mark.extended)
             for how in HOW
@@ -188,6 +188,7 @@ def test_a_site_in_a_directory_that_is_gone_is_refused_in_a_sentence(tmp_path: P
         ]
 
 
+@pytest.mark.extended
 def test_a_variable_of_the_shell_stays_and_one_of_settings_does_not(tmp_path: Path) -> None:
     project = Release(tmp_path, GUNICORN, "of the file")
     with project.serve("-v2", SHOP_MODE="of the shell") as site:

@@ -89,6 +89,7 @@ def test_the_children_serve_on_and_the_mended_site_is_whole_again(spoiled: Shop,
     assert not (spoiled.root / "site.pid").exists()
 
 
+@pytest.mark.extended
 def test_a_site_that_gets_sigterm_meanwhile_ends_its_children_and_leaves_nothing(
     spoiled: Shop, short: Path
 ) -> None:

@@ -32,6 +32,7 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
     path.write_text(text)
 
 
+@pytest.mark.extended
 def test_both_servers_serve_the_edited_code_and_refuse_no_request_meanwhile(copy):
     environment = {
         **INTERPRETER,

@@ -141,6 +141,7 @@ def test_a_site_forgets_the_last_run(site):
     assert "of the last run" not in site.fetch("/processes.json")
 
 
+@pytest.mark.extended
 def test_the_readme_shows_the_events_of_a_site_with_two_workers_of_gunicorn(database):
     with serve(database, "--server", "gunicorn") as site:
         events = Counter((event["what"], event["role"]) for event in after_a_tick(site)["events"])

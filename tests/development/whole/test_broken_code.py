@@ -67,7 +67,7 @@ def check(shop, site, address, name):
 @pytest.mark.parametrize(
     ("server", "spare", "names"),
     [
-        pytest.param(THREADED, False, OF_EACH_KIND, id="threaded-cold"),
+        pytest.param(THREADED, False, OF_EACH_KIND, id="threaded-cold", marks=pytest.mark.extended),
         pytest.param(THREADED, True, OTHERS, id="threaded-warm", marks=pytest.mark.extended),
         pytest.param(GUNICORN, False, WITH_GUNICORN, id="gunicorn-cold", marks=pytest.mark.extended),
     ],

@@ -124,6 +124,7 @@ def test_an_edit_may_rename_add_move_and_remove_servers(shop, free_port, tmp_pat
         await_that(lambda: not path.exists())
 
 
+@pytest.mark.extended
 def test_sockets_of_systemd_are_served_by_each_site_and_by_the_page(shop):
     serve_on(shop, default="systemd")
     shop.write("pass.py", PASS)
@@ -144,6 +145,7 @@ def test_an_address_in_use_is_named_in_a_sentence(shop, taken_port):
     )
 
 
+@pytest.mark.extended
 def test_it_serves_without_input_and_output(shop, free_port):
     serve_on(shop, default=f"127.0.0.1:{free_port}")
     program = "import os, sys\nos.closerange(0, 3)\n"

@@ -226,7 +226,7 @@ def test_the_end_of_its_terminal_ends_it(shop, shows):
         expect_end(site, 0)
 
 
-@pytest.mark.parametrize("shows", [SITE, PAGE, "boot"])
+@pytest.mark.parametrize("shows", [SITE, PAGE, pytest.param("boot", marks=pytest.mark.extended)])
 def test_when_it_is_killed_all_that_it_has_started_ends(shop, shows):
     develop(shop)
     with shop.serve() as site:

@@ -71,6 +71,7 @@ def test_no_save_is_lost_at_any_moment(development, server, spare):
         served.await_version()
 
 
+@pytest.mark.extended
 def test_files_that_are_written_together_cause_few_reloads(development):
     def git(*arguments):
         command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments]

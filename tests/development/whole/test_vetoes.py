@@ -103,6 +103,7 @@ def test_what_django_takes_care_of_itself_shows_without_a_reload(development, se
         assert served.changes() == ["named.ini", "shop/version.py"]
 
 
+@pytest.mark.extended
 def test_a_receiver_that_fails_is_logged_and_the_next_save_is_seen(development):
     failing = """
 from django.dispatch import receiver
