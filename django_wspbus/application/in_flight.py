@@ -38,8 +38,11 @@ class RequestsInFlight:
             self._count_unrecorded(1)
             slot = UNRECORDED
         else:
-            name = f"{method} {path}".encode(errors="replace")
-            self._slots.begin(slot, threading.get_ident(), name, time.monotonic())
+            name = f"{method} {path}"
+            if not name.isprintable():  # a line break would forge a line of the log
+                name = "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
+            encoded = name.encode(errors="replace")
+            self._slots.begin(slot, threading.get_ident(), encoded, time.monotonic())
         self._of_thread.slot = slot
 
     def end(self) -> None:

@@ -48,6 +48,13 @@ def test_a_request_is_in_flight_from_its_begin_to_its_end(requests: RequestsInFl
     assert record.slots.answered == 1
 
 
+def test_a_path_cannot_forge_a_line_of_the_log(requests: RequestsInFlight) -> None:
+    requests.begin("GET", "/shop\nERROR \x1b[31m\u2028ä")
+
+    assert requests.names() == ["GET /shop\\nERROR \\x1b[31m\\u2028ä"]
+    requests.end()
+
+
 def test_requests_for_which_no_slot_is_free_are_counted(requests: RequestsInFlight, record: Record) -> None:
     begun, over = threading.Barrier(4), threading.Barrier(4)
 
