@@ -46,7 +46,11 @@ class MemoryLimit:
         if (is_new or now >= self._next) and not self._is_measuring:
             self._next, self._is_measuring = now + INTERVAL, True
             arguments = sorted(pids), limit
-            threading.Thread(target=self._measure, args=arguments, name="Memory", daemon=True).start()
+            try:
+                threading.Thread(target=self._measure, args=arguments, name="Memory", daemon=True).start()
+            except BaseException:  # the machine has no thread left: the next look tries again
+                self._is_measuring = False
+                raise
 
     def _measure(self, pids: list[int], limit: int) -> None:
         try:

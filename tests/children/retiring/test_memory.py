@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
+import pytest
+
 from django_wspbus.children.retiring.memory import FIRST_WAIT, FIRST_WAIT_FOR_GROWTH, YOUNG, MemoryLimit
 from django_wspbus.system.memory import private_memory
 from tests.processes import DEADLINE
@@ -77,3 +79,17 @@ def test_a_measurement_finds_the_processes_above_the_limit():
     limit.look([pid], 10**15, 10.0)
     await_that(lambda: limit.sizes == {})
     assert not limit.is_exceeded(pid, YOUNG + 1, 11.0)
+
+
+def test_a_measurement_that_cannot_start_is_tried_again(monkeypatch):
+    limit = MemoryLimit(lambda: None, lambda *args: None)
+
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            limit.look([os.getpid()], 1, 0.0)
+    limit.look([os.getpid()], 1, 10.0)
+    await_that(lambda: limit.sizes != {})
