@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..wspbus import Bus
-from .exchange import Error, Reply, Result, read_request, reply_as_message
+from .exchange import Error, Malformed, Reply, Result, read_request, reply_as_message
 from .messages import BrokenLink, Link, Message
 from .site import LocalSite, reasons
 
@@ -25,7 +25,11 @@ class Answers:
 
     def answer(self, link: Link, message: Message) -> None:
         self._unanswered[id(message)] = link, message
-        request = read_request(message)
+        try:
+            request = read_request(message)
+        except Malformed as error:  # the process has loaded another version of this package
+            self._reply(link, message, Error(str(error)))
+            return
         action, args = request.action, request.arguments.get("args", [])
         if action in ("graceful", "restart"):
             self._bus.request(action, lambda error: self._reply(link, message, _outcome(error)))
@@ -47,7 +51,7 @@ class Answers:
 
     def _reply(self, link: Link, message: Message, reply: Reply) -> None:
         try:
-            self._post_reply_or_error(link, message["action"], reply)
+            self._post_reply_or_error(link, str(message.get("action")), reply)
         except BrokenLink as error:
             self._bus.log(str(error), level=30)
         except OSError:  # the process that asked has ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -17,6 +18,8 @@ from .pairs import hand_in
 from .record import Record
 from .reports import Hello, Report, as_message
 from .site import Site, SiteUnreachable
+
+logger = logging.getLogger("django_wspbus")
 
 SITE_TIMEOUT = 60.0
 """Seconds without any message from the site; a restart takes less to execute the next program."""
@@ -105,7 +108,10 @@ class RemoteSite(Site):
         with suppress(OSError):  # the site has ended
             while (messages := link.receive(None)) is not None:
                 for message, _ in messages:
-                    hear(message)
+                    try:
+                        hear(message)
+                    except Exception:  # the orders that follow must be heard
+                        logger.exception("An order of the site to process %s failed.", os.getpid())
 
     @contextmanager
     def _link(self) -> Iterator[Link]:

@@ -86,6 +86,27 @@ def test_a_worker_listens_to_what_the_site_asks_over_a_link_of_its_own(pair: Soc
     end(site)
 
 
+def test_a_worker_hears_the_orders_that_follow_one_that_fails(
+    pair: Sockets, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = RemoteSite(pair[1], "worker")
+    heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def hear(message: Message) -> None:
+        if message == {"fails": True}:
+            raise RuntimeError("can't start new thread")
+        heard.put(message)
+
+    site.listen(hear)
+    link, _ = take_link(pair[0])
+    link.send({"fails": True})
+    link.send({"after": 1})
+    assert heard.get(timeout=DEADLINE) == {"after": 1}
+    assert "can't start new thread" in caplog.text
+    link.close()
+    end(site)
+
+
 def test_one_link_serves_for_questions_that_come_one_after_the_other(pair: Sockets) -> None:
     site = RemoteSite(pair[1], "worker")
     heard = []
@@ -294,6 +315,17 @@ def ask(bus: Bus, link: Link, channel: str) -> None:
     message = {"version": 1, "action": "publish", "arguments": {"args": [channel]}}
     Answers(bus, LocalSite(bus, dict), Link.post).answer(link, message)
     bus.wait_for(lambda: True)  # which runs what is deferred
+
+
+def test_a_request_of_another_version_gets_an_error_and_is_not_handed_over(bus: Bus) -> None:
+    ours, theirs = map(Link, socket.socketpair())
+    answers = Answers(bus, LocalSite(bus, dict), Link.post)
+    answers.answer(ours, {"version": 2, "action": "status"})
+
+    assert "has the version 2" in Peer(theirs).receive()["error"]
+    assert answers.unanswered(ours) == []
+    ours.close()
+    theirs.close()
 
 
 def test_a_result_that_is_too_large_is_an_error_with_both_sizes(bus: Bus) -> None:
