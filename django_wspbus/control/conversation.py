@@ -36,6 +36,14 @@ class ControlError(Exception):
         self.status = status
 
 
+class FalseSite(ControlError):
+    """A socket belongs to another user than its name claims. ``uid``: that user."""
+
+    def __init__(self, uid: int) -> None:
+        super().__init__(f"is no site of its user: its socket belongs to the user with the uid {uid}")
+        self.uid = uid
+
+
 class Conversation:
     """A connection to a site whose user has been verified. ``uid``: that user."""
 
@@ -66,9 +74,8 @@ class Conversation:
         except (TypeError, ValueError) as error:
             raise ControlError(f"The request cannot be sent: {error}.", MISUSED) from None
         self._socket.settimeout(SEND_TIMEOUT)
-        with contextlib.suppress(
-            OSError
-        ):  # the site has closed the connection, perhaps with a reason to read
+        # The site may have closed the connection, perhaps with a reason to read.
+        with contextlib.suppress(OSError):
             self._socket.sendall(line, NO_SIGNAL)
 
     def has_more(self, seconds: float) -> bool:
@@ -143,7 +150,7 @@ def verify(sock: socket.socket, name: Name) -> int:
     """Return the user at the other end; `ControlError` unless it is that of the name, and one to talk to."""
     uid = uid_of_peer(sock)
     if name.uid is not None and uid != name.uid:
-        raise ControlError(f"is no site of its user: its socket belongs to the user with the uid {uid}")
+        raise FalseSite(uid)
     if not is_allowed(uid):
         raise ControlError(f"belongs to the user with the uid {uid}")
     return uid

@@ -6,10 +6,10 @@ import os
 import select
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .address import Name, listed
-from .conversation import ControlError, Conversation, is_allowed
+from .conversation import ControlError, Conversation, FalseSite, is_allowed
 from .protocol import MISUSED, Error, Request, Result
 
 HELLO_TIMEOUT = 1.0
@@ -36,6 +36,8 @@ class Site:
     version: str = ""
     trouble: str = ""
     """The reason why it cannot be asked: it is another user's, or does not answer."""
+    is_verified: bool = field(default=False, compare=False)
+    """True if its socket belongs to the user that its name claims."""
 
     def is_called(self, project: str) -> bool:
         """Return whether this is the name of its project, its settings module or its directory."""
@@ -97,6 +99,8 @@ def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None
         site for site in everyone if pid in (None, site.pid) and (project is None or site.is_called(project))
     ]
     own = [site for site in found if is_allowed(site.uid)]
+    # Any user may bind any name: what could not be verified must not keep the others from being chosen.
+    own = [site for site in own if site.is_verified] or own
     if not own and pid is not None:
         own = found  # the error says whose it is
     if len(own) == 1:
@@ -152,10 +156,14 @@ class Greeting:
             return
         try:
             self.conversation = Conversation(self.site.name, timeout=0)
+            self.site = replace(self.site, uid=self.conversation.uid, is_verified=True)
             self.conversation.send(Request("hello"))
         except GONE:
             self.is_gone = True
             self._note("has ended: nothing listens there")
+        except FalseSite as error:
+            self.site = replace(self.site, uid=error.uid)
+            self._note(str(error))
         except (OSError, ControlError) as error:
             self._note(why_silent(error))
 
@@ -172,7 +180,6 @@ class Greeting:
             case Result({"pid": int(pid), "project": str(project), "settings": str(settings)} as facts):
                 self.site = replace(
                     self.site,
-                    uid=self.conversation.uid,
                     pid=self.site.pid or pid,
                     project=project,
                     settings=settings,

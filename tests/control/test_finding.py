@@ -41,7 +41,7 @@ def hello(pid: int, project: str) -> dict[str, Any]:
 def pid(monkeypatch: pytest.MonkeyPatch) -> int:
     """The PID that the sites of a test claim; no other site is found meanwhile."""
     everyone = address.listed
-    claimed = 10**9 + os.getpid()
+    claimed = 2 * 10**9 + 10 * os.getpid()
     monkeypatch.setattr(
         finding, "listed", lambda: [name for name in everyone() if name.pid in range(claimed, claimed + 10)]
     )
@@ -164,6 +164,27 @@ def test_a_client_sends_nothing_to_a_socket_of_another_user(pid: int) -> None:
             with liar.accept()[0] as connection:
                 connection.settimeout(5)
                 assert connection.recv(1) == b""
+
+
+@needs_root
+@needs_abstract_sockets
+@pytest.mark.parametrize("has_full_queue", [False, True])
+def test_a_false_socket_beside_a_site_keeps_nobody_from_choosing_it(
+    serve: Any, pid: int, has_full_queue: bool
+) -> None:
+    served = serve(hello(pid, "shop"), pid)
+    name = address.new_name(pid)
+    with socket.socket(socket.AF_UNIX) as liar, socket.socket(socket.AF_UNIX) as waiting:
+        liar.bind(name.address)
+        with acting_as(OTHER):
+            liar.listen(0)
+        if has_full_queue:
+            waiting.connect(name.address)
+        sites = find()
+        assert choose(sites, pid=pid).name == choose(sites).name == served.name
+        (false,) = [site for site in sites if site.name == name]
+        assert false.trouble
+        assert has_full_queue or false.uid == OTHER
 
 
 @needs_root
