@@ -40,7 +40,10 @@ class Name:
 
 
 def new_name(pid: int, folder: str | None = None) -> Name:
-    """Return a name that nobody can guess, for a site of this user; ``folder``: see `private_folder`."""
+    """Return a new name for a site of this user; ``folder``: see `private_folder`.
+
+    Its random part keeps other users from binding it first. It is no secret: the system lists it.
+    """
     uid, random = os.geteuid(), os.urandom(8).hex()
     if folder is None:
         return Name(f"@django-wspbus/{uid}/{pid}/{random}", uid, pid)
@@ -58,6 +61,18 @@ def listen(pid: int) -> tuple[socket.socket, Name]:
         sock.close()
         raise
     return sock, name
+
+
+def file_of(sock: socket.socket) -> tuple[str, tuple[int, int]] | None:
+    """Return the path of a control socket, and its device and inode; None if it has no file."""
+    path = sock.getsockname()
+    if not isinstance(path, str) or not path or path.startswith("\0"):  # an abstract name is bytes
+        return None
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return path, (status.st_dev, status.st_ino)
 
 
 def private_folder() -> str:

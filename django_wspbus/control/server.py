@@ -58,14 +58,16 @@ class ControlServer:
         self._clients: dict[Client, None] = {}  # the oldest first
         self._resumes: float | None = None
         self._is_ending = False
-        self._selector = selectors.DefaultSelector()
-        # If the process runs out of descriptors, the server closes this one to refuse or answer one client.
-        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._awake, self._waker = socket.socketpair()
-        for sock in (self._awake, self._waker, listener):
-            sock.setblocking(False)  # a client may disconnect before accept()
-        self._selector.register(self._awake, selectors.EVENT_READ, lambda: self._awake.recv(4096))
-        self._listen()
+        with contextlib.ExitStack() as stack:  # closes what is open if the process has no descriptor left
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            self._awake, self._waker = map(stack.enter_context, socket.socketpair())
+            for sock in (self._awake, self._waker, listener):
+                sock.setblocking(False)  # a client may disconnect before accept()
+            self._selector.register(self._awake, selectors.EVENT_READ, lambda: self._awake.recv(4096))
+            self._listen()
+            # If the process runs out of descriptors, the server closes this to refuse or answer one client.
+            self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            stack.pop_all()
 
     def run(self) -> None:
         """Read requests until `end` is called. The listening socket stays open."""

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from pathlib import Path
-from weakref import WeakSet
 
 from ..conf.addresses import Address
 from ..control import address
@@ -24,18 +23,6 @@ TIME_TO_END = 1.0
 
 UMASK = 0o177
 """The umask of a socket in a file: only its owner may connect."""
-
-
-_listening: WeakSet[socket.socket] = WeakSet()
-
-
-def _close_in_child() -> None:
-    """In a process that Python forks: close the copies, which would keep the names of ended sites."""
-    for sock in _listening:
-        sock.close()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 class ControlSocket(Plugin):
@@ -67,7 +54,9 @@ class ControlSocket(Plugin):
         self.leaving: list[WaitingClient] = []
         """The clients to hand over to the next program."""
         self._socket: socket.socket | None = None
-        self._inode: tuple[int, int] | None = None
+        self._file: tuple[str, tuple[int, int]] | None = None
+        """The file of the socket, with its device and inode."""
+        self._follows_forks = False
         self._server: ControlServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -84,7 +73,8 @@ class ControlSocket(Plugin):
         except OSError as error:
             self._warn(explain(error, place, [], self._owner))
         else:
-            self._socket, self._inode = bound.socket, bound.inode
+            self._socket = bound.socket
+            self._file = None if bound.inode is None else (self._path, bound.inode)
 
     def _adopt(self) -> None:
         """Take over the socket of the program before, if the setting is the same."""
@@ -92,13 +82,12 @@ class ControlSocket(Plugin):
         if state is None:
             return
         sock = socket.socket(fileno=state.descriptor)
+        self._file = address.file_of(sock) if state.path is None else state.file
         if self._is_wanted and state.path == self._path:
-            self._socket, self._inode = sock, state.inode
+            self._socket = sock
             return
         sock.close()
-        if state.path is not None and state.inode is not None:
-            with contextlib.suppress(OSError):
-                unlink_same(state.path, state.inode)
+        self._unlink()
 
     def start(self) -> None:
         if not self._is_wanted or self._server is not None:
@@ -106,20 +95,32 @@ class ControlSocket(Plugin):
         try:
             if self._socket is None and self._path is None:
                 self._socket, _ = address.listen(os.getpid())
+                self._file = address.file_of(self._socket)
             if self._socket is None:
                 return
             # Again, after the change of user: clients see the user that this process has now.
             self._socket.listen(address.BACKLOG)
-            _listening.add(self._socket)
+            self._follow_forks()
             self._server = ControlServer(self._socket, self.calls.begin, self._failed)
         except OSError as error:
             self._warn((error.strerror or str(error)).lower())
+            self.close()  # else clients would wait in its queue
             return
         # A daemon thread, because no client must keep the process alive.
         self._thread = threading.Thread(target=self._server.run, name="Control", daemon=True)
         self._thread.start()
 
     start.priority = 31  # type: ignore[attr-defined]  # after the change of user
+
+    def _follow_forks(self) -> None:
+        if not self._follows_forks:
+            self._follows_forks = True
+            os.register_at_fork(after_in_child=self._close_in_child)
+
+    def _close_in_child(self) -> None:
+        """In a process that Python forks: close the copy, which would keep the name of an ended site."""
+        if self._socket is not None:
+            self._socket.close()
 
     def _warn(self, reason: str) -> None:
         where = "The control socket" if self._path is None else f"The control socket {self._path}"
@@ -159,9 +160,10 @@ class ControlSocket(Plugin):
         self._server = self._thread = None
 
     def _unlink(self) -> None:
-        if self._path is not None and self._inode is not None and os.getpid() == self._pid:
+        if self._file is not None and os.getpid() == self._pid:
             with contextlib.suppress(OSError):  # after a change of user it may stay
-                unlink_same(self._path, self._inode)
+                unlink_same(*self._file)
+            self._file = None
 
     def take_leaving(self) -> list[WaitingClient]:
         """Return the clients to hand over to the next program, each once."""
@@ -174,7 +176,8 @@ class ControlSocket(Plugin):
         if self._socket is None:
             return None
         descriptor, self._socket = self._socket.detach(), None
-        return ControlState(descriptor, self._path, self._inode, self.take_leaving())
+        inode = None if self._file is None else self._file[1]
+        return ControlState(descriptor, self._path, inode, self.take_leaving())
 
     def subscribe(self) -> None:
         super().subscribe()

@@ -162,6 +162,11 @@ class ControlState:
         return cls(**{**values, "inode": values["inode"] and tuple(values["inode"]), "clients": clients})
 
     @property
+    def file(self) -> tuple[str, tuple[int, int]] | None:
+        """The path of CONTROL, with the device and inode of its file."""
+        return None if self.path is None or self.inode is None else (self.path, self.inode)
+
+    @property
     def descriptors(self) -> list[int]:
         return [self.descriptor, *(each.descriptor for each in self.clients)]
 
