@@ -21,9 +21,8 @@ def operate() -> int:
     """Run an action without the project, whose code may be broken; return the exit status."""
     package = os.path.dirname(os.path.abspath(__file__))
     if not sys.flags.safe_path and sys.path[0] != os.path.dirname(package):
-        del sys.path[
-            0
-        ]  # the working directory, in which a module may have the name of one that is imported here
+        # The working directory, in which a module may have the name of one that is imported here.
+        del sys.path[0]
     try:
         from .command.run import main
 

@@ -12,9 +12,8 @@ from .child import Child
 def saturated_for(child: Child) -> float | None:
     """Return the seconds for which every thread of a child has been busy; None if one is free, or unknown."""
     progress = child.progress
-    pids = {
-        progress.workers.get(each) for each in list(progress.ready)
-    }  # copied, as another thread writes it
+    # Copied, as another thread writes it.
+    pids = {progress.workers.get(each) for each in list(progress.ready)}
     records = [child.records.get(pid) for pid in pids if pid is not None]
     try:
         return busy_for([each for each in records if each is None or not each.retiring], time.monotonic())

@@ -11,8 +11,6 @@ from . import results
 from . import status as site_status
 from .results import Shape
 
-UNLIMITED = None
-
 INTERVAL = 2.0
 """Seconds between two reports of ``status --watch``."""
 
@@ -52,14 +50,14 @@ ACTIONS = {
         arguments=lambda options: {} if options.process is None else {"pid": options.process},
     ),
     "listeners": Action("show each listener, by channel", results.listeners),
-    "graceful": Action("reload: replace the workers, and wait", results.message, timeout=UNLIMITED),
+    "graceful": Action("reload: replace the workers, and wait", results.message, timeout=None),
     "restart": Action(
         "restart the site, or the children of one server, and wait",
         results.message,
         arguments=lambda options: {} if options.alias is None else {"alias": options.alias},
-        timeout=UNLIMITED,
+        timeout=None,
     ),
-    "stop": Action("stop the site, and wait until it has ended", results.message, timeout=UNLIMITED),
+    "stop": Action("stop the site, and wait until it has ended", results.message, timeout=None),
     "scale": Action(
         "change the number of workers of a server",
         results.scale,
@@ -78,7 +76,7 @@ ACTIONS = {
         "show the last log records of the site and its processes",
         results.logs,
         arguments=lambda options: {"follow": options.follow},
-        timeout=UNLIMITED,
+        timeout=None,
     ),
 }
 

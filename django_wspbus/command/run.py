@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from .. import __version__
 from ..control.client import ask
@@ -157,7 +157,7 @@ class Command:
 
     # status --watch
 
-    def _watch(self, site: Site) -> None:
+    def _watch(self, site: Site) -> NoReturn:
         """Show the status again and again, until the user interrupts this."""
         with self._output.live() as show:
             while True:

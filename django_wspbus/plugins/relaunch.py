@@ -30,7 +30,6 @@ from ..wspbus.plugin import Plugin
 TIME_FOR_THREADS = 1.0
 """Seconds that threads of the project have to end, once all listeners have run."""
 
-
 LAST = 10_000
 """The priority of a listener after all others: what an earlier one defers runs before the bus is STARTED."""
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TIMEOUT = 5.0
 """Seconds for the processes of the children to report that they have reopened their files."""
 
-
 MAIN_THREAD_TIMEOUT = 30.0
 """Seconds for the main thread of the site to do it, which may be busy with a listener."""
 
