@@ -182,6 +182,8 @@ class Children(Plugin):
 
         It holds over reloads and restarts, until the site exits. Any thread may call this.
         """
+        if self.bus.exit_asked or self.bus.execv:  # the state may have been handed over
+            raise Refusal("The site exits.")
         if not 0 < workers <= MOST_WORKERS:
             raise Refusal(f"A server has from 1 to {MOST_WORKERS} workers, and not {workers}.")
         current, before = self.serving.get(alias), self.wanted(alias)

@@ -39,12 +39,13 @@ class Switchboard:
         self._pair: tuple[socket.socket, socket.socket] | None = None  # wakes the thread
         self._thread: threading.Thread | None = None
         self._pausing = False
+        self._is_paused = False
 
     def watch(self, descriptor: int, readable: Callable[[], None], link: Link | None = None) -> None:
         """Call a function whenever a descriptor is readable; ``link``: the link of the descriptor, if any."""
         with self._lock:
             self._watched[descriptor] = _Watched(readable, link)
-        self.resume()
+        self._ensure_running()
 
     def forget(self, descriptor: int) -> None:
         """Stop watching a descriptor; its function is not called again, but may still be running."""
@@ -61,11 +62,18 @@ class Switchboard:
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         with self._lock:
             heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._serials), function))
-        self.resume()
+        self._ensure_running()
 
     def resume(self) -> None:
-        """Start the thread unless it runs."""
+        """Start the thread again after `pause`."""
+        self._is_paused = False
+        self._ensure_running()
+
+    def _ensure_running(self) -> None:
+        """Start the thread unless it runs, or is paused."""
         with self._lock:
+            if self._is_paused:
+                return
             if self._pair is None:
                 self._pair = socket.socketpair()
                 self._pair[1].setblocking(False)
@@ -76,10 +84,11 @@ class Switchboard:
         self._wake()
 
     def pause(self) -> None:
-        """End the thread. The messages that come from now on wait until `resume`."""
-        self._pausing = True
+        """End the thread. Messages and calls that come from now on wait until `resume`."""
+        with self._lock:
+            self._is_paused = self._pausing = True
+            thread = self._thread
         self._wake()
-        thread = self._thread
         if thread is not None:
             thread.join()
             self._thread = None
@@ -90,6 +99,7 @@ class Switchboard:
             for sock in self._pair:
                 sock.close()
             self._pair = None
+        self._is_paused = False
 
     def _wake(self) -> None:
         if self._pair is not None:

@@ -115,6 +115,13 @@ class Restart(Plugin):
 
     def execute(self) -> NoReturn:
         """Execute the next program, and keep sockets and children until it has taken them over."""
+        try:
+            self._execute()
+        except BaseException:  # this program goes on, and has to hear its children
+            self.site.switchboard.resume()
+            raise
+
+    def _execute(self) -> NoReturn:
         state, invocation = self._hand_over(), start.original()
         ((name, variable),) = state.hand_over().items()
         environment = {name: os.environ[name] for name in LISTEN_VARIABLES if name in os.environ}

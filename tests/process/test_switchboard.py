@@ -141,5 +141,20 @@ def test_a_flood_of_wake_ups_does_not_block_the_caller(switchboard: Switchboard)
         switchboard.close()
 
 
+def test_what_is_asked_of_a_paused_switchboard_waits_until_it_resumes(switchboard: Switchboard) -> None:
+    called = threading.Event()
+    switchboard.resume()
+    switchboard.pause()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        switchboard.call_later(0, called.set)
+        switchboard.watch(ours.fileno(), lambda: None)
+        assert "Site switchboard" not in [thread.name for thread in threading.enumerate()]
+        assert not called.is_set()
+        switchboard.resume()
+        assert called.wait(DEADLINE)
+        switchboard.close()
+
+
 def test_it_may_be_closed_without_having_watched_anything() -> None:
     Switchboard().close()
