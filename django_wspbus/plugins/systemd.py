@@ -95,12 +95,12 @@ class Systemd(Plugin):
     def _beat(self) -> None:
         if self._beats and self._watchdog is not None:
             self._manager.send("WATCHDOG=1")
-            self.look()
             pause = max(self._watchdog / 2, SHORTEST_BEAT)
             self._call_later(pause, lambda: self.bus.defer(self._beat))
+            self.look()  # last: an error must not end the beats
 
     def stop(self) -> None:
-        """Report a restart or an exit. From now on the watchdog of the bus ends what hangs."""
+        """Report a restart or an exit. From now on the bus itself ends a listener that hangs."""
         if self.bus.execv:
             self._report_reload(self._condition())
             self._manager.send(extended(self._time_to_stop), *self._watched_less())
