@@ -123,24 +123,29 @@ class Swap(Plugin):
                 f"A {self.under_way} is under way already: call bus.{METHODS[what]}(), which waits."
             )
         self.under_way, began = what, time.monotonic()
-        self._failures = []
-        self.children.swapping = True
-        for server in self.child_servers:
-            server.respawner.pause()
-        for observer in self.observers:
-            observer()
+        failure: str | None = None
         try:
+            self._failures = []
+            self.children.swapping = True
+            for server in self.child_servers:
+                server.respawner.pause()
+            for observer in self.observers:
+                observer()
             yield
         except Exception as error:
             self._note_failure(what, error)
+            failure = self.last_failure
             if isinstance(error, Refusal):
                 reasons = [str(self.last_failure), *self._failures]
                 raise Refusal("\n".join(reasons), status=error.status) from None
             raise
+        except BaseException as error:  # the process is about to end
+            failure = f"The {what} was interrupted: {error!r}"
+            raise
         else:
             self.last_failure = self.failed = None
         finally:
-            self.note_end(what, began, self.last_failure)
+            self.note_end(what, began, failure)
             self.under_way = None
             self.steps.forget()
             self.children.swapping = False
