@@ -12,7 +12,6 @@ from django.db import connections
 from .. import conf
 from ..children.dry_run import PlannedServer, PlannedSocket, SitePlan
 from ..conf import Settings
-from ..conf.signals import SITE_ACTIONS
 from ..control.hanging import write_stacks_on_signal
 from ..plugins.control import ControlSocket
 from ..plugins.daemon import Foreground, daemonize
@@ -28,14 +27,11 @@ from ..successor.state import ControlState, SiteState, SocketState
 from ..system.terminal import Terminal
 from ..wspbus import EX_SOFTWARE, ChannelFailures, Refusal
 from .assembly import Assembly, binds, make_plugins, make_sockets
+from .channels import SITE_CHANNELS
 from .condition import refusal_of
 from .control import actions
 from .operations import Operations
 from .replacement import ExecReplacement, Replacement
-
-SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", *SITE_ACTIONS)
-"""Channels of the site: before the process ends at once; before a restart, which a listener may refuse; just
-before the process is replaced; after a change of a file; and those by which signals order the site."""
 
 
 class SiteProcess:

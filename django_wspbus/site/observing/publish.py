@@ -12,13 +12,13 @@ from typing import Any
 from ...children.child import Child
 from ...children.stacks import state_of, why_silent
 from ...control.calls import Action, Call
-from ...development.launch import CHANGED, WATCH
 from ...process.reports import Replied
 from ...process.site import reasons
 from ...process.worker_orders import Publish
 from ...wspbus import Refusal
 from ...wspbus.messenger import BUILT_IN_CHANNELS
 from ..assembly import Assembly
+from ..channels import RESERVED_CHANNELS
 from .processes import Process, all_processes
 
 TIMEOUT, LONGEST_TIMEOUT = 2.0, 60.0
@@ -27,9 +27,6 @@ TIMEOUT, LONGEST_TIMEOUT = 2.0, 60.0
 LOOK_INTERVAL = 0.01
 """Seconds between two looks for answers."""
 
-SITE_CHANNELS = ("abort", "before_restart", "execv", "autoreload", "reopen", CHANGED, WATCH)
-"""Channels by which the parts of a site work together; an action or a method of the bus is for them."""
-
 _numbers = itertools.count(time.monotonic_ns())  # no answer to the program before a restart has the same one
 
 
@@ -37,7 +34,7 @@ def publish(site: Assembly) -> Action:
     def answer(call: Call) -> dict[str, Any]:
         channel, args = call.argument("channel", str), call.argument("args", list, [])
         timeout = float(call.argument("timeout", int | float, TIMEOUT))  # type: ignore[arg-type]
-        if channel in (*BUILT_IN_CHANNELS, *SITE_CHANNELS):
+        if channel in (*BUILT_IN_CHANNELS, *RESERVED_CHANNELS):
             raise Refusal(
                 f"The channel {channel!r} is one of django-wspbus itself: publish on your own ones."
             )

@@ -15,6 +15,8 @@ from django_wspbus.children.stacks import state_of
 from django_wspbus.control.client import ask as request
 from django_wspbus.control.finding import Site
 from django_wspbus.control.protocol import Error, Record, Result
+from django_wspbus.site.channels import RESERVED_CHANNELS
+from django_wspbus.wspbus.messenger import BUILT_IN_CHANNELS
 from tests.controlled import order, result, site_of
 from tests.processes import DEADLINE, RunningSite
 from tests.projects import GUNICORN, THREADED, Project
@@ -333,7 +335,8 @@ def test_results_that_json_does_not_know_are_an_error_of_their_process(served: S
 
 
 def test_a_channel_of_the_package_is_not_for_publications(served: Served) -> None:
-    for channel in ("start", "stop", "exit", "graceful", "main", "log", "abort", "reopen"):
+    assert {"abort", "execv", "reopen", "more", "fewer"} < {*RESERVED_CHANNELS}
+    for channel in (*BUILT_IN_CHANNELS, *RESERVED_CHANNELS):
         (*_, answer) = request(served.site, "publish", {"channel": channel, "args": []})
         assert isinstance(answer, Error)
         assert f"The channel {channel!r} is one of django-wspbus itself" in answer.text
