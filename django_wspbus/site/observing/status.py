@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import django
@@ -20,7 +20,7 @@ from ...successor import start
 from ...system.memory import private_memory
 from ..assembly import Assembly
 from .memories import Memories
-from .processes import processes_of
+from .processes import Process, processes_of
 from .states import described
 
 WELL = ("ready", "reloading")
@@ -35,10 +35,12 @@ def status(site: Assembly) -> Action:
 
     def answer(call: Call) -> dict[str, Any]:
         brief = site.condition.status()
+        processes = [process for child in site.children.all() for process in processes_of(child)]
+        sizes = memories.measure([process.pid for process in processes])
         servers = {
             server.settings.alias: {
                 **brief["servers"][server.settings.alias],
-                **_server(site, server, memories),
+                **_server(site, server, processes, sizes),
             }
             for server in site.servers
         }
@@ -62,7 +64,9 @@ def status(site: Assembly) -> Action:
     return answer
 
 
-def _server(site: Assembly, server: Server, memories: Memories) -> dict[str, Any]:
+def _server(
+    site: Assembly, server: Server, processes: Iterable[Process], sizes: Mapping[int, int | None]
+) -> dict[str, Any]:
     bound = server.bound()
     lengths = [queue_length(each.socket) for each in bound if each.is_open]
     known = [each for each in lengths if each is not None]
@@ -72,7 +76,8 @@ def _server(site: Assembly, server: Server, memories: Memories) -> dict[str, Any
         "queue": sum(known) if known else None,
     }
     if isinstance(server, ChildServer):
-        return {**found, **_children(site, server, memories)}
+        own = [each for each in processes if each.child and each.child.alias == server.alias]
+        return {**found, **_children(server, own, sizes)}
     busy = len(server.in_flight())
     process = {
         "pid": os.getpid(),
@@ -88,10 +93,9 @@ def _server(site: Assembly, server: Server, memories: Memories) -> dict[str, Any
     return {**found, "wanted": None, "threads": None, "busy": busy, "processes": [process]}
 
 
-def _children(site: Assembly, server: ChildServer, memories: Memories) -> dict[str, Any]:
-    children = [child for child in site.children.all() if child.alias == server.alias]
-    processes = [process for child in children for process in processes_of(child)]
-    sizes = memories.measure([process.pid for process in processes])
+def _children(
+    server: ChildServer, processes: Sequence[Process], sizes: Mapping[int, int | None]
+) -> dict[str, Any]:
     rows = [described(process, sizes[process.pid]) for process in processes]
     serving = [
         row
