@@ -76,7 +76,7 @@ class Child:
         self._why_shortened = ""
         self._switchboard = switchboard
         self._answer = answer
-        self._changed = changed
+        self.changed = changed
         self._process_ended = ended
         self.links = Links(
             pair, switchboard, heard=self._hear, ended=self._note_end_of, all_ended=self._note_end_of_pair
@@ -194,12 +194,12 @@ class Child:
         if not self.ended:
             self.process.wait()  # it is no zombie for longer than this
             self.ended = True
-            self._changed()
+            self.changed()
 
     def _note_end_of_pair(self) -> None:
         if self._pidfd is None:
             self._note_end()
-        self._changed()
+        self.changed()
 
     def _note_end_of(self, link: Link) -> None:
         pid = self.progress.workers.get(link.fileno())
@@ -210,7 +210,7 @@ class Child:
             self.retiring.pop(pid, None)
             self._forget_record(pid)
             self.progress.forget(pid)
-        self._changed()
+        self.changed()
 
     def _forget_record(self, pid: int) -> None:
         if (record := self.records.pop(pid, None)) is not None:
@@ -228,7 +228,7 @@ class Child:
                     self._switchboard.post(link, {"pong": True})
             else:
                 self._note(link, message, descriptors)
-        self._changed()
+        self.changed()
 
     def _note(self, link: Link, message: Message, descriptors: list[int]) -> None:
         report = read_report(message)

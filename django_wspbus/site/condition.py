@@ -74,6 +74,8 @@ class SiteCondition:
         error = self._bus.exit_under_way.start_error
         if isinstance(error, ChannelFailures):
             state, reason = "failed", str(refusal_of(error))
+        elif state == "ready" and (saturated := self._saturated()):
+            state, reason = "saturated", saturated
         elif state == "ready":
             reason = ". ".join(filter(None, [self._workers(), self._swap.last_failure]))
         return Condition(state, first_line(reason))

@@ -123,7 +123,9 @@ class Retirement:
         for pid in plan.release:
             if self._child.order_worker(pid, Begin()):
                 self._child.progress.begin(pid)
-        self._child.trouble = self._find_trouble(now)
+        if (trouble := self._find_trouble(now)) != self._child.trouble:
+            self._child.trouble = trouble
+            self._child.changed()
 
     def _describe(self, pid: int) -> Worker:
         child = self._child

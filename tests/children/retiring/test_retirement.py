@@ -73,7 +73,7 @@ class Site:
         self.retirement = Retirement(
             seen, self.switchboard, settings, lambda message, level: self.log.append(message)
         )
-        seen._changed = self.retirement.look
+        seen.changed = self.retirement.look
         self.record = Record.make(0)
         self.master: Link = self.child.say_hello("master", self.child.process.pid, [self.record.descriptor])
         self.master.send(as_message(Expected(2, int(policy.is_active), policy)))
@@ -182,3 +182,18 @@ def test_fewer_workers_are_wanted_and_the_oldest_goes_at_once(site: Site) -> Non
     assert isinstance(site.workers[0].order(), Retire)
     assert site.record.wanted == 1
     assert site.workers[1].has_no_order()
+
+
+@pytest.mark.parametrize("site", [{"age": 1000}], indirect=True)
+def test_the_observers_are_notified_when_a_trouble_begins_or_ends(site: Site) -> None:
+    child, seen = site.child.seen, []
+    await_that(lambda: FIRST + 2 in child.progress.standby)
+
+    def note() -> None:
+        seen.append(child.trouble)
+
+    child.changed = note
+    child.trouble = "it was stuck"
+    site.retirement.look()
+
+    await_that(lambda: seen[-1:] == [None], lambda: seen)
