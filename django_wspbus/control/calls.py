@@ -13,7 +13,10 @@ from ..wspbus import Refusal
 from .protocol import FAILED, MISUSED, Error, Record, Reply, Request, Result, Step, encode_reply
 
 MOST_CALLS = 16
-"""Requests that run at the same time. A further one gets an error."""
+"""Requests that run at the same time, of each kind (see `kind_of`). A further one gets an error."""
+
+MOST_GREETINGS = 64
+"""The same, for the requests by which a client looks whether the site lives."""
 
 SEND_TIMEOUT = 10.0
 """Seconds for a client to read a reply. A client that takes longer counts as gone."""
@@ -135,11 +138,12 @@ class Calls:
         """Answer a request in a new thread, which closes the connection at its end."""
         call = Call(request, connection)
         with self._lock:
-            is_free = len(self._running) < MOST_CALLS
+            kind, most = kind_of(request)
+            is_free = sum(kind_of(each.request)[0] == kind for each in self._running) < most
             if is_free:
                 self._running.add(call)
         if not is_free:
-            text = f"The site is busy: it answers {MOST_CALLS} other requests. Try again."
+            text = f"The site is busy: it answers {most} other requests. Try again."
             send_last(connection, Error(text))
             return
         # A daemon thread, because a client that waits must not keep the process alive.
@@ -181,6 +185,18 @@ class Calls:
             call.send(reply)
         except (TypeError, ValueError, RecursionError) as error:
             call.send(Error(f"The result of {call.action} cannot be sent: {error}.", FAILED))
+
+
+def kind_of(request: Request) -> tuple[str, int]:
+    """Return the kind of a request, and how many of the kind run at the same time.
+
+    Clients that follow the log stay for long, and must not keep out those that order the site; nor must any
+    client keep another from seeing that the site lives.
+    """
+    if request.action in ("hello", "ping"):
+        return "greeting", MOST_GREETINGS
+    is_following = request.action == "logs" and bool(request.arguments.get("follow"))
+    return ("following" if is_following else "other"), MOST_CALLS
 
 
 def has_ended(connection: socket.socket, within: float = 0) -> bool:

@@ -167,6 +167,8 @@ class Operations(Plugin):
             try:
                 item = follower.items.get(timeout=LOOK_INTERVAL)
             except queue.Empty:
+                if call.is_gone:
+                    raise ClientGone from None
                 if not self._drains:
                     continue
                 item = self._draining()

@@ -111,13 +111,16 @@ def test_more_requests_than_threads_are_told_that_the_site_is_busy(serve: Any) -
         released.wait(DEADLINE)
         return "done"
 
-    served = serve({"wait": wait})
+    served = serve({"wait": wait, "ping": lambda call: "alive", "logs": lambda call: "record"})
     clients = [served.connect() for _ in range(MOST_CALLS)]
     for client in clients:
         client.sendall(request("wait"))
     for _ in clients:
         assert running.acquire(timeout=DEADLINE)
     assert "busy" in served.ask("wait")["error"]
+    assert "busy" in served.ask("logs")["error"]
+    assert served.ask("ping") == {"result": "alive"}  # else a client would take the site for dead
+    assert served.ask("logs", follow=True) == {"result": "record"}
     released.set()
     for client in clients:
         with client:
