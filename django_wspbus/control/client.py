@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .address import Name
-from .conversation import ControlError, Conversation
+from .conversation import ControlError, Conversation, StillOpen
 from .finding import GONE, HELLO_TIMEOUT, Site, why_silent
 from .protocol import Error, Reply, Request, Result
 
@@ -15,7 +16,10 @@ ANSWER_TIMEOUT = 10.0
 """Seconds for each reply to a request that needs no long time."""
 
 END_TIMEOUT = 60.0
-"""Seconds for the process of a site to end after the last reply to a stop."""
+"""Seconds for the process of a site to end after the last reply to a stop, if its PID shows nothing.
+
+It has none in another namespace of PIDs.
+"""
 
 CHECK_INTERVAL = 10.0
 """Seconds without a reply, after which a client without a timeout checks whether the site lives."""
@@ -48,7 +52,7 @@ def ask(
             reply = _await_reply(conversation) if timeout is None else conversation.receive(timeout)
             if isinstance(reply, Result | Error):
                 if action == "stop":
-                    conversation.await_end(END_TIMEOUT)
+                    _await_end(conversation)
                 yield reply
                 return
             yield reply
@@ -63,6 +67,27 @@ def _await_reply(conversation: Conversation) -> Reply:
         if unanswered > MOST_UNANSWERED:
             raise ControlError(trouble)
     return conversation.receive(ANSWER_TIMEOUT)
+
+
+def _await_end(conversation: Conversation) -> None:
+    """Wait until the site closes the connection, as long as its process lives."""
+    while is_running(conversation.pid):
+        with contextlib.suppress(StillOpen):
+            conversation.await_end(CHECK_INTERVAL)
+            return
+    conversation.await_end(END_TIMEOUT)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether there is a process with a PID; 0 is none."""
+    try:
+        if pid > 0:
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
 
 
 def _ping(name: Name) -> str:

@@ -44,6 +44,10 @@ class FalseSite(ControlError):
         self.uid = uid
 
 
+class StillOpen(ControlError):
+    """The site has not closed the connection in time."""
+
+
 class Conversation:
     """A connection to a site whose user has been verified. ``uid``: that user."""
 
@@ -108,13 +112,13 @@ class Conversation:
             raise ControlError(f"The answer of the site was not understood: {error}.") from None
 
     def await_end(self, seconds: float) -> None:
-        """Wait until the site has closed the connection; `ControlError` if that takes too long."""
+        """Wait until the site has closed the connection; `StillOpen` if that takes too long."""
         deadline = time.monotonic() + seconds
         while self.has_more(deadline - time.monotonic()):
             self._received.clear()
             if not self._read():
                 return
-        raise ControlError(f"The process of the site has not ended within {seconds:g} seconds.")
+        raise StillOpen(f"The process of the site has not ended within {seconds:g} seconds.")
 
     def _read(self) -> bytes:
         try:

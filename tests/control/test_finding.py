@@ -296,6 +296,37 @@ def test_a_site_that_has_ended_is_no_site(pid: int) -> None:
     assert at("/nowhere/control.sock").trouble == "has ended: nothing listens there"
 
 
+def test_a_client_of_a_stop_waits_while_the_process_lives(
+    serve: Any, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(client, "END_TIMEOUT", 0.01)
+    looked, ending = [], threading.Event()
+
+    def look(pid: int) -> bool:
+        looked.append(pid)
+        if len(looked) > 5:
+            ending.set()
+        return True
+
+    def stop(call: Any) -> str:
+        call.send(Result("Stopped"))
+        call.is_answered = True
+        ending.wait(30)
+        return ""
+
+    monkeypatch.setattr(client, "is_running", look)
+    served = serve({"stop": stop}, pid)
+    site = Site(served.name, os.geteuid(), pid)
+    assert list(ask(site, "stop", timeout=None)) == [Result("Stopped")]
+    assert set(looked) == {os.getpid()}
+    monkeypatch.setattr(client, "is_running", lambda pid: False)
+    ending.clear()
+    with pytest.raises(ControlError, match="has not ended"):
+        list(ask(site, "stop", timeout=None))
+    ending.set()
+
+
 def test_a_client_that_waits_as_long_as_it_takes_notices_that_the_site_hangs(
     pid: int, later: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
