@@ -35,6 +35,9 @@ from .child import Child
 TIME_TO_TAKE = 0.7
 """Seconds for the site to take the connection of a client. Then the launcher answers that it hangs."""
 
+TIME_TO_DELIVER = 5.0
+"""Seconds for the loop of the launcher to pass a connection on. Then the launcher answers that it is busy."""
+
 TIME_TO_ANSWER = 1.0
 """Seconds that the end of the launcher waits until clients have been sent the outcome."""
 
@@ -60,6 +63,8 @@ class Delivery:
     def __init__(self) -> None:
         self.is_handled = threading.Event()
         self.is_posted = False
+        self.is_given_up = False
+        self.lock = threading.Lock()
         self.is_answered = threading.Event()
         self.is_taken = False
 
@@ -88,10 +93,8 @@ class LauncherControl:
         self._waiting = Calls(self._answer_after_boot, self._failed)
         self._state: ControlState | None = None
         self._socket = self._listen(start.get("control", False))
-        self._server: ControlServer | None = None
-        if self._socket is not None:
-            self._server = ControlServer(self._socket, self._calls.begin, self._failed)
-            threading.Thread(target=self._server.run, name="Control", daemon=True).start()
+        self._file = self._file_of_socket()
+        self._server = self._serve()
 
     def _listen(self, control: Any) -> socket.socket | None:
         if isinstance(control, dict):  # a file, which needs what only the command can import
@@ -101,10 +104,37 @@ class LauncherControl:
         try:
             return address.listen(os.getpid())[0] if control else None
         except OSError as error:
-            self._say(
-                f"The control socket cannot be made: {error.strerror}. `wspbus` does not find this site."
-            )
+            self._say_why_not(error)
             return None
+
+    def _file_of_socket(self) -> tuple[str, tuple[int, int]] | None:
+        if self._state is not None and self._state.path is not None:
+            return self._state.file
+        return None if self._socket is None else address.file_of(self._socket)
+
+    def _serve(self) -> ControlServer | None:
+        if self._socket is None:
+            return None
+        try:
+            server = ControlServer(self._socket, self._calls.begin, self._failed)
+        except OSError as error:
+            self._say_why_not(error)
+            self._close_socket()  # else clients would wait in its queue
+            return None
+        threading.Thread(target=server.run, name="Control", daemon=True).start()
+        return server
+
+    def _say_why_not(self, error: OSError) -> None:
+        self._say(f"The control socket cannot be made: {error.strerror}. `wspbus` does not find this site.")
+
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                unlink_same(*self._file)
+            self._file = None
 
     def _failed(self, action: str = "") -> None:
         self._say(traceback.format_exc().rstrip())
@@ -136,12 +166,9 @@ class LauncherControl:
         deadline = time.monotonic() + TIME_TO_ANSWER
         for is_answered in list(self._stopping):
             is_answered.wait(max(deadline - time.monotonic(), 0))
-        if self._server is not None and self._socket is not None:
+        if self._server is not None:
             self._server.end()
-            self._socket.close()
-        if self._state is not None and self._state.path is not None and self._state.inode is not None:
-            with contextlib.suppress(OSError):
-                unlink_same(self._state.path, self._state.inode)
+        self._close_socket()
 
     # Requests, each in a thread of its own
 
@@ -168,7 +195,11 @@ class LauncherControl:
         self._deliveries[number] = delivery
         try:
             self._order(lambda loop: self._deliver(loop, number, delivery, call))
-            delivery.is_handled.wait()
+            if not delivery.is_handled.wait(TIME_TO_DELIVER):
+                with delivery.lock:  # what is not posted by now must not be posted later
+                    delivery.is_given_up = not delivery.is_posted
+                if delivery.is_given_up:
+                    raise RuntimeError("The launcher is busy. Try again.")
             is_answered = delivery.is_posted and delivery.is_answered.wait(TIME_TO_TAKE)
         finally:
             del self._deliveries[number]
@@ -185,11 +216,15 @@ class LauncherControl:
     def _deliver(self, loop: Loop, number: int, delivery: Delivery, call: Call) -> None:
         """Send the site a connection; in the loop."""
         child = loop.child
-        if child is not None and child.serves:
-            delivery.is_posted = True
-            request = {"number": number, "action": call.action, "arguments": call.arguments}
-            loop.post(child, {"control": request}, [call.fileno()])
-        delivery.is_handled.set()
+        try:
+            with delivery.lock:
+                if child is None or not child.serves or delivery.is_given_up:
+                    return
+                delivery.is_posted = True
+                request = {"number": number, "action": call.action, "arguments": call.arguments}
+                loop.post(child, {"control": request}, [call.fileno()])
+        finally:
+            delivery.is_handled.set()
 
     def _answer_for_hanging_site(self, call: Call) -> None:
         pid = self.boots.last.pid
