@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ class Dump:
     """
 
     _under_way: set[int] = set()  # PIDs
+    _turn = threading.Lock()
 
     def __init__(self, pid: int, record: Record) -> None:
         self.pid = pid
@@ -71,12 +73,14 @@ class Dump:
             raise NoStacks("it writes no stacks, or none yet")
         if is_suspended(self.pid):
             raise NoStacks(f"does not respond: {SUSPENDED}")
-        if self.pid in self._under_way:  # of another caller
+        with self._turn:
+            if self.pid not in self._under_way:
+                self._under_way.add(self.pid)
+                self._has_begun = True
+        if not self._has_begun:  # another caller's is under way
             if time.monotonic() >= self._deadline:
                 raise NoStacks(why_silent(self.pid))
             return
-        self._under_way.add(self.pid)
-        self._has_begun = True
         self._deadline = time.monotonic() + STACKS_TIMEOUT
         self._record.begin_dump()
         os.kill(self.pid, STACKS_SIGNAL)
