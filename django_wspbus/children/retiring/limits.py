@@ -43,7 +43,7 @@ class Limits:
         self.is_in_vain = False
         """True once all threads of a successor get stuck at once, until a worker shows that they do not."""
 
-    def is_backing_off(self, now: float) -> bool:
+    def _is_backing_off(self, now: float) -> bool:
         """Return whether stuck workers are not replaced now, because their successors get stuck, too."""
         return now < self._waits_until
 
@@ -74,7 +74,7 @@ class Limits:
             # A worker with a free thread serves: then a restart of the site would only do harm.
             if self._backoff.failures > 1 and is_early and requests.has_no_thread:
                 self.is_in_vain = True
-            if not self.is_backing_off(now):
+            if not self._is_backing_off(now):
                 return Reason.TIMEOUT
         if policy.memory is not None and self._memory.is_exceeded(pid, age, now):
             return Reason.MEMORY
