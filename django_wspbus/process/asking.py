@@ -48,6 +48,7 @@ class RemoteSite(Site):
         self._for_reports: Link | None = None
         self._for_orders: Link | None = None
         self._record: Record | None = None
+        self._turn = threading.RLock()  # of the link for reports; a signal handler may interrupt its owner
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -58,6 +59,7 @@ class RemoteSite(Site):
         self._idle.clear()
         self._for_reports = self._for_orders = None
         self._record = None
+        self._turn = threading.RLock()  # the parent's may be held
         self._role = "other"
 
     def announce_role(self, role: str, record: Record | None = None) -> None:
@@ -83,13 +85,21 @@ class RemoteSite(Site):
     def report(self, report: Report) -> None:
         """Send a report, which gets no answer; it is lost if the site has ended."""
         for _ in range(2):  # the site closes a link whose process reads nothing for long
+            link = None
             with suppress(OSError):
-                if self._for_reports is None:
-                    self._for_reports = self._connect(self._role)
-                self._for_reports.send(as_message(report), timeout=SITE_TIMEOUT)
+                link = self._link_for_reports()
+                link.send(as_message(report), timeout=SITE_TIMEOUT)
                 return
-            self._close(self._for_reports)
-            self._for_reports = None
+            with self._turn:
+                if link is not None and self._for_reports is link:  # else another thread has closed it
+                    self._close(link)
+                    self._for_reports = None
+
+    def _link_for_reports(self) -> Link:
+        with self._turn:
+            if self._for_reports is None:
+                self._for_reports = self._connect(self._role)
+            return self._for_reports
 
     def listen(self, hear: Callable[[Message], object]) -> None:
         """Call a function with each request that the site sends to this process, in a new thread."""

@@ -264,6 +264,19 @@ def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_
     end(site)
 
 
+def test_threads_that_report_at_the_same_time_share_one_link(pair: Sockets) -> None:
+    site = RemoteSite(pair[1], "worker")
+    reporting = [in_thread(lambda number=number: site.report(Answered(number))) for number in range(8)]  # type: ignore[misc]
+    link, _ = take_link(pair[0])
+    numbers = [link.receive()["pid"] for _ in range(8)]
+    for thread in reporting:
+        thread.join(DEADLINE)
+
+    assert sorted(numbers) == list(range(8))
+    link.close()
+    end(site)
+
+
 def test_a_message_is_lost_without_a_site(pair: Sockets) -> None:
     pair[0].close()
     site = RemoteSite(pair[1], "worker")
