@@ -23,6 +23,7 @@ from .links import Links
 from .orders import DRAIN, EXIT, SERVE
 from .processes import Process, kill_group
 from .progress import Progress
+from .records import take_record
 from .spawn import read_refusal
 
 LEAST_SHORTENED = 0.1
@@ -73,7 +74,7 @@ class Child:
         self.is_closed = False
         self.allowed_for_requests = 0.0
         """Seconds that it had until requests are cut off."""
-        self._why_shortened = ""
+        self.why_shortened = ""
         self._switchboard = switchboard
         self._answer = answer
         self.changed = changed
@@ -179,7 +180,7 @@ class Child:
         hurried = self.progress.hurried
         late = [f"{each} (worker {pid})" for pid, each in self.progress.cut_off.items() if pid not in hurried]
         stuck = [f"{each} (worker {pid})" for pid, each in self.progress.cut_off.items() if pid in hurried]
-        after = f"after {self.allowed_for_requests:.3g} seconds{self._why_shortened}"
+        after = f"after {self.allowed_for_requests:.3g} seconds{self.why_shortened}"
         return [
             f"requests cut off {why}: {'; '.join(requests)}."
             for requests, why in ((late, after), (stuck, "as they were stuck"))
@@ -221,22 +222,20 @@ class Child:
 
     def _hear(self, link: Link, messages: list[Received]) -> None:
         for message, descriptors in messages:
+            take_record(self.records, message, descriptors)
             if "action" in message:
                 self._answer(link, message)
             elif "ping" in message:
                 with contextlib.suppress(OSError):  # it is gone
                     self._switchboard.post(link, {"pong": True})
             else:
-                self._note(link, message, descriptors)
+                self._note(link, message)
         self.changed()
 
-    def _note(self, link: Link, message: Message, descriptors: list[int]) -> None:
+    def _note(self, link: Link, message: Message) -> None:
         report = read_report(message)
         if isinstance(report, Hello):
             link.name = f"Process {report.pid} of the server {self.alias!r}"
-            for descriptor in descriptors:
-                self._forget_record(report.pid)
-                self.records[report.pid] = Record(descriptor)
         if isinstance(report, Died):  # first read the reason, which may wait unread in the worker's own link
             for descriptor, pid in list(self.progress.workers.items()):
                 if pid == report.pid:
@@ -285,7 +284,7 @@ class Child:
             return
         self.deadline = max(phases.children, self.dismissed_at)
         self.allowed_for_requests = max(phases.requests - self.dismissed_at, 0)
-        self._why_shortened = why
+        self.why_shortened = why
         self._order(EXIT % (phases.requests, phases.workers))
         if is_first:
             self._signal(signal.SIGTERM)

@@ -29,11 +29,15 @@ def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> Child
         time_left=None if child.deadline is None else max(child.deadline - time.monotonic(), 0),
         allowed=child.allowed,
         allowed_for_requests=child.allowed_for_requests,
+        why_shortened=child.why_shortened,
         records=[RecordState(pid, record.descriptor) for pid, record in child.records.items()],
         policy=asdict(progress.policy),
         standby=sorted(progress.standby),
         begun=sorted(progress.begun),
         stopped=sorted(progress.stopped),
+        failed_stops=list(progress.failed_stops),
+        cut_off={str(pid): names for pid, names in progress.cut_off.items()},
+        hurried=sorted(progress.hurried),
         ready_since={str(pid): since for pid, since in progress.ready_since.items()},
         wanted=child.wanted,
         retiring=list(child.retiring.values()),
@@ -58,6 +62,7 @@ def adopt(
     if child.deadline is not None:
         child.dismissed_at = child.deadline - state.allowed
         child.allowed_for_requests = state.allowed_for_requests
+        child.why_shortened = state.why_shortened
     child.progress.adopt(state)
     child.wanted = state.wanted
     child.retiring = {each.pid: each for each in state.retiring}

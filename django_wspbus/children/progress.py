@@ -159,6 +159,9 @@ class Progress:
         self.standby = set(state.standby)
         self.begun = set(state.begun)
         self.stopped = set(state.stopped)
+        self.failed_stops = list(state.failed_stops)
+        self.cut_off = {int(pid): names for pid, names in state.cut_off.items()}
+        self.hurried = set(state.hurried)
         self.ready_since = {int(pid): since for pid, since in state.ready_since.items()}
         for link in state.links:
             if link.worker is not None:

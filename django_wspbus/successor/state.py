@@ -112,6 +112,8 @@ class ChildState:
     """Seconds for its drain in all."""
     allowed_for_requests: float = 0.0
     """Those of its requests."""
+    why_shortened: str = ""
+    """The reason why its drain must end earlier than it was first told, for the log."""
     records: list[RecordState] = field(default_factory=list)
     policy: dict[str, Any] = field(default_factory=dict)
     """The fields of its `process.reports.RetirementPolicy`."""
@@ -119,6 +121,10 @@ class ChildState:
     """PIDs of the workers that wait to begin."""
     begun: list[int] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
+    failed_stops: list[str] = field(default_factory=list)
+    cut_off: dict[str, str] = field(default_factory=dict)
+    """PID -> the requests that a worker has not answered before it ended."""
+    hurried: list[int] = field(default_factory=list)
     ready_since: dict[str, float] = field(default_factory=dict)
     """PID -> the time of `time.monotonic` at which the worker was ready."""
     wanted: int | None = None

@@ -171,6 +171,37 @@ def test_the_site_reads_the_record_of_a_worker_until_the_worker_ends(child: Fake
     record.close()
 
 
+def test_a_further_link_of_a_worker_replaces_its_record_which_is_no_end(child: FakeChild) -> None:
+    record, ended = Record.make(2), []
+    child.seen._process_ended = lambda child, pid, record: ended.append(pid)
+    first = child.say_hello("worker", 4711, [record.descriptor])
+    await_that(lambda: 4711 in child.seen.records)
+    before = child.seen.records[4711]
+    child.say_hello("worker", 4711, [record.descriptor])
+    await_that(lambda: len(child.seen.progress.workers) == 2)
+    assert before.is_closed
+    assert child.seen.records[4711] is not before
+    first.close()
+    await_that(lambda: child.seen.workers == [4711])
+    assert ended == []
+    record.close()
+
+
+def test_a_descriptor_that_is_no_record_is_closed_and_the_messages_count(
+    child: FakeChild, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = os.pipe()
+    link = child.say_hello("worker", 4711, [writer])
+    child.await_reports(workers=[4711])
+    link.send(as_message(Hello("listener", 4711)), [])
+    link.send({"ping": True}, [writer])
+    os.close(writer)
+    assert os.read(reader, 1) == b""  # nobody holds the other end
+    os.close(reader)
+    assert child.seen.records == {}
+    assert "The record of process 4711 cannot be read." in caplog.text
+
+
 def test_a_child_that_got_sigterm_ended_as_asked_and_a_killed_one_did_not() -> None:
     ends = {}
     for number in (signal.SIGTERM, signal.SIGKILL):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import pytest
 
+from django_wspbus.children.progress import Progress
 from django_wspbus.successor.invocation import STATE
 from django_wspbus.successor.state import ChildState, Holdings, LinkState, SiteState, SocketState
 from django_wspbus.successor.values import descriptor_of
@@ -59,6 +60,23 @@ def test_what_is_left_is_taken_once_and_closed_by_any_later_exec(pair: tuple[int
     assert not os.get_inheritable(link)
     assert SiteState.take() is None
     assert STATE not in os.environ
+
+
+def test_what_a_drain_has_found_is_handed_over(pair: tuple[int, int]) -> None:
+    state = child_state(pair[0], [])
+    state.why_shortened = ", as a further reload ended this generation"
+    state.failed_stops = ["a stop listener of worker 4711 failed."]
+    state.cut_off, state.hurried = {"4711": "GET /"}, [4711]
+    os.environ.update(SiteState(children=[state]).hand_over())
+    taken = SiteState.take()
+    assert taken is not None
+    assert taken.children == [state]
+    progress = Progress()
+    progress.adopt(taken.children[0])
+
+    assert progress.cut_off == {4711: "GET /"}
+    assert progress.hurried == {4711}
+    assert progress.failed_stops == state.failed_stops
 
 
 def test_sockets_of_which_not_all_descriptors_came_are_not_taken(pair: tuple[int, int]) -> None:

@@ -51,11 +51,11 @@ class HeardChild(Child):
 
     replies: dict[int, Replied]
 
-    def _note(self, link: Link, message: Message, descriptors: list[int]) -> None:
+    def _note(self, link: Link, message: Message) -> None:
         report = read_report(message)
         if isinstance(report, Replied):
             self.replies[report.number] = report
-        super()._note(link, message, descriptors)
+        super()._note(link, message)
 
 
 class OwnSite:

@@ -1,0 +1,32 @@
+"""The records that the processes of a child hand to the site: see `process.record`."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from ..process.messages import Message
+from ..process.record import Record
+
+logger = logging.getLogger("django_wspbus")
+
+
+def take_record(records: dict[int, Record], message: Message, descriptors: list[int]) -> None:
+    """Keep the record that came with the `Hello` of a process, by its PID; close all other descriptors.
+
+    A process that opens a further link hands its record over again.
+    """
+    if message.get("report") == "Hello" and descriptors:
+        pid, descriptor = message["pid"], descriptors.pop(0)
+        try:
+            record = Record(descriptor)
+        except Exception:  # the process serves without one, and its messages count all the same
+            os.close(descriptor)
+            logger.exception("The record of process %s cannot be read.", pid)
+        else:
+            before = records.get(pid)
+            records[pid] = record
+            if before is not None:
+                before.close()
+    while descriptors:
+        os.close(descriptors.pop())
