@@ -16,8 +16,12 @@ def take_record(records: dict[int, Record], message: Message, descriptors: list[
 
     A process that opens a further link hands its record over again.
     """
-    if message.get("report") == "Hello" and descriptors:
-        pid, descriptor = message["pid"], descriptors.pop(0)
+    is_hello = message.get("report") == "Hello"
+    pid = message.get("pid", 0)
+    if is_hello and not descriptors and message.get("role") == "worker" and pid not in records:
+        logger.warning("Worker %s came without its record: it is not replaced by any limit.", pid)
+    if is_hello and descriptors:
+        descriptor = descriptors.pop(0)
         try:
             record = Record(descriptor)
         except Exception:  # the process serves without one, and its messages count all the same

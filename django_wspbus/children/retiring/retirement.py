@@ -165,9 +165,10 @@ class Retirement:
     def _decide(self, pid: int, reason: Reason, now: float) -> None:
         """Replace a worker from now on; the master counts one more, and forks another standby worker."""
         record = self._child.records.get(pid)
-        if record is None:
+        if record is not None:
+            record.retiring = 1
+        elif reason is not Reason.SCALE:  # the master would not count one more
             return
-        record.retiring = 1
         self._child.retiring[pid] = RetireeState(pid, reason.value, now)
         why = self._limits.why(pid, reason, self._requests.get(pid, Requests()))
         level = 30 if reason is Reason.TIMEOUT else 20

@@ -197,3 +197,13 @@ def test_the_observers_are_notified_when_a_trouble_begins_or_ends(site: Site) ->
     site.retirement.look()
 
     await_that(lambda: seen[-1:] == [None], lambda: seen)
+
+
+@pytest.mark.parametrize("site", [{"age": 1000}], indirect=True)
+def test_a_worker_without_a_record_goes_as_well_if_fewer_are_wanted(site: Site) -> None:
+    site.child.seen.records.pop(FIRST).close()
+    site.child.seen.wanted = 1
+    site.retirement.look()
+
+    assert isinstance(site.workers[0].order(), Retire)
+    assert site.workers[1].has_no_order()
