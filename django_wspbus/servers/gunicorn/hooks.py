@@ -24,7 +24,7 @@ from ...process.reports import Died, Expected, Report, RetirementPolicy
 from ...project.threads import ADVICE, foreign_threads
 from ...successor.program import die_with
 from .log_files import reopening_logger
-from .retirement import take_policy
+from .retirement import check_timeout_in_force, take_policy
 from .server import GunicornServer
 from .signals import hold_signals, ignore_signals
 from .worker import WorkerProcess
@@ -128,6 +128,8 @@ class Hooks:
         self.record.write_stacks_on_signal()
         log_memory.keep(self.record.ring.write)
         self.site.announce_role("master", self.record)
+        for problem in check_timeout_in_force(self.server, arbiter.cfg):
+            logger.warning("%s", problem.line)
         self.site.report(Expected(arbiter.cfg.workers, int(self.policy.is_active), self.policy))
 
     def when_ready(self, arbiter: Any) -> None:

@@ -32,16 +32,31 @@ def take_policy(settings: ServerSettings, cfg: Any) -> RetirementPolicy:
 
 def check_policy(settings: ServerSettings) -> Iterable[Problem]:
     """Find options of gunicorn that contradict RECYCLE or REQUEST_TIMEOUT."""
-    options, limit = settings.options, settings.request_timeout
+    options = settings.options
     yield from check_requests(settings.path("OPTIONS"), settings, options)
     timeout = options.get("timeout", DEFAULT_TIMEOUT)
-    # A configuration file, which a check does not run, may set any of them.
-    if limit is None or "config" in options or not is_sync(options) or not isinstance(timeout, int):
-        return
-    if 0 < timeout < limit:
+    # A configuration file, which a check does not run, may set any of them: see `check_timeout_in_force`.
+    if "config" not in options and is_sync(options) and isinstance(timeout, int):
+        yield from check_timeout(settings.path("OPTIONS", "timeout"), settings, timeout)
+
+
+def check_timeout(path: str, settings: ServerSettings, timeout: int) -> Iterable[Problem]:
+    """Find a timeout of a sync worker, set at ``path``, that ends before REQUEST_TIMEOUT."""
+    limit = settings.request_timeout
+    if limit is not None and 0 < timeout < limit:
         message = f"gunicorn ends a sync worker that answers a request for {timeout} seconds."
         hint = f"Set it to more than REQUEST_TIMEOUT, which is {limit:g}, or to 0 for never."
-        yield Problem("W002", settings.path("OPTIONS", "timeout"), message, hint)
+        yield Problem("W002", path, message, hint)
+
+
+def check_timeout_in_force(settings: ServerSettings, cfg: Any) -> Iterable[Problem]:
+    """Find the same where OPTIONS name a configuration file, once gunicorn has read it."""
+    from gunicorn.workers.sync import SyncWorker  # not while gunicorn cannot be imported: see `numbers`
+
+    options = settings.options
+    if "config" in options and issubclass(cfg.worker_class, SyncWorker):
+        path = settings.path("OPTIONS", "timeout" if "timeout" in options else "config")
+        yield from check_timeout(path, settings, cfg.timeout)
 
 
 def check_requests(path: str, settings: ServerSettings, options: Mapping[str, Any]) -> Iterable[Problem]:

@@ -22,7 +22,7 @@ from django_wspbus.process.reports import RetirementPolicy
 from django_wspbus.servers.gunicorn import GunicornServer
 from django_wspbus.servers.gunicorn.hooks import Hooks
 from django_wspbus.servers.gunicorn.logging import project_logger
-from django_wspbus.servers.gunicorn.retirement import take_policy
+from django_wspbus.servers.gunicorn.retirement import check_timeout_in_force, take_policy
 from tests.projects import Project
 
 from ..clients import ask
@@ -358,3 +358,26 @@ def test_a_timeout_that_ends_a_sync_worker_before_it_is_replaced_is_a_warning(
 
     assert [each.id for each in found] == (["W002"] if warns else [])
     assert not any(each.is_error for each in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "timeout", "where"),
+    [
+        ({"config": "conf.py"}, 30, "config"),
+        ({"config": "conf.py", "timeout": 30}, 30, "timeout"),
+        ({"config": "conf.py"}, 0, None),
+        ({"config": "conf.py"}, 90, None),
+        ({"config": "conf.py", "threads": 2}, 30, None),
+        ({"timeout": 30}, 30, None),
+    ],
+)
+def test_a_timeout_of_a_configuration_file_is_compared_once_it_is_read(
+    options: dict[str, object], timeout: int, where: str | None
+) -> None:
+    cfg = Config()
+    cfg.set("timeout", timeout)
+    cfg.set("threads", options.get("threads", 1))
+    server = replace(settings(**options), request_timeout=60)
+
+    found = [(each.id, each.path) for each in check_timeout_in_force(server, cfg)]
+    assert found == ([] if where is None else [("W002", server.path("OPTIONS", where))])
