@@ -1,6 +1,8 @@
 """gunicorn's master and threads under a site.
 
-This is the only module that depends on the inside of gunicorn. Its test fails where a version differs.
+What overrides the inside of gunicorn stands here. Others only use it: `hooks` reads ``worker.age`` and
+``arbiter.timeout`` and sets ``worker.wsgi``; `log_files` replaces ``Logger.reopen_files`` and reads
+``Logger.logfile``. The test of this module fails where a version differs in any of them.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 import gunicorn
 import pytest
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import PollableMethodQueue, ThreadWorker
 from gunicorn.workers.workertmp import WorkerTmp
@@ -40,6 +41,11 @@ USED: list[tuple[Any, list[str]]] = [
     (Arbiter.murder_workers, ["WORKERS", "tmp", "last_update"]),
     (Worker.init_process, ["load_wsgi", "post_worker_init", "run"]),
     (Worker.load_wsgi, ["wsgi"]),
+    (Worker.__init__, ["age"]),
+    (Arbiter.setup, ["timeout"]),
+    (Arbiter.handle_usr1, ["log", "reopen_files"]),
+    (Worker.handle_usr1, ["log", "reopen_files"]),
+    (Logger.reopen_files, ["logfile"]),
     (Worker.notify, ["tmp", "notify"]),
     (WorkerTmp.notify, ["_tmp"]),
     (ThreadWorker.__init__, ["worker_connections", "keepalived_conns", "pending_conns", "nr_conns", "tpool"]),
