@@ -1,4 +1,4 @@
-"""The steps of a reload, a restart or an exit, for those who follow it."""
+"""The steps of a reload, a restart or an exit, as clients that wait for it see them."""
 
 from __future__ import annotations
 

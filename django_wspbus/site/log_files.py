@@ -65,7 +65,8 @@ class LogFiles(Plugin):
         if result.failures:
             failures = ", ".join(result.failures)
             self.bus.log(f"Log files not reopened, so that records go to the old ones: {failures}.", 30)
-        self.bus.log(f"Reopened {len(result.files)} log files.")
+        count = len(result.files)
+        self.bus.log(f"Reopened {count} log file{'' if count == 1 else 's'}.")
         return {"files": result.files, "failures": result.failures}
 
     def answer(self, call: Call) -> dict[str, Any]:

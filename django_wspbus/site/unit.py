@@ -207,7 +207,7 @@ def directory_of(invocation: Invocation) -> str:
 
 
 def user_of(invocation: Invocation) -> str:
-    """Return the user that runs the site: the one who asks or, for root, the owner of the project."""
+    """Return the user that runs the site: that of this process or, for root, the owner of the project."""
     if os.geteuid() != 0:
         return getpass.getuser()
     names = [os.environ.get("SUDO_USER", "root")]

@@ -33,7 +33,7 @@ def condition() -> Iterator[SiteCondition]:
     swap = Swap(bus, site, Children(bus, site, switchboard, lambda link, message: None), servers)
     bus.start()
     yield SiteCondition(bus, servers, swap)
-    bus.stop()
+    bus.exit()
     switchboard.close()
 
 
