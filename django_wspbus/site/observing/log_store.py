@@ -14,7 +14,7 @@ from ...process.record import Record
 from ...process.ring import ENDS, Ring
 
 MOST = 1000
-"""Records that `LogStore.records` returns."""
+"""Records of each process that a reader returns at once."""
 
 OWN_SIZE, ENDED_SIZE = 512 * 1024, 1024 * 1024
 """Bytes of the records of the site process, and of the processes that have ended."""
@@ -57,10 +57,6 @@ class LogStore:
         """Return all rings. The last one has the records of a process that ends while the others are read."""
         records = [record for child in self._children.all() for record in list(child.records.values())]
         return [*(record.ring for record in records), self._own, self._ended]
-
-    def records(self, most: int = MOST) -> list[LogRecord]:
-        """Return the latest records, in the order in which they were made."""
-        return Reader(self).read(most)[-most:]
 
 
 class Reader:

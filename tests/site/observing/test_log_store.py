@@ -58,7 +58,7 @@ def log(record: Record, pid: int, text: str) -> None:
 
 
 def texts(store: LogStore) -> list[str]:
-    return [record.text for record in store.records()]
+    return [record.text for record in Reader(store).read()]
 
 
 def test_records_of_all_processes_come_in_the_order_in_which_they_were_made(children: FakeChildren) -> None:
