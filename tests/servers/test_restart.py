@@ -138,10 +138,11 @@ def test_a_daemon_stays_the_process_that_it_is(shop: Shop) -> None:
 
 
 @pytest.mark.extended
-def test_what_the_old_code_is_answering_is_answered_over_a_reload_and_a_restart(
-    shop: Shop, later: Later
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_the_old_code_is_answering_is_answered_over_a_reload_or_a_restart(
+    shop: Shop, later: Later, how: signal.Signals
 ) -> None:
-    configure(shop, {"default": KINDS["gthread"]}, STOP_TIMEOUT=120)
+    configure(shop, {"default": KINDS["gthread"]})
     with shop.serve("-v2") as site:
         address = address_of(site)
 
@@ -150,17 +151,14 @@ def test_what_the_old_code_is_answering_is_answered_over_a_reload_and_a_restart(
             return pids
 
         first = status_of(address)["servers"]["default"]["pid"]
-        pages = []
-        for count, how in enumerate((signal.SIGUSR1, signal.SIGUSR2), 1):
-            pages.append(hold(shop, later, address, f"/held/page{count}"))
-            new = shop.deploy()
-            site.send(how)
-            await_version(address, new)
-            await_that(lambda: status_of(address)["condition"] == "ready")
-            assert first in leaving()
-        for count, page in reversed(list(enumerate(pages, 1))):
-            release(shop, f"page{count}")
-            assert page.result() == (200, f"page{count} answered")
+        page = hold(shop, later, address, "/held/page")
+        new = shop.deploy()
+        site.send(how)
+        await_version(address, new)
+        await_that(lambda: status_of(address)["condition"] == "ready")
+        assert first in leaving()
+        release(shop, "page")
+        assert page.result() == (200, "page answered")
         await_value(leaving, [])
         await_that(lambda: len(pids(site)) == 4, site.members)
         assert site.stop() == 0

@@ -22,7 +22,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "age": {"RECYCLE": {"AGE": 5}},
     "timeout": {"REQUEST_TIMEOUT": 1},
 }
-FIRST_MEASUREMENT = 6
+FIRST_MEASUREMENT = 1.5
 """Seconds after which a worker has been seen below the limit of its memory, as it must have been."""
 
 
