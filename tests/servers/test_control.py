@@ -167,19 +167,21 @@ def test_one_server_is_restarted_alone(shop: Shop) -> None:
 
 
 @pytest.mark.extended
-def test_a_reload_that_a_stop_overtakes_gets_an_error(shop: Shop, later: Later) -> None:
+def test_a_reload_that_a_stop_overtakes_gets_an_error(shop: Shop) -> None:
     configure(shop, TWO)
     with shop.serve() as running:
         running.wait_until_started()
         site = site_of(running)
         shop.write("shop/urls.py", "import time; time.sleep(60)\n")
-        reload, waiting = request(site, "graceful", timeout=None), later(order, site, "restart")
+        reload = request(site, "graceful", timeout=None)
         assert next(reload) == Step("booting 'default'")
+        waiting = request(site, "restart", timeout=None)
+        assert next(waiting) == Step("waiting for the reload that is under way")
         assert message(order(site, "stop")[1]).startswith("Stopped in")
         *_, outcome = reload
         assert isinstance(outcome, Error)
         assert "the site exits" in outcome.text.lower()
-        _, outcome = waiting.result()
+        *_, outcome = waiting
         assert isinstance(outcome, Error)
         assert "the site exits" in outcome.text.lower()
         running.wait()
