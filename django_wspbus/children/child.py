@@ -59,7 +59,7 @@ class Child:
         self.deadline: float | None = None
         """The time of `time.monotonic` at which it is killed; None if it was not told to exit."""
         self.dismissed_at = 0.0
-        """The time of `time.monotonic` at which it was told to exit."""
+        """The time of `time.monotonic` at which it got the order to exit."""
         self.progress = Progress()
         self.records: dict[int, Record] = {}
         """PID -> the record of its master or of a worker."""

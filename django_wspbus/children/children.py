@@ -127,7 +127,7 @@ class Children(Plugin):
         """Tell a child to answer the requests in flight and exit; it is killed when its time is up.
 
         ``is_replaced``: it has GRACEFUL_TIMEOUT for its requests, as others serve. A child that drains
-        already can only be told to end earlier.
+        already can only get less time.
         """
         phases = self._phases(is_replaced=is_replaced)
         if not child.is_serving:

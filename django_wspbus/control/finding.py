@@ -23,7 +23,7 @@ GONE = (ConnectionRefusedError, FileNotFoundError)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site that listens on a control socket. The facts that it has not told are empty."""
+    """A site that listens on a control socket. Facts that are not known are empty."""
 
     name: Name
     uid: int

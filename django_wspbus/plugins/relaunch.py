@@ -41,7 +41,7 @@ class Relaunch(Plugin):
     serves no client on them any more. ``order_workers(order)`` gives an order to the workers in other
     processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
     ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
-    after which the launcher ends this process if it was told to exit. ``control(request, connection)``
+    after which the launcher ends this process if it has to exit. ``control(request, connection)``
     answers a client of the control socket; ``leaving()`` returns, once, those that wait for the next boot.
     """
 

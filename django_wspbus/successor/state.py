@@ -113,7 +113,7 @@ class ChildState:
     allowed_for_requests: float = 0.0
     """Those of its requests."""
     why_shortened: str = ""
-    """The reason why its drain must end earlier than it was first told, for the log."""
+    """The reason why its time to drain was shortened, for the log."""
     records: list[RecordState] = field(default_factory=list)
     policy: dict[str, Any] = field(default_factory=dict)
     """The fields of its `process.reports.RetirementPolicy`."""

@@ -66,7 +66,7 @@ class GunicornServer(ChildServer):
         return "gevent" if "gevent" in str(self.settings.options.get("worker_class")) else None
 
     def reopen_log_files(self, child: Child) -> list[int]:
-        # gunicorn's master would signal its workers, too, but not once it has been told to exit.
+        # gunicorn's master would signal its workers, too, but not once it exits.
         signalled = [pid for pid in child.workers if _signal(pid, signal.SIGUSR1)]
         if child.ended or not _signal(child.pid, signal.SIGUSR1):
             return signalled
