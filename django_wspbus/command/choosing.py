@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 from ..control.client import ask
 from ..control.conversation import ControlError, is_allowed
-from ..control.finding import NoSite, SeveralSites, SilentSite, Site, at, choose, find
+from ..control.finding import (
+    DOES_NOT_ANSWER,
+    HAS_ENDED,
+    NoSite,
+    SeveralSites,
+    SilentSite,
+    Site,
+    at,
+    choose,
+    find,
+)
 from ..control.protocol import Result
 from .blocks import Block, Line, Text
 from .results import sites
@@ -34,7 +44,10 @@ class Own(NamedTuple):
 def chosen(options: argparse.Namespace, own: Own | None = None) -> Site:
     """Return the site that the options name, or else the only one; `ControlError` if there is not one."""
     if options.socket is not None:
-        return choose([at(options.socket)], pid=options.pid, project=options.project)
+        site = at(options.socket)
+        if site.trouble == HAS_ENDED:
+            raise NoSite(f"No site listens at {options.socket!r}.", [])
+        return choose([site], pid=options.pid, project=options.project)
     found = find()
     if own is None or options.pid is not None or options.project is not None:
         return choose(found, pid=options.pid, project=options.project)
@@ -54,7 +67,7 @@ def explanation(error: ControlError) -> Iterator[Block]:
         yield sites(list(rows(error.sites)))
     if isinstance(error, NoSite):
         yield Line(LOOK)
-    if isinstance(error, SilentSite) and is_allowed(error.site.uid):
+    if isinstance(error, SilentSite) and error.site.trouble == DOES_NOT_ANSWER:
         yield Line("The action `stacks` shows what its process is doing.")
 
 
@@ -68,8 +81,16 @@ def as_values(error: ControlError) -> list[dict[str, Any]]:
     """Return the sites of an error for JSON."""
     if not isinstance(error, NoSite | SeveralSites):
         return []
-    names = ("pid", "project", "user", "directory", "state")
-    return [dict(zip(names, row, strict=True)) for row in rows(error.sites)]
+    return [
+        {
+            "pid": site.pid or None,
+            "project": site.project or None,
+            "user": user_name(site.uid),
+            "directory": site.directory or None,
+            "state": state(site),
+        }
+        for site in error.sites
+    ]
 
 
 def state(site: Site) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from . import results
 from . import status as site_status
@@ -83,7 +84,11 @@ ACTIONS = {
 
 def add_actions(parser: argparse.ArgumentParser) -> Any:
     """Add the actions to a parser, each with the options of all actions; return its subparsers."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    # Django's parsers have an error() of their own, for `call_command`: this one runs before it.
+    kind = type(parser) if isinstance(parser, JsonErrors) else type("Action", (JsonErrors, type(parser)), {})
+    actions: Any = parser.add_subparsers(
+        dest="action", metavar="ACTION", required=True, title="actions", parser_class=kind
+    )
     for name, action in ACTIONS.items():
         each = actions.add_parser(name, help=action.help, description=f"{action.help.capitalize()}.")
         _add_arguments(name, each)
@@ -120,7 +125,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _number_of_workers(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if number < 1:
         raise argparse.ArgumentTypeError("a server has at least 1 worker")
     return number
@@ -128,16 +136,31 @@ def _number_of_workers(text: str) -> int:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         example = json.dumps(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON (a string has quotes: '{example}')") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, which Python reads although they are not JSON."""
+    raise ValueError(name)
+
+
+class JsonErrors(argparse.ArgumentParser):
+    """A parser that prints its error as JSON as well, if the command line asks for JSON."""
+
+    def error(self, message: str) -> NoReturn:
+        if "--json" in sys.argv[1:]:
+            sys.stdout.write(json.dumps({"error": message, "status": 2}) + "\n")
+            sys.stdout.flush()
+        super().error(message)
 
 
 def parse(arguments: list[str], version: str) -> argparse.Namespace:
     """Read the command line of ``python -m django_wspbus``; SystemExit if it is wrong."""
     program = "python -m django_wspbus"
-    parser = argparse.ArgumentParser(
+    parser = JsonErrors(
         prog=program,
         description="Serve a site (runbus), or operate one that runs, also if its code on disk is broken.",
         epilog=f"`{program} runbus` takes the options of `manage.py runbus`.",

@@ -17,6 +17,8 @@ HELLO_TIMEOUT = 1.0
 
 DOES_NOT_ANSWER = "does not answer: it is starting, or stopped, or C code holds the GIL"
 
+HAS_ENDED = "has ended: nothing listens there"
+
 GONE = (ConnectionRefusedError, FileNotFoundError)
 """The errors of a connection to a socket on which nothing listens."""
 
@@ -160,7 +162,7 @@ class Greeting:
             self.conversation.send(Request("hello"))
         except GONE:
             self.is_gone = True
-            self._note("has ended: nothing listens there")
+            self._note(HAS_ENDED)
         except FalseSite as error:
             self.site = replace(self.site, uid=error.uid)
             self._note(str(error))

@@ -50,6 +50,7 @@ def test_several_sites_are_listed_with_their_state(play, pid):
     with pytest.raises(SeveralSites) as raised:
         choose()
     assert raised.value.status == 2
+    assert [each["pid"] for each in as_values(raised.value)] == [pid, pid + 1]
     heading, titles, *lines = reason(raised.value)
     assert heading == "There are 2 sites: choose one with --pid or --project."
     assert titles.split() == ["Site", "Project", "User", "Directory", "State"]
@@ -115,8 +116,8 @@ def test_status_without_a_site_exits_with_3_and_other_actions_with_1():
 
 def test_a_socket_on_which_nothing_listens_is_named(tmp_path):
     result = run("status", "--socket", "site.sock", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "has ended: nothing listens there" in result.stderr
+    assert result.returncode == 3
+    assert result.stderr.startswith("No site listens at 'site.sock'.\n")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0django-wspbus-test-{os.getpid()}")
         listener.listen()

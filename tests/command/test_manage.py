@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from django.core.management import call_command
+import json
+import os
+import subprocess
+import sys
 
+import pytest
+from django.core.management import CommandError, call_command
+
+from tests.processes import DEADLINE
 from tests.projects import GUNICORN
 
 ADDRESS = "127.0.0.1:8123"
@@ -44,3 +50,32 @@ def test_it_can_be_called_from_code(capsys):
         call_command("wspbus", "status", "--project", "no such project")
     assert raised.value.code == 3
     assert "No site of this user with the project 'no such project'" in capsys.readouterr().err
+
+
+def test_a_wrong_argument_in_code_is_an_error_of_the_command():
+    with pytest.raises(CommandError, match="a server has at least 1 worker"):
+        call_command("wspbus", "scale", "default", "0")
+
+
+def test_errors_are_json_too(project):
+    project.serves({**GUNICORN, "BIND": ADDRESS}, DAEMONIZE=True)
+    for arguments, status in ((["systemd"], 1), (["scale", "default", "0"], 2)):
+        result = project.run("wspbus", *arguments, "--json")
+        values = json.loads(result.stdout)
+        assert (result.returncode, values["status"]) == (status, status)
+        assert values["error"] in result.stderr
+
+
+def test_closed_streams_leave_no_traceback(project):
+    command = [sys.executable, project.manage, "wspbus", "status", "--project", "no such project"]
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        cwd=project.root,
+        env=os.environ | project.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert result.stderr.startswith("No site of this user with the project 'no such project'")

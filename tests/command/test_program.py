@@ -69,7 +69,8 @@ def test_the_help_names_each_action():
     [
         (["publish", "prices", "sku-1"], "'sku-1' is not JSON (a string has quotes: '\"sku-1\"')"),
         (["scale", "default", "0"], "a server has at least 1 worker"),
-        (["scale", "default", "many"], "invalid"),
+        (["scale", "default", "many"], "'many' is not a whole number"),
+        (["publish", "prices", "NaN"], "'NaN' is not JSON"),
         (["stacks", "worker"], "invalid int value: 'worker'"),
     ],
 )
@@ -77,6 +78,15 @@ def test_a_wrong_argument_is_refused_before_a_site_is_asked(arguments, reason):
     result = run(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert reason in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [["scale", "default", "0"], ["no-such-action"], ["status", "here"], []])
+def test_a_wrong_command_line_is_an_error_as_json_too(arguments):
+    result = run(*arguments, "--json")
+    assert result.returncode == 2
+    values = json.loads(result.stdout)
+    assert values["status"] == 2
+    assert result.stderr.endswith(f"error: {values['error']}\n")
 
 
 def test_control_c_ends_it_without_a_word(play):

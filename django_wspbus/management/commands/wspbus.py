@@ -16,6 +16,7 @@ from ...command.choosing import Own
 from ...command.parser import add_actions
 from ...command.run import run
 from ...successor import start
+from ...system.streams import open_missing
 from ...wspbus import Refusal
 
 OF_DJANGO = ("settings", "pythonpath")
@@ -42,8 +43,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["action"] == "systemd":
-            self.print_units(options)
+            try:
+                self.print_units(options)
+            except CommandError as error:
+                if options["json"]:
+                    self.stdout.write(json.dumps({"error": str(error), "status": error.returncode}))
+                raise
             return
+        open_missing()
         own = Own(conf.settings_module() or "", start.original().directory)
         if status := run(Namespace(**options), own, with_colours=not options["no_color"]):
             sys.exit(status)
