@@ -23,6 +23,9 @@ from ..successor.values import scratch_file
 from ..system.terminal import ALONE
 from ..wspbus import Refusal
 
+NO_START = "the new site process would not start"
+"""The beginning of a refusal of which the reason is that of a boot."""
+
 LONGEST_OUTPUT = 60_000
 """Bytes of the output of a dry run, its last ones, that a refusal shows."""
 
@@ -120,7 +123,7 @@ class DryRunProcess:
         output = self._output.read()[-LONGEST_OUTPUT:].decode(errors="replace").strip()
         if not reason or reason in output:
             reason = f"its boot ended with status {status}."
-        raise Refusal(f"{reason}\n{output}".strip())
+        raise Refusal(f"{NO_START}: {reason}\n{output}".strip())
 
     def close(self) -> None:
         """End the dry run, with all processes that it has started."""

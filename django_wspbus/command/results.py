@@ -142,7 +142,7 @@ def reopen(result: Mapping[str, Any]) -> Iterator[Block]:
     for path in files:
         yield Line(f"reopened {cut(str(path))}")
     for failure in failures:
-        yield Line(f"failed {cut(str(failure))}", "bad")
+        yield Line(f"failed: {cut(str(failure))}", "bad")
     if not files and not failures:
         yield Line("No log file is open.")
 

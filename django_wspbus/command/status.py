@@ -49,6 +49,8 @@ def _condition(status: Mapping[str, Any]) -> Iterator[Block]:
         )
     elif failure := status.get("last_failure"):
         yield Line(f"Last failure: {first_line(failure)}", "bad")
+        if "\n" in failure.strip():
+            yield Text(failure)
 
 
 def _failed_operation(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -30,7 +30,7 @@ class SiteCondition:
         self._servers = servers
         self._swap = swap
         self._began = self._changed = time.monotonic()
-        self._noted = ""
+        self._noted = "starting"
 
     @property
     def uptime(self) -> float:

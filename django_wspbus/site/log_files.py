@@ -104,7 +104,7 @@ class LogFiles(Plugin):
 
         self.bus.wait_for(lambda: not missing(), TIMEOUT, despite_exit=True)
         result = Reopened(
-            failures=[f"process {pid} has not done it within {TIMEOUT:g} s" for pid in missing()]
+            failures=[f"process {pid} has not reopened its files within {TIMEOUT:g} s" for pid in missing()]
         )
         for child in children:
             for report in list(child.progress.reopened.values()):

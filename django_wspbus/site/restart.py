@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from ..children.child import Child
-from ..children.dry_run import DryRunProcess, PlannedServer, SitePlan
+from ..children.dry_run import NO_START, DryRunProcess, PlannedServer, SitePlan
 from ..conf import setting_path
 from ..sockets.systemd import LISTEN_VARIABLES
 from ..successor import start
@@ -73,9 +73,8 @@ class Restart(Plugin):
             self.bus.wait_for(lambda: dry_run.has_ended or self.bus.exit_asked, self.ready_timeout)
             self.site.swap.refuse_if_exiting()
             if not dry_run.has_ended:
-                raise Refusal(
-                    f'its boot took longer than {self.ready_timeout:g} seconds (WSPBUS["READY_TIMEOUT"]).'
-                )
+                limit = f'{self.ready_timeout:g} seconds (WSPBUS["READY_TIMEOUT"])'
+                raise Refusal(f"{NO_START}: its boot took longer than {limit}.")
             return dry_run.result()
         finally:
             dry_run.close()

@@ -149,7 +149,7 @@ def test_reopen_lists_the_files_and_fails_with_one_of_them(play):
     site = play(reopen={"files": ["/var/log/a.log"], "failures": ["/var/log/b.log: Permission denied"]})
     result = site.run("reopen")
     assert (result.returncode, result.stderr) == (1, "")
-    assert result.stdout == "reopened /var/log/a.log\nfailed /var/log/b.log: Permission denied\n"
+    assert result.stdout == "reopened /var/log/a.log\nfailed: /var/log/b.log: Permission denied\n"
     site = play(reopen={"files": [], "failures": []})
     result = site.run("reopen")
     assert (result.returncode, result.stdout) == (0, "No log file is open.\n")

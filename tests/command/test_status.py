@@ -114,6 +114,18 @@ def test_the_first_lines_say_why_a_site_is_not_well_and_that_the_last_deploy_fai
     ]
 
 
+def test_the_code_that_does_not_boot_is_shown_with_its_traceback():
+    failure = "shop/urls.py, line 8: SyntaxError\n\nTraceback (most recent call last):\n  File shop/urls.py"
+    lines = text_of({**WELL, "last_failure": failure})
+    assert lines[1:6] == [
+        "Last failure: shop/urls.py, line 8: SyntaxError",
+        "    shop/urls.py, line 8: SyntaxError",
+        "",
+        "    Traceback (most recent call last):",
+        "      File shop/urls.py",
+    ]
+
+
 def test_a_worker_that_retires_is_shown_with_the_reason():
     retiring = process(4105, "retiring", reason="memory: 600 MB")
     lines = text_of({**WELL, "servers": {"default": server(retiring, *WORKERS)}})

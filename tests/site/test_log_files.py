@@ -244,7 +244,7 @@ def test_a_worker_that_is_stopped_is_named(project: Project, logs: Path) -> None
         stopped, *_ = workers_of(site)
         psutil.Process(stopped).suspend()
         failures = reopen(address)["failures"]
-        assert failures == [f"process {stopped} has not done it within 5 s"]
+        assert failures == [f"process {stopped} has not reopened its files within 5 s"]
         psutil.Process(stopped).resume()
         assert site.stop() == 0
 

@@ -36,7 +36,7 @@ def publish(site: Assembly) -> Action:
         timeout = float(call.argument("timeout", int | float, TIMEOUT))  # type: ignore[arg-type]
         if channel in (*BUILT_IN_CHANNELS, *RESERVED_CHANNELS):
             raise Refusal(
-                f"The channel {channel!r} is one of django-wspbus itself: publish on your own ones."
+                f"The channel {channel!r} belongs to django-wspbus: publish on a channel of your own."
             )
         return Publication(site, channel, args).result(min(max(timeout, 0.0), LONGEST_TIMEOUT))
 
@@ -91,7 +91,9 @@ class Publication:
         if process.role == "site":
             return _outcome(self._here) if self._here.done() else None
         reported = self._reported_by(process)
-        return None if reported is None else {"results": reported.results, "error": reported.error}
+        if reported is None:
+            return None
+        return _as_reply(reported.results) if reported.error is None else _failed(reported.error)
 
     def _reported_by(self, process: Process) -> Replied | None:
         replies = [] if process.child is None else list(process.child.progress.replies)
@@ -114,14 +116,19 @@ def _workers_of(process: Process) -> list[int]:
 
 def _outcome(published: Future[list[Any]]) -> dict[str, Any]:
     error = published.exception()
-    if error is not None:
-        return {"results": None, "error": reasons(error)}
-    results = published.result()
+    return _as_reply(published.result()) if error is None else _failed(reasons(error))
+
+
+def _as_reply(results: list[Any] | None) -> dict[str, Any]:
     try:
-        json.dumps(results)
+        json.dumps(results, allow_nan=False)  # NaN is not JSON, although Python writes it
     except (TypeError, ValueError, RecursionError) as unfit:
-        return {"results": None, "error": f"The results cannot be sent to another process: {unfit}."}
+        return _failed(f"The results cannot be sent to another process: {unfit}.")
     return {"results": results, "error": None}
+
+
+def _failed(error: str) -> dict[str, Any]:
+    return {"results": None, "error": error}
 
 
 def _why_missing(process: Process, timeout: float) -> str:

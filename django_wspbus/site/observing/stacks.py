@@ -25,7 +25,8 @@ def stacks(site: Assembly) -> Action:
         pid = call.argument("pid", int, 0)
         chosen = [each for each in all_processes(site.children) if pid in (0, each.pid)]
         if not chosen:
-            raise Refusal(f"Process {pid} is none of this site: `status` names them.")
+            known = ", ".join(str(each.pid) for each in all_processes(site.children))
+            raise Refusal(f"Process {pid} does not belong to this site. Its processes are {known}.")
         of_others = dict(read_stacks(_with_records(chosen)))
         here = [request for server in site.servers for request in server.in_flight()]
         entries = [

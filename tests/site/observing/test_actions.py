@@ -90,6 +90,11 @@ def size(*args):
     return [os.getpid(), *args]
 
 
+@bus.subscribe("cache.infinite")
+def infinite():
+    return float("inf")
+
+
 @bus.subscribe("cache.odd")
 def odd():
     return object()
@@ -235,7 +240,8 @@ def test_stacks_show_every_thread_of_every_process_although_c_code_holds_the_gil
     assert only["pid"] == worker["pid"]
     (*_, error) = request(served.site, "stacks", {"pid": 1})
     assert isinstance(error, Error)
-    assert error.text == "Process 1 is none of this site: `status` names them."
+    assert error.text.startswith("Process 1 does not belong to this site. Its processes are ")
+    assert str(only["pid"]) in error.text
 
 
 def test_a_worker_that_is_stopped_is_named_at_once_and_the_site_is_not_well(
@@ -295,6 +301,7 @@ def test_listeners_are_named_as_the_project_names_them(served: Served) -> None:
     }
 
     assert own == {
+        ("cache.infinite", 50, "any", "shop.listeners.infinite"),
         ("cache.odd", 50, "any", "shop.listeners.odd"),
         ("cache.size", 7, "any", "shop.listeners.size"),
         ("cache.slow", 50, "worker", "shop.listeners.slow"),
@@ -334,12 +341,19 @@ def test_results_that_json_does_not_know_are_an_error_of_their_process(served: S
     assert all("JSON serializable" in each["error"] for each in answer["replies"])
 
 
+def test_a_number_that_json_does_not_know_is_an_error_of_its_process(served: Served) -> None:
+    answer = result(served.site, "publish", channel="cache.infinite")
+
+    assert len(answer["replies"]) == 3
+    assert all("not JSON compliant" in each["error"] for each in answer["replies"])
+
+
 def test_a_channel_of_the_package_is_not_for_publications(served: Served) -> None:
     assert {"abort", "execv", "reopen", "more", "fewer"} < {*RESERVED_CHANNELS}
     for channel in (*BUILT_IN_CHANNELS, *RESERVED_CHANNELS):
         (*_, answer) = request(served.site, "publish", {"channel": channel, "args": []})
         assert isinstance(answer, Error)
-        assert f"The channel {channel!r} is one of django-wspbus itself" in answer.text
+        assert f"The channel {channel!r} belongs to django-wspbus" in answer.text
 
 
 def test_log_records_of_all_processes_are_shown_without_any_file(served: Served) -> None:
