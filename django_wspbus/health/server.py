@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import selectors
 import socket
 import time
@@ -12,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from ..system.descriptors import OUT_OF_DESCRIPTORS, has_client
+from ..system.acceptor import Acceptor
+from ..system.waker import Waker
 from .http import Request, is_complete
 from .report import Report
 
@@ -25,14 +24,8 @@ CLOSE_TIMEOUT = 1
 LAST_REQUEST_TIMEOUT = 0.2
 """Seconds for a connected client to send its request once the server has begun to end."""
 
-ACCEPT_INTERVAL = 0.1
-"""Seconds without accepting if the process has no free descriptor and the server has no client to drop."""
-
 MOST_PROBE_CONNECTIONS = 200
 """Connections at the same time. A further one replaces the oldest that waits for no response."""
-
-MOST_ACCEPTS = 16
-"""Connections to accept before the server looks at the other clients again."""
 
 
 class Pending(Protocol):
@@ -79,16 +72,11 @@ class ProbeServer:
         self._failed = failed
         self._clients: dict[Client, None] = {}  # the oldest first
         self._listeners = list(listeners)
-        self._resumes: float | None = None
         self._ends: float | None = None
         self._selector = selectors.DefaultSelector()
-        # If the process runs out of descriptors, the server closes this one and answers one probe at a time.
-        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY)
-        self._awake, self._waker = socket.socketpair()
-        for sock in (self._awake, self._waker, *self._listeners):
-            sock.setblocking(False)  # a client may disconnect before accept()
-        self._selector.register(self._awake, selectors.EVENT_READ, self._wake_up)
-        self._listen()
+        self._waker = Waker()
+        self._selector.register(self._waker, selectors.EVENT_READ, self._wake_up)
+        self._acceptor = Acceptor(self._listeners, self._selector, self._admit, self._drop_oldest)
 
     def run(self) -> None:
         """Answer probes until `end` has been called and no client is left."""
@@ -102,8 +90,7 @@ class ProbeServer:
 
     def wake(self) -> None:
         """Make `run` look for complete reports now."""
-        with contextlib.suppress(OSError):  # full, so that `run` wakes anyway; or closed
-            self._waker.send(b".")
+        self._waker.wake()
 
     def end(self, seconds: float) -> None:
         """Stop accepting. Clients get these seconds; without a request, only `LAST_REQUEST_TIMEOUT`."""
@@ -113,29 +100,27 @@ class ProbeServer:
     def close(self) -> None:
         for client in list(self._clients):
             self._forget(client)
-        for sock in (self._awake, self._waker, *self._listeners):
-            sock.close()
+        self._close_listeners()
+        self._waker.close()
         self._selector.close()
-        if self._reserve is not None:
-            os.close(self._reserve)
-            self._reserve = None
+
+    def _close_listeners(self) -> None:
+        self._acceptor.close()
+        for listener in self._listeners:
+            listener.close()
 
     # The loop
 
     def _timeout(self) -> float | None:
         moments = [client.deadline for client in self._clients]
-        moments += [] if self._resumes is None else [self._resumes]
+        moments += [] if self._acceptor.resumes is None else [self._acceptor.resumes]
         return max(min(moments) - time.monotonic(), 0) if moments else None
 
     def _wake_up(self) -> None:
-        self._awake.recv(4096)
+        self._waker.clear()
         if self._ends is None:
             return
-        for listener in self._listeners:
-            if listener in self._selector.get_map():
-                self._selector.unregister(listener)
-            listener.close()
-        self._listeners, self._resumes = [], None
+        self._close_listeners()
         deadline = time.monotonic() + LAST_REQUEST_TIMEOUT
         for client in self._clients:
             if client.pending is None:
@@ -143,8 +128,7 @@ class ProbeServer:
 
     def _look_at_clients(self) -> None:
         now = time.monotonic()
-        if self._resumes is not None and now >= self._resumes:
-            self._listen()
+        self._acceptor.look(now)
         for client in list(self._clients):
             if client.pending is not None:
                 self._try(client, partial(self._look_at, client, client.pending))
@@ -158,51 +142,21 @@ class ProbeServer:
 
     # New connections
 
-    def _listen(self) -> None:
-        self._resumes = None
-        for listener in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+    def _admit(self, connection: socket.socket) -> None:
+        if len(self._clients) >= MOST_PROBE_CONNECTIONS:
+            self._drop_oldest()
+        client = Client(connection, time.monotonic() + CLIENT_TIMEOUT)
+        self._clients[client] = None
+        self._try(client, partial(self._expect, client, selectors.EVENT_READ))
+        self._proceed(client)  # most clients have sent their request by now
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(MOST_ACCEPTS):
-            try:
-                connection = listener.accept()[0]
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in OUT_OF_DESCRIPTORS:
-                    if not has_client(listener):
-                        return
-                    if not self._make_room():
-                        self._pause()
-                        return
-                continue  # the client has disconnected, or a descriptor is free now
-            if len(self._clients) >= MOST_PROBE_CONNECTIONS:
-                self._forget_oldest()
-            client = Client(connection, time.monotonic() + CLIENT_TIMEOUT)
-            self._clients[client] = None
-            self._try(client, partial(self._expect, client, selectors.EVENT_READ))
-            self._proceed(client)  # most clients have sent their request by now
-
-    def _make_room(self) -> bool:
-        """Close a descriptor; return False if the server has none to close."""
-        if self._reserve is not None:
-            os.close(self._reserve)
-            self._reserve = None
-            return True
-        if self._clients:
-            self._forget_oldest()
-            return True
-        return False
-
-    def _pause(self) -> None:
-        for listener in self._listeners:
-            self._selector.unregister(listener)
-        self._resumes = time.monotonic() + ACCEPT_INTERVAL
-
-    def _forget_oldest(self) -> None:
-        oldest = next(iter(self._clients))
-        self._forget(next((client for client in self._clients if client.is_idle), oldest))
+    def _drop_oldest(self) -> bool:
+        """Close a connection, preferably one that waits for no response; return False if there is none."""
+        oldest = next(iter(self._clients), None)
+        dropped = next((client for client in self._clients if client.is_idle), oldest)
+        if dropped is not None:
+            self._forget(dropped)
+        return dropped is not None
 
     # One connection
 
@@ -210,9 +164,7 @@ class ProbeServer:
         self._expect(client, 0)
         del self._clients[client]
         client.socket.close()
-        if self._reserve is None:
-            with contextlib.suppress(OSError):  # no descriptor is free
-                self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._acceptor.refill()
 
     def _expect(self, client: Client, events: int) -> None:
         if events == client.events:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import select
 import socket
 import struct
@@ -31,6 +30,7 @@ from django_wspbus.health.server import MOST_PROBE_CONNECTIONS
 from django_wspbus.plugins import health as health
 from django_wspbus.plugins.health import Probes
 from django_wspbus.wspbus import Bus, ChannelFailures, states
+from tests.descriptors import no_descriptor
 from tests.processes import DEADLINE, run
 from tests.projects import Project
 from tests.servers.conftest import descriptors
@@ -808,19 +808,6 @@ def test_liveness_is_answered_while_a_check_hangs(
     assert [answer.result(DEADLINE).body for answer in answers] == 3 * ["ready\n"]
 
 
-@contextlib.contextmanager
-def no_descriptor() -> Iterator[None]:
-    """Prevent the process from opening files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_while_no_descriptor_is_free_probes_are_answered_one_by_one(site: ProbedSite) -> None:
     with site.connect() as idle, contextlib.ExitStack() as stack:
         await_that(lambda: connections(site) == 1)
@@ -835,7 +822,7 @@ def test_while_no_descriptor_is_free_probes_are_answered_one_by_one(site: Probed
                 client.close()
         site.expect("/livez", 200, "ready")
         assert site.probes._server is not None
-        await_that(lambda: site.probes._server._reserve is not None)  # type: ignore[union-attr]
+        await_that(lambda: site.probes._server._acceptor._reserve is not None)  # type: ignore[union-attr]
         idle.close()
 
 
@@ -844,7 +831,7 @@ def test_where_no_room_can_be_made_it_tries_again_after_a_pause(site: ProbedSite
     assert server is not None
     with socket.socket() as waiting, pytest.MonkeyPatch.context() as patch:
         waiting.settimeout(DEADLINE)
-        patch.setattr(server, "_make_room", lambda: False)  # as if other threads took what is free
+        patch.setattr(server._acceptor, "_make_room", lambda: False)  # as if other threads took what is free
         with no_descriptor():
             waiting.connect(site.sockets[0].getsockname())
             waiting.sendall(b"GET /livez HTTP/1.0\r\n\r\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from django_wspbus.successor import notification
 from django_wspbus.successor.notification import ServiceManager, status
 from tests import service_managers
+from tests.descriptors import no_descriptor
 
 
 def test_a_manager_whose_queue_is_full_delays_the_site_for_a_moment_only(
@@ -31,17 +31,11 @@ def test_it_still_speaks_once_the_process_has_no_free_descriptor(short: Path) ->
     with service_managers.ServiceManager(str(short / "notify")) as played:
         manager = ServiceManager({"NOTIFY_SOCKET": played.name})
         assert manager.send("READY=1")
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        lowest = os.dup(0)
-        os.close(lowest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
-        try:
+        with no_descriptor():
             with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
                 os.dup(0)
             assert manager.send("WATCHDOG=1")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            manager.close()
+        manager.close()
         assert played.drain() == [{"READY": "1"}, {"WATCHDOG": "1"}]
 
 

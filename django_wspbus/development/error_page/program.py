@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 
 from ...process.messages import RELAUNCH, Link, Message
+from ...system.waker import Waker
 from .answer import AGAIN, Answers, Report
 from .connection import Connection, States
 from .hosts import own_hosts
@@ -31,16 +32,14 @@ TIME_TO_END = 0.2
 
 def main(descriptor: int) -> None:
     """Serve the error that comes over a socket of the launcher, and exit with the status."""
-    waker, wakened = socket.socketpair()
-    for end in (waker, wakened):
-        end.setblocking(False)
-    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    waker = Waker()
+    signal.set_wakeup_fd(waker.writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     launcher = Link(socket.socket(fileno=descriptor), "The launcher")
-    with selectors.DefaultSelector() as selector, closing(launcher), waker, wakened:
-        status = Program(launcher, selector).run(wakened)
+    with selectors.DefaultSelector() as selector, closing(launcher), closing(waker):
+        status = Program(launcher, selector).run(waker)
         signal.set_wakeup_fd(-1)
     sys.exit(status)
 
@@ -58,8 +57,8 @@ class Program:
         self._end: float | None = None
         self._status: int | None = None
 
-    def run(self, wakened: socket.socket) -> int:
-        self._selector.register(wakened, selectors.EVENT_READ, self._wake)
+    def run(self, waker: Waker) -> int:
+        self._selector.register(waker, selectors.EVENT_READ, self._wake)
         self._selector.register(self._launcher, selectors.EVENT_READ, self._receive)
         while self._status is None:
             for key, _ in self._selector.select(self._timeout()):
@@ -75,8 +74,8 @@ class Program:
             listener.close()
         return self._status
 
-    def _wake(self, wakened: socket.socket) -> None:
-        wakened.recv(4096)
+    def _wake(self, waker: Waker) -> None:
+        waker.clear()
         self._status = 0
 
     def _receive(self, launcher: Link) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 from collections.abc import Container
+
+from ...system.waker import Waker
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -14,10 +14,8 @@ class Signals:
     """Handles signals from now on, but for those that this process ignores and that are not ``handled``."""
 
     def __init__(self, handled: Container[str]) -> None:
-        self._awake, self._waker = socket.socketpair()
-        for sock in (self._awake, self._waker):
-            sock.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        self._waker = Waker()
+        signal.set_wakeup_fd(self._waker.writer, warn_on_full_buffer=False)
         for name in (*FORWARDED, "SIGCHLD"):
             number = getattr(signal, name)
             is_ignored = name in FORWARDED and signal.getsignal(number) is signal.SIG_IGN
@@ -25,17 +23,15 @@ class Signals:
                 signal.signal(number, lambda *_: None)
 
     def fileno(self) -> int:
-        return self._awake.fileno()
+        return self._waker.fileno()
 
     def wake(self) -> None:
         """Wake up the loop, from another thread."""
-        with contextlib.suppress(OSError):  # full: the loop wakes up anyway
-            self._waker.send(b"\0")
+        self._waker.wake()
 
     def take(self) -> bytes:
         """Return the numbers of the signals that have come."""
-        return self._awake.recv(4096).replace(b"\0", b"")  # those of `wake`
+        return self._waker.clear()
 
     def close(self) -> None:
-        self._awake.close()
         self._waker.close()

@@ -6,10 +6,10 @@ import contextlib
 import errno
 import math
 import select
-import socket
 import time
 from collections.abc import Mapping
 
+from ...system.waker import Waker
 from .mounts import Mounts
 
 try:
@@ -40,20 +40,16 @@ class Events:
         self._returned: float | None = None
         """The end of the last wait, after which its caller may look at the files."""
         self._next_look: float | None = None
-        self._awake, self._waker = socket.socketpair()
-        for sock in (self._awake, self._waker):
-            sock.setblocking(False)
+        self._waker = Waker()
 
     def close(self) -> None:
-        self._awake.close()
         self._waker.close()
         if self._inotify is not None:
             self._inotify.close()
 
     def wake(self) -> None:
         """End a `wait` of another thread."""
-        with contextlib.suppress(OSError):  # full, so that it wakes anyway; closed
-            self._waker.send(b".")
+        self._waker.wake()
 
     @property
     def polls(self) -> bool:
@@ -115,13 +111,13 @@ class Events:
         if self.polls:
             pauses.append(max(self._time_of_look() - time.monotonic(), 0.0))
         poll = select.poll()
-        for source in (self._awake, self._inotify):
+        for source in (self._waker, self._inotify):
             if source is not None:
                 poll.register(source, select.POLLIN)
         ready = {number for number, _ in poll.poll(math.ceil(min(pauses) * 1000) if pauses else None)}
         self._returned = time.monotonic()
-        if self._awake.fileno() in ready:
-            self._awake.recv(4096)
+        if self._waker.fileno() in ready:
+            self._waker.clear()
         if self.polls and (not ready or self._returned >= self._time_of_look()):
             self._next_look = None
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import select
 import socket
 import struct
@@ -26,6 +25,7 @@ from django_wspbus.servers.sockets import Sockets
 from django_wspbus.servers.threaded import ThreadedServer
 from django_wspbus.servers.threaded.http_server import HTTPServer
 from django_wspbus.wspbus import Bus
+from tests.descriptors import no_descriptor
 from tests.processes import DEADLINE
 
 from ..clients import Client, connect, read_to_end
@@ -378,21 +378,15 @@ def test_it_starts_and_stops_again_and_again_with_nothing_left_open(serve: Serve
 
 def test_without_a_free_descriptor_it_waits_for_one(serve: Serve) -> None:
     served = serve()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with served.client() as client:
         assert client.ask("/")[0] == 200
         with socket.socket() as waiting:
             waiting.settimeout(DEADLINE)
             host, _, port = served.address.partition(":")
-            lowest = os.dup(0)
-            os.close(lowest)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-            try:
+            with no_descriptor():
                 waiting.connect((host, int(port)))
                 waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                assert client.ask("/")[0] == 200  # who is connected is served
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                assert client.ask("/")[0] == 200  # a connected client is served
             assert b"200 OK" in read_to_end(waiting)
 
 
