@@ -21,7 +21,7 @@ from ..successor.state import RetireeState
 from ..system.statuses import how_ended
 from .links import Links
 from .orders import DRAIN, EXIT, SERVE
-from .processes import Process, kill_group
+from .processes import ChildProcess, kill_group
 from .progress import Progress
 from .records import take_record
 from .spawn import read_refusal
@@ -42,7 +42,7 @@ class Child:
     def __init__(
         self,
         alias: str,
-        process: Process,
+        process: ChildProcess,
         pair: socket.socket,
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Process(Protocol):
+class ChildProcess(Protocol):
     """The part of `subprocess.Popen` that the site uses."""
 
     pid: int

@@ -11,10 +11,10 @@ from ..control.conversation import ControlError, is_allowed
 from ..control.finding import (
     DOES_NOT_ANSWER,
     HAS_ENDED,
-    NoSite,
+    FoundSite,
     SeveralSites,
     SilentSite,
-    Site,
+    SiteNotFound,
     at,
     choose,
     find,
@@ -41,12 +41,12 @@ class Own(NamedTuple):
     directory: str
 
 
-def chosen(options: argparse.Namespace, own: Own | None = None) -> Site:
+def chosen(options: argparse.Namespace, own: Own | None = None) -> FoundSite:
     """Return the site that the options name, or else the only one; `ControlError` if there is not one."""
     if options.socket is not None:
         site = at(options.socket)
         if site.trouble == HAS_ENDED:
-            raise NoSite(f"No site listens at {options.socket!r}.", [])
+            raise SiteNotFound(f"No site listens at {options.socket!r}.", [])
         return choose([site], pid=options.pid, project=options.project)
     found = find()
     if own is None or options.pid is not None or options.project is not None:
@@ -63,15 +63,15 @@ def chosen(options: argparse.Namespace, own: Own | None = None) -> Site:
 def explanation(error: ControlError) -> Iterator[Block]:
     """Yield the reason why no site was chosen, and the sites that there are."""
     yield Text(str(error), indent=0)
-    if isinstance(error, NoSite | SeveralSites) and error.sites:
+    if isinstance(error, SiteNotFound | SeveralSites) and error.sites:
         yield sites(list(rows(error.sites)))
-    if isinstance(error, NoSite):
+    if isinstance(error, SiteNotFound):
         yield Line(LOOK)
     if isinstance(error, SilentSite) and error.site.trouble == DOES_NOT_ANSWER:
         yield Line("The action `stacks` shows what its process is doing.")
 
 
-def rows(found: Iterable[Site]) -> Iterator[list[str]]:
+def rows(found: Iterable[FoundSite]) -> Iterator[list[str]]:
     for site in found:
         pid = as_text(site.pid or None)
         yield [pid, as_text(site.project), user_name(site.uid), as_text(site.directory), state(site)]
@@ -79,7 +79,7 @@ def rows(found: Iterable[Site]) -> Iterator[list[str]]:
 
 def as_values(error: ControlError) -> list[dict[str, Any]]:
     """Return the sites of an error for JSON."""
-    if not isinstance(error, NoSite | SeveralSites):
+    if not isinstance(error, SiteNotFound | SeveralSites):
         return []
     return [
         {
@@ -93,7 +93,7 @@ def as_values(error: ControlError) -> list[dict[str, Any]]:
     ]
 
 
-def state(site: Site) -> str:
+def state(site: FoundSite) -> str:
     """Return the state of a site in a few words."""
     if not is_allowed(site.uid):
         return f"refused: belongs to {user_name(site.uid)}"

@@ -29,7 +29,7 @@ def _always(result: Mapping[str, Any]) -> bool:
     return True
 
 
-class Action(NamedTuple):
+class Subcommand(NamedTuple):
     """An action of the control socket, as the command shows it."""
 
     help: str
@@ -43,37 +43,39 @@ class Action(NamedTuple):
 
 
 ACTIONS = {
-    "status": Action("show whether the site is well, and why not", site_status.report, site_status.is_well),
-    "requests": Action("show each request in flight", results.requests),
-    "stacks": Action(
+    "status": Subcommand(
+        "show whether the site is well, and why not", site_status.report, site_status.is_well
+    ),
+    "requests": Subcommand("show each request in flight", results.requests),
+    "stacks": Subcommand(
         "show the stack of each thread of each process",
         results.stacks,
         arguments=lambda options: {} if options.process is None else {"pid": options.process},
     ),
-    "listeners": Action("show each listener, by channel", results.listeners),
-    "graceful": Action("reload: replace the workers, and wait", results.message, timeout=None),
-    "restart": Action(
+    "listeners": Subcommand("show each listener, by channel", results.listeners),
+    "graceful": Subcommand("reload: replace the workers, and wait", results.message, timeout=None),
+    "restart": Subcommand(
         "restart the site, or the children of one server, and wait",
         results.message,
         arguments=lambda options: {} if options.alias is None else {"alias": options.alias},
         timeout=None,
     ),
-    "stop": Action("stop the site, and wait until it has ended", results.message, timeout=None),
-    "scale": Action(
+    "stop": Subcommand("stop the site, and wait until it has ended", results.message, timeout=None),
+    "scale": Subcommand(
         "change the number of workers of a server",
         results.scale,
         arguments=lambda options: {"server": options.server, "workers": options.workers},
         timeout=30,
     ),
-    "reopen": Action("open the log files again, after a rotation", results.reopen, results.is_reopened),
-    "publish": Action(
+    "reopen": Subcommand("open the log files again, after a rotation", results.reopen, results.is_reopened),
+    "publish": Subcommand(
         "publish on a channel in each process, and show the results",
         results.publish,
         results.is_answered,
         arguments=lambda options: {"channel": options.channel, "args": options.values},
         timeout=30,
     ),
-    "logs": Action(
+    "logs": Subcommand(
         "show the last log records of the site and its processes",
         results.logs,
         arguments=lambda options: {"follow": options.follow},

@@ -14,12 +14,12 @@ from typing import Any, NoReturn, TextIO
 from .. import __version__
 from ..control.client import ask
 from ..control.conversation import ControlError, is_allowed
-from ..control.finding import NoSite, SilentSite, Site
-from ..control.protocol import Error, Record, Result, Step
+from ..control.finding import FoundSite, SilentSite, SiteNotFound
+from ..control.protocol import Entry, Error, Result, Step
 from ..system.streams import open_missing
 from .blocks import Block, Line, Output, Text
 from .choosing import Own, as_values, chosen, explanation
-from .parser import ACTIONS, INTERVAL, Action, parse
+from .parser import ACTIONS, INTERVAL, Subcommand, parse
 from .plain import Plain
 from .results import log_record
 
@@ -75,7 +75,7 @@ class Command:
     def __init__(self, options: argparse.Namespace, own: Own | None, with_colours: bool) -> None:
         self._options = options
         self._own = own
-        self._action: Action = ACTIONS[options.action]
+        self._action: Subcommand = ACTIONS[options.action]
         self._is_json: bool = options.json
         self._output = output_to(sys.stdout, with_colours and not self._is_json)
         self._errors = output_to(sys.stderr, with_colours)
@@ -94,17 +94,17 @@ class Command:
         except ControlError as error:
             return self._fail(error)
 
-    def _choose(self) -> Site:
+    def _choose(self) -> FoundSite:
         return chosen(self._options, self._own)
 
-    def _ask(self, site: Site) -> int:
+    def _ask(self, site: FoundSite) -> int:
         """Show the replies as they come."""
         arguments = self._action.arguments(self._options)
         for reply in ask(site, self._options.action, arguments, timeout=self._action.timeout):
             match reply:
                 case Step(text):
                     self._show([Line(text, "dim")])
-                case Record(values):
+                case Entry(values):
                     self._show(list(log_record(values)), values)
                 case Result(value):
                     return self._finish(value)
@@ -139,13 +139,14 @@ class Command:
         self._errors.show(blocks)
 
     def _fail(self, error: ControlError) -> int:
-        status = NO_SITE if isinstance(error, NoSite) and self._options.action == "status" else error.status
+        is_missing = isinstance(error, SiteNotFound) and self._options.action == "status"
+        status = NO_SITE if is_missing else error.status
         self._explain(list(explanation(error)))
         if self._is_json:
             self._print({"error": str(error), "status": status, "sites": as_values(error)})
         return status
 
-    def _show_stacks_of(self, site: Site) -> int:
+    def _show_stacks_of(self, site: FoundSite) -> int:
         """Show the stacks of a site process that does not answer."""
         # It imports more than a command that gets an answer.
         from ..control.hanging import find_process, stacks_in_place_of_site
@@ -157,7 +158,7 @@ class Command:
 
     # status --watch
 
-    def _watch(self, site: Site) -> NoReturn:
+    def _watch(self, site: FoundSite) -> NoReturn:
         """Show the status again and again, until the user interrupts this."""
         with self._output.live() as show:
             while True:
@@ -168,7 +169,7 @@ class Command:
                     show([Line(time.strftime("%H:%M:%S"), "dim"), *blocks])
                 time.sleep(INTERVAL)
 
-    def _look(self, site: Site) -> tuple[list[Block], Any, Site]:
+    def _look(self, site: FoundSite) -> tuple[list[Block], Any, FoundSite]:
         """Return the status, or the reason why there is none, and the site to ask next."""
         try:
             for reply in ask(site, "status", timeout=self._action.timeout):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..wspbus import Refusal
-from .protocol import FAILED, MISUSED, Error, Record, Reply, Request, Result, Step, encode_reply
+from .protocol import FAILED, MISUSED, Entry, Error, Reply, Request, Result, Step, encode_reply
 
 MOST_CALLS = 16
 """Requests that run at the same time, of each kind (see `kind_of`). A further one gets an error."""
@@ -76,7 +76,7 @@ class Call:
 
     def record(self, values: dict[str, Any]) -> None:
         """Send the client a part of the answer."""
-        self.send(Record(values))
+        self.send(Entry(values))
 
     def send(self, reply: Reply) -> None:
         line = encode_reply(reply)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .address import Name
 from .conversation import ControlError, Conversation, StillOpen
-from .finding import GONE, HELLO_TIMEOUT, Site, why_silent
+from .finding import GONE, HELLO_TIMEOUT, FoundSite, why_silent
 from .protocol import Error, Reply, Request, Result
 
 ANSWER_TIMEOUT = 10.0
@@ -29,7 +29,7 @@ MOST_UNANSWERED = 6
 
 
 def ask(
-    site: Site,
+    site: FoundSite,
     action: str,
     arguments: Mapping[str, Any] | None = None,
     *,

@@ -24,7 +24,7 @@ GONE = (ConnectionRefusedError, FileNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class FoundSite:
     """A site that listens on a control socket. Facts that are not known are empty."""
 
     name: Name
@@ -48,10 +48,10 @@ class Site:
         return bool(self.directory) and os.path.realpath(project) == os.path.realpath(self.directory)
 
 
-class NoSite(ControlError):
+class SiteNotFound(ControlError):
     """No site is the one that is meant. ``sites``: those that there are."""
 
-    def __init__(self, text: str, sites: list[Site]) -> None:
+    def __init__(self, text: str, sites: list[FoundSite]) -> None:
         super().__init__(text)
         self.sites = sites
 
@@ -59,7 +59,7 @@ class NoSite(ControlError):
 class SeveralSites(ControlError):
     """Several sites are the one that is meant. ``sites``: those, and those that may not be asked."""
 
-    def __init__(self, text: str, sites: list[Site]) -> None:
+    def __init__(self, text: str, sites: list[FoundSite]) -> None:
         super().__init__(text, MISUSED)
         self.sites = sites
 
@@ -67,13 +67,13 @@ class SeveralSites(ControlError):
 class SilentSite(ControlError):
     """The ``site`` that is meant cannot be asked."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: FoundSite) -> None:
         which = f"with the PID {site.pid}" if site.pid else f"at {site.name.text!r}"
         super().__init__(f"The site {which} {site.trouble}.")
         self.site = site
 
 
-def find() -> list[Site]:
+def find() -> list[FoundSite]:
     """Return the sites on this machine, in the network namespace of this process.
 
     Sites of other users, and those that do not answer, are among them, with the reason. `ControlError` if
@@ -88,14 +88,14 @@ def find() -> list[Site]:
     return greet(names)
 
 
-def at(path: str) -> Site:
+def at(path: str) -> FoundSite:
     """Return the site that listens at a path: that of CONTROL, or "@" and the name of an abstract socket."""
     (site,) = greet([Name(path if path.startswith("@") else os.path.abspath(path))], is_chosen=True)
     return site
 
 
-def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None = None) -> Site:
-    """Return the one site that is meant; `NoSite`, `SeveralSites` or `SilentSite` if that is not possible."""
+def choose(sites: Iterable[FoundSite], *, pid: int | None = None, project: str | None = None) -> FoundSite:
+    """Return the one site that is meant; or raise `SiteNotFound`, `SeveralSites` or `SilentSite`."""
     everyone = list(sites)
     found = [
         site for site in everyone if pid in (None, site.pid) and (project is None or site.is_called(project))
@@ -116,13 +116,13 @@ def choose(sites: Iterable[Site], *, pid: int | None = None, project: str | None
     asked = [f"the PID {pid}"] if pid is not None else []
     asked += [f"the project {project!r}"] if project is not None else []
     which = f" with {' and '.join(asked)}" if asked else ""
-    raise NoSite(f"No site of this user{which} is running in this network namespace.", everyone)
+    raise SiteNotFound(f"No site of this user{which} is running in this network namespace.", everyone)
 
 
 # Saying hello
 
 
-def greet(names: Iterable[Name], *, is_chosen: bool = False) -> list[Site]:
+def greet(names: Iterable[Name], *, is_chosen: bool = False) -> list[FoundSite]:
     """Ask all sites at the same time who they are; return those that exist.
 
     ``is_chosen``: also return those that have ended.
@@ -144,7 +144,7 @@ class Greeting:
     """A request for the facts of a ``site``."""
 
     def __init__(self, name: Name) -> None:
-        self.site = Site(name, os.geteuid() if name.uid is None else name.uid, name.pid or 0)
+        self.site = FoundSite(name, os.geteuid() if name.uid is None else name.uid, name.pid or 0)
         self.conversation: Conversation | None = None
         self.is_gone = False
 

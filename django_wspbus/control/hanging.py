@@ -17,7 +17,7 @@ from typing import Any
 
 from ..process.record import STACKS_SIGNAL
 from .conversation import ControlError, Conversation
-from .finding import HELLO_TIMEOUT, Site
+from .finding import HELLO_TIMEOUT, FoundSite
 
 NAME = "django-wspbus-stacks"
 
@@ -43,7 +43,7 @@ def write_stacks_on_signal() -> None:
     faulthandler.register(STACKS_SIGNAL, file=descriptor, all_threads=True, chain=False)
 
 
-def find_process(site: Site) -> int:
+def find_process(site: FoundSite) -> int:
     """Return the PID of a site process, in the namespace of this process."""
     try:
         with contextlib.closing(Conversation(site.name, timeout=HELLO_TIMEOUT)) as conversation:

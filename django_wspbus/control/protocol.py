@@ -10,9 +10,9 @@ from typing import Any
 
 from ..process.exchange import FAILED as FAILED
 from ..process.exchange import MISUSED as MISUSED
+from ..process.exchange import Entry as Entry
 from ..process.exchange import Error as Error
 from ..process.exchange import Malformed as Malformed
-from ..process.exchange import Record as Record
 from ..process.exchange import Reply as Reply
 from ..process.exchange import Request as Request
 from ..process.exchange import Result as Result

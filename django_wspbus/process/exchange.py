@@ -36,8 +36,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One of many parts of an answer, such as a log record."""
+class Entry:
+    """One of many entries of an answer, such as a log record."""
 
     values: dict[str, Any]
 
@@ -57,7 +57,7 @@ class Error:
     status: int = FAILED
 
 
-Reply = Step | Record | Result | Error
+Reply = Step | Entry | Result | Error
 
 
 def request_as_message(request: Request) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def reply_as_message(reply: Reply) -> dict[str, Any]:
     match reply:
         case Step(text):
             return {"step": text}
-        case Record(record):
-            return {"record": record}
+        case Entry(values):
+            return {"record": values}
         case Result(value):
             return {"result": value}
         case Error(text, status):
@@ -96,7 +96,7 @@ def read_reply(message: Mapping[str, Any]) -> Reply:
         case {"step": str(text)}:
             return Step(text)
         case {"record": dict(record)}:
-            return Record(record)
+            return Entry(record)
         case {"result": value}:
             return Result(value)
         case {"error": str(text)}:

@@ -13,7 +13,7 @@ from django_wspbus.command.choosing import Own, as_values, chosen, explanation
 from django_wspbus.command.plain import lines_of
 from django_wspbus.control import address, finding
 from django_wspbus.control.conversation import ControlError
-from django_wspbus.control.finding import NoSite, SeveralSites
+from django_wspbus.control.finding import SeveralSites, SiteNotFound
 
 from .conftest import run
 
@@ -63,7 +63,7 @@ def test_several_sites_are_listed_with_their_state(play, pid):
 
 
 def test_without_a_site_one_sentence_says_how_to_look(pid):
-    with pytest.raises(NoSite) as raised:
+    with pytest.raises(SiteNotFound) as raised:
         choose()
     sentence, hint = reason(raised.value)
     assert sentence == "No site of this user is running in this network namespace."
@@ -76,7 +76,7 @@ def test_the_site_of_another_user_is_listed_and_refused(play, pid):
     play(pid, **facts(pid, "shop"))
     os.seteuid(OTHER)
     try:
-        with pytest.raises(NoSite) as raised:
+        with pytest.raises(SiteNotFound) as raised:
             choose()
         lines = reason(raised.value)
         with pytest.raises(ControlError, match=f"The site with the PID {pid} belongs to the user"):
@@ -94,7 +94,7 @@ def test_a_site_that_does_not_answer_is_named(pid):
 def test_manage_means_the_site_of_its_project_alone(play, pid):
     play(pid, **facts(pid, "shop", "/srv/shop"))
     assert choose(Own("config.settings", "/srv/elsewhere")).pid == pid
-    with pytest.raises(NoSite):
+    with pytest.raises(SiteNotFound):
         choose(Own("blog.settings", "/srv/blog"))
     play(pid + 1, **facts(pid + 1, "blog", "/srv/blog"))
     assert choose(Own("config.settings", "/srv/blog")).pid == pid + 1

@@ -20,8 +20,8 @@ from django_wspbus.control import address, client, finding
 from django_wspbus.control.address import Name
 from django_wspbus.control.client import ask
 from django_wspbus.control.conversation import ControlError
-from django_wspbus.control.finding import Site, at, choose, find
-from django_wspbus.control.protocol import Error, Record, Result, Step
+from django_wspbus.control.finding import FoundSite, at, choose, find
+from django_wspbus.control.protocol import Entry, Error, Result, Step
 
 from .conftest import Served, request
 
@@ -60,14 +60,14 @@ def acting_as(uid: int) -> Iterator[None]:
 def test_a_site_is_found_by_its_socket_and_says_which_one_it_is(serve: Any, pid: int) -> None:
     served = serve(hello(pid, "shop"), pid)
     (site,) = find()
-    assert site == Site(
+    assert site == FoundSite(
         served.name, os.geteuid(), pid, "shop", "shop.settings", "/srv/shop", "0.1.0", trouble=""
     )
     assert choose(find()) == site
     assert choose(find(), pid=pid) == site
     for name in ("shop", "shop.settings", "/srv/shop"):
         assert choose(find(), project=name) == site
-    assert at(served.name.text) == Site(
+    assert at(served.name.text) == FoundSite(
         Name(served.name.text), os.geteuid(), pid, "shop", "shop.settings", "/srv/shop", "0.1.0"
     )
 
@@ -243,12 +243,12 @@ def test_replies_are_yielded_as_they_come(serve: Any, pid: int) -> None:
     for timeout in (5, None):
         assert list(ask(site, "work", {"name": "x" * 50_000}, timeout=timeout)) == [
             Step("booting"),
-            Record({"text": "one"}),
+            Entry({"text": "one"}),
             Result("x" * 50_000),
         ]
     assert list(ask(site, "work", {})) == [
         Step("booting"),
-        Record({"text": "one"}),
+        Entry({"text": "one"}),
         Error("work failed: KeyError: 'name'"),
     ]
     with pytest.raises(ControlError, match="request has at most 65,536 bytes") as raised:
@@ -289,12 +289,12 @@ def test_a_wrong_answer_is_an_error(later: Any, pid: int, data: bytes, error: st
     with sock:
         later(answer)
         with pytest.raises(ControlError, match=error):
-            next(ask(Site(name, os.geteuid(), pid), "status"))
+            next(ask(FoundSite(name, os.geteuid(), pid), "status"))
 
 
 def test_a_site_that_has_ended_is_no_site(pid: int) -> None:
     with pytest.raises(ControlError, match="has ended"):
-        next(ask(Site(address.new_name(pid), os.geteuid(), pid), "status"))
+        next(ask(FoundSite(address.new_name(pid), os.geteuid(), pid), "status"))
     assert at("/nowhere/control.sock").trouble == "has ended: nothing listens there"
 
 
@@ -319,7 +319,7 @@ def test_a_client_of_a_stop_waits_while_the_process_lives(
 
     monkeypatch.setattr(client, "is_running", look)
     served = serve({"stop": stop}, pid)
-    site = Site(served.name, os.geteuid(), pid)
+    site = FoundSite(served.name, os.geteuid(), pid)
     assert list(ask(site, "stop", timeout=None)) == [Result("Stopped")]
     assert set(looked) == {os.getpid()}
     monkeypatch.setattr(client, "is_running", lambda pid: False)
@@ -337,7 +337,7 @@ def test_a_client_that_waits_as_long_as_it_takes_notices_that_the_site_hangs(
     monkeypatch.setattr(client, "MOST_UNANSWERED", 1)
     sock, name = address.listen(pid)
     with sock:
-        waiting = later(lambda: list(ask(Site(name, os.geteuid(), pid), "graceful", timeout=None)))
+        waiting = later(lambda: list(ask(FoundSite(name, os.geteuid(), pid), "graceful", timeout=None)))
         connection, _ = sock.accept()
         with connection, pytest.raises(ControlError, match="The site does not answer any more"):
             waiting.result(30)
@@ -355,4 +355,4 @@ def test_a_client_that_waits_as_long_as_it_takes_waits_while_the_site_lives(
             enough.set()
 
     served = serve({"graceful": lambda call: enough.wait(30), "ping": ping}, pid)
-    assert list(ask(Site(served.name, os.geteuid(), pid), "graceful", timeout=None)) == [Result(True)]
+    assert list(ask(FoundSite(served.name, os.geteuid(), pid), "graceful", timeout=None)) == [Result(True)]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from django_wspbus.control.address import read_line
 from django_wspbus.control.protocol import (
     LARGEST_REQUEST,
+    Entry,
     Error,
     Malformed,
-    Record,
     Request,
     Result,
     Step,
@@ -36,7 +36,7 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(st.text(), JSON, max_size=3)
 REPLIES = st.one_of(
     st.builds(Step, st.text()),
-    st.builds(Record, OBJECTS),
+    st.builds(Entry, OBJECTS),
     st.builds(Result, JSON),
     st.builds(Error, st.text(), st.integers(0, 255)),
 )
@@ -64,7 +64,7 @@ def test_any_bytes_are_a_request_or_malformed(data: bytes) -> None:
     with contextlib.suppress(Malformed):
         assert isinstance(decode_request(data), Request)
     with contextlib.suppress(Malformed):
-        assert isinstance(decode_reply(data), Step | Record | Result | Error)
+        assert isinstance(decode_reply(data), Step | Entry | Result | Error)
 
 
 @QUICK

@@ -20,8 +20,8 @@ class Reason(enum.Enum):
 URGENCY = {reason: number for number, reason in enumerate(Reason)}
 
 
-class Stage(enum.Enum):
-    """The stage of a worker in its life."""
+class LifeStage(enum.Enum):
+    """The stage of a worker in its life, from its reports."""
 
     FORKED = "forked"
     """It will report that it stands by."""
@@ -37,7 +37,7 @@ class Worker:
     """A worker, as the plan knows it."""
 
     pid: int
-    stage: Stage
+    stage: LifeStage
     ready_since: float = 0.0
     """The time at which it was ready; the oldest is the lowest."""
     retires: bool = False
@@ -69,17 +69,19 @@ def make_plan(workers: Iterable[Worker], wanted: int) -> Plan:
     unless each that serves is stuck; those that are too many retire together.
     """
     workers = sorted(workers, key=lambda worker: (worker.ready_since, worker.pid))
-    serving = [each for each in workers if each.stage is Stage.SERVING and not each.retires]
+    serving = [each for each in workers if each.stage is LifeStage.SERVING and not each.retires]
     too_many = serving[: max(len(serving) - wanted, 0)]
     others = serving[len(too_many) :]
     retire = dict.fromkeys((each.pid for each in too_many), Reason.SCALE)
     retire |= {each.pid: each.reason for each in _due(workers, others) if each.reason is not None}
 
-    active = [each for each in workers if each.stage in (Stage.BOOTING, Stage.SERVING) and not each.retires]
+    active = [
+        each for each in workers if each.stage in (LifeStage.BOOTING, LifeStage.SERVING) and not each.retires
+    ]
     missing = wanted - sum(each.pid not in retire for each in active)
-    release = [each.pid for each in workers if each.stage is Stage.STANDBY][: max(missing, 0)]
+    release = [each.pid for each in workers if each.stage is LifeStage.STANDBY][: max(missing, 0)]
 
-    accepting = [each for each in workers if each.stage is Stage.SERVING and not each.is_ordered]
+    accepting = [each for each in workers if each.stage is LifeStage.SERVING and not each.is_ordered]
     waiting = [each.pid for each in accepting if each.retires or each.pid in retire]
     order = waiting[: max(len(accepting) - wanted, 0)]
     return Plan(release, retire, order)

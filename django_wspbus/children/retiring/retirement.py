@@ -14,7 +14,7 @@ from ...successor.state import RetireeState
 from ..child import Child
 from .ending import Ending
 from .limits import Limits
-from .plan import Plan, Reason, Stage, Worker, make_plan
+from .plan import LifeStage, Plan, Reason, Worker, make_plan
 from .requests import Requests, requests_of
 from .stuck import StuckLog
 
@@ -140,18 +140,18 @@ class Retirement:
             is_stuck=requests is not None and requests.is_stuck,
         )
 
-    def _stage_of(self, pid: int) -> Stage:
+    def _stage_of(self, pid: int) -> LifeStage:
         progress = self._child.progress
         if pid in progress.stopped:
-            return Stage.STOPPING
+            return LifeStage.STOPPING
         if pid in progress.ready_workers():
-            return Stage.SERVING
+            return LifeStage.SERVING
         if pid in progress.standby:
             listens = pid in progress.listeners.values()
-            return Stage.STANDBY if listens else Stage.FORKED
+            return LifeStage.STANDBY if listens else LifeStage.FORKED
         if pid in progress.begun or not progress.policy.is_active:
-            return Stage.BOOTING
-        return Stage.FORKED
+            return LifeStage.BOOTING
+        return LifeStage.FORKED
 
     def _replace(self, plan: Plan, now: float) -> None:
         for pid, reason in plan.retire.items():

@@ -61,7 +61,7 @@ class WorkerExit:
         self.pair = pair
         self.record = record
         self.requests = requests
-        self.limits = Limits()
+        self.deadlines = Deadlines()
         """The moments at which requests and listeners are cut off."""
         self.on_drain: Callable[[], object] = lambda: None
         """The function to call when the clients in the queue are to be answered before the exit."""
@@ -82,11 +82,11 @@ class WorkerExit:
 
     def begin(self, requests: float, listeners: float) -> None:
         """Cut off requests, and later listeners, if they are not over by these moments or by earlier ones."""
-        is_first = self.limits.shorten(requests, listeners)
+        is_first = self.deadlines.shorten(requests, listeners)
         self.awaited.set()
         if is_first:
             with contextlib.suppress(RuntimeError):  # no new thread while the interpreter ends
-                threading.Thread(target=self._keep_limits, name="Exit", daemon=True).start()
+                threading.Thread(target=self._keep_deadlines, name="Exit", daemon=True).start()
 
     # Called by the hooks of gunicorn
 
@@ -145,9 +145,9 @@ class WorkerExit:
             return TIME_OF_ABORTED
         if (moments := read_exit(read_orders(self.pair))) is not None:  # the watch may not have seen it yet
             self.begin(*moments)
-        if self.limits.listeners is None:
+        if self.deadlines.listeners is None:
             return time_of_site(self.settings.stop_timeout)
-        return max(self.limits.listeners - time.monotonic(), 0.1)
+        return max(self.deadlines.listeners - time.monotonic(), 0.1)
 
     def _report(self, *failures: str) -> None:
         """Report that the listeners have run, or which of them is cut off."""
@@ -203,16 +203,16 @@ class WorkerExit:
             os.write(2, f"The site process has ended; ending worker {os.getpid()}.\n".encode())
         os._exit(1)
 
-    def _keep_limits(self) -> None:
-        self.limits.await_requests()
+    def _keep_deadlines(self) -> None:
+        self.deadlines.await_requests()
         if bus.state is bus.states.STARTED and self._turn.acquire(blocking=False):
             start_new_thread(self._cut_off, ())
-        self.limits.await_listeners()
+        self.deadlines.await_listeners()
         if self.has_booted and not self.is_over:
             bus.watchdog.end_hanging(threading.main_thread().ident)
 
 
-class Limits:
+class Deadlines:
     """The moments of `time.monotonic` at which requests and listeners are cut off: None before an exit."""
 
     def __init__(self) -> None:

@@ -123,7 +123,7 @@ class WorkerProcess:
         interval = min(NOTIFY_INTERVAL, (worker.timeout or NOTIFY_INTERVAL) / 2)
         while worker.alive and not self.exit.awaited.wait(interval):
             worker.notify()
-        if not self.has_begun.is_set() or self.exit.limits.requests is not None:
+        if not self.has_begun.is_set() or self.exit.deadlines.requests is not None:
             worker.alive = False
         self.record.stage = Stage.BOOTING if worker.alive else Stage.STANDBY
         return bool(worker.alive)

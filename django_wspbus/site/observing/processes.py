@@ -14,7 +14,7 @@ from ...process.slots import InFlight
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ObservedProcess:
     """A process of a site. ``role``: "site", "master" or "worker"; ``record``: None if it has none."""
 
     pid: int
@@ -49,18 +49,18 @@ class Process:
         return None if self.child is None else self.child.progress.policy.request_timeout
 
 
-def all_processes(children: Children) -> Iterator[Process]:
+def all_processes(children: Children) -> Iterator[ObservedProcess]:
     """Yield the site process, and then those of each child, its master first; any thread may call it."""
-    yield Process(os.getpid(), "site")
+    yield ObservedProcess(os.getpid(), "site")
     for child in children.all():
         yield from processes_of(child)
 
 
-def processes_of(child: Child) -> Iterator[Process]:
+def processes_of(child: Child) -> Iterator[ObservedProcess]:
     if not child.ended:
-        yield Process(child.pid, "master", child, child.records.get(child.pid))
+        yield ObservedProcess(child.pid, "master", child, child.records.get(child.pid))
     for pid in sorted(set(child.workers)):
-        yield Process(pid, "worker", child, child.records.get(pid))
+        yield ObservedProcess(pid, "worker", child, child.records.get(pid))
 
 
 def requests_of(record: Record) -> list[InFlight]:

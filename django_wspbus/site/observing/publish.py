@@ -19,7 +19,7 @@ from ...wspbus import Refusal
 from ...wspbus.messenger import BUILT_IN_CHANNELS
 from ..assembly import Assembly
 from ..channels import RESERVED_CHANNELS
-from .processes import Process, all_processes
+from .processes import ObservedProcess, all_processes
 
 TIMEOUT, LONGEST_TIMEOUT = 2.0, 60.0
 """Seconds for all processes together to answer."""
@@ -71,7 +71,7 @@ class Publication:
                 missing.append({**each.place, "reason": reason})
         return {"replies": replies, "missing": missing}
 
-    def _ask(self, process: Process) -> bool:
+    def _ask(self, process: ObservedProcess) -> bool:
         order = Publish(self._number, self._channel, self._args)
         return process.child is not None and process.child.order_worker(process.pid, order)
 
@@ -82,12 +82,12 @@ class Publication:
         except BaseException as error:  # the client gets it; SystemExit must not end the site
             self._here.set_exception(error)
 
-    def _are_answered(self, workers: Iterable[Process]) -> bool:
+    def _are_answered(self, workers: Iterable[ObservedProcess]) -> bool:
         return self._here.done() and all(
             self._reported_by(each) is not None or each.pid not in _workers_of(each) for each in workers
         )
 
-    def _reply_of(self, process: Process) -> dict[str, Any] | None:
+    def _reply_of(self, process: ObservedProcess) -> dict[str, Any] | None:
         if process.role == "site":
             return _outcome(self._here) if self._here.done() else None
         reported = self._reported_by(process)
@@ -95,13 +95,13 @@ class Publication:
             return None
         return _as_reply(reported.results) if reported.error is None else _failed(reported.error)
 
-    def _reported_by(self, process: Process) -> Replied | None:
+    def _reported_by(self, process: ObservedProcess) -> Replied | None:
         replies = [] if process.child is None else list(process.child.progress.replies)
         wanted = self._number, process.pid
         return next((each for each in replies if (each.number, each.pid) == wanted), None)
 
 
-def is_ready_worker(process: Process, serving: Iterable[Child]) -> bool:
+def is_ready_worker(process: ObservedProcess, serving: Iterable[Child]) -> bool:
     """Return whether a process is a worker that serves, or is about to."""
     child = process.child
     if child is None or process.role != "worker" or child not in list(serving):
@@ -110,7 +110,7 @@ def is_ready_worker(process: Process, serving: Iterable[Child]) -> bool:
     return process.pid in {progress.workers.get(each) for each in list(progress.ready)}
 
 
-def _workers_of(process: Process) -> list[int]:
+def _workers_of(process: ObservedProcess) -> list[int]:
     return [] if process.child is None else process.child.workers
 
 
@@ -131,7 +131,7 @@ def _failed(error: str) -> dict[str, Any]:
     return {"results": None, "error": error}
 
 
-def _why_missing(process: Process, timeout: float) -> str:
+def _why_missing(process: ObservedProcess, timeout: float) -> str:
     if state_of(process.pid) in ("T", "t", "Z", ""):
         return why_silent(process.pid).removeprefix("does not respond: ")
     return f"no answer within {timeout:g} s"

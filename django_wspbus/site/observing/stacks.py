@@ -14,7 +14,7 @@ from ...process.slots import InFlight
 from ...successor.values import scratch_file
 from ...wspbus import Refusal
 from ..assembly import Assembly
-from .processes import Process, all_processes
+from .processes import ObservedProcess, all_processes
 
 MOST_TEXT = 8_000_000
 """Characters of all stacks in a result: JSON writes hardly any in more than one byte (`LARGEST_REPLY`)."""
@@ -52,17 +52,17 @@ def fitting(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _with_records(processes: Iterable[Process]) -> list[tuple[int, Record]]:
+def _with_records(processes: Iterable[ObservedProcess]) -> list[tuple[int, Record]]:
     return [(each.pid, each.record) for each in processes if each.record is not None]
 
 
-def _without_record(process: Process) -> NoStacks:
+def _without_record(process: ObservedProcess) -> NoStacks:
     if is_suspended(process.pid):
         return NoStacks("does not respond: it is stopped (SIGSTOP)")
     return NoStacks("it writes no stacks, or none yet")
 
 
-def _entry(process: Process, found: str | NoStacks, requests: Iterable[InFlight]) -> dict[str, Any]:
+def _entry(process: ObservedProcess, found: str | NoStacks, requests: Iterable[InFlight]) -> dict[str, Any]:
     if isinstance(found, NoStacks):
         return {**process.place, "stacks": None, "error": str(found)}
     return {**process.place, "stacks": with_requests(found, requests), "error": None}

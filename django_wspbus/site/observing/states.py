@@ -8,7 +8,7 @@ from typing import Any
 
 from ...children.stacks import is_suspended
 from ...process.record import Record, Stage
-from .processes import Process
+from .processes import ObservedProcess
 from .requests import is_stuck
 
 REASONS = {
@@ -21,7 +21,7 @@ REASONS = {
 """The reasons for which a worker retires, in words."""
 
 
-def described(process: Process, memory: int | None) -> dict[str, Any]:
+def described(process: ObservedProcess, memory: int | None) -> dict[str, Any]:
     """Return a process of a child as the client sees it."""
     now = time.monotonic()
     found: dict[str, Any] = {
@@ -51,7 +51,7 @@ def _figures(record: Record, now: float, *, is_worker: bool) -> Mapping[str, Any
     return {**age, "threads": record.threads or None, "busy": busy, "answered": record.slots.answered}
 
 
-def state_of(process: Process, now: float) -> str:
+def state_of(process: ObservedProcess, now: float) -> str:
     """Return the state of a process in a word; the one that matters most."""
     child = process.child
     if is_suspended(process.pid):
@@ -69,7 +69,7 @@ def state_of(process: Process, now: float) -> str:
     return _stage(process)
 
 
-def _stage(process: Process) -> str:
+def _stage(process: ObservedProcess) -> str:
     try:
         stage = None if process.record is None else process.record.stage
     except ValueError:  # it has just ended
@@ -86,6 +86,6 @@ def _stage(process: Process) -> str:
     return "serving"
 
 
-def why_it_retires(process: Process) -> str | None:
+def why_it_retires(process: ObservedProcess) -> str | None:
     retiree = None if process.child is None else process.child.retiring.get(process.pid)
     return None if retiree is None else REASONS.get(retiree.reason, retiree.reason)

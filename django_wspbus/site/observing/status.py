@@ -20,7 +20,7 @@ from ...successor import start
 from ...system.memory import private_memory
 from ..assembly import Assembly
 from .memories import Memories
-from .processes import Process, processes_of
+from .processes import ObservedProcess, processes_of
 from .states import described
 
 WELL = ("ready", "reloading")
@@ -65,7 +65,7 @@ def status(site: Assembly) -> Action:
 
 
 def _server(
-    site: Assembly, server: Server, processes: Iterable[Process], sizes: Mapping[int, int | None]
+    site: Assembly, server: Server, processes: Iterable[ObservedProcess], sizes: Mapping[int, int | None]
 ) -> dict[str, Any]:
     bound = server.bound()
     lengths = [queue_length(each.socket) for each in bound if each.is_open]
@@ -94,7 +94,7 @@ def _server(
 
 
 def _children(
-    server: ChildServer, processes: Sequence[Process], sizes: Mapping[int, int | None]
+    server: ChildServer, processes: Sequence[ObservedProcess], sizes: Mapping[int, int | None]
 ) -> dict[str, Any]:
     rows = [described(process, sizes[process.pid]) for process in processes]
     serving = [

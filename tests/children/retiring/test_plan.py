@@ -9,29 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from django_wspbus.children.retiring.plan import Plan, Reason, Stage, Worker, make_plan
+from django_wspbus.children.retiring.plan import LifeStage, Plan, Reason, Worker, make_plan
 
 
-def worker(pid: int, stage: Stage = Stage.SERVING, **values: object) -> Worker:
+def worker(pid: int, stage: LifeStage = LifeStage.SERVING, **values: object) -> Worker:
     return replace(Worker(pid, stage, ready_since=float(pid)), **values)  # type: ignore[arg-type]
 
 
-STANDBY = worker(9, Stage.STANDBY, ready_since=0.0)
+STANDBY = worker(9, LifeStage.STANDBY, ready_since=0.0)
 
 
 def test_workers_that_stand_by_begin_until_as_many_boot_and_serve_as_are_wanted() -> None:
-    waiting = [worker(pid, Stage.STANDBY) for pid in (1, 2, 3)]
+    waiting = [worker(pid, LifeStage.STANDBY) for pid in (1, 2, 3)]
     assert make_plan(waiting, 2).release == [1, 2]
-    assert make_plan([worker(4, Stage.BOOTING), *waiting], 2).release == [1]
-    assert make_plan([worker(4), worker(5, Stage.BOOTING), *waiting], 2) == Plan()
+    assert make_plan([worker(4, LifeStage.BOOTING), *waiting], 2).release == [1]
+    assert make_plan([worker(4), worker(5, LifeStage.BOOTING), *waiting], 2) == Plan()
 
 
 def test_a_worker_that_has_only_been_forked_counts_for_nothing() -> None:
-    assert make_plan([worker(1), worker(2, Stage.FORKED), STANDBY], 2).release == [9]
+    assert make_plan([worker(1), worker(2, LifeStage.FORKED), STANDBY], 2).release == [9]
 
 
-@pytest.mark.parametrize("stage", [Stage.SERVING, Stage.STOPPING])
-def test_the_crash_of_a_worker_is_answered_while_another_one_retires(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [LifeStage.SERVING, LifeStage.STOPPING])
+def test_the_crash_of_a_worker_is_answered_while_another_one_retires(stage: LifeStage) -> None:
     retires = worker(1, stage, retires=True, is_ordered=True)
     assert make_plan([retires, worker(3), STANDBY], 2) == Plan(release=[9])
 
@@ -41,7 +41,7 @@ def test_a_worker_with_a_reason_retires_and_accepts_until_its_successor_serves()
     assert make_plan([old, worker(2), STANDBY], 2) == Plan(release=[9], retire={1: Reason.AGE})
 
     old = replace(old, retires=True)
-    assert make_plan([old, worker(2), worker(9, Stage.BOOTING)], 2) == Plan()
+    assert make_plan([old, worker(2), worker(9, LifeStage.BOOTING)], 2) == Plan()
     assert make_plan([old, worker(2), worker(9)], 2) == Plan(order=[1])
 
 
@@ -57,8 +57,8 @@ def test_of_two_workers_with_a_reason_the_more_urgent_one_retires_then_the_older
     assert make_plan(workers, 2).retire == {1: Reason.AGE}
 
 
-@pytest.mark.parametrize("stage", [Stage.SERVING, Stage.STOPPING])
-def test_one_worker_retires_at_a_time(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [LifeStage.SERVING, LifeStage.STOPPING])
+def test_one_worker_retires_at_a_time(stage: LifeStage) -> None:
     retires = worker(1, stage, retires=True, is_ordered=True)
     assert make_plan([retires, worker(2, reason=Reason.AGE), worker(3)], 2).retire == {}
 
@@ -73,7 +73,7 @@ def test_if_every_worker_is_stuck_all_retire_as_their_successors_come() -> None:
 
 def test_a_lost_sibling_keeps_the_worker_that_retires_until_both_have_successors() -> None:
     retires = worker(1, retires=True)
-    assert make_plan([retires, worker(8), worker(9, Stage.BOOTING)], 2) == Plan()
+    assert make_plan([retires, worker(8), worker(9, LifeStage.BOOTING)], 2) == Plan()
     assert make_plan([retires, worker(8), worker(9)], 2) == Plan(order=[1])
 
 
@@ -100,7 +100,7 @@ class Master(RuleBasedStateMachine):
             retiring = sum(each.retires for each in self.workers.values())
             while len(self.workers) < self.wanted + 1 + retiring:
                 self.last += 1
-                self.workers[self.last] = worker(self.last, Stage.STANDBY)
+                self.workers[self.last] = worker(self.last, LifeStage.STANDBY)
             plan = make_plan(self.workers.values(), self.wanted)
             if plan == Plan():
                 return
@@ -108,7 +108,7 @@ class Master(RuleBasedStateMachine):
             for pid in plan.retire:
                 self.change(pid, retires=True)
             for pid in plan.release:
-                self.change(pid, stage=Stage.BOOTING)
+                self.change(pid, stage=LifeStage.BOOTING)
             for pid in plan.order:
                 assert self.workers[pid].retires
                 self.change(pid, is_ordered=True)
@@ -117,16 +117,16 @@ class Master(RuleBasedStateMachine):
     def change(self, pid: int, **values: object) -> None:
         self.workers[pid] = replace(self.workers[pid], **values)  # type: ignore[arg-type]
 
-    def of(self, stage: Stage) -> list[int]:
+    def of(self, stage: LifeStage) -> list[int]:
         return [pid for pid, each in self.workers.items() if each.stage is stage]
 
     def accepting(self) -> int:
-        return sum(each.stage is Stage.SERVING and not each.is_ordered for each in self.workers.values())
+        return sum(each.stage is LifeStage.SERVING and not each.is_ordered for each in self.workers.values())
 
-    @precondition(lambda self: self.of(Stage.BOOTING))
+    @precondition(lambda self: self.of(LifeStage.BOOTING))
     @rule(data=st.data())
     def becomes_ready(self, data: st.DataObject) -> None:
-        self.change(data.draw(st.sampled_from(self.of(Stage.BOOTING))), stage=Stage.SERVING)
+        self.change(data.draw(st.sampled_from(self.of(LifeStage.BOOTING))), stage=LifeStage.SERVING)
         self.act()
 
     @rule(data=st.data())
@@ -134,10 +134,10 @@ class Master(RuleBasedStateMachine):
         del self.workers[data.draw(st.sampled_from(list(self.workers)))]
         self.act()
 
-    @precondition(lambda self: self.of(Stage.SERVING))
+    @precondition(lambda self: self.of(LifeStage.SERVING))
     @rule(data=st.data(), reason=st.sampled_from([*Reason]))
     def has_a_reason(self, data: st.DataObject, reason: Reason) -> None:
-        pid = data.draw(st.sampled_from(self.of(Stage.SERVING)))
+        pid = data.draw(st.sampled_from(self.of(LifeStage.SERVING)))
         self.change(pid, reason=reason, is_stuck=reason is Reason.TIMEOUT)
         self.act()
 
@@ -155,15 +155,19 @@ class Master(RuleBasedStateMachine):
 
     @invariant()
     def as_many_boot_and_serve_as_are_wanted(self) -> None:
-        active = [each for each in self.workers.values() if each.stage in (Stage.BOOTING, Stage.SERVING)]
+        active = [
+            each for each in self.workers.values() if each.stage in (LifeStage.BOOTING, LifeStage.SERVING)
+        ]
         assert sum(not each.retires for each in active) >= self.wanted
 
     @invariant()
     def no_worker_is_left_over(self) -> None:
         retiring = sum(each.retires for each in self.workers.values())
-        active = [each for each in self.workers.values() if each.stage in (Stage.BOOTING, Stage.SERVING)]
+        active = [
+            each for each in self.workers.values() if each.stage in (LifeStage.BOOTING, LifeStage.SERVING)
+        ]
         if sum(not each.retires for each in active) == self.wanted:  # else some are too many, or boot
-            assert len(self.of(Stage.STANDBY)) >= 1
+            assert len(self.of(LifeStage.STANDBY)) >= 1
         assert len(self.workers) - retiring <= 4 + 1 + 4
 
     def teardown(self) -> None:
@@ -171,14 +175,14 @@ class Master(RuleBasedStateMachine):
         for _ in range(100):
             for pid in list(self.workers):
                 self.change(pid, reason=None, is_stuck=False)
-            for pid in self.of(Stage.BOOTING):
-                self.change(pid, stage=Stage.SERVING)
+            for pid in self.of(LifeStage.BOOTING):
+                self.change(pid, stage=LifeStage.SERVING)
             self.act()
             for pid, each in list(self.workers.items()):
                 if each.is_ordered:
                     del self.workers[pid]
             self.act()
-        assert len(self.of(Stage.SERVING)) == self.wanted
+        assert len(self.of(LifeStage.SERVING)) == self.wanted
         assert not any(each.retires for each in self.workers.values())
 
 
@@ -191,7 +195,7 @@ TestMaster.settings = settings(max_examples=25, stateful_step_count=20, deadline
         st.builds(
             Worker,
             st.integers(1, 10**6),
-            st.sampled_from(list(Stage)),
+            st.sampled_from(list(LifeStage)),
             st.floats(0, 1e6),
             st.booleans(),
             st.booleans(),
@@ -208,11 +212,11 @@ def test_whatever_the_workers_are_orders_leave_as_many_that_accept_as_are_wanted
 ) -> None:
     plan = make_plan(workers, wanted)
     by_pid = {each.pid: each for each in workers}
-    accepting = [each.pid for each in workers if each.stage is Stage.SERVING and not each.is_ordered]
+    accepting = [each.pid for each in workers if each.stage is LifeStage.SERVING and not each.is_ordered]
 
     assert len(set(accepting) - set(plan.order)) >= min(len(accepting), wanted)
     assert all(by_pid[pid].retires or pid in plan.retire for pid in plan.order)
-    assert all(by_pid[pid].stage is Stage.STANDBY for pid in plan.release)
+    assert all(by_pid[pid].stage is LifeStage.STANDBY for pid in plan.release)
     assert not any(by_pid[pid].retires for pid in plan.retire)
     due = [pid for pid, reason in plan.retire.items() if reason is not Reason.SCALE]
     assert len(due) <= 1 or all(by_pid[pid].is_stuck for pid in due)

@@ -14,7 +14,7 @@ import pytest
 from django_wspbus.control.address import listed
 from django_wspbus.control.client import ask as request
 from django_wspbus.control.conversation import ControlError
-from django_wspbus.control.finding import Site, at
+from django_wspbus.control.finding import FoundSite, at
 from django_wspbus.control.protocol import Error, Result, Step
 from tests.controlled import order, result, site_of
 from tests.projects import GUNICORN
@@ -50,7 +50,7 @@ def text(outcome: Any) -> str:
     return outcome.text
 
 
-def does_not_answer(site: Site) -> bool:
+def does_not_answer(site: FoundSite) -> bool:
     """Return whether the launcher says so; a request that the site has taken before gets no answer at all."""
     with contextlib.suppress(ControlError):
         return isinstance(list(request(site, "status", timeout=2))[-1], Error)

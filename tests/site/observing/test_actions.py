@@ -13,8 +13,8 @@ import pytest
 
 from django_wspbus.children.stacks import state_of
 from django_wspbus.control.client import ask as request
-from django_wspbus.control.finding import Site
-from django_wspbus.control.protocol import Error, Record, Result
+from django_wspbus.control.finding import FoundSite
+from django_wspbus.control.protocol import Entry, Error, Result
 from django_wspbus.site.channels import RESERVED_CHANNELS
 from django_wspbus.wspbus.messenger import BUILT_IN_CHANNELS
 from tests.controlled import order, result, site_of
@@ -135,7 +135,7 @@ LOGGING = {
 class Served(NamedTuple):
     project: Project
     program: RunningSite
-    site: Site
+    site: FoundSite
     child: str
     thread: str
     """The addresses of the server in a child, and of the one in the site process."""
@@ -375,7 +375,7 @@ def test_a_client_that_follows_the_log_gets_new_records_as_they_come(served: Ser
     replies = request(served.site, "logs", {"follow": True}, timeout=None)
     seen: list[str] = []
     for reply in replies:
-        assert isinstance(reply, Record)
+        assert isinstance(reply, Entry)
         seen.append(reply.values["text"])
         if seen[-1] == "Bus STARTED" and seen.count("Bus STARTED") == 3:
             ask(served.child, "/log/followed")
