@@ -85,7 +85,7 @@ class Progress:
                 self.stopped.discard(pid)  # of an earlier process
             case Hello("listener", pid):
                 self.listeners[link.fileno()] = pid
-            case Expected(workers, _, policy):
+            case Expected(workers, policy):
                 self.expected = workers
                 self.policy = policy
             case Standby(pid):

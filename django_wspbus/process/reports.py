@@ -45,9 +45,7 @@ class Expected:
     """The master of a child has loaded the project, and starts this number of workers."""
 
     workers: int
-    """Those that serve."""
-    standby: int = 0
-    """Those that wait besides; see `Standby`."""
+    """Those that serve; if workers retire, another one stands by."""
     policy: RetirementPolicy = RetirementPolicy()
 
 

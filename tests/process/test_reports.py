@@ -26,7 +26,7 @@ from django_wspbus.process.reports import (
 
 REPORTS: list[Report] = [
     Hello("worker", 4711),
-    Expected(2, 1, RetirementPolicy(requests=100, requests_jitter=10, request_timeout=2.5)),
+    Expected(2, RetirementPolicy(requests=100, requests_jitter=10, request_timeout=2.5)),
     Standby(4711),
     Ready(4711),
     Answered(4711),

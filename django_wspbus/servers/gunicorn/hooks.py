@@ -130,7 +130,7 @@ class Hooks:
         self.site.announce_role("master", self.record)
         for problem in check_timeout_in_force(self.server, arbiter.cfg):
             logger.warning("%s", problem.line)
-        self.site.report(Expected(arbiter.cfg.workers, int(self.policy.is_active), self.policy))
+        self.site.report(Expected(arbiter.cfg.workers, self.policy))
 
     def when_ready(self, arbiter: Any) -> None:
         ignore_signals()

@@ -76,7 +76,7 @@ class Site:
         seen.changed = self.retirement.look
         self.record = Record.make(0)
         self.master: Link = self.child.say_hello("master", self.child.process.pid, [self.record.descriptor])
-        self.master.send(as_message(Expected(2, int(policy.is_active), policy)))
+        self.master.send(as_message(Expected(2, policy)))
         self.workers = [FakeWorker(self.child, pid) for pid in (FIRST, FIRST + 1, FIRST + 2)]
         await_that(lambda: len(seen.progress.listeners) == 3 and len(seen.records) == 4)
         for worker in self.workers[:2]:
