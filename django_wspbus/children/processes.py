@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import Protocol
+
+from ..system.processes import descendants
 
 
 class ChildProcess(Protocol):
@@ -45,20 +46,6 @@ class AdoptedProcess:
                 else:
                     self.returncode = os.waitstatus_to_exitcode(status) if pid else None
             return self.returncode
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below a process; none where there is no /proc."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            # The name of the program, in parentheses, may hold anything.
-            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
-    found = list(children.get(pid, ()))
-    for each in found:
-        found += children.get(each, ())
-    return found
 
 
 def kill_group(pid: int, *, ended: bool) -> None:

@@ -11,24 +11,10 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
+from ..process.dump import DUMP_TIMEOUT, LOOK_INTERVAL, Growth
 from ..process.record import STACKS_SIGNAL, Record
-
-STACKS_TIMEOUT = 2.0
-"""Seconds for a process to write its stacks. Only a machine that is overloaded needs more than a few ms."""
-
-STABLE, STABLE_WHILE_RUNNING = 0.03, 0.3
-"""Seconds without a further byte after which the stacks count as whole, as they have no end mark.
-
-The second one holds while a thread of the process runs, which may be the one that writes them.
-"""
-
-LOOK_INTERVAL = 0.01
-"""Seconds between two looks at the stacks that are being written."""
-
-ENDED_OR_STOPPED = ("T", "t", "Z", "")
-"""States in which a process reacts to no signal: see `state_of`."""
+from ..system.processes import is_suspended, state_of
 
 SUSPENDED = "it is stopped (SIGSTOP)"
 
@@ -53,16 +39,16 @@ class Dump:
     def __init__(self, pid: int, record: Record) -> None:
         self.pid = pid
         self._record = record
-        self._deadline = time.monotonic() + STACKS_TIMEOUT
-        self._changed = 0.0
-        self._length = 0
-        self._has_begun = False
+        self._deadline = time.monotonic() + DUMP_TIMEOUT
+        """The time of `time.monotonic` until which it waits for the dump of another caller."""
+        self._growth: Growth | None = None
+        """None until it has begun."""
 
     def look(self) -> str | None:
         """Return the stacks once they are whole, None if they are not yet; `NoStacks` if none will come."""
         try:
-            if self._has_begun:
-                return self._look()
+            if self._growth is not None:
+                return self._look(self._growth)
             self._begin()
         except (OSError, ValueError):  # ValueError: the record has been closed
             raise NoStacks("it has ended") from None
@@ -76,32 +62,25 @@ class Dump:
         with self._turn:
             if self.pid not in self._under_way:
                 self._under_way.add(self.pid)
-                self._has_begun = True
-        if not self._has_begun:  # another caller's is under way
+                self._growth = Growth(self.pid)
+        if self._growth is None:  # another caller's is under way
             if time.monotonic() >= self._deadline:
                 raise NoStacks(why_silent(self.pid))
             return
-        self._deadline = time.monotonic() + STACKS_TIMEOUT
         self._record.begin_dump()
         os.kill(self.pid, STACKS_SIGNAL)
 
-    def _look(self) -> str | None:
-        now = time.monotonic()
+    def _look(self, growth: Growth) -> str | None:
         length = self._record.dump_length()
-        if length != self._length:
-            self._length, self._changed = length, now
-        if now >= self._deadline or (not length and state_of(self.pid) in ENDED_OR_STOPPED):
-            if not length:
-                raise NoStacks(why_silent(self.pid))
-            return self._record.read_dump()
-        is_stable = length and now - self._changed >= STABLE
-        if is_stable and (now - self._changed >= STABLE_WHILE_RUNNING or not has_running_thread(self.pid)):
-            return self._record.read_dump()
-        return None
+        if not growth.has_ended(length):
+            return None
+        if not length:
+            raise NoStacks(why_silent(self.pid))
+        return self._record.read_dump()
 
     def close(self) -> None:
-        if self._has_begun:
-            self._has_begun = False
+        if self._growth is not None:
+            self._growth = None
             self._under_way.discard(self.pid)
 
 
@@ -151,27 +130,3 @@ def why_silent(pid: int) -> str:
         "": "it has ended",
     }
     return f"does not respond: {reasons.get(state, 'the machine may be overloaded')}"
-
-
-def is_suspended(pid: int) -> bool:
-    """Return whether SIGSTOP has stopped a process."""
-    return state_of(pid) == "T"
-
-
-def state_of(pid: int) -> str:
-    """Return the letter of a process's state in /proc; "" if there is no such process, "?" without /proc."""
-    with contextlib.suppress(OSError):
-        return _state(Path(f"/proc/{pid}/stat"))
-    return "" if Path("/proc/self").exists() else "?"
-
-
-def has_running_thread(pid: int) -> bool:
-    """Return whether a thread of a process runs, or waits for a processor or a disk."""
-    with contextlib.suppress(OSError):
-        return any(_state(task / "stat") in "RD" for task in Path(f"/proc/{pid}/task").iterdir())
-    return False
-
-
-def _state(path: Path) -> str:
-    # The name of the program, in parentheses, may hold anything.
-    return path.read_text(errors="replace").rpartition(")")[2].split()[0]

@@ -15,22 +15,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..process.dump import LOOK_INTERVAL, Growth
 from ..process.record import STACKS_SIGNAL
+from ..system.processes import state_of
 from .conversation import ControlError, Conversation
 from .finding import HELLO_TIMEOUT, FoundSite
 
 NAME = "django-wspbus-stacks"
 
-TIMEOUT = 2.0
-"""Seconds for a process to write its stacks."""
-
-STABLE = 0.3
-"""Seconds without a further byte after which the stacks count as whole, as they have no end mark."""
-
-LOOK_INTERVAL = 0.01
-"""Seconds between two looks at the stacks that are being written."""
-
-STOPPED = ("T", "t")
+STOPPED, ENDED = ("T", "t"), ("Z", "")
+"""States of a process: see `state_of`."""
 
 
 def write_stacks_on_signal() -> None:
@@ -95,20 +89,14 @@ def _signal(pid: int) -> None:
 
 def _read(pid: int, descriptor: int) -> str:
     """Wait until the process has written its stacks, and return them."""
-    length, changed = 0, time.monotonic()
-    deadline = changed + TIMEOUT
-    while (now := time.monotonic()) < deadline and (not length or now - changed < STABLE):
+    growth = Growth(pid)
+    while not growth.has_ended(length := os.fstat(descriptor).st_size):
         time.sleep(LOOK_INTERVAL)
-        size = os.fstat(descriptor).st_size
-        if size != length:
-            length, changed = size, now
-        elif not size and _state(pid) in STOPPED:
-            raise ControlError(f"It is stopped (SIGSTOP): `kill -CONT {pid}` lets it go on.")
-    if not length:
-        raise ControlError(f"It does not react to signals: the kernel holds it (state {_state(pid)}).")
-    return os.pread(descriptor, length, 0).decode(errors="replace")
-
-
-def _state(pid: int) -> str:
-    """Return the letter of the state in /proc/PID/stat, which comes after the name of the program."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    if length:
+        return os.pread(descriptor, length, 0).decode(errors="replace")
+    state = state_of(pid)
+    if state in STOPPED:
+        raise ControlError(f"It is stopped (SIGSTOP): `kill -CONT {pid}` lets it go on.")
+    if state in ENDED:
+        raise ProcessLookupError
+    raise ControlError(f"It does not react to signals: the kernel holds it (state {state}).")

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from django_wspbus.children.stacks import Dump, NoStacks, read_stacks, split, stack_of, state_of
+from django_wspbus.children.stacks import Dump, NoStacks, read_stacks, split, stack_of
 from django_wspbus.process.record import STACKS_SIGNAL, Record
+from django_wspbus.system.processes import state_of
 from tests.servers.load import await_that
 
 

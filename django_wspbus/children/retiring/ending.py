@@ -10,8 +10,8 @@ from collections.abc import Callable
 from ...process.phases import LEAST
 from ...process.slots import InFlight
 from ...process.worker_orders import Retire
+from ...system.processes import is_suspended
 from ..child import Child
-from ..stacks import is_suspended
 from .requests import IDLE_TIME, Requests
 
 TIME_FOR_LISTENERS = 1.0

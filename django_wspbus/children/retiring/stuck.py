@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from ...process.dump import LOOK_INTERVAL
 from ...process.slots import InFlight
 from ...process.switchboard import Switchboard
 from ..child import Child
-from ..stacks import LOOK_INTERVAL, Dump, NoStacks, stack_of
+from ..stacks import Dump, NoStacks, stack_of
 
 
 class StuckLog:

@@ -10,11 +10,13 @@ from concurrent.futures import Future
 from typing import Any
 
 from ...children.child import Child
-from ...children.stacks import state_of, why_silent
+from ...children.stacks import why_silent
 from ...control.calls import Action, Call
+from ...process.dump import ENDED_OR_STOPPED
 from ...process.reports import Replied
 from ...process.site import reasons
 from ...process.worker_orders import Publish
+from ...system.processes import state_of
 from ...wspbus import Refusal
 from ...wspbus.messenger import BUILT_IN_CHANNELS
 from ..assembly import Assembly
@@ -132,6 +134,6 @@ def _failed(error: str) -> dict[str, Any]:
 
 
 def _why_missing(process: ObservedProcess, timeout: float) -> str:
-    if state_of(process.pid) in ("T", "t", "Z", ""):
+    if state_of(process.pid) in ENDED_OR_STOPPED:
         return why_silent(process.pid).removeprefix("does not respond: ")
     return f"no answer within {timeout:g} s"

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ...children.stacks import NoStacks, is_suspended, read_stacks, split
+from ...children.stacks import NoStacks, read_stacks, split
 from ...control.calls import Action, Call
 from ...process.record import Record
 from ...process.slots import InFlight
 from ...successor.values import scratch_file
+from ...system.processes import is_suspended
 from ...wspbus import Refusal
 from ..assembly import Assembly
 from .processes import ObservedProcess, all_processes

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ...children.stacks import is_suspended
 from ...process.record import Record, Stage
+from ...system.processes import is_suspended
 from .processes import ObservedProcess
 from .requests import is_stuck
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from django_wspbus.children.stacks import state_of
 from django_wspbus.control.client import ask as request
 from django_wspbus.control.finding import FoundSite
 from django_wspbus.control.protocol import Entry, Error, Result
 from django_wspbus.site.channels import RESERVED_CHANNELS
+from django_wspbus.system.processes import state_of
 from django_wspbus.wspbus.messenger import BUILT_IN_CHANNELS
 from tests.controlled import order, result, site_of
 from tests.processes import DEADLINE, RunningSite
