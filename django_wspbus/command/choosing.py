@@ -27,7 +27,7 @@ from .text import as_text
 
 LOOK = (
     "If it runs: use its network namespace (docker exec), be its user or root (sudo -u USER), "
-    "and see that CONTROL is not False."
+    "and see that CONTROL is not False; name it with --socket if it is a path."
 )
 
 STATUS_TIMEOUT = 1.0

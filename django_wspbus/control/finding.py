@@ -110,13 +110,20 @@ def choose(sites: Iterable[FoundSite], *, pid: int | None = None, project: str |
             raise SilentSite(own[0])
         return own[0]
     if own:
-        are_equal = len({site.pid for site in own}) == 1
-        hint = "--project, as their PIDs are equal" if are_equal else "--pid or --project"
-        raise SeveralSites(f"There are {len(own)} sites: choose one with {hint}.", found)
+        raise SeveralSites(f"There are {len(own)} sites: choose one with {_distinguishing(own)}.", found)
     asked = [f"the PID {pid}"] if pid is not None else []
     asked += [f"the project {project!r}"] if project is not None else []
     which = f" with {' and '.join(asked)}" if asked else ""
     raise SiteNotFound(f"No site of this user{which} is running in this network namespace.", everyone)
+
+
+def _distinguishing(sites: list[Site]) -> str:
+    """Return the options by which some sites can be told apart."""
+    if len({site.pid for site in sites}) == 1:
+        return "--project, as their PIDs are equal"
+    if len({(site.project, site.settings, site.directory) for site in sites}) == 1:
+        return "--pid"
+    return "--pid or --project"
 
 
 # Saying hello

@@ -33,6 +33,8 @@ def test_systemd_writes_the_files_into_a_folder(project, tmp_path):
     paths = [tmp_path / "project.service", tmp_path / "project.socket"]
     assert (result.stdout.splitlines(), result.stderr) == ([*map(str, paths)], "")
     assert [path.read_text().endswith("\n") for path in paths] == [True, True]
+    result = project.run("wspbus", "systemd", "--write", str(tmp_path), "--json")
+    assert json.loads(result.stdout) == {"files": {str(path): path.read_text() for path in paths}}
     result = project.run("wspbus", "systemd", "--write", str(tmp_path / "nowhere"))
     assert result.returncode == 1
     assert result.stderr.endswith("project.service cannot be written: No such file or directory.\n")

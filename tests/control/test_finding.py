@@ -102,6 +102,13 @@ def test_sites_with_equal_pids_are_told_apart_by_project(serve: Any, pid: int) -
     assert choose(find(), pid=pid, project="blog").project == "blog"
 
 
+def test_two_sites_of_one_project_are_told_apart_by_pid(serve: Any, pid: int) -> None:
+    serve(hello(pid, "shop"), pid)
+    serve(hello(pid + 1, "shop"), pid + 1)
+    with pytest.raises(ControlError, match=r"There are 2 sites: choose one with --pid\.$"):
+        choose(find(), project="shop")
+
+
 @pytest.mark.extended
 def test_a_site_that_does_not_answer_is_listed_within_a_second_or_so(serve: Any, pid: int) -> None:
     serve(hello(pid, "shop"), pid)

@@ -66,8 +66,7 @@ class Command(BaseCommand):
         try:
             files = unit_files(settings, options["name"] or default_name(), given)
             if options["write"] is not None:
-                self.write_units(files, options["write"])
-                return
+                files = self.write_units(files, options["write"])
         except Refusal as error:
             raise CommandError(str(error)) from error
         except OSError as error:
@@ -76,9 +75,10 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"files": dict(files)}))
             return
         for name, text in files:
-            self.stdout.write(f"# {SYSTEM_UNITS}/{name}\n{text}")
+            self.stdout.write(name if options["write"] is not None else f"# {SYSTEM_UNITS}/{name}\n{text}")
 
-    def write_units(self, files: list[tuple[str, str]], directory: Path) -> None:
+    def write_units(self, files: list[tuple[str, str]], directory: Path) -> list[tuple[str, str]]:
+        """Write the files; return them with their paths."""
         for name, text in files:
             (directory / name).write_text(text)
-            self.stdout.write(str(directory / name))
+        return [(str(directory / name), text) for name, text in files]
