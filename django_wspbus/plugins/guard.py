@@ -17,6 +17,8 @@ from ..wspbus.sleepers import keep_signals, release_signals
 from ..wspbus.watchdog import WITHOUT_GIL
 
 BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+TIME_TO_START = 5.0
+"""Seconds that the site waits for the guard to watch; the site serves without it afterwards."""
 
 
 class Guard(Plugin):
@@ -51,6 +53,10 @@ class Guard(Plugin):
             self.pids.append(self.process.pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self.process is not None and self.process.stdout is not None:
+            # A guard that saw its first two signals at once would take them for one request.
+            with self.process.stdout as until_it_watches:
+                select.select([until_it_watches], [], [], TIME_TO_START)
 
     start.priority = 31  # type: ignore[attr-defined]  # after privileges are dropped
 
@@ -60,7 +66,7 @@ class Guard(Plugin):
         return subprocess.Popen(
             [*program, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # the guard closes it once it watches
             pass_fds=[descriptor],
             process_group=0,
             cwd="/",  # so that no directory stays in use

@@ -23,7 +23,8 @@ TIME_TO_WRITE_STACKS = 1.0
 def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None:
     """End the process ``site`` if it still lives ``timeout`` seconds after one of the signals ``numbers``.
 
-    ``descriptor``: a socket on which the interpreter of the site reports the number of each signal.
+    ``descriptor``: a socket on which the interpreter of the site reports the number of each signal. The
+    standard output is closed once this process watches it.
     """
     try:
         process = os.pidfd_open(site)
@@ -36,6 +37,7 @@ def main(site: int, descriptor: int, timeout: float, numbers: list[int]) -> None
     # The guard only peeks, because the site reads the numbers from the same socket.
     wakeups = socket.socket(fileno=descriptor)
     events.register(wakeups, select.EPOLLIN | select.EPOLLET)
+    os.close(1)
     first = deadline = None
     seen = 0
     while deadline is None or time.monotonic() < deadline:
