@@ -47,6 +47,12 @@ def _interruptible() -> None:
 
 
 @pytest.fixture
+def new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start programs without the fork server, whose imports could hide that one of ours is missing."""
+    monkeypatch.setenv(fork_server.WITHOUT, "1")
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A Django project in its own folder."""
     folder = tmp_path / "project"

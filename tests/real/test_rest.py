@@ -14,7 +14,7 @@ from .journey import Journey, Step, develop, operate
 from .postgres import postgres
 from .project import Edit, RealProject, run_tool
 
-pytestmark = pytest.mark.extended
+pytestmark = [pytest.mark.extended, pytest.mark.usefixtures("new_interpreters")]
 
 ENVIRONMENT = """\
 SECRET_KEY=a secret of this machine

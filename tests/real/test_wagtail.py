@@ -9,7 +9,7 @@ import pytest
 from .journey import Step, develop, operate
 from .project import Edit, RealProject, run_tool
 
-pytestmark = pytest.mark.extended
+pytestmark = [pytest.mark.extended, pytest.mark.usefixtures("new_interpreters")]
 
 LOCAL = """\
 SECRET_KEY = "a secret of this machine"

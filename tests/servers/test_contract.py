@@ -105,6 +105,7 @@ def test_a_second_signal_ends_at_once_what_is_in_flight_and_leaves_nothing(
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("new_interpreters")
 def test_started_again_they_serve_and_stopped_again_they_leave_nothing_open(shop: Project) -> None:
     kinds = ("gthread", "threaded")
     configure(shop, {kind: KINDS[kind] for kind in kinds}, SIGNALS={"SIGUSR1": "stop", "SIGUSR2": "start"})

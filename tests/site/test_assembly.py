@@ -34,6 +34,7 @@ def shop(project: Project) -> Project:
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("new_interpreters")
 def test_any_number_of_servers_of_any_kind_serve_on_one_bus(shop: Project) -> None:
     kinds = {f"{kind}{number}": KINDS[kind] for kind in KINDS for number in (1, 2)}
     configure(shop, kinds)
@@ -121,6 +122,7 @@ bus.subscribe("start", note_start, role="site")
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_restart_executes_the_site_anew_under_its_pid(shop: Project) -> None:
     shop.listeners(NOTE_ITS_START)
     configure(shop, PAIR)

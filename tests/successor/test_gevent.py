@@ -106,6 +106,7 @@ def test_a_database_is_used_and_an_exit_waits_for_no_job(
     assert project.events().count("stopped") == 3
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_change_of_the_worker_class_takes_effect_with_a_reload(project: Project) -> None:
     set_up(project, worker_class="gthread")
     with project.serve("-v2") as site:

@@ -118,6 +118,7 @@ def test_a_view_may_restart_the_site(site):
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_signal_restarts_the_site_or_has_the_page_try_again(site, shared_shop):
     def count():
         return count_of(site, BREAKS["import of urls"].said)
