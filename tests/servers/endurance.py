@@ -13,11 +13,11 @@ from tests.processes import RunningSite
 from .conftest import KINDS, address_of, ask, configure, descriptors
 from .load import Shop, await_that, status_of
 
-TIMES = 30
-SETTLED = 10
+TIMES = 16
+SETTLED = 6
 """Repetitions after which the site has created everything that it creates once."""
 
-MEMORY = 3 << 20
+MEMORY = 2 << 20
 """Bytes by which a site process may grow after that."""
 
 

@@ -15,7 +15,7 @@ from .load import Shop, await_that
 pytestmark = pytest.mark.extended
 
 
-def test_30_reloads_leave_descriptors_threads_memory_and_processes_as_they_were(shop: Shop) -> None:
+def test_reloads_leave_descriptors_threads_memory_and_processes_as_they_were(shop: Shop) -> None:
     with enduring(shop) as endurance:
         site = endurance.site
 
@@ -27,7 +27,7 @@ def test_30_reloads_leave_descriptors_threads_memory_and_processes_as_they_were(
         assert site.output.count("Reloaded after") == TIMES
 
 
-def test_30_kills_of_workers_and_of_masters_leave_all_that_as_it_was(shop: Shop) -> None:
+def test_kills_of_workers_and_of_masters_leave_all_that_as_it_was(shop: Shop) -> None:
     with enduring(shop) as endurance:
         address, site = endurance.address, endurance.site
         masters, workers = set(), set()

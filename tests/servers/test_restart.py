@@ -92,6 +92,7 @@ def test_under_load_no_request_fails_and_the_process_stays_the_same(
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("new_interpreters")
 def test_the_settings_are_read_again(shop: Shop) -> None:
     configure(shop, BOTH, PIDFILE="site.pid")
     more = {"child": {"BACKEND": GUNICORN, "OPTIONS": {"workers": 3}}, "thread": KINDS["threaded"]}
@@ -116,6 +117,7 @@ def test_the_settings_are_read_again(shop: Shop) -> None:
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_daemon_stays_the_process_that_it_is(shop: Shop) -> None:
     configure(shop, BOTH, DAEMONIZE={"STDOUT": "out.log", "STDERR": "out.log"}, PIDFILE="site.pid")
     log = shop.root / "out.log"
@@ -216,25 +218,25 @@ from django_wspbus import bus
 
 from .wsgi import application
 
-bus.subscribe("start", lambda: time.sleep(6))
+bus.subscribe("start", lambda: time.sleep(10))
 """
 SLOW_SETTINGS = """
 import time
 
 if "added" not in open("/proc/self/cmdline").read():
-    time.sleep(6)
+    time.sleep(10)
 """
 
 
 @pytest.mark.extended
 def test_a_server_that_is_added_has_the_whole_time_to_become_ready(shop: Shop) -> None:
     stays = {"default": {"BACKEND": GUNICORN}}
-    configure(shop, stays, READY_TIMEOUT=10)
+    configure(shop, stays, READY_TIMEOUT=18)
     with shop.serve("-v2") as site:
         site.wait_for_line(BANNER)
         shop.write("shop/added.py", ADDED)
         added = {"BACKEND": GUNICORN, "APPLICATION": "shop.added.application"}
-        configure(shop, {**stays, "added": added}, READY_TIMEOUT=10)
+        configure(shop, {**stays, "added": added}, READY_TIMEOUT=18)
         with (shop.root / "settings.py").open("a") as settings:
             # The site and the other child import them before the added child is started.
             settings.write(SLOW_SETTINGS)

@@ -212,7 +212,9 @@ def test_the_files_that_the_settings_name_are_watched_even_before_they_exist(dev
         served.await_calm()
         (development.root / "texts/old.md").unlink()
         served.await_reload()
-        assert served.changes() == [*names, "data/new.json", "texts/old.md"]
+        # The new folder may be seen before its file.
+        changes = ["data/new.json" if name == "data" else name for name in served.changes()]
+        assert changes == [*names, "data/new.json", "texts/old.md"]
 
 
 WRITES = """
@@ -243,10 +245,10 @@ def test_a_file_that_each_boot_writes_alike_causes_one_reload(development):
 @pytest.mark.extended
 def test_a_file_that_each_boot_writes_anew_does_not_cause_reloads_without_end(development):
     development.write("shop/written.py", "")
-    writes = WRITES.format(source="f'WRITTEN = {time.time_ns()}'")
-    development.append("shop/listeners.py", writes)
     development.set_up()
     with development.served() as served:
+        # Not before the first boot, which a reload may overtake on a busy machine.
+        development.append("shop/listeners.py", WRITES.format(source="f'WRITTEN = {time.time_ns()}'"))
         served.site.wait_for_line("shop/written.py changed during 8 boots in a row")
         served.expect_no_reload()
         assert len(served.restarts()) < 12
