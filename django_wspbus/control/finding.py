@@ -117,7 +117,7 @@ def choose(sites: Iterable[FoundSite], *, pid: int | None = None, project: str |
     raise SiteNotFound(f"No site of this user{which} is running in this network namespace.", everyone)
 
 
-def _distinguishing(sites: list[Site]) -> str:
+def _distinguishing(sites: list[FoundSite]) -> str:
     """Return the options by which some sites can be told apart."""
     if len({site.pid for site in sites}) == 1:
         return "--project, as their PIDs are equal"
