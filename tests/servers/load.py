@@ -253,7 +253,7 @@ class Load:
         one_shot: int = 2,
         slow: int = 1,
         paths: Iterable[str] = (),
-        think: float = 0.01,
+        think: float = 0.03,
         timeout: float = DEADLINE,
     ) -> None:
         self.think = think

@@ -15,6 +15,9 @@ from tests.processes import DEADLINE
 
 from .clients import Client, ask, connect
 
+PAUSE = 0.02
+"""Seconds between the requests of a client, which would otherwise keep a processor busy."""
+
 DRIPPING = """
 def drip(request, name):
     def parts():
@@ -90,6 +93,7 @@ class OneShot(Steady):
             status, body = ask(self.address)
             assert status == 200, body
             self.note(body)
+            time.sleep(PAUSE)
 
 
 class KeepAlive(Steady):
@@ -101,7 +105,7 @@ class KeepAlive(Steady):
                 status, body = client.ask("/")
                 assert status == 200, body
                 self.note(body)
-                time.sleep(0.01)
+                time.sleep(PAUSE)
 
 
 class Stream(Steady):
@@ -172,6 +176,7 @@ class Pipelining(Steady):
                 self.note(reader.read(length).decode())
                 if b"connection: close" in head.lower():
                     return
+            time.sleep(PAUSE)
 
 
 KINDS: dict[str, type[Steady]] = {
