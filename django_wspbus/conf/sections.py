@@ -30,7 +30,8 @@ class Recycle:
         values.optional_size,
         None,
         doc=(
-            'the private memory of a worker: bytes, or a size like `"500MB"` (500,000,000 bytes), `"500MiB"`'
+            'the private memory of a worker: bytes, or a size like `"500MB"` (500,000,000 bytes), '
+            '`"500MiB"`; up to 10 % more'
         ),
     )
     age: float | None = key(

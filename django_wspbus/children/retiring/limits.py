@@ -21,6 +21,7 @@ class Jitter:
     """Random numbers of one worker."""
 
     requests: float
+    memory: float
     age: float
 
 
@@ -54,7 +55,8 @@ class Limits:
         self._jitters = {pid: self._jitters.get(pid) or _draw() for pid in requests}
         self._stuck &= set(requests)
         if (limit := self._child.progress.policy.memory) is not None:
-            self._memory.look(ready_since.keys() & requests.keys(), limit, now)
+            ready = ready_since.keys() & requests.keys()
+            self._memory.look({pid: self._memory_of(pid, limit) for pid in ready}, now)
         found = {}
         serving = {pid: each for pid, each in requests.items() if pid not in self._child.retiring}
         if any(self._is_proven(each, now - ready_since.get(pid, now)) for pid, each in serving.items()):
@@ -80,11 +82,15 @@ class Limits:
             return Reason.MEMORY
         if policy.requests is not None:
             more = policy.requests_jitter or JITTER * policy.requests
-            if requests.answered >= policy.requests + int(jitter.requests * more):
+            if requests.answered >= policy.requests + round(jitter.requests * more):
                 return Reason.REQUESTS
         if policy.age is not None and age >= policy.age * (1 + JITTER * jitter.age):
             return Reason.AGE
         return None
+
+    def _memory_of(self, pid: int, limit: int) -> int:
+        """Return the bytes that a worker may hold."""
+        return int(limit * (1 + JITTER * self._jitters[pid].memory))
 
     def _is_proven(self, requests: Requests, age: float) -> bool:
         """Return whether a worker has served for long enough without running out of threads."""
@@ -141,7 +147,7 @@ class Limits:
 
 
 def _draw() -> Jitter:
-    return Jitter(random.random(), random.random())
+    return Jitter(requests=random.random(), memory=random.random(), age=random.random())
 
 
 def in_megabytes(size: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ...system.memory import most_private_memory, private_memory
 
@@ -39,24 +39,26 @@ class MemoryLimit:
         self._failures = 0
         self._waits_until = 0.0
 
-    def look(self, pids: Iterable[int], limit: int, now: float) -> None:
-        """Start a measurement of workers that are ready, unless there was one of them a moment ago."""
-        pids = set(pids)
-        is_new = not pids <= self._measured | set(self.sizes)
+    def look(self, limits: Mapping[int, int], now: float) -> None:
+        """Start a measurement of workers that are ready, unless there was one of them a moment ago.
+
+        ``limits``: PID -> the bytes that the worker may hold.
+        """
+        is_new = not limits.keys() <= self._measured | set(self.sizes)
         if (is_new or now >= self._next) and not self._is_measuring:
             self._next, self._is_measuring = now + INTERVAL, True
-            arguments = sorted(pids), limit
             try:
-                threading.Thread(target=self._measure, args=arguments, name="Memory", daemon=True).start()
+                threading.Thread(target=self._measure, args=(limits,), name="Memory", daemon=True).start()
             except BaseException:  # the machine has no thread left: the next look tries again
                 self._is_measuring = False
                 raise
 
-    def _measure(self, pids: list[int], limit: int) -> None:
+    def _measure(self, limits: Mapping[int, int]) -> None:
         try:
-            measured = {pid: private_memory(pid) for pid in pids if (most_private_memory(pid) or 0) > limit}
-            self.sizes = {pid: size for pid, size in measured.items() if size is not None and size > limit}
-            self._measured |= set(pids) - set(self.sizes)
+            large = [pid for pid, limit in limits.items() if (most_private_memory(pid) or 0) > limit]
+            sizes = {pid: private_memory(pid) or 0 for pid in large}
+            self.sizes = {pid: size for pid, size in sizes.items() if size > limits[pid]}
+            self._measured |= limits.keys() - self.sizes.keys()
         finally:
             self._is_measuring = False
         if self.sizes:

@@ -70,13 +70,13 @@ def test_a_measurement_finds_the_processes_above_the_limit():
     limit = MemoryLimit(measured.set, lambda *args: None)
     pid = os.getpid()
 
-    limit.look([pid], 1, 0.0)
+    limit.look({pid: 1}, 0.0)
 
     assert measured.wait(DEADLINE)
     assert 0 < limit.sizes[pid] <= 2 * (private_memory(pid) or 0)
     assert limit.is_exceeded(pid, YOUNG + 1, 1.0)
 
-    limit.look([pid], 10**15, 10.0)
+    limit.look({pid: 10**15}, 10.0)
     await_that(lambda: limit.sizes == {})
     assert not limit.is_exceeded(pid, YOUNG + 1, 11.0)
 
@@ -90,6 +90,6 @@ def test_a_measurement_that_cannot_start_is_tried_again(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         with pytest.raises(RuntimeError):
-            limit.look([os.getpid()], 1, 0.0)
-    limit.look([os.getpid()], 1, 10.0)
+            limit.look({os.getpid(): 1}, 0.0)
+    limit.look({os.getpid(): 1}, 10.0)
     await_that(lambda: limit.sizes != {})
