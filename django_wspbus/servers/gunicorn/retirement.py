@@ -41,9 +41,9 @@ def check_policy(settings: ServerSettings) -> Iterable[Problem]:
 
 
 def check_timeout(path: str, settings: ServerSettings, timeout: int) -> Iterable[Problem]:
-    """Find a timeout of a sync worker, set at ``path``, that ends before REQUEST_TIMEOUT."""
+    """Find a timeout of a sync worker, set at ``path``, that is not above REQUEST_TIMEOUT."""
     limit = settings.request_timeout
-    if limit is not None and 0 < timeout < limit:
+    if limit is not None and 0 < timeout <= limit:
         message = f"gunicorn ends a sync worker that answers a request for {timeout} seconds."
         hint = f"Set it to more than REQUEST_TIMEOUT, which is {limit:g}, or to 0 for never."
         yield Problem("W002", path, message, hint)

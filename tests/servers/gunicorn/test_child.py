@@ -347,6 +347,7 @@ def test_the_number_of_requests_is_set_once(tmp_path: Path) -> None:
         ({"worker_class": "gthread"}, 60, False),
         ({"worker_class": "gunicorn.workers.sync.SyncWorker", "timeout": 50}, 60, True),
         ({"timeout": 0}, 60, False),
+        ({"timeout": 60}, 60, True),
         ({"timeout": 90}, 60, False),
         ({"config": __file__}, 60, False),
     ],
