@@ -20,9 +20,10 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from types import FrameType
 from typing import Any
 
 from .ring import Ring
@@ -136,11 +137,23 @@ class Record:
                     release()
             os.close(self.descriptor)
 
-    def write_stacks_on_signal(self) -> None:
-        """In the process that it describes: write the stacks of all threads at each `STACKS_SIGNAL`."""
+    def write_stacks_on_signal(self, more: Callable[[FrameType | None], str] | None = None) -> None:
+        """In the process that it describes: write the stacks of all threads at each `STACKS_SIGNAL`.
+
+        ``more(frame)`` returns text to write below them, unless C code holds the GIL; ``frame`` is the one
+        that the signal has interrupted.
+        """
         if STACKS_SIGNAL is not None:
-            faulthandler.register(STACKS_SIGNAL, file=self.descriptor, all_threads=True, chain=False)
+            faulthandler.unregister(STACKS_SIGNAL)  # that of a process before a fork
+            if more is not None:
+                signal.signal(STACKS_SIGNAL, lambda _, frame: self._write_more(more(frame)))
+            faulthandler.register(
+                STACKS_SIGNAL, file=self.descriptor, all_threads=True, chain=more is not None
+            )
             self.dumps_stacks = 1
+
+    def _write_more(self, text: str) -> None:
+        os.write(self.descriptor, text.encode(errors="replace")[:LONGEST_DUMP])
 
     # Stacks: faulthandler writes at the offset of the file, which all processes that hold it share
 

@@ -49,8 +49,16 @@ class StuckLog:
         self.pending.discard(pid)
         for request in requests:
             self._child.stuck_logged.add((pid, request.slot, request.serial))
-            stack = None if stacks is None else stack_of(stacks, request.thread)
-            self._write(pid, request, why or stack or "Its thread has ended.")
+            self._write(pid, request, why or self._stack_of(pid, request, stacks or ""))
+
+    def _stack_of(self, pid: int, request: InFlight, stacks: str) -> str:
+        if (stack := stack_of(stacks, request.thread)) is not None:
+            return stack
+        record = self._child.records.get(pid)
+        if record is not None and not record.is_closed and record.threads:
+            return "Its thread has ended."
+        # A greenlet has a stack of its own, unless it keeps its thread busy.
+        return f"Its greenlet has no stack. These are the stacks of its process:\n{stacks.strip()}"
 
     def _write(self, pid: int, request: InFlight, stack: str) -> None:
         now = time.monotonic()

@@ -23,6 +23,7 @@ from ...process.record import Record, Stage
 from ...process.reports import Died, Expected, Report, RetirementPolicy
 from ...project.threads import ADVICE, foreign_threads
 from ...successor.program import die_with
+from .greenlets import stacks_of
 from .log_files import reopening_logger
 from .retirement import check_timeout_in_force, take_policy
 from .server import GunicornServer
@@ -164,6 +165,7 @@ class Hooks:
         self.record, self.records = None, {}
         worker.cfg.set("graceful_timeout", math.ceil(self.settings.graceful_timeout))
         self.hold_back(arbiter)
+        record.write_stacks_on_signal(stacks_of(record) if self.child.start.patch == "gevent" else None)
         self.process = WorkerProcess(self.settings, self.child.pair, record, self.policy)
         if self.child.start.watches_files:
             self.process.reload_on_change()

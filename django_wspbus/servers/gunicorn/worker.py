@@ -63,7 +63,6 @@ class WorkerProcess:
         self.exit = WorkerExit(settings, self.site, pair, record, self.requests)
         self.has_begun = threading.Event()
         record.pid = os.getpid()
-        record.write_stacks_on_signal()
         log_memory.keep(record.ring.write)
         self.exit.watch_site()
         self.site.announce_role("worker", record)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from django_wspbus.children.stacks import read_stacks, stack_of
 from django_wspbus.process.record import STACKS_SIGNAL, Record, Stage
 from django_wspbus.process.slots import InFlight
 
@@ -96,3 +97,23 @@ def test_the_processes_write_their_stacks_at_a_signal(shop: Shop) -> None:
             # Again and again, as the process may not be in its main loop yet.
             site.await_that(lambda each=each, function=function: function in dump_of(site, each))
         assert ask(site.address)[1] == f"{pid} STARTED"
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("worker_class", ["gevent", "gevent_pywsgi"])
+def test_the_stacks_of_greenlets_that_wait_are_shown(shop: Shop, later: Later, worker_class: str) -> None:
+    serves(shop, worker_class)
+    with OwnSite(shop, patch="gevent") as site:
+        site.child.serve()
+        (pid,) = site.expect(1, Stage.SERVING)
+        record = site.record(pid)
+        answers = [later(ask, site.address, f"/held/{name}") for name in ("first", "second")]
+        requests = site.await_that(lambda: len(found := in_flight(record)) == 2 and found)
+
+        for _ in range(2):  # the handler stays
+            ((_, stacks),) = read_stacks([(pid, record)])
+            for request in requests:
+                assert " in held\n" in str(stack_of(str(stacks), request.thread)), stacks
+        for name in ("first", "second"):
+            release(shop, name)
+        assert sorted(answer.result()[1] for answer in answers) == ["first answered", "second answered"]
