@@ -8,14 +8,15 @@ The fields of the messages that the site sends:
 - ``hosts``, ``started``: ALLOWED_HOSTS and DEBUG, once it serves.
 - ``library``: the libraries that a spare imports (`spare.Libraries`); None disables the spare.
 - ``exiting``, ``relaunching``: it ends for good; it ends so that the launcher starts it again.
-- ``failed``, ``ended``: the report of a failed boot; the status with which it ends.
+- ``failed``, ``ended``: the `Failure` of a boot; the status with which it ends.
 - ``taken``, ``declined``: the number of a connection of a client that it answers, or does not, as it ends;
   ``waiting``: the `WaitingClient`s that wait for the next boot, with their connections.
 
 The launcher sends the site ``changed``, the files that have changed; ``again``, so that the site ends and
 starts again; ``interrupted``, after a SIGINT that only the terminal sends to the site as well; and
 ``control``, the request of a client of the control socket, with its number and connection. It sends the
-error page ``retry``, so that the page ends for another boot.
+error page an `ErrorReport`, with the listening sockets; and ``retry``, so that the page ends for another
+boot.
 """
 
 from __future__ import annotations
@@ -38,6 +39,36 @@ CHANGED, WATCH = "autoreload.changed", "autoreload.watch"
 
 LAUNCHER_TIMEOUT = 60.0
 """Seconds that a process waits at its end for a launcher that does not read, because SIGSTOP stopped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The reason why a site does not serve."""
+
+    title: str
+    """The error in one line."""
+    text: str
+    """The whole error, without colours, as the terminal shows it."""
+    debug: bool | None = None
+    """DEBUG of the site; None if the settings failed before it was known."""
+    is_shown: bool = True
+    """True if the terminal shows it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """The failure of the site, as the error page shows it."""
+
+    title: str
+    text: str
+    is_public: bool
+    """True if clients may see the error."""
+    root: str
+    """The folder of the project."""
+    hosts: list[str]
+    """The allowed hosts besides `error_page.hosts.LOCAL`."""
+    probed: list[int]
+    """The indexes of the sockets of the probes, whose clients learn only that the site does not start."""
 
 
 @dataclass(slots=True)

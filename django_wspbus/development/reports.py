@@ -1,13 +1,13 @@
-"""The report of a failed start for the error page: a title, and the text that the terminal shows."""
+"""The failure of a start in words, for the terminal and the error page."""
 
 from __future__ import annotations
 
 import re
 import traceback
 
-from ..process.messages import Message
 from ..project import libraries
 from ..project.tracebacks import TRACEBACK, explain, formatted, place_of, summary
+from .launch import Failure
 
 # Colours and cursor movements of a terminal: CSI and OSC sequences, and sequences of two characters.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
@@ -16,8 +16,8 @@ FAILED_CHECK = re.compile(r"^(?:CRITICALS|ERRORS):\n(?:\?: )?(.+)", re.MULTILINE
 LAST_FRAME = re.compile(r'^[ |]+File "[^\n]*\n(?: [^\n]*\n)*(?=\S)', re.MULTILINE)
 
 
-def report_of(error: BaseException) -> Message:
-    """Return {"title", "text"}: the error in one line, and the whole report, without colours.
+def failure_of(error: BaseException) -> Failure:
+    """Return the failure of a start that has ended with an error.
 
     A command that refuses to go on gives its reason in words; its cause may be an error of the project.
     """
@@ -36,7 +36,7 @@ def report_of(error: BaseException) -> Message:
         title = _last_error_of(text)
     else:
         title = plain(summary(origin if is_of_project else error))
-    return {"title": title or repr(error), "text": text.strip()}
+    return Failure(title or repr(error), text.strip())
 
 
 def _deepest(error: BaseException) -> BaseException:

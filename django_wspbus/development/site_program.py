@@ -24,8 +24,8 @@ from ..successor import program
 from ..successor.invocation import Invocation
 from ..successor.state import SiteState, SocketState
 from . import spare
-from .launch import INTERRUPTED, LAUNCHER_TIMEOUT, Launch, current
-from .reports import report_of
+from .launch import INTERRUPTED, LAUNCHER_TIMEOUT, Failure, Launch, current
+from .reports import failure_of
 from .unfinished import debug_of
 from .watching.files import WatchList
 
@@ -140,21 +140,22 @@ def report_failure(link: Link, error: BaseException) -> int:
             write(str(error.code))
         if status in (0, RELAUNCH):
             return status
-        report = report_of(error.__context__ or error)
+        failure = failure_of(error.__context__ or error)
     else:
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-        report = report_of(error)
+        failure = failure_of(error)
         if status != INTERRUPTED:
-            write(report["text"])
-    report = {
-        "title": report["title"][:MOST_OF_A_TITLE],
-        "text": report["text"][-MOST_OF_A_REPORT:],
-        "debug": debug(error),
-        "is_shown": status != INTERRUPTED,
-    }
+            write(failure.text)
+    failure = Failure(
+        failure.title[:MOST_OF_A_TITLE],
+        failure.text[-MOST_OF_A_REPORT:],
+        debug=debug(error),
+        is_shown=status != INTERRUPTED,
+    )
     watched = WatchList(libraries.project_files(), library_folders())
     with contextlib.suppress(OSError):
-        link.send({"failed": report, "watch": asdict(watched), **hosts()}, timeout=LAUNCHER_TIMEOUT)
+        message = {"failed": asdict(failure), "watch": asdict(watched), **hosts()}
+        link.send(message, timeout=LAUNCHER_TIMEOUT)
     return status
 
 

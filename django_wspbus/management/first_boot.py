@@ -10,7 +10,7 @@ import dataclasses
 import os
 import sys
 
-from ..development.launcher import become
+from ..development.launcher import LauncherStart, become
 from ..development.site_program import debug
 from ..successor.invocation import OWN_VARIABLES
 from ..successor.program import execute
@@ -35,13 +35,14 @@ def serve() -> None:
             raise
         if debug(error) is not True:  # the site may be in production
             raise
-        become(
+        start = LauncherStart(
             dataclasses.replace(original(), command=command),
             sockets=first_socket(),
             debug=True,
             settings=os.environ.get("DJANGO_SETTINGS_MODULE", ""),
             control=True,
         )
+        become(start)
 
 
 def first_socket() -> list[SocketState]:

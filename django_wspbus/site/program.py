@@ -141,18 +141,20 @@ class Program:
         return dataclasses.replace(settings, autoreload=None)
 
     def _become_launcher(self, site: SiteProcess) -> NoReturn:
-        from ..development.launcher import become
+        from ..development.launcher import LauncherStart, become
 
         start.check()
         sockets = site.listen()
         signals = [name for name, action in site.settings.signals.items() if action is not None]
         become(
-            start.original(),
-            sockets=sockets,
-            debug=conf.is_debug(),
-            signals=signals,
-            settings=conf.settings_module() or "",
-            control=site.listen_for_control(),
+            LauncherStart(
+                start.original(),
+                sockets=sockets,
+                debug=conf.is_debug(),
+                signals=signals,
+                settings=conf.settings_module() or "",
+                control=site.listen_for_control(),
+            )
         )
 
     def _in_development(self, launch: Launch) -> Replacement:

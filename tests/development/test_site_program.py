@@ -13,7 +13,8 @@ import pytest
 from django.core.management.base import CommandError, SystemCheckError
 
 from django_wspbus.development import site_program
-from django_wspbus.development.reports import report_of
+from django_wspbus.development.launch import Failure
+from django_wspbus.development.reports import failure_of
 from django_wspbus.development.site_program import report_failure
 from django_wspbus.process.messages import Link
 from django_wspbus.successor import program
@@ -52,9 +53,9 @@ def reported():
 
 
 def test_an_error_is_its_traceback_from_the_projects_code_on(project_file):
-    report = report_of(project_file("def f():\n    raise ValueError('no\\nsuch thing')\n\nf()\n"))
-    assert report["title"] == "ValueError: no"
-    lines = report["text"].splitlines()
+    failure = failure_of(project_file("def f():\n    raise ValueError('no\\nsuch thing')\n\nf()\n"))
+    assert failure.title == "ValueError: no"
+    lines = failure.text.splitlines()
     assert lines[0].endswith("views.py, line 2: ValueError: no")
     assert lines[2] == "Traceback (most recent call last):"
     assert lines[3].endswith('views.py", line 4, in <module>')
@@ -62,35 +63,35 @@ def test_an_error_is_its_traceback_from_the_projects_code_on(project_file):
 
 
 def test_a_syntax_error_has_no_frame_of_ours(project_file):
-    report = report_of(project_file("def f(:\n"))
-    assert report["title"].startswith("SyntaxError: ")
-    assert "site_program.py" not in report["text"]
-    assert "def f(:" in report["text"]
+    failure = failure_of(project_file("def f(:\n"))
+    assert failure.title.startswith("SyntaxError: ")
+    assert "site_program.py" not in failure.text
+    assert "def f(:" in failure.text
 
 
 def test_a_refusal_is_in_its_own_words_with_the_error_of_the_project_beneath(project_file):
     cause = project_file("1 / 0\n")
     refusal = CommandError("It does not start.")
     refusal.__cause__ = cause
-    report = report_of(refusal)
-    assert report["title"] == "ZeroDivisionError: division by zero"
-    first, _, second = report["text"].splitlines()[:3]
+    failure = failure_of(refusal)
+    assert failure.title == "ZeroDivisionError: division by zero"
+    first, _, second = failure.text.splitlines()[:3]
     assert first == "It does not start."
     assert second.endswith("views.py, line 1: ZeroDivisionError: division by zero")
-    assert report["text"].endswith("ZeroDivisionError: division by zero")
+    assert failure.text.endswith("ZeroDivisionError: division by zero")
 
 
 def test_a_refusal_with_a_traceback_in_it_is_left_as_it_is(project_file):
     text = "A worker failed.\nTraceback (most recent call last):\n  File ...\nKeyError: 'x'"
-    assert report_of(CommandError(text)) == {"title": "KeyError: 'x'", "text": text}
+    assert failure_of(CommandError(text)) == Failure("KeyError: 'x'", text)
     with_cause = CommandError(text)
     with_cause.__cause__ = project_file("1 / 0\n")
-    assert report_of(with_cause) == {"title": "ZeroDivisionError: division by zero", "text": text}
+    assert failure_of(with_cause) == Failure("ZeroDivisionError: division by zero", text)
 
 
 def test_a_refusal_without_a_cause_is_a_line():
     title = "bad"
-    assert report_of(SystemCheckError("bad")) == {"title": title, "text": "bad"}
+    assert failure_of(SystemCheckError("bad")) == Failure(title, "bad")
 
 
 def test_the_first_failing_check_is_the_title_and_colours_are_left_out():
@@ -101,23 +102,23 @@ def test_the_first_failing_check_is_the_title_and_colours_are_left_out():
         "WARNINGS:\n\x1b[33;1m?: (shop.W001) it is dark\x1b[0m\n\n"
         "System check identified 3 issues (0 silenced).\x1b]0;title\x07"
     )
-    report = report_of(SystemCheckError(text))
-    assert report["title"] == "shop.Book: (models.E015) 'ordering' refers to nothing."
-    assert "\x1b" not in report["text"]
-    assert report["text"].endswith("System check identified 3 issues (0 silenced).")
+    failure = failure_of(SystemCheckError(text))
+    assert failure.title == "shop.Book: (models.E015) 'ordering' refers to nothing."
+    assert "\x1b" not in failure.text
+    assert failure.text.endswith("System check identified 3 issues (0 silenced).")
     critical = SystemCheckError(f"{text}".replace("\n\n", "\n\nCRITICALS:\n?: (shop.C001) on fire\n\n", 1))
-    assert report_of(critical)["title"] == "(shop.C001) on fire"
+    assert failure_of(critical).title == "(shop.C001) on fire"
 
 
 def test_an_error_of_another_process_may_say_more_than_a_line():
     text = 'No.\nTraceback (most recent call last):\n  File "x", line 1, in f\n    g()\nE: one\n two\nthree'
-    assert report_of(CommandError(text))["title"] == "E: one"
+    assert failure_of(CommandError(text)).title == "E: one"
 
 
 def test_an_error_among_its_own_causes_is_reported(project_file):
     error = project_file("1 / 0\n")
     error.__cause__ = error
-    assert report_of(error)["title"] == "ZeroDivisionError: division by zero"
+    assert failure_of(error).title == "ZeroDivisionError: division by zero"
 
 
 def test_of_many_errors_the_first_is_the_title(project_file):
@@ -128,7 +129,7 @@ def test_of_many_errors_the_first_is_the_title(project_file):
     inner = project_file("raise KeyError('first')\n")
     error = CommandError("Many.")
     error.__cause__ = Many()
-    assert report_of(error)["title"] == "KeyError: 'first'"
+    assert failure_of(error).title == "KeyError: 'first'"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from ..launch import ErrorReport
 from .hosts import is_allowed
 from .request import Request
 
@@ -46,22 +46,10 @@ POLICY = (
 )
 
 
-@dataclass(slots=True)
-class Report:
-    """The error that the launcher reports. ``hosts``: the allowed hosts besides `hosts.LOCAL`."""
-
-    title: str
-    text: str
-    is_public: bool
-    """True if clients may see the error."""
-    root: str
-    hosts: list[str] = field(default_factory=list)
-
-
 class Answers:
     """Makes the answers from a report, and caches their bodies."""
 
-    def __init__(self, report: Report, retry: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, report: ErrorReport, retry: Callable[[], None] = lambda: None) -> None:
         self._report = report
         self._retry = retry
         self._bodies: dict[tuple[str, bool], bytes] = {}

@@ -17,9 +17,10 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from ...process.messages import RELAUNCH, Link, Message
+from ...process.messages import RELAUNCH, Link
 from ...system.waker import Waker
-from .answer import AGAIN, Answers, Report
+from ..launch import ErrorReport
+from .answer import AGAIN, Answers
 from .connection import Connection, States
 from .hosts import own_hosts
 
@@ -87,15 +88,14 @@ class Program:
             if "retry" in message:
                 self._begin_to_end()
             else:
-                self._open(message, [socket.socket(fileno=descriptor) for descriptor in descriptors])
+                sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+                self._open(ErrorReport(**message), sockets)
 
-    def _open(self, message: Message, sockets: list[socket.socket]) -> None:
-        title, text = message["report"]["title"], message["report"]["text"]
-        report = Report(title, text, message["debug"], message["root"], message["hosts"])
+    def _open(self, report: ErrorReport, sockets: list[socket.socket]) -> None:
         self._answers = Answers(report, self._begin_to_end)
         self._closed = Answers(replace(report, is_public=False))
         self._listeners = sockets
-        self._probed = {sockets[index] for index in message["probed"]}
+        self._probed = {sockets[index] for index in report.probed}
         for listener in self._listeners:
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, self._accept)

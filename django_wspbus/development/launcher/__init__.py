@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from .entry import become
 from .program import main
+from .start import LauncherStart
 
-__all__ = ["become", "main"]
+__all__ = ["LauncherStart", "become", "main"]

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ...process.messages import Link, Message, Received, await_event
+from ...process.messages import Link, Received, await_event
 from ...successor.invocation import Invocation
+from ..launch import Failure
 
 ROOT = str(Path(__file__).parents[3])
 # The folder of this package comes last, so that nothing in it hides a module of the standard library.
@@ -61,8 +62,8 @@ class Child:
     """STOP_TIMEOUT, once it is known."""
     ended: int | None = None
     """The exit status that it has announced."""
-    report: Message | None = None
-    """The error of a failed boot, or the one that the error page shows."""
+    failure: Failure | None = None
+    """That of a boot, or the one that the error page shows."""
     hears: bool = True
     booted: int | None = None
     """The moment at which the site served, or the page started, as ``began``; None during the boot."""
@@ -93,13 +94,13 @@ class Child:
             case "stale" | "relaunching":  # stale: its libraries have changed; start a new interpreter
                 self.relaunching = True
             case "failed":
-                self.report = value
+                self.failure = Failure(**value)
 
     def exit_status(self, status: int) -> int:
         """Return the status of the launcher, if this process has ended with one after a request to exit."""
         if self.exiting:
             return status
-        return 0 if self.kind == "page" or self.relaunching or self.report is not None else status
+        return 0 if self.kind == "page" or self.relaunching or self.failure is not None else status
 
     @property
     def is_booting(self) -> bool:

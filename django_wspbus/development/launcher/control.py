@@ -27,10 +27,11 @@ from ...control.identity import introduction
 from ...control.protocol import Error, Request, Result
 from ...control.server import ControlServer
 from ...process.messages import Message
-from ...successor.state import ControlState, WaitingClient
+from ...successor.state import WaitingClient
 from ...system.ownership import unlink_same
 from .boots import Boot, Boots
 from .child import Child
+from .start import LauncherStart
 
 TIME_TO_TAKE = 0.7
 """Seconds for the site to take the connection of a client. Then the launcher answers that it hangs."""
@@ -72,14 +73,14 @@ class Delivery:
 class LauncherControl:
     """Answers the clients of the control socket, or has the site answer them.
 
-    ``start``: the values of `entry.become`; ``wake()`` makes the loop call `attend`; ``say(line)`` writes a
+    ``wake()`` makes the loop call `attend`; ``say(line)`` writes a
     line to the terminal.
     """
 
-    def __init__(self, start: Message, wake: Callable[[], None], say: Callable[[str], None]) -> None:
+    def __init__(self, start: LauncherStart, wake: Callable[[], None], say: Callable[[str], None]) -> None:
         self.boots = Boots()
-        self._settings: str = start.get("settings", "")
-        self._directory: str = start["invocation"]["directory"]
+        self._settings = start.settings
+        self._directory = start.invocation.directory
         self._born = time.monotonic()
         self._wake = wake
         self._say = say
@@ -91,18 +92,17 @@ class LauncherControl:
         self._stopping: list[threading.Event] = []
         self._calls = Calls(self._answer, self._failed)
         self._waiting = Calls(self._answer_after_boot, self._failed)
-        self._state: ControlState | None = None
-        self._socket = self._listen(start.get("control", False))
+        self._state = None if isinstance(start.control, bool) else start.control
+        self._socket = self._listen(makes_one=start.control is True)
         self._file = self._file_of_socket()
         self._server = self._serve()
 
-    def _listen(self, control: Any) -> socket.socket | None:
-        if isinstance(control, dict):  # a file, which needs what only the command can import
-            self._state = ControlState.of(control)
+    def _listen(self, *, makes_one: bool) -> socket.socket | None:
+        if self._state is not None:  # a file, which needs what only the command can import
             os.set_inheritable(self._state.descriptor, False)
             return socket.socket(fileno=self._state.descriptor)
         try:
-            return address.listen(os.getpid())[0] if control else None
+            return address.listen(os.getpid())[0] if makes_one else None
         except OSError as error:
             self._say_why_not(error)
             return None

@@ -14,13 +14,12 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from ...process.messages import RELAUNCH, BrokenLink, Message, Received
-from ...successor.invocation import Invocation
 from ...successor.notification import ServiceManager, status, watched
 from ...successor.state import SocketState
 from ...successor.values import read_values
 from ...system.statuses import how_ended
 from ...system.terminal import Terminal
-from ..launch import HEALTH, INTERRUPTED, Start
+from ..launch import HEALTH, INTERRUPTED, ErrorReport, Failure, Start
 from ..watching.files import WatchList
 from .child import Child, Kind, reap_orphans, spawn
 from .control import LauncherControl
@@ -29,6 +28,7 @@ from .project import ProjectFiles, root_of
 from .signals import Signals
 from .sockets import LauncherSockets
 from .spares import Spares
+from .start import LauncherStart
 
 SHORT_LIFETIME = 2.0
 """Seconds: the error page shows the end of a site that dies earlier; a later one is restarted at once."""
@@ -40,7 +40,7 @@ PAUSE_AFTER_FAILURE = 0.5
 def main(descriptor: int) -> NoReturn:
     """Run the launcher from the file of `entry.become`, and exit with the status of the site."""
     sys.pycache_prefix = os.environ.get("PYTHONPYCACHEPREFIX") or None  # this interpreter is isolated
-    launcher = Launcher(read_values(descriptor))
+    launcher = Launcher(LauncherStart.of(read_values(descriptor)))
     try:
         status = launcher.run()
     finally:
@@ -53,22 +53,22 @@ def main(descriptor: int) -> NoReturn:
 class Launcher:
     """Starts the site, or the error page while the site does not boot."""
 
-    def __init__(self, start: Message) -> None:
-        self.invocation = Invocation(**start["invocation"])
+    def __init__(self, start: LauncherStart) -> None:
+        self.invocation = start.invocation
         self.root = root_of(self.invocation)
-        self.sockets = LauncherSockets([SocketState.of(each) for each in start["sockets"]])
+        self.sockets = LauncherSockets(list(start.sockets))
         self.manager = ServiceManager.take()
         self.terminal = Terminal()
-        self.spares = Spares(start["invocation"], lambda: self.spawn("spare"), self.terminal.say)
+        self.spares = Spares(asdict(start.invocation), lambda: self.spawn("spare"), self.terminal.say)
         self.child: Child | None = None
         self.ending = Ending(self.terminal.say)
         self.start = Start()
-        self.shows_reasons: bool = start["debug"]
+        self.shows_reasons = start.debug
         self.hosts: list[str] = []
         """ALLOWED_HOSTS of the last site that was started with complete settings."""
         self.exit_requests = 0
         """The number of signals so far that asked for the exit."""
-        self.signals = Signals(start["signals"])
+        self.signals = Signals(start.signals)
         self.files = ProjectFiles(self.root, self.signals.wake, self.terminal.say)
         self.control = LauncherControl(start, self.signals.wake, self.terminal.say)
 
@@ -196,8 +196,8 @@ class Launcher:
                 self.spares.learn(value)
                 if child.is_warm and value is not None and value["obstacle"] is not None:
                     self.post(child, {"again": True})  # this time from a new interpreter
-            case "failed" if value["debug"] is not None:
-                self.shows_reasons = value["debug"]
+            case "failed" if child.failure is not None and child.failure.debug is not None:
+                self.shows_reasons = child.failure.debug
             case "taken" | "declined":
                 self.control.note_taken(value, is_taken=name == "taken")
             case "waiting":
@@ -268,18 +268,18 @@ class Launcher:
                 return status
             if child.age < SHORT_LIFETIME:
                 time.sleep(PAUSE_AFTER_FAILURE)
-            self.launch_page(child.report or {"title": "", "text": ""})
-        elif child.exiting and (child.started or child.report is None):
+            self.launch_page(child.failure or Failure("", ""))
+        elif child.exiting and (child.started or child.failure is None):
             return status
         elif child.is_warm and not child.running:  # the spare had died before
             self.launch_site()
-        elif child.started and child.report is None and child.age > SHORT_LIFETIME:
+        elif child.started and child.failure is None and child.age > SHORT_LIFETIME:
             self.terminal.say(f"The site {how_ended(status)}; restarting it.")
             self.launch_site()
         else:
-            if child.report is not None and not child.report["is_shown"]:
-                self.terminal.say(child.report["text"])
-            self.launch_page(child.report or self.report_of_end(child, status))
+            if child.failure is not None and not child.failure.is_shown:
+                self.terminal.say(child.failure.text)
+            self.launch_page(child.failure or self.failure_of_end(child, status))
         return None
 
     def exit_status(self, child: Child, status: int) -> int:
@@ -293,11 +293,11 @@ class Launcher:
             return 0
         return child.exit_status(status)
 
-    def report_of_end(self, child: Child, status: int) -> Message:
+    def failure_of_end(self, child: Child, status: int) -> Failure:
         when = "shortly after it started" if child.started else "before it served"
         title = f"The site {how_ended(status)} {when}."
         self.terminal.say(title)
-        return {"title": title, "text": f"{title}\nIts output in the terminal may tell why."}
+        return Failure(title, f"{title}\nIts output in the terminal may tell why.")
 
     def launch_site(self) -> None:
         """Start the site, from the spare if there is one."""
@@ -314,22 +314,23 @@ class Launcher:
         }
         self.post(child, message, self.sockets.descriptors)
 
-    def launch_page(self, report: Message) -> None:
+    def launch_page(self, failure: Failure) -> None:
         """Start the error page."""
         self.terminal.restore()
         page = self.child = self.spawn("page")
-        page.report = report
-        self.control.boots.note_failed(report["title"], report["text"])
+        page.failure = failure
+        self.control.boots.note_failed(failure.title, failure.text)
         page.booted = page.began
-        message = {
-            "report": report,
-            "debug": self.shows_reasons,
-            "hosts": [*self.hosts, *self.sockets.hosts],
-            "root": self.root,
-            "probed": [index for index, each in enumerate(self.sockets.states) if each.holder == HEALTH],
-        }
-        self.post(page, message, [*self.sockets.descriptors, *self.sockets.passed])
-        self.files.learn_from_report(page, report["text"], self.start.began)
+        report = ErrorReport(
+            failure.title,
+            failure.text,
+            is_public=self.shows_reasons,
+            root=self.root,
+            hosts=[*self.hosts, *self.sockets.hosts],
+            probed=[index for index, each in enumerate(self.sockets.states) if each.holder == HEALTH],
+        )
+        self.post(page, asdict(report), [*self.sockets.descriptors, *self.sockets.passed])
+        self.files.learn_from_report(page, failure.text, self.start.began)
 
     def close(self) -> None:
         """End all processes, and close all descriptors."""

@@ -46,7 +46,7 @@ class ProjectFiles:
 
         ``since``: when it began to read them, as `time.time_ns`; None: when it was started.
         """
-        is_more = child.has_reported_files or child.report is not None
+        is_more = child.has_reported_files or child.failure is not None
         self.known = self.known | watched if is_more else watched
         child.has_reported_files = True
         self.watch(child, child.began if since is None else since)
@@ -58,7 +58,7 @@ class ProjectFiles:
 
     def watch(self, child: Child, since: int | None = None) -> None:
         """Watch the known files, and the whole project's folder while a boot is slow or has failed."""
-        is_broken = child.report is not None or (child.is_booting and child.boot_ends is None)
+        is_broken = child.failure is not None or (child.is_booting and child.boot_ends is None)
         self._watcher.watch(self.known, self._root if is_broken else None, since)
 
     def reasons(self, child: Child | None) -> list[str]:

@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
 
 from django_wspbus.development.error_page.program import MOST_CONNECTIONS
+from django_wspbus.development.launch import ErrorReport
 from django_wspbus.process.messages import RELAUNCH, Link
 from tests.processes import DEADLINE, ROOT, has_signal, wakeups
 from tests.servers.load import await_that
@@ -78,20 +80,22 @@ class ErrorPage:
         hosts=(),
         probed=(),
         listeners=None,
-        report=None,
+        title="SyntaxError: invalid syntax (views.py, line 2)",
+        text=None,
     ):
         path = self.folder / "views.py"
-        text = f'Traceback (most recent call last):\n  File "{path}", line 2\n    two = <2>\n'
-        text += "          ^\nSyntaxError: invalid syntax\n"
-        message = {
-            "report": report or {"title": "SyntaxError: invalid syntax (views.py, line 2)", "text": text},
-            "debug": debug,
-            "hosts": list(hosts),
-            "root": str(self.folder),
-            "probed": list(probed),
-        }
+        error = f'Traceback (most recent call last):\n  File "{path}", line 2\n    two = <2>\n'
+        error += "          ^\nSyntaxError: invalid syntax\n"
+        report = ErrorReport(
+            title,
+            text or error,
+            is_public=debug,
+            root=str(self.folder),
+            hosts=list(hosts),
+            probed=list(probed),
+        )
         sockets = listeners or [self.listener]
-        self.link.send(message, [sock.fileno() for sock in sockets])
+        self.link.send(asdict(report), [sock.fileno() for sock in sockets])
         return self
 
     def retry(self):
@@ -207,7 +211,7 @@ def test_other_clients_get_json_or_text(page):
 
 
 def test_a_terminal_gets_the_title_of_what_is_no_traceback(page):
-    page.serve(report={"title": "CommandError", "text": "One.\nTwo, \udce4.\n"})
+    page.serve(title="CommandError", text="One.\nTwo, \udce4.\n")
     assert page.fetch()[1] == "CommandError\n\nOne.\nTwo, \\udce4.\n"
     assert "Two, \\udce4." in page.fetch(**BROWSER)[1]
 
@@ -320,7 +324,7 @@ def test_of_very_many_connections_the_oldest_is_given_up(page):
 
 
 def test_a_client_that_does_not_read_holds_up_no_other(page):
-    page.serve(report={"title": "E: long", "text": "long " * 1_600_000})
+    page.serve(title="E: long", text="long " * 1_600_000)
     with page.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(9) == b"HTTP/1.1 "
@@ -594,7 +598,7 @@ def test_in_a_folder_that_is_gone_it_answers(page, folder):
     # Python 3.13.0 imports no module of C in a folder that is not there.
     await_that(page.is_waiting)
     shutil.rmtree(folder)
-    page.serve(report={"title": "E", "text": 'File "views.py", line 2\n'})
+    page.serve(title="E", text='File "views.py", line 2\n')
     assert page.fetch(**BROWSER)[0].status == 500
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,10 @@ from django_wspbus.control.calls import Call
 from django_wspbus.control.protocol import Request
 from django_wspbus.development.launcher import control
 from django_wspbus.development.launcher.control import LauncherControl
+from django_wspbus.development.launcher.start import LauncherStart
+from django_wspbus.successor.invocation import Invocation
 
-START: dict[str, Any] = {"control": True, "settings": "", "invocation": {"directory": "/"}}
+START = LauncherStart(Invocation("", [], [], "/", {}), control=True)
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def test_the_launcher_starts_without_a_socket_that_cannot_be_served(
 
 def test_a_client_does_not_wait_for_a_loop_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "TIME_TO_DELIVER", 0.01)
-    launcher = LauncherControl({**START, "control": False}, lambda: None, print)
+    launcher = LauncherControl(replace(START, control=False), lambda: None, print)
     launcher.boots = SimpleNamespace(last=SimpleNamespace(state="serving"))  # type: ignore[assignment]
     posted: list[Any] = []
     child = SimpleNamespace(serves=True)

@@ -15,9 +15,11 @@ import pytest
 
 from django_wspbus.development.launcher import child, program
 from django_wspbus.development.launcher.program import Launcher
+from django_wspbus.development.launcher.start import LauncherStart
 from django_wspbus.development.watching.files import TICK, WatchList
 from django_wspbus.process.messages import Link
 from django_wspbus.successor.invocation import Invocation
+from django_wspbus.successor.state import SocketState
 from django_wspbus.system.terminal import Terminal
 from tests.processes import DEADLINE, ROOT
 from tests.servers.load import await_that
@@ -61,10 +63,9 @@ class Drive:
         self.folder = folder
         self.script = folder / "script.py"
         listener = socket.create_server(("127.0.0.1", 0))
-        one = {"holder": "a", "address": "127.0.0.1:0", "inode": None, "descriptor": listener.detach()}
+        one = SocketState("a", "127.0.0.1:0", None, listener.detach())
         invocation = Invocation(sys.executable, ["-B"], ["script.py"], str(folder), dict(os.environ))
-        start = {"invocation": asdict(invocation), "sockets": [one], "debug": True, "signals": []}
-        self.launcher = Launcher(start)
+        self.launcher = Launcher(LauncherStart(invocation, [one]))
         self.failures = []
 
     def write(self, source):

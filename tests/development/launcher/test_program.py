@@ -20,9 +20,9 @@ from tests.servers.load import await_that
 START = """\
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from django_wspbus.development.launcher import become
+from django_wspbus.development.launcher import LauncherStart, become
 from django_wspbus.successor.invocation import Invocation
-become(Invocation(sys.executable, ["-B"], sys.argv[2:], os.getcwd(), dict(os.environ)), sockets=[])
+become(LauncherStart(Invocation(sys.executable, ["-B"], sys.argv[2:], os.getcwd(), dict(os.environ))))
 """
 
 
