@@ -18,10 +18,10 @@ from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order as WorkerOrder
 from ..process.worker_orders import as_message
 from ..successor.state import RetireeState
-from ..system.statuses import how_ended
+from .group import ProcessGroup
 from .links import Links
 from .orders import DRAIN, EXIT, SERVE
-from .processes import ChildProcess, kill_group
+from .processes import ChildProcess
 from .progress import Progress
 from .records import take_record
 from .spawn import read_refusal
@@ -30,8 +30,8 @@ LEAST_SHORTENED = 0.1
 """Seconds by which a further order to exit has to be earlier, as every order stays in the pair of sockets."""
 
 
-class Child:
-    """A child process and the processes that it forks.
+class Child(ProcessGroup):
+    """A child process of a server, and the workers that it forks.
 
     ``answer(link, message)`` handles their requests to the site, and ``changed()`` is called after each
     change of their state; both in the switchboard's thread. ``refusal``: the file in which the process
@@ -50,16 +50,10 @@ class Child:
         refusal: IO[bytes] | None = None,
         ended: Callable[[Child, int, Record], None] = lambda child, pid, record: None,
     ) -> None:
+        super().__init__(process, switchboard, changed)
         self.alias = alias
-        self.process = process
-        self.spawned = time.monotonic()
         self.served_from: float | None = None
         """The time of `time.monotonic` at which it was released to serve; None before."""
-        self.ended = False
-        self.deadline: float | None = None
-        """The time of `time.monotonic` at which it is killed; None if it was not told to exit."""
-        self.dismissed_at = 0.0
-        """The time of `time.monotonic` at which it got the order to exit."""
         self.progress = Progress()
         self.records: dict[int, Record] = {}
         """PID -> the record of its master or of a worker."""
@@ -75,29 +69,19 @@ class Child:
         self.allowed_for_requests = 0.0
         """Seconds that it had until requests are cut off."""
         self.why_shortened = ""
-        self._switchboard = switchboard
         self._answer = answer
-        self.changed = changed
         self._process_ended = ended
         self.links = Links(
             pair, switchboard, heard=self._hear, ended=self._note_end_of, all_ended=self._note_end_of_pair
         )
-        self._pidfd: int | None = None
         self._refusal = refusal
 
     def listen(self) -> None:
         """Listen to its processes from now on."""
         self.links.listen()
-        # Without pidfd_open (not Linux, or an old kernel) the end of the pair reports the end, later.
-        with contextlib.suppress(AttributeError, OSError):
-            self._pidfd = os.pidfd_open(self.process.pid)
-            self._switchboard.watch(self._pidfd, self._note_end)
+        self.watch()
 
     # Its state
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     @property
     def workers(self) -> list[int]:
@@ -120,25 +104,6 @@ class Child:
     def is_gone(self) -> bool:
         """True once it has ended with its workers, which outlive a killed master for a moment."""
         return self.ended and (not self.progress.workers or self.process.poll() == 0)
-
-    @property
-    def is_overdue(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
-
-    @property
-    def ended_cleanly(self) -> bool:
-        """True if it has ended without an error, as when systemd signals all processes of the site."""
-        return self.process.poll() in (0, -signal.SIGTERM)
-
-    @property
-    def allowed(self) -> float:
-        """Seconds that it had from the order to exit until the deadline."""
-        return 0.0 if self.deadline is None else self.deadline - self.dismissed_at
-
-    @property
-    def age(self) -> float:
-        """Seconds since it was started."""
-        return time.monotonic() - self.spawned
 
     @property
     def lifetime(self) -> float:
@@ -165,9 +130,6 @@ class Child:
         if refused is not None:
             self.progress.note_failure(*refused)
 
-    def how_ended(self) -> str:
-        return how_ended(self.process.wait())
-
     def remains(self) -> str:
         """Return in words which workers have not ended in time."""
         workers = ", ".join(map(str, self.workers)) or "none"
@@ -189,16 +151,8 @@ class Child:
 
     # Reports and questions
 
-    def _note_end(self) -> None:
-        if self._pidfd is not None:
-            self._switchboard.forget(self._pidfd)
-        if not self.ended:
-            self.process.wait()  # it is no zombie for longer than this
-            self.ended = True
-            self.changed()
-
     def _note_end_of_pair(self) -> None:
-        if self._pidfd is None:
+        if not self.reports_end:
             self._note_end()
         self.changed()
 
@@ -287,11 +241,11 @@ class Child:
         self.why_shortened = why
         self._order(EXIT % (phases.requests, phases.workers))
         if is_first:
-            self._signal(signal.SIGTERM)
+            self.send_signal(signal.SIGTERM)
 
     def wake_master(self) -> None:
         """Make the master count its workers again."""
-        self._signal(signal.SIGCHLD)
+        self.send_signal(signal.SIGCHLD)
 
     def signal_worker(self, pid: int, number: int) -> None:
         """Send a signal to a worker, if it has not ended."""
@@ -299,27 +253,12 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 
-    def _signal(self, number: int) -> None:
-        if not self.ended:  # else its PID may be that of another process
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """Kill it and all processes that it has started. A signal handler or a watchdog may call this."""
-        kill_group(self.pid, ended=self.ended)
-
     def close(self) -> None:
         """Kill the processes that are left, read their last messages, and release all resources."""
         self.is_closed = True
-        self.kill()
-        self.process.wait()
-        self.ended = True
+        super().close()
         self.links.hear_last()
         self.links.close()
-        if self._pidfd is not None:
-            self._switchboard.forget(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = None
         self.progress.workers.clear()
         for pid in list(self.records):
             self._forget_record(pid)
