@@ -5,61 +5,26 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..control.calls import Action, Call, ClientGone, Misuse, send_last
 from ..control.protocol import Error, Reply, Request, Result
-from ..project.tracebacks import explain
 from ..servers.child import ChildServer
 from ..servers.swap import NOTHING_TO_RELOAD, counted
 from ..successor.state import WaitingClient
-from ..wspbus import ChannelFailures, Refusal
+from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .assembly import Assembly
+from .following import Follower, Outcome, reason_of
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at the number of requests in flight, while the site drains for a client."""
 
 TIME_TO_ANSWER = 1.0
 """Seconds that the end of the process waits until clients have been sent the outcome."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The end of an operation. ``error``: None if all went well.
-
-    ``is_too_late``: it has not begun, because the site restarts: it is for the next program.
-    """
-
-    error: Exception | None = None
-    is_too_late: bool = False
-
-
-class Follower:
-    """A client that waits for the outcome of an operation: "reload", "restart" or "exit"."""
-
-    def __init__(self, waits_for: str) -> None:
-        self.waits_for = waits_for
-        self.began = time.monotonic()
-        self.items: queue.SimpleQueue[str | Outcome] = queue.SimpleQueue()
-        self.outcome: Outcome | None = None
-        self.is_served = threading.Event()
-        """Set once the client has been sent the outcome, or was handed over, or is gone."""
-
-    def note_outcome(self, error: Exception | None = None, *, is_too_late: bool = False) -> None:
-        """Note the end of the operation; the first call counts."""
-        if self.outcome is None:
-            self.outcome = Outcome(error, is_too_late)
-            self.items.put(self.outcome)
-
-    @property
-    def age(self) -> float:
-        return time.monotonic() - self.began
 
 
 class Operations(Plugin):
@@ -258,10 +223,3 @@ class Operations(Plugin):
     def unsubscribe(self) -> None:
         super().unsubscribe()
         self._answer_clients(Error("The site ended before it served."))
-
-
-def reason_of(error: Exception) -> str:
-    """Return the reasons of a failure, with the tracebacks of those in the project."""
-    if isinstance(error, ChannelFailures):
-        return "\n".join(reason_of(each) for each in error.get_instances() if isinstance(each, Exception))
-    return str(error) if isinstance(error, Refusal) else explain(error)

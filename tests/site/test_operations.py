@@ -10,7 +10,8 @@ import pytest
 
 from django_wspbus.control.calls import Call, ClientGone
 from django_wspbus.control.protocol import Request
-from django_wspbus.site.operations import Follower, Operations
+from django_wspbus.site.following import Follower
+from django_wspbus.site.operations import Operations
 from django_wspbus.wspbus import Bus
 
 
