@@ -131,7 +131,7 @@ class Progress:
             self.failure, self.status = reason, status
 
     def note_end(self, link: Link, *, exits: bool) -> None:
-        """Record that the process at a link has ended; ``exits``: the child was told to exit."""
+        """Record that the process at a link has ended; ``exits``: it has the order to exit."""
         descriptor = link.fileno()
         self.listeners.pop(descriptor, None)
         worker = self.workers.pop(descriptor, None)

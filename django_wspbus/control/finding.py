@@ -130,7 +130,7 @@ def _distinguishing(sites: list[FoundSite]) -> str:
 
 
 def greet(names: Iterable[Name], *, is_chosen: bool = False) -> list[FoundSite]:
-    """Ask all sites at the same time who they are; return those that exist.
+    """Ask all sites for their introductions at the same time; return those that exist.
 
     ``is_chosen``: also return those that have ended.
     """

@@ -43,8 +43,8 @@ class Reaper(Plugin):
     """Reaps the orphans of a container, and leaves the status of other processes to those that wait for it.
 
     A zombie counts as an orphan after `WAITING_TIME`, with three exceptions: the site itself waits for
-    those of ``own()``, and a `subprocess.Popen` (made while the plugin is subscribed) or a
-    `multiprocessing.Process` is told to fetch the status of its process. The child of an ``os.fork()``
+    those of ``own()``, and the plugin makes a `subprocess.Popen` (made while it is subscribed) or a
+    `multiprocessing.Process` fetch the status of its process. The child of an ``os.fork()``
     looks like an orphan: wait for it in time.
 
     ``later(seconds, function)`` calls a function after a while, in any thread. ``pid``: the process that has

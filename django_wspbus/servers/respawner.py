@@ -11,7 +11,7 @@ from ..children.children import Children
 from ..wspbus import Bus, Refusal
 
 DELAY_AFTER_SIGNAL = 0.5
-"""Seconds before a child that was told to exit is started again: systemd signals all processes at once."""
+"""Seconds before a child that SIGTERM has ended is started again: systemd signals all processes at once."""
 
 
 class Respawner:

@@ -52,8 +52,8 @@ class Bus(Core):
     def start(self, *, blocks: bool = False, despite_failures: bool = False) -> None:
         """Run the ``start`` listeners: STOPPED, STARTING, STARTED.
 
-        If one fails, the bus stops and exits, and start() raises `ChannelFailures`. If the bus is told to
-        exit meanwhile, it does so between two listeners, and start() returns.
+        If one fails, the bus stops and exits, and start() raises `ChannelFailures`. After a call
+        of exit() meanwhile the bus exits between two listeners, and start() returns.
 
         ``blocks``: this thread is going to call `block`; it already runs the operations that other threads
         ask for. ``despite_failures``: all listeners run, even if some fail, because an exit would lose
@@ -242,8 +242,8 @@ class Bus(Core):
     ) -> bool:
         """Wait, in a listener, until ``condition()`` is true; return whether it is.
 
-        It returns False after ``timeout`` seconds, and, unless ``despite_exit`` is true, as soon as the bus
-        is told to exit during a start. A thread that makes the condition true calls `wake`. The main thread
+        It returns False after ``timeout`` seconds, and, unless ``despite_exit`` is true, as soon as exit()
+        is called during a start. A thread that makes the condition true calls `wake`. The main thread
         runs deferred functions while it waits.
         """
 

@@ -32,7 +32,7 @@ class Core(Messenger):
         """Take the state of a fresh process, also in a forked child; the listeners stay."""
         self.state = State.STOPPED
         self.execv = False
-        """True if the bus has been told to restart."""
+        """True after a call of `restart`."""
         self.exit_under_way = Exit()
         self.failed_start: ChannelFailures | None = None
         """The failures of a start that was completed all the same."""
@@ -56,7 +56,7 @@ class Core(Messenger):
 
     @property
     def exit_asked(self) -> bool:
-        """True if the bus has been told to exit since it was last started."""
+        """True after a call of `exit` or `restart` since the bus was last started."""
         return self.exit_under_way.is_asked
 
     @property

@@ -196,7 +196,7 @@ def test_a_descriptor_that_is_no_record_is_closed_and_the_messages_count(
     link.send(as_message(Hello("listener", 4711)), [])
     link.send({"ping": True}, [writer])
     os.close(writer)
-    assert os.read(reader, 1) == b""  # nobody holds the other end
+    assert os.read(reader, 1) == b""  # no process holds the other end
     os.close(reader)
     assert child.seen.records == {}
     assert "The record of process 4711 cannot be read." in caplog.text

@@ -1,4 +1,4 @@
-"""The sites on a machine: they are found by their sockets, told apart, and talked to if they are ours."""
+"""The sites on a machine: the command finds them by their sockets, and talks to those of its user."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ urlpatterns = [path("", answer)]
 
 
 class Unread(NamedTuple):
-    """A site whose output nobody reads any more."""
+    """A site whose output no process reads any more."""
 
     process: subprocess.Popen[bytes]
     address: str

@@ -119,7 +119,7 @@ def test_two_ways_to_name_the_address_are_one_too_many():
     ids=str,
 )
 def test_an_option_goes_before_the_setting(settings, arguments, key, value, monkeypatch):
-    monkeypatch.setattr("os.geteuid", lambda: 0)  # who may name any user
+    monkeypatch.setattr("os.geteuid", lambda: 0)  # root may name any user
     other = {"AUTORELOAD": True, "PIDFILE": "other", "USER": "other", "GROUP": "other", "UMASK": 0}
     settings.WSPBUS = {**ONE, **({key: other[key]} if key in other else {})}
     assert read(*arguments)[key] == value

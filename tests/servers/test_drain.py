@@ -1,4 +1,4 @@
-"""Draining: what becomes of those who have asked, who wait and who are connected when a site exits."""
+"""Draining: what happens to requests, waiting clients and connections when a site exits."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class HTTPServer(ThreadedWSGIServer):
             response.run(self.wsgi)
 
         exchange.runner = self.one_thread.thread
-        self._notify()  # a request that has told the bus to exit does not wait for those after it
+        self._notify()  # a request that makes the bus exit does not wait for those after it
         try:
             self.one_thread.call(run)
         finally:

@@ -104,7 +104,7 @@ class RequestHandler(WSGIRequestHandler):
             self.rfile = connection
         if not is_valid:
             self._linger()
-        elif self.request_version < "HTTP/1.1":  # its clients expect to be told of a connection that stays
+        elif self.request_version < "HTTP/1.1":  # its clients expect a header if the connection stays
             self.close_connection = True
         if is_valid and (absolute := ABSOLUTE.match(self.path)):
             del self.headers["Host"]

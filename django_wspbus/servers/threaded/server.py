@@ -101,7 +101,7 @@ class ThreadedServer(Server):
         last = {exchange.thread for exchange in self._exchanges()}
         for thread in threads - last:
             thread.join(max(until - time.monotonic(), LAST_CHANCE))
-        if last:  # a request has told the bus to exit, in this thread: the process waits for its answer
+        if last:  # a request makes the bus exit, in this thread: the process waits for its answer
             name = f"Last request of {self.settings.alias}"
             threading.Thread(target=self._await_last, args=(last,), name=name, daemon=False).start()
         else:

@@ -1,4 +1,4 @@
-"""The limit of a worker's private memory: who retires for it, and when the site waits."""
+"""The limit of a worker's private memory: the workers that retire for it, and when the site waits."""
 
 from __future__ import annotations
 
