@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import random
 import socket
 import struct
 import termios
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from ..process.slots import InFlight
 from .in_flight import RequestsInFlight
 
-LOOKS = 5
-"""Looks in one REQUEST_TIMEOUT: two of them fall into its second half, and show whether bytes move."""
+LOOKS, CLOSE_LOOKS = 5, 50
+"""Looks in one REQUEST_TIMEOUT. The second number holds while a request is without progress for half of it:
+the numbers of a Unix socket rise and fall as a client takes bytes, so two looks may find the same ones."""
 
 SHORTEST_INTERVAL = 0.02
 """Seconds between two looks at least."""
@@ -59,7 +61,9 @@ class ClientProgress:
             elif idle >= self._timeout:
                 stuck += 1
             else:
-                interval = min(interval, self._timeout - idle)
+                is_close = idle >= self._timeout / 2
+                longest = self._timeout / CLOSE_LOOKS * random.uniform(0.5, 1.5) if is_close else interval
+                interval = min(interval, longest, self._timeout - idle)
         self._note_stuck(stuck)
         return max(interval, SHORTEST_INTERVAL)
 

@@ -214,6 +214,17 @@ def test_a_request_is_stuck_unless_bytes_move(
     requests.end()
 
 
+@pytest.mark.parametrize(("seconds", "longest"), [(0, 20), (49, 20), (60, 3), (99, 3), (110, 20)])
+def test_a_request_without_progress_is_looked_at_closely_before_it_is_stuck(
+    requests: RequestsInFlight, record: Record, seconds: float, longest: float
+) -> None:
+    record.slots.begin(0, 1, b"GET /", time.monotonic() - seconds)
+
+    interval = ClientProgress(requests, 100, lambda count: None).look()
+
+    assert longest / 5 < interval <= longest
+
+
 def await_equal(look: Callable[[], Any]) -> None:
     """Wait until two looks, one after the other, find the same."""
     deadline = time.monotonic() + DEADLINE
