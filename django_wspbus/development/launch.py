@@ -6,7 +6,7 @@ The fields of the messages that the site sends:
 - ``sockets``, ``stop_timeout``: its listening sockets, with the descriptors, and STOP_TIMEOUT.
 - ``watch``, ``since``: a `WatchList` of its files, or of those that it has imported since a moment.
 - ``hosts``, ``started``: ALLOWED_HOSTS and DEBUG, once it serves.
-- ``library``: the libraries that a spare imports (`spare.Libraries`); None disables the spare.
+- ``library``: the libraries that a spare imports (`Libraries`); None disables the spare.
 - ``exiting``, ``relaunching``: it ends for good; it ends so that the launcher starts it again.
 - ``failed``, ``ended``: the `Failure` of a boot; the status with which it ends.
 - ``taken``, ``declined``: the number of a connection of a client that it answers, or does not, as it ends;
@@ -14,7 +14,7 @@ The fields of the messages that the site sends:
 
 The launcher sends the site ``changed``, the files that have changed; ``again``, so that the site ends and
 starts again; ``interrupted``, after a SIGINT that only the terminal sends to the site as well; and
-``control``, the request of a client of the control socket, with its number and connection. It sends the
+``control``, the `ClientRequest` of a client of the control socket, with its connection. It sends the
 error page an `ErrorReport`, with the listening sockets; and ``retry``, so that the page ends for another
 boot.
 """
@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..process.messages import Link
 
@@ -69,6 +70,28 @@ class ErrorReport:
     """The allowed hosts besides `error_page.hosts.LOCAL`."""
     probed: list[int]
     """The indexes of the sockets of the probes, whose clients learn only that the site does not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Libraries:
+    """The modules that a spare imports, as a site that has booted the project describes them."""
+
+    modules: dict[str, str]
+    """The file of each module by its name; a module stands before those that it imports."""
+    preload: Sequence[str]
+    """PRELOAD of AUTORELOAD."""
+    obstacle: str | None = None
+    """The reason why a spare would differ from a new interpreter; None if it would not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """A request of a client of the control socket, which the launcher passes on to the site."""
+
+    number: int
+    """The number with which the site says if it answers the client."""
+    action: str
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

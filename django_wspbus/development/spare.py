@@ -13,27 +13,15 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from typing import Any
 
 from ..process.messages import Message
 from ..project import libraries, modules
+from .launch import Libraries
 
 PACKAGES = {*sys.stdlib_module_names, "django", "asgiref", "sqlparse", "django_wspbus"}
 """The packages whose modules a spare imports."""
-
-
-@dataclass(frozen=True, slots=True)
-class Libraries:
-    """The modules that a spare imports, as a site that has booted the project describes them."""
-
-    modules: dict[str, str]
-    """The file of each module by its name; a module stands before those that it imports."""
-    preload: Sequence[str]
-    """PRELOAD of AUTORELOAD."""
-    obstacle: str | None
-    """The reason why a spare would differ from a new interpreter; None if it would not."""
 
 
 def describe(preload: Sequence[str]) -> Libraries:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from ..control.calls import has_ended
 from ..control.protocol import Request
 from ..development import spare
-from ..development.launch import CHANGED, WATCH, Launch
+from ..development.launch import CHANGED, WATCH, ClientRequest, Launch
 from ..development.watching.files import WatchList
 from ..process.messages import RELAUNCH, BrokenLink, Message
 from ..process.switchboard import Switchboard
@@ -107,7 +107,7 @@ class Relaunch(Plugin):
         if messages is not None:
             for message, descriptors in messages:
                 if "control" in message:
-                    self._answer_client(message["control"], descriptors)
+                    self._answer_client(ClientRequest(**message["control"]), descriptors)
                 elif "changed" in message:
                     self.ask_about(message["changed"])
                 elif "interrupted" in message:
@@ -121,17 +121,17 @@ class Relaunch(Plugin):
         self.bus.watchdog.expect_exit()
         self.bus.defer(self.bus.exit)
 
-    def _answer_client(self, request: Message, descriptors: list[int]) -> None:
+    def _answer_client(self, request: ClientRequest, descriptors: list[int]) -> None:
         """Answer a client whose connection the launcher has passed on."""
         if descriptors:  # else this process has none free, and the launcher says that it does not answer
             connection = socket.socket(fileno=descriptors[0])
             is_taken = not self.bus.exit_asked
-            self.send({"taken" if is_taken else "declined": request["number"]})
+            self.send({"taken" if is_taken else "declined": request.number})
             # If it has ended, the launcher has answered the client, as this process did not in time.
             if has_ended(connection) or not is_taken:
                 connection.close()
             else:
-                self.control(Request(request["action"], request["arguments"]), connection)
+                self.control(Request(request.action, request.arguments), connection)
 
     def _interrupt(self) -> None:
         """Send SIGINT to this process, unless the terminal has done so: a second one ends a site at once."""

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import django_wspbus
@@ -29,6 +30,7 @@ from ...control.server import ControlServer
 from ...process.messages import Message
 from ...successor.state import WaitingClient
 from ...system.ownership import unlink_same
+from ..launch import ClientRequest
 from .boots import Boot, Boots
 from .child import Child
 from .start import LauncherStart
@@ -221,8 +223,8 @@ class LauncherControl:
                 if child is None or not child.serves or delivery.is_given_up:
                     return
                 delivery.is_posted = True
-                request = {"number": number, "action": call.action, "arguments": call.arguments}
-                loop.post(child, {"control": request}, [call.fileno()])
+                request = ClientRequest(number, call.action, call.arguments)
+                loop.post(child, {"control": asdict(request)}, [call.fileno()])
         finally:
             delivery.is_handled.set()
 

@@ -19,7 +19,7 @@ from ...successor.state import SocketState
 from ...successor.values import read_values
 from ...system.statuses import how_ended
 from ...system.terminal import Terminal
-from ..launch import HEALTH, INTERRUPTED, ErrorReport, Failure, Start
+from ..launch import HEALTH, INTERRUPTED, ErrorReport, Failure, Libraries, Start
 from ..watching.files import WatchList
 from .child import Child, Kind, reap_orphans, spawn
 from .control import LauncherControl
@@ -193,8 +193,9 @@ class Launcher:
                 self.shows_reasons = value
                 self.note_started(child)
             case "library":
-                self.spares.learn(value)
-                if child.is_warm and value is not None and value["obstacle"] is not None:
+                libraries = None if value is None else Libraries(**value)
+                self.spares.learn(libraries)
+                if child.is_warm and libraries is not None and libraries.obstacle is not None:
                     self.post(child, {"again": True})  # this time from a new interpreter
             case "failed" if child.failure is not None and child.failure.debug is not None:
                 self.shows_reasons = child.failure.debug

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ...process.messages import Message
 from ...system.statuses import how_ended
+from ..launch import Libraries
 from .child import Child
 
 
@@ -21,16 +22,16 @@ class Spares:
         self._invocation = invocation
         self._spawn = spawn
         self._say = say
-        self._libraries: Message = {"preload": []}
+        self._libraries = Libraries({}, [])
         self._left_out: list[str] = []
         self._said = ""
 
-    def learn(self, libraries: Message | None) -> None:
-        """Prepare a spare with the `spare.Libraries` of the site that serves; None: do without a spare."""
-        if libraries is None or libraries["obstacle"] is not None:
-            self._disable(None if libraries is None else libraries["obstacle"])
+    def learn(self, libraries: Libraries | None) -> None:
+        """Prepare a spare with the `Libraries` of the site that serves; None: do without a spare."""
+        if libraries is None or libraries.obstacle is not None:
+            self._disable(None if libraries is None else libraries.obstacle)
             return
-        if libraries["preload"] != self._libraries["preload"]:
+        if libraries.preload != self._libraries.preload:
             self._left_out = []
             self.end()
         self._libraries = libraries
@@ -77,7 +78,7 @@ class Spares:
 
     def _start(self) -> None:
         self.current = self._spawn()
-        preload = [name for name in self._libraries["preload"] if name not in self._left_out]
-        order = {"modules": self._libraries["modules"], "preload": preload}
+        preload = [name for name in self._libraries.preload if name not in self._left_out]
+        order = {"modules": self._libraries.modules, "preload": preload}
         with contextlib.suppress(OSError):  # it has died already: `take` says so
             self.current.link.post({"invocation": self._invocation, "prepare": order})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from django_wspbus.development.launch import Libraries
 from django_wspbus.development.launcher.spares import Spares
 
-LIBRARIES = {"modules": {"json": "json.py"}, "preload": ["numpy", "shop_settings"], "obstacle": None}
+LIBRARIES = Libraries({"json": "json.py"}, ["numpy", "shop_settings"])
 INVOCATION = {"command": ["manage.py"]}
 PREPARED = {"prepared": True}
 
@@ -55,7 +57,7 @@ def test_one_that_is_prepared_becomes_the_next_site_and_another_follows_it(spare
     assert spares.take() is None
     spares.hear(PREPARED)
     (first,) = spares.spawned
-    order = {"modules": LIBRARIES["modules"], "preload": LIBRARIES["preload"]}
+    order = {"modules": LIBRARIES.modules, "preload": LIBRARIES.preload}
     assert first.orders == [{"invocation": INVOCATION, "prepare": order}]
     assert spares.take() is first
     assert first.is_site
@@ -68,7 +70,7 @@ def test_one_that_is_prepared_becomes_the_next_site_and_another_follows_it(spare
 def test_one_that_is_not_prepared_yet_is_kept_for_the_start_after_the_next(spares):
     spares.learn(LIBRARIES)
     assert spares.take() is None
-    spares.learn({**LIBRARIES, "modules": {}})
+    spares.learn(replace(LIBRARIES, modules={}))
     assert len(spares.spawned) == 1
     spares.hear(PREPARED)
     assert spares.take() is spares.spawned[0]
@@ -86,7 +88,7 @@ def test_where_there_is_to_be_none_there_is_none(spares):
 def test_an_obstacle_of_the_site_ends_the_spare_and_is_said_once(spares):
     spares.learn(LIBRARIES)
     for _ in range(2):
-        spares.learn({**LIBRARIES, "obstacle": "gevent has patched the standard library"})
+        spares.learn(replace(LIBRARIES, obstacle="gevent has patched the standard library"))
     assert spares.spawned[0].ended
     assert spares.take() is None
     assert spares.said == ["Warm spare disabled: gevent has patched the standard library."]
@@ -115,7 +117,7 @@ def test_what_is_unfit_of_preload_is_left_out_of_the_next_until_preload_is_anoth
     spares.take()
     spares.learn(LIBRARIES)
     assert preloads(spares) == [["numpy", "shop_settings"], ["numpy"], ["numpy"]]
-    spares.learn({**LIBRARIES, "preload": ["shop_settings"]})
+    spares.learn(replace(LIBRARIES, preload=["shop_settings"]))
     assert spares.spawned[2].ended
     assert preloads(spares)[3:] == [["shop_settings"]]
 
