@@ -51,7 +51,7 @@ class ControlSocket(Plugin):
         self._pid = os.getpid()  # a forked process must not remove the file
         self._owner = owner
         self._handed_over = handed_over
-        self.leaving: list[WaitingClient] = []
+        self.waiting: list[WaitingClient] = []
         """The clients to hand over to the next program."""
         self._socket: socket.socket | None = None
         self._file: tuple[str, tuple[int, int]] | None = None
@@ -165,9 +165,9 @@ class ControlSocket(Plugin):
                 unlink_same(*self._file)
             self._file = None
 
-    def take_leaving(self) -> list[WaitingClient]:
+    def take_waiting(self) -> list[WaitingClient]:
         """Return the clients to hand over to the next program, each once."""
-        clients, self.leaving = self.leaving, []
+        clients, self.waiting = self.waiting, []
         return clients
 
     def hand_over(self) -> ControlState | None:
@@ -177,7 +177,7 @@ class ControlSocket(Plugin):
             return None
         descriptor, self._socket = self._socket.detach(), None
         inode = None if self._file is None else self._file[1]
-        return ControlState(descriptor, self._path, inode, self.take_leaving())
+        return ControlState(descriptor, self._path, inode, self.take_waiting())
 
     def subscribe(self) -> None:
         super().subscribe()

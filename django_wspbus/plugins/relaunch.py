@@ -42,7 +42,7 @@ class Relaunch(Plugin):
     processes and returns their number. ``preload``: PRELOAD of AUTORELOAD; None: there is no spare.
     ``debug``, ``hosts``: DEBUG and ALLOWED_HOSTS, which the error page obeys. ``stop_timeout``: seconds
     after which the launcher ends this process if it has to exit. ``control(request, connection)``
-    answers a client of the control socket; ``leaving()`` returns, once, those that wait for the next boot.
+    answers a client of the control socket; ``waiting()`` returns, once, those clients that wait for a boot.
     """
 
     role = "site"
@@ -61,7 +61,7 @@ class Relaunch(Plugin):
         stop_timeout: float,
         hosts: Sequence[str] = (),
         control: Callable[[Request, socket.socket], object] = lambda request, connection: connection.close(),
-        leaving: Callable[[], Iterable[WaitingClient]] = tuple,
+        waiting: Callable[[], Iterable[WaitingClient]] = tuple,
     ) -> None:
         super().__init__(bus)
         self.launch = launch
@@ -74,7 +74,7 @@ class Relaunch(Plugin):
         self.stop_timeout = stop_timeout
         self.hosts = list(map(str, hosts))
         self.control = control
-        self.leaving = leaving
+        self.waiting = waiting
         self._serves = False
 
     def send(self, message: Message, descriptors: Iterable[int] = ()) -> None:
@@ -206,8 +206,8 @@ class Relaunch(Plugin):
         os._exit(RELAUNCH)
 
     def _hand_over_clients(self) -> None:
-        if leaving := list(self.leaving()):
-            self.send({"waiting": list(map(asdict, leaving))}, [each.descriptor for each in leaving])
+        if clients := list(self.waiting()):
+            self.send({"waiting": list(map(asdict, clients))}, [each.descriptor for each in clients])
 
     def replace(self) -> NoReturn:
         """End this process with the status by which the launcher starts another."""

@@ -39,7 +39,7 @@ class LauncherReplacement(Replacement):
             hosts=conf.allowed_hosts(),
             stop_timeout=settings.stop_timeout,
             control=site.control.calls.begin,
-            leaving=site.control.take_leaving,
+            waiting=site.control.take_waiting,
         )
         if settings.autoreload is None:  # an edit has turned it off, and another may turn it on again
             site.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)

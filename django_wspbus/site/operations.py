@@ -68,7 +68,7 @@ class Operations(Plugin):
             self._show_steps(call, follower)
             is_same_process = self.site.children.survive_restarts  # else the launcher starts another
             call.step("executing the next program" if is_same_process else "booting the site")
-            self.site.control.leaving.append(WaitingClient(call.detach(), follower.began))
+            self.site.control.waiting.append(WaitingClient(call.detach(), follower.began))
 
     def _exit(self, call: Call) -> None:
         with self._follower("exit", call) as follower:
@@ -144,7 +144,7 @@ class Operations(Plugin):
                 call.step(item)
         if item.is_too_late:
             client = WaitingClient(call.detach(), follower.began, call.action, call.arguments)
-            self.site.control.leaving.append(client)
+            self.site.control.waiting.append(client)
             raise ClientGone("the next program answers it")
         if item.error is not None:
             raise RuntimeError(reason_of(item.error))
@@ -189,7 +189,7 @@ class Operations(Plugin):
             follower.is_served.wait(max(deadline - time.monotonic(), 0))
         if not self.bus.execv:  # a restart may have become an exit
             stopped = Result({"message": "Stopped.", "seconds": 0.0})
-            for client in self.site.control.take_leaving():
+            for client in self.site.control.take_waiting():
                 send_last(
                     socket.socket(fileno=client.descriptor),
                     stopped if client.action == "stop" else Error("The site exits."),
