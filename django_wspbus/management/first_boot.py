@@ -19,12 +19,18 @@ from ..successor.state import SocketState
 from ..system.streams import open_missing
 
 MANAGE = "manage.py"
+NAME_THEM = "name the settings by --settings or DJANGO_SETTINGS_MODULE"
 WITHOUT_RELOAD = ("--noreload", "--daemonize", "--check", "--print-settings")
 
 
 def serve() -> None:
     open_missing()
-    command = [MANAGE, *sys.argv[1:]] if os.path.isfile(MANAGE) else ["-m", "django", *sys.argv[1:]]
+    has_script = os.path.isfile(MANAGE)
+    if not has_script and not _names_settings():
+        raise SystemExit(
+            f"There is no {MANAGE} in this directory: change to that of the project, or {NAME_THEM}."
+        )
+    command = [MANAGE, *sys.argv[1:]] if has_script else ["-m", "django", *sys.argv[1:]]
     sys.argv[:] = [command[1] if command[0] == "-m" else command[0], *sys.argv[1:]]
     try:
         execute(command)
@@ -43,6 +49,11 @@ def serve() -> None:
             control=True,
         )
         become(start)
+
+
+def _names_settings() -> bool:
+    options = any(word.partition("=")[0] == "--settings" for word in sys.argv)
+    return options or bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
 
 
 def first_socket() -> list[SocketState]:

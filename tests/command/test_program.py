@@ -51,6 +51,13 @@ def test_an_action_that_needs_the_project_names_manage():
     assert "`manage.py wspbus systemd`" in result.stderr
 
 
+def test_runbus_without_a_project_says_where_to_run_it(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    result = run("runbus", cwd=tmp_path, env=environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("There is no manage.py in this directory: change to that of the project")
+
+
 def test_without_an_action_it_shows_its_usage():
     result = run()
     assert result.returncode == 2
