@@ -69,6 +69,7 @@ def test_a_reload_shows_each_step_and_its_outcome(shop: Shop) -> None:
         assert outcome.text.startswith("The reload failed; the old code keeps serving: the server 'default'")
         assert "shop/urls.py, line 1: ModuleNotFoundError: No module named 'nothing'" in outcome.text
         assert "Traceback (most recent call last):" in outcome.text
+        assert running.stop() == 0
 
 
 def test_a_stop_ends_with_the_process_after_what_it_was_answering(shop: Shop, later: Later) -> None:

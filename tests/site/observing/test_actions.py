@@ -159,6 +159,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(
             project, program, site_of(program), address_of(program, "child"), address_of(program, "thread")
         )
+        assert program.stop() == 0
 
 
 @pytest.fixture
