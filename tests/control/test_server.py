@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from django_wspbus.control import address
 from django_wspbus.control.calls import MOST_CALLS, Call, ClientGone
-from django_wspbus.control.server import MOST_CONNECTIONS
+from django_wspbus.control.protocol import Request
+from django_wspbus.control.server import MOST_CONNECTIONS, ControlServer
 from django_wspbus.wspbus import Refusal
 
 from ..processes import DEADLINE
@@ -167,4 +174,103 @@ def test_idle_connections_do_not_keep_a_client_out(serve: Any) -> None:
     for client in idle:
         client.close()
     assert served.ask("hello") == {"result": "hello"}
+    assert served.failures == []
+
+
+def test_an_error_of_the_server_is_reported_and_it_goes_on() -> None:
+    begun, failures = threading.Event(), threading.Semaphore(0)
+
+    def begin(request: Request, connection: Any) -> None:
+        connection.close()
+        if request.action == "fails":
+            raise ZeroDivisionError
+        begun.set()
+
+    listener, name = address.listen(1)
+    server = ControlServer(listener, begin, failures.release)
+    thread = threading.Thread(target=server.run, name="Server")
+    thread.start()
+    with listener:
+        for action in ("fails", "works"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(DEADLINE)
+                client.connect(name.address)
+                client.sendall(request(action))
+                assert replies(client) == []
+        assert begun.wait(DEADLINE)
+        assert failures.acquire(timeout=DEADLINE)
+        server.end()
+        thread.join(DEADLINE)
+    assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Take all descriptors that this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(2))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def test_without_a_free_descriptor_one_client_after_another_is_answered(serve: Any) -> None:
+    served = serve({"hello": lambda call: "hello"})
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    with no_descriptors():
+        for client in clients:
+            client.settimeout(DEADLINE)
+            client.connect(served.name.address)
+            client.sendall(request("hello"))
+            assert replies(client) == [{"result": "hello"}]
+    for client in clients:
+        client.close()
+    assert served.failures == []
+
+
+def test_without_a_free_descriptor_an_idle_client_makes_room(serve: Any) -> None:
+    served = serve({"hello": lambda call: "hello"})
+    with socket.socket(socket.AF_UNIX) as idle, socket.socket(socket.AF_UNIX) as client, no_descriptors():
+        for each in (idle, client):
+            each.settimeout(DEADLINE)
+            each.connect(served.name.address)
+        assert idle.recv(1) == b""
+        client.sendall(request("hello"))
+        assert replies(client) == [{"result": "hello"}]
+    assert served.failures == []
+
+
+def test_a_client_waits_for_a_descriptor_that_a_request_has(serve: Any) -> None:
+    running, released = threading.Event(), threading.Event()
+
+    def wait(call: Call) -> str:
+        running.set()
+        released.wait(DEADLINE)
+        return "done"
+
+    served = serve({"wait": wait, "hello": lambda call: "hello"})
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for each in (first, second):
+            each.settimeout(DEADLINE)
+        with no_descriptors():
+            first.connect(served.name.address)
+            first.sendall(request("wait"))
+            assert running.wait(DEADLINE)
+            second.connect(served.name.address)
+            second.sendall(request("hello"))
+            second.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                second.recv(1)
+            second.settimeout(DEADLINE)
+            released.set()
+            assert replies(first) == [{"result": "done"}]
+            assert replies(second) == [{"result": "hello"}]
     assert served.failures == []
