@@ -11,11 +11,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from django_wspbus.control import address, hanging
+from django_wspbus.control import address
 from django_wspbus.control.conversation import ControlError
-from django_wspbus.control.finding import Site
+from django_wspbus.control.finding import FoundSite
 from django_wspbus.control.hanging import find_process, read_stacks, stacks_in_place_of_site
+from django_wspbus.process import dump
 from django_wspbus.process.record import STACKS_SIGNAL
+from django_wspbus.system.processes import state_of
 from tests.servers.load import await_that
 
 HANGS = """\
@@ -51,11 +53,10 @@ def test_the_stacks_are_read_as_often_as_they_are_asked_for(
 ) -> None:
     program = start("hang()")
     found = [read_stacks(program.pid) for _ in range(2)]
-    assert found[0] == found[1]
-    assert found[0].count("in hang") == 1
-    assert stacks_in_place_of_site(program.pid) == {
-        "processes": [{"pid": program.pid, "role": "site", "server": None, "stacks": found[0], "error": None}]
-    }
+    assert [each.count("in hang") for each in found] == [1, 1]
+    (process,) = stacks_in_place_of_site(program.pid)["processes"]
+    assert process["stacks"].count("in hang") == 1
+    assert (process["pid"], process["role"], process["error"]) == (program.pid, "site", None)
 
 
 def test_a_process_that_is_stopped_is_named_and_left_alone(
@@ -64,7 +65,7 @@ def test_a_process_that_is_stopped_is_named_and_left_alone(
     program = start("hang()")
     program.send_signal(signal.SIGSTOP)
     try:
-        await_that(lambda: hanging._state(program.pid) in hanging.STOPPED)
+        await_that(lambda: state_of(program.pid) in ("T", "t"))
         with pytest.raises(ControlError, match=f"It is stopped .*`kill -CONT {program.pid}`"):
             read_stacks(program.pid)
     finally:
@@ -74,7 +75,7 @@ def test_a_process_that_is_stopped_is_named_and_left_alone(
 def test_a_process_that_does_not_react_is_given_up(
     start: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hanging, "TIMEOUT", 0.1)
+    monkeypatch.setattr(dump, "DUMP_TIMEOUT", 0.1)
     program = start(f"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [{STACKS_SIGNAL}])\nhang()")
     with pytest.raises(ControlError, match="It does not react to signals"):
         read_stacks(program.pid)
@@ -100,7 +101,7 @@ def test_a_process_without_stacks_and_none_at_all_are_told_apart() -> None:
 
 def test_the_process_is_that_of_the_socket_and_not_the_one_of_its_name() -> None:
     sock, name = address.listen(2**22 + 1)  # as a site in another namespace of PIDs names itself
-    site = Site(name, os.geteuid(), 2**22 + 1)
+    site = FoundSite(name, os.geteuid(), 2**22 + 1)
     with sock:
         assert find_process(site) == os.getpid()
     assert find_process(site) == 2**22 + 1

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import resource
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +14,7 @@ from django_wspbus.control.protocol import Request
 from django_wspbus.control.server import MOST_CONNECTIONS, ControlServer
 from django_wspbus.wspbus import Refusal
 
+from ..descriptors import no_descriptor
 from ..processes import DEADLINE
 from .conftest import replies, request
 
@@ -204,28 +201,10 @@ def test_an_error_of_the_server_is_reported_and_it_goes_on() -> None:
     assert not thread.is_alive()
 
 
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Take all descriptors that this process may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-    taken = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(2))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in taken:
-            os.close(descriptor)
-
-
 def test_without_a_free_descriptor_one_client_after_another_is_answered(serve: Any) -> None:
     served = serve({"hello": lambda call: "hello"})
     clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
-    with no_descriptors():
+    with no_descriptor():
         for client in clients:
             client.settimeout(DEADLINE)
             client.connect(served.name.address)
@@ -238,7 +217,7 @@ def test_without_a_free_descriptor_one_client_after_another_is_answered(serve: A
 
 def test_without_a_free_descriptor_an_idle_client_makes_room(serve: Any) -> None:
     served = serve({"hello": lambda call: "hello"})
-    with socket.socket(socket.AF_UNIX) as idle, socket.socket(socket.AF_UNIX) as client, no_descriptors():
+    with socket.socket(socket.AF_UNIX) as idle, socket.socket(socket.AF_UNIX) as client, no_descriptor():
         for each in (idle, client):
             each.settimeout(DEADLINE)
             each.connect(served.name.address)
@@ -260,7 +239,7 @@ def test_a_client_waits_for_a_descriptor_that_a_request_has(serve: Any) -> None:
     with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
         for each in (first, second):
             each.settimeout(DEADLINE)
-        with no_descriptors():
+        with no_descriptor():
             first.connect(served.name.address)
             first.sendall(request("wait"))
             assert running.wait(DEADLINE)

@@ -16,7 +16,9 @@ import pytest
 from django_wspbus.control import address
 from django_wspbus.development.launcher import control
 from django_wspbus.development.launcher.control import LauncherControl
+from django_wspbus.development.launcher.start import LauncherStart
 from django_wspbus.process.messages import Message
+from django_wspbus.successor.invocation import Invocation
 from django_wspbus.successor.state import ControlState, WaitingClient
 from tests.control.conftest import replies, request
 from tests.processes import DEADLINE
@@ -38,11 +40,10 @@ class Site:
 class Launcher:
     """The launcher's loop, which does at once what a client wants. ``outcome``: that of the next boot."""
 
-    def __init__(self, start: dict[str, Any]) -> None:
+    def __init__(self, start: LauncherStart) -> None:
         self.child: Any = None
         self.lines: list[str] = []
         self.signals: list[int] = []
-        start = {"settings": "shop.settings", "invocation": {"directory": "/srv/shop"}, **start}
         self.control = LauncherControl(start, lambda: self.control.attend(self), self.lines.append)
         self.outcome: Callable[[], object] = self.control.boots.note_started
         self.control.boots.begin(NO_PROCESS)
@@ -85,8 +86,9 @@ class Launcher:
 def launch() -> Iterator[Callable[..., Launcher]]:
     with ExitStack() as stack:
 
-        def launch(**start: Any) -> Launcher:
-            launcher = Launcher({"control": True, **start})
+        def launch(control: ControlState | bool = True) -> Launcher:
+            invocation = Invocation("", [], [], "/srv/shop", {})
+            launcher = Launcher(LauncherStart(invocation, settings="shop.settings", control=control))
             stack.callback(launcher.close)
             return launcher
 
@@ -240,7 +242,7 @@ def test_the_file_of_a_socket_that_the_command_has_made_is_removed_at_the_end(
     sock.listen()
     status = path.lstat()
     state = ControlState(sock.detach(), str(path), (status.st_dev, status.st_ino), [])
-    launcher = launch(control=asdict(state))
+    launcher = launch(control=state)
     assert not os.get_inheritable(state.descriptor)
     launcher.control.close()
     assert list(short.iterdir()) == []
