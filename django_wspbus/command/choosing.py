@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..control.client import ask
@@ -38,7 +38,8 @@ class Own(NamedTuple):
     """The project of ``manage.py``, whose site is meant where no option names one."""
 
     settings: str
-    directory: str
+    directories: Sequence[str]
+    """That of the script, then that in which it runs: the first in which a site runs counts."""
 
 
 def chosen(options: argparse.Namespace, own: Own | None = None) -> FoundSite:
@@ -54,10 +55,10 @@ def chosen(options: argparse.Namespace, own: Own | None = None) -> FoundSite:
     try:
         return choose(found, project=own.settings)
     except SeveralSites as several:
-        here = [site for site in several.sites if site.is_called(own.directory)]
-        if not here:
-            raise
-        return choose(here)
+        for directory in own.directories:
+            if here := [site for site in several.sites if site.is_called(directory)]:
+                return choose(here)
+        raise
 
 
 def explanation(error: ControlError) -> Iterator[Block]:

@@ -93,14 +93,16 @@ def test_a_site_that_does_not_answer_is_named(pid):
 
 def test_manage_means_the_site_of_its_project_alone(play, pid):
     play(pid, **facts(pid, "shop", "/srv/shop"))
-    assert choose(Own("config.settings", "/srv/elsewhere")).pid == pid
+    assert choose(Own("config.settings", ["/srv/elsewhere"])).pid == pid
     with pytest.raises(SiteNotFound):
-        choose(Own("blog.settings", "/srv/blog"))
+        choose(Own("blog.settings", ["/srv/blog"]))
     play(pid + 1, **facts(pid + 1, "blog", "/srv/blog"))
-    assert choose(Own("config.settings", "/srv/blog")).pid == pid + 1
-    assert choose(Own("config.settings", "/srv/blog"), pid=pid).pid == pid
+    assert choose(Own("config.settings", ["/srv/blog"])).pid == pid + 1
+    assert choose(Own("config.settings", ["/srv/blog"]), pid=pid).pid == pid
+    assert choose(Own("config.settings", ["/srv/blog", "/srv/shop"])).pid == pid + 1
+    assert choose(Own("config.settings", ["/srv/venv/bin", "/srv/shop"])).pid == pid
     with pytest.raises(SeveralSites):
-        choose(Own("config.settings", "/srv/elsewhere"))
+        choose(Own("config.settings", ["/srv/elsewhere"]))
 
 
 def test_status_without_a_site_exits_with_3_and_other_actions_with_1():

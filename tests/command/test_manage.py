@@ -10,6 +10,8 @@ import sys
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_wspbus.management.commands.wspbus import directories
+from django_wspbus.successor.invocation import Invocation
 from tests.processes import DEADLINE
 from tests.projects import GUNICORN
 
@@ -81,3 +83,15 @@ def test_closed_streams_leave_no_traceback(project):
     )
     assert result.returncode == 3
     assert result.stderr.startswith("No site of this user with the project 'no such project'")
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (["manage.py"], ["/srv/shop", "/srv/shop"]),
+        (["/srv/blog/manage.py"], ["/srv/blog", "/srv/shop"]),
+        (["-m", "django"], ["/srv/shop"]),
+    ],
+)
+def test_the_directory_of_the_script_comes_before_the_working_directory(script, expected):
+    assert directories(Invocation(sys.executable, [], [*script, "wspbus"], "/srv/shop", {})) == expected

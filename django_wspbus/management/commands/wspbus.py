@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ...command.choosing import Own
 from ...command.parser import add_actions
 from ...command.run import run
 from ...successor import start
+from ...successor.invocation import Invocation
 from ...system.streams import open_missing
 from ...wspbus import Refusal
 
@@ -51,7 +53,7 @@ class Command(BaseCommand):
                 raise
             return
         open_missing()
-        own = Own(conf.settings_module() or "", start.original().directory)
+        own = Own(conf.settings_module() or "", directories(start.original()))
         if status := run(Namespace(**options), own, with_colours=not options["no_color"]):
             sys.exit(status)
 
@@ -82,3 +84,10 @@ class Command(BaseCommand):
         for name, text in files:
             (directory / name).write_text(text)
         return [(str(directory / name), text) for name, text in files]
+
+
+def directories(invocation: Invocation) -> list[str]:
+    """Return the directory of the script, if there is one, and that in which the command runs."""
+    script = invocation.command[0] if invocation.command else "-"
+    path = os.path.join(invocation.directory, script)
+    return [invocation.directory] if script.startswith("-") else [os.path.dirname(path), invocation.directory]
