@@ -8,12 +8,13 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, NoReturn, TextIO
 
 from .. import __version__
 from ..control.client import ask
-from ..control.conversation import ControlError, is_allowed
+from ..control.conversation import ControlError, Disconnected, is_allowed
 from ..control.finding import FoundSite, SilentSite, SiteNotFound
 from ..control.protocol import Entry, Error, Result, Step
 from ..system.streams import open_missing
@@ -22,6 +23,9 @@ from .choosing import Own, as_values, chosen, explanation
 from .parser import ACTIONS, INTERVAL, Subcommand, parse
 from .plain import Plain
 from .results import log_record
+
+MOST_RECORDS = 1000
+"""Log records that a site keeps."""
 
 FAILED, NO_SITE = 1, 3
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -77,6 +81,8 @@ class Command:
         self._own = own
         self._action: Subcommand = ACTIONS[options.action]
         self._is_json: bool = options.json
+        self._shown: deque[Mapping[str, Any]] = deque(maxlen=MOST_RECORDS)
+        """The log records shown last, which a site sends again after a restart."""
         self._output = output_to(sys.stdout, with_colours and not self._is_json)
         self._errors = output_to(sys.stderr, with_colours)
 
@@ -86,7 +92,7 @@ class Command:
             site = self._choose()
             if getattr(self._options, "watch", False):
                 self._watch(site)
-            return self._ask(site)
+            return self._follow(site) if getattr(self._options, "follow", False) else self._ask(site)
         except SilentSite as error:
             if self._options.action == "stacks" and is_allowed(error.site.uid):
                 return self._show_stacks_of(error.site)
@@ -104,7 +110,8 @@ class Command:
             match reply:
                 case Step(text):
                     self._show([Line(text, "dim")])
-                case Entry(values):
+                case Entry(values) if values not in self._shown:
+                    self._shown.append(values)
                     self._show(list(log_record(values)), values)
                 case Result(value):
                     return self._finish(value)
@@ -113,6 +120,16 @@ class Command:
                     self._explain([Text(text, indent=0)])
                     return status if 0 < status < 126 else FAILED
         raise ControlError("The site has closed the connection before it answered.")
+
+    def _follow(self, site: FoundSite) -> int:
+        """Show log records as they come. A restart of the site ends the connection, and not the log."""
+        while True:
+            latest = list(self._shown)
+            try:
+                return self._ask(site)
+            except Disconnected:
+                if latest == list(self._shown):
+                    raise
 
     def _finish(self, value: Any) -> int:
         """Show a result; return the exit status."""

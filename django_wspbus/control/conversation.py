@@ -44,6 +44,10 @@ class FalseSite(ControlError):
         self.uid = uid
 
 
+class Disconnected(ControlError):
+    """The site has ended, or restarted, before its last reply."""
+
+
 class StillOpen(ControlError):
     """The site has not closed the connection in time."""
 
@@ -100,7 +104,7 @@ class Conversation:
                 raise ControlError(f"The site has not answered within {timeout:g} seconds.")
             data = self._read()
             if not data:
-                raise ControlError("The site has ended, or closed the connection, before it answered.")
+                raise Disconnected("The site has ended, or closed the connection, before it answered.")
             self._received += data
             if len(self._received) > LARGEST_REPLY + len(data):
                 raise ControlError(f"The site has sent more than {LARGEST_REPLY:,} bytes in one reply.")

@@ -181,3 +181,20 @@ def test_an_action_that_the_site_does_not_know_is_named(play):
     result = play().run("requests")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "The site does not know the action 'requests'. It knows: hello.\n"
+
+
+def test_a_log_that_is_followed_goes_on_over_a_restart(play):
+    records = [{"time": time, "pid": 1, "level": "INFO", "logger": "a", "text": "b"} for time in range(3)]
+    sent = []
+
+    def answer(call):
+        for each in records[: 3 if sent else 2]:
+            call.record(each)
+        if not sent:
+            sent.append(True)
+            call.cut_off()
+
+    result = play(logs=answer).run("logs", "--follow", "--json")
+    assert [json.loads(line) for line in result.stdout.splitlines()[:3]] == records
+    assert result.returncode == 0
+    assert play(4102, logs=lambda call: call.cut_off()).run("logs", "-f").returncode == 1
