@@ -11,6 +11,8 @@ import sys
 import pytest
 
 from django_wspbus.command.parser import ACTIONS
+from django_wspbus.control import address
+from django_wspbus.control.calls import ClientGone
 from tests.processes import DEADLINE
 
 from .conftest import PROGRAM, run
@@ -147,3 +149,36 @@ def test_json_is_the_result_as_the_site_sends_it(play):
     assert json.loads(result.stdout) == values
     assert result.stdout.isascii()
     assert "\x1b" not in result.stdout
+
+
+def test_a_site_that_closes_the_connection_without_an_answer_is_named(play):
+    def close(call):
+        raise ClientGone
+
+    result = play(status=close).run("status")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "The site has ended, or closed the connection, before it answered.\n"
+
+
+def test_the_stacks_of_a_site_that_does_not_answer_are_those_of_its_process():
+    sock, name = address.listen(os.getpid())
+    with sock:
+        result = run("stacks", "--socket", name.text)
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert "does not answer: it is starting, or stopped, or C code holds the GIL" in lines[0]
+    assert lines[1] == "These are the stacks of its own process:"
+    assert f"Process {os.getpid()}, site" in result.stdout
+    assert "It writes no stacks" in result.stdout  # the tests are no site
+
+
+def test_watch_goes_on_while_the_site_refuses(play):
+    def refuse(call):
+        raise RuntimeError("Not now.")
+
+    command = [*PROGRAM, "status", "--watch", "--json", "--socket", play(status=refuse).name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        found = [json.loads(program.stdout.readline()) for _ in range(2)]
+        program.send_signal(signal.SIGINT)
+        assert program.wait(DEADLINE) == 130
+    assert found == [{"error": "Not now.", "status": 1}] * 2
