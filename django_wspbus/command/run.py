@@ -16,16 +16,13 @@ from .. import __version__
 from ..control.client import ask
 from ..control.conversation import ControlError, Disconnected, is_allowed
 from ..control.finding import FoundSite, SilentSite, SiteNotFound
-from ..control.protocol import Entry, Error, Result, Step
+from ..control.protocol import MOST_RECORDS, Entry, Error, Result, Step
 from ..system.streams import open_missing
 from .blocks import Block, Line, Output, Text
 from .choosing import Own, as_values, chosen, explanation
 from .parser import ACTIONS, INTERVAL, Subcommand, parse
 from .plain import Plain
 from .results import log_record
-
-MOST_RECORDS = 1000
-"""Log records that a site keeps."""
 
 FAILED, NO_SITE = 1, 3
 INTERRUPTED, PIPE_CLOSED = 130, 141

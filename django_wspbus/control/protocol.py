@@ -10,6 +10,7 @@ from typing import Any
 
 from ..process.exchange import FAILED as FAILED
 from ..process.exchange import MISUSED as MISUSED
+from ..process.exchange import MOST_RECORDS as MOST_RECORDS
 from ..process.exchange import Entry as Entry
 from ..process.exchange import Error as Error
 from ..process.exchange import Malformed as Malformed

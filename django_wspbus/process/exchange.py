@@ -12,6 +12,9 @@ from typing import Any
 VERSION = 1
 """The version of the protocol. It stands in each request."""
 
+MOST_RECORDS = 1000
+"""Log records that the site sends a client at first, before those that are new."""
+
 FAILED, MISUSED = 1, 2
 """Exit statuses of the command: the action failed; the request is wrong."""
 

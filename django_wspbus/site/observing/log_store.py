@@ -9,12 +9,10 @@ from operator import attrgetter
 
 from ...children.child import Child
 from ...children.children import Children
+from ...process.exchange import MOST_RECORDS
 from ...process.log_memory import LogRecord, log_memory
 from ...process.record import Record
 from ...process.ring import ENDS, Ring
-
-MOST = 1000
-"""Records of each process that a reader returns at once."""
 
 OWN_SIZE, ENDED_SIZE = 512 * 1024, 1024 * 1024
 """Bytes of the records of the site process, and of the processes that have ended."""
@@ -67,7 +65,7 @@ class Reader:
         self._positions: dict[int, tuple[Ring, int]] = {}
         self._seen: dict[int, int] = {}
 
-    def read(self, most: int = MOST) -> list[LogRecord]:
+    def read(self, most: int = MOST_RECORDS) -> list[LogRecord]:
         """Return the new records in order, at most so many of each process."""
         found: dict[tuple[int, int], LogRecord] = {}  # those of a process that has just ended come twice
         positions = {}

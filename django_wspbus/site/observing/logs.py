@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...control.calls import Action, Call
+from ...process.exchange import MOST_RECORDS
 from ...process.log_memory import LogRecord
 from ..assembly import Assembly
-from .log_store import MOST, Reader
+from .log_store import Reader
 
 FOLLOW_INTERVAL = 0.2
 """Seconds between two looks for new records while a client follows them."""
@@ -20,7 +21,7 @@ def logs(site: Assembly) -> Action:
     def answer(call: Call) -> dict[str, Any]:
         """Return the latest records; with the argument "follow", send these, and new ones as they come."""
         reader = Reader(site.log_store)
-        latest = [record.as_dict() for record in fitting(reader.read()[-MOST:])]
+        latest = [record.as_dict() for record in fitting(reader.read()[-MOST_RECORDS:])]
         if not call.argument("follow", bool, False):
             return {"records": latest}
         while True:
