@@ -32,14 +32,20 @@ class ClientProgress:
     """A thread that notes which requests make progress because bytes move, and counts those that are stuck.
 
     ``note_stuck(count)`` is called after each look. ``timeout``: seconds without progress.
+    ``is_debugged(thread)``: whether a developer holds a thread in a debugger, which counts as progress.
     """
 
     def __init__(
-        self, requests: RequestsInFlight, timeout: float, note_stuck: Callable[[int], object]
+        self,
+        requests: RequestsInFlight,
+        timeout: float,
+        note_stuck: Callable[[int], object],
+        is_debugged: Callable[[int], bool] = lambda thread: False,
     ) -> None:
         self._requests = requests
         self._timeout = timeout
         self._note_stuck = note_stuck
+        self._is_debugged = is_debugged
         self._moved: dict[int, tuple[int, object]] = {}
 
     def start(self) -> None:
@@ -68,6 +74,8 @@ class ClientProgress:
         return max(interval, SHORTEST_INTERVAL)
 
     def _has_moved(self, request: InFlight, before: dict[int, tuple[int, object]]) -> bool:
+        if self._is_debugged(request.thread):
+            return True
         sock: socket.socket | None = self._requests.socket_of(request.slot)
         moved = None if sock is None else moved_bytes(sock)
         if moved is None:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -70,8 +70,18 @@ def _unless_following(name: str) -> str | None:
 
 def holds_terminal() -> bool:
     """Return whether a thread of this process is in a debugger of the standard library."""
-    files = {modules.attribute(name, "__file__") for name in CONSOLES} - {None}
+    files = _files_of(CONSOLES)
     return bool(files) and any(_passes(frame, files) for frame in sys._current_frames().values())
+
+
+def holds_thread(identifier: int) -> bool:
+    """Return whether a debugger holds a thread of this process: the standard library's, or an editor's."""
+    files = _files_of((*CONSOLES, *FOLLOWING))
+    return bool(files) and _passes(sys._current_frames().get(identifier), files)
+
+
+def _files_of(names: Iterable[str]) -> set[str]:
+    return {modules.attribute(name, "__file__") for name in names} - {None}
 
 
 def _passes(frame: FrameType | None, files: set[str]) -> bool:

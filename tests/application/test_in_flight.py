@@ -225,6 +225,18 @@ def test_a_request_without_progress_is_looked_at_closely_before_it_is_stuck(
     assert longest / 5 < interval <= longest
 
 
+def test_a_request_that_a_debugger_holds_makes_progress(requests: RequestsInFlight, record: Record) -> None:
+    counts: list[int] = []
+    for slot, thread in enumerate((17, 18)):
+        record.slots.begin(slot, thread, b"GET /", time.monotonic() - 200)
+
+    ClientProgress(requests, 100, counts.append, lambda thread: thread == 17).look()
+
+    held, other = record.slots.in_flight()
+    assert time.monotonic() - held.progressed < 100 < time.monotonic() - other.progressed
+    assert counts == [1]
+
+
 def await_equal(look: Callable[[], Any]) -> None:
     """Wait until two looks, one after the other, find the same."""
     deadline = time.monotonic() + DEADLINE

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import code
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from django_wspbus.development.debuggers import holds_terminal
+from django_wspbus.development.debuggers import holds_terminal, holds_thread
+from tests.processes import DEADLINE
 
 
 def observer(source, folder, variables):
@@ -45,9 +48,27 @@ def test_what_observes_a_process_and_would_not_observe_the_next_is_named(tmp_pat
 
 
 def test_a_debugger_that_is_only_imported_holds_nothing(monkeypatch):
-    import code  # noqa: F401
-
     assert not holds_terminal()
     for name in ("bdb", "pdb", "code"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert not holds_terminal()
+
+
+def test_a_thread_that_a_debugger_holds_is_known():
+    reads, goes_on = threading.Event(), threading.Event()
+
+    def read(prompt):
+        reads.set()
+        goes_on.wait(DEADLINE)
+        raise EOFError
+
+    thread = threading.Thread(target=code.interact, kwargs={"banner": "", "readfunc": read, "exitmsg": ""})
+    thread.start()
+    try:
+        assert reads.wait(DEADLINE)
+        assert holds_thread(thread.ident)
+        assert not holds_thread(threading.get_ident())
+    finally:
+        goes_on.set()
+        thread.join(DEADLINE)
+    assert not holds_thread(thread.ident)

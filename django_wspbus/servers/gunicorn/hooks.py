@@ -17,6 +17,7 @@ from ... import conf
 from ...application.client_progress import ClientProgress
 from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
+from ...development.debuggers import holds_thread
 from ...process.asking import RemoteSite
 from ...process.log_memory import log_memory
 from ...process.record import Record, Stage
@@ -188,7 +189,8 @@ class Hooks:
             process.boot(worker, self.application)
         if self.policy.request_timeout is not None:
             note_stuck = getattr(worker, "replace_stuck_threads", lambda stuck: None)
-            ClientProgress(process.requests, self.policy.request_timeout, note_stuck).start()
+            is_debugged = holds_thread if conf.is_debug() else lambda thread: False
+            ClientProgress(process.requests, self.policy.request_timeout, note_stuck, is_debugged).start()
 
     def pre_request(self, worker: Worker, request: Any) -> None:
         self.process.requests.begin(request.method, request.path)  # type: ignore[union-attr]
