@@ -5,62 +5,63 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import GeneratorType
 from typing import Any
 
 from ..process.record import Record
-from ..process.slots import InFlight
+from ..process.slots import InFlight, Slot
 from .interfaces import Application, Environ
 
-UNRECORDED = -1
+SLOT = "django_wspbus.slot"
+"""The key of the environ of a request for its slot, from its begin to its end."""
+
+UNRECORDED = object()
 """The slot of a request for which none was free."""
 
 
 class RequestsInFlight:
-    """Notes when a request begins, makes progress, and ends. Any thread may call it, or any greenlet.
+    """Notes when a request begins, makes progress, and ends, in any thread or greenlet."""
 
-    A thread answers one request at a time. ``follows_sockets``: whether `socket_of` knows the sockets.
-    """
-
-    def __init__(self, record: Record, *, follows_sockets: bool = False) -> None:
+    def __init__(self, record: Record) -> None:
         self._record = record
         self._slots = record.slots
-        self._free = list(range(record.slots.count))[::-1]
-        self._of_thread = threading.local()
+        self._free = record.slots.writers[::-1]
         self._unrecorded = threading.Lock()
-        self._follows_sockets = follows_sockets
-        self._sockets: list[Any] = [None] * record.slots.count
+        self._thread = threading.get_ident  # that of the greenlet, if gevent has patched it
+        self._now = time.monotonic
 
-    def begin(self, method: str, path: str) -> None:
-        """Note that this thread begins to answer a request."""
+    # Every request pays for this code: between the work of a request, hardly any of it is in the processor's
+    # caches, and a call takes several times as long as in a loop of its own.
+
+    def begin(self, environ: Environ) -> Slot | None:
+        """Note that this thread begins to answer a request; return its slot, None if none is free."""
         try:
             slot = self._free.pop()
         except IndexError:
             self._count_unrecorded(1)
-            slot = UNRECORDED
-        else:
-            name = f"{method} {path}"
-            if not name.isprintable():  # a line break would forge a line of the log
-                name = "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
-            encoded = name.encode(errors="replace")
-            self._slots.begin(slot, threading.get_ident(), encoded, time.monotonic())
-        self._of_thread.slot = slot
+            environ[SLOT] = UNRECORDED
+            return None
+        environ[SLOT] = slot
+        slot.environ = environ
+        name = f"{environ['REQUEST_METHOD']} {environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+        slot.begin(self._thread(), name, self._now())
+        return slot
 
-    def end(self) -> None:
-        """Note that this thread has answered its request."""
-        slot: int | None = getattr(self._of_thread, "slot", None)
+    def end(self, environ: Environ) -> None:
+        """Note that a request has been answered; without effect if it has not begun, or ended already."""
+        slot = environ.pop(SLOT, None)
         if slot is None:
             return
-        self._of_thread.slot = None
-        if slot == UNRECORDED:
+        if slot is UNRECORDED:
             self._count_unrecorded(-1)
             return
-        self._sockets[slot] = None
-        self._slots.end(slot, time.monotonic())
+        slot.environ = None
+        slot.end(self._now())
         self._free.append(slot)
 
     def progress(self, slot: int) -> None:
         """Note that the request in a slot makes progress."""
-        self._slots.progress(slot, time.monotonic())
+        self._slots.writers[slot].progress(self._now())
 
     def names(self) -> list[str]:
         """Return the requests that are being answered: ["GET /"]."""
@@ -71,7 +72,8 @@ class RequestsInFlight:
 
     def socket_of(self, slot: int) -> Any:
         """Return the socket of the client of a request, if it is known."""
-        return self._sockets[slot]
+        environ = self._slots.writers[slot].environ
+        return None if environ is None else environ.get("gunicorn.socket")
 
     def _count_unrecorded(self, change: int) -> None:
         with self._unrecorded:
@@ -80,85 +82,78 @@ class RequestsInFlight:
     # Responses
 
     def follow(self, application: Application) -> Application:
-        """Return an application that notes each chunk of a streamed response as progress."""
+        """Return an application that notes its requests, for a server that calls `end` after each of them."""
+        begin = self.begin
 
-        def follow_response(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-            if self._follows_sockets:
-                slot = getattr(self._of_thread, "slot", None)
-                if slot is not None and slot != UNRECORDED:
-                    self._sockets[slot] = environ.get("gunicorn.socket")
+        def begin_request(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+            slot = begin(environ)
             response = application(environ, start_response)
-            # Django's responses say whether they are streamed; a list is whole, and a file is for sendfile.
-            if getattr(response, "streaming", None) is False or isinstance(response, list | tuple):
+            # Django's responses say whether they are streamed.
+            if response.__class__ is list or getattr(response, "streaming", None) is False or slot is None:
                 return response
-            return self._follow_stream(environ, response)
+            return Stream(response, slot) if is_stream(response, environ) else response
 
-        return follow_response
+        return begin_request
 
     def record(self, application: Application) -> Application:
-        """Return an application that notes its own requests, for a server that says nothing of them."""
+        """Return an application that notes its requests, for a server that only closes its responses."""
         followed = self.follow(application)
 
         def record_request(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-            self.begin(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
             try:
                 response = followed(environ, start_response)
             except BaseException:
-                self.end()
+                self.end(environ)
                 raise
-            return Recorded(response, self)
+            return Recorded(response, self, environ)
 
         return record_request
 
-    def _follow_stream(self, environ: Environ, response: Iterable[bytes]) -> Iterable[bytes]:
-        slot: int | None = getattr(self._of_thread, "slot", None)
-        wrapper = environ.get("wsgi.file_wrapper")
-        is_file = isinstance(wrapper, type) and isinstance(response, wrapper)
-        # A server may have a marker for "answered already", which is no iterable.
-        if slot is None or slot == UNRECORDED or is_file or not hasattr(response, "__iter__"):
-            return response
-        return Stream(response, self, slot)
+
+def nothing() -> None: ...
 
 
 class Recorded:
     """A response whose end is that of its request; the server closes it (PEP 3333)."""
 
-    def __init__(self, response: Iterable[bytes], requests: RequestsInFlight) -> None:
+    def __init__(self, response: Iterable[bytes], requests: RequestsInFlight, environ: Environ) -> None:
         self._response = response
         self._requests = requests
+        self._environ = environ
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._response)
 
     def close(self) -> None:
+        close: Callable[[], object] = getattr(self._response, "close", nothing)
         try:
-            _close(self._response)
+            close()
         finally:
-            self._requests.end()
+            self._requests.end(self._environ)
 
 
 class Stream:
-    """The chunks of a streamed response."""
+    """The chunks of a streamed response, each of which is progress."""
 
-    def __init__(self, response: Iterable[bytes], requests: RequestsInFlight, slot: int) -> None:
+    __slots__ = ("_response", "_slot", "close")
+
+    def __init__(self, response: Iterable[bytes], slot: Slot) -> None:
         self._response = response
-        self._requests = requests
         self._slot = slot
+        close: Callable[[], object] | None = getattr(response, "close", None)
+        if close is not None:
+            self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
-        self._chunks = iter(self._response)
-        return self
-
-    def __next__(self) -> bytes:
-        chunk = next(self._chunks)
-        self._requests.progress(self._slot)
-        return chunk
-
-    def close(self) -> None:
-        _close(self._response)
+        return self._slot.follow(self._response)
 
 
-def _close(response: Iterable[bytes]) -> None:
-    close: Callable[[], object] | None = getattr(response, "close", None)
-    if close is not None:
-        close()
+def is_stream(response: object, environ: Environ) -> bool:
+    """Return whether a response has chunks to follow."""
+    if response.__class__ is GeneratorType:
+        return True
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(file_wrapper, type) and isinstance(response, file_wrapper):  # it is for sendfile
+        return False
+    # A server may have a marker for "answered already", which is no iterable.
+    return hasattr(response, "__iter__") and not isinstance(response, list | tuple)

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import FileWrapper
 
@@ -28,42 +28,66 @@ def record() -> Iterator[Record]:
 
 @pytest.fixture
 def requests(record: Record) -> RequestsInFlight:
-    return RequestsInFlight(record, follows_sockets=True)
+    return RequestsInFlight(record)
 
 
-def answer(application: Callable[..., Any], **environ: Any) -> Any:
-    return application({"wsgi.file_wrapper": FileWrapper, **environ}, lambda status, headers: None)
+def environ_of(method: str, path: str, **more: Any) -> dict[str, Any]:
+    """Return the environ of a request, with what every server puts into it."""
+    in_wsgi = path.encode().decode("latin-1")
+    return {"REQUEST_METHOD": method, "PATH_INFO": in_wsgi, "wsgi.file_wrapper": FileWrapper, **more}
+
+
+def answer(application: Callable[..., Any], environ: dict[str, Any] | None = None) -> Any:
+    return application(environ_of("GET", "/") if environ is None else environ, lambda status, headers: None)
 
 
 def test_a_request_is_in_flight_from_its_begin_to_its_end(requests: RequestsInFlight, record: Record) -> None:
-    requests.begin("GET", "/shop/ä")
+    environ = environ_of("GET", "/shop/ä", SCRIPT_NAME="/at")
+    requests.begin(environ)
 
     (request,) = record.slots.in_flight()
-    assert (request.name, request.thread) == ("GET /shop/ä", threading.get_ident())
-    assert requests.names() == ["GET /shop/ä"]
-    requests.end()
+    assert (request.name, request.thread) == ("GET /at/shop/ä", threading.get_ident())
+    assert requests.names() == ["GET /at/shop/ä"]
+    requests.end(environ)
 
     assert (requests.names(), record.slots.answered) == ([], 1)
-    requests.end()  # the hook of a server may run once more
+    requests.end(environ)  # the hook of a server may run once more
     assert record.slots.answered == 1
 
 
+def test_a_request_that_has_not_begun_does_not_end(requests: RequestsInFlight, record: Record) -> None:
+    requests.end({})  # the server has refused it
+
+    assert record.slots.answered == 0
+
+
+def test_requests_of_one_thread_end_each_for_itself(requests: RequestsInFlight) -> None:
+    first, second = environ_of("GET", "/first"), environ_of("GET", "/second")
+    requests.begin(first)
+    requests.begin(second)
+    requests.end(first)
+
+    assert requests.names() == ["GET /second"]
+    requests.end(second)
+
+
 def test_a_path_cannot_forge_a_line_of_the_log(requests: RequestsInFlight) -> None:
-    requests.begin("GET", "/shop\nERROR \x1b[31m\u2028ä")
+    environ = environ_of("GET", "/shop\nERROR \x1b[31m\u2028ä")
+    requests.begin(environ)
 
     assert requests.names() == ["GET /shop\\nERROR \\x1b[31m\\u2028ä"]
-    requests.end()
+    requests.end(environ)
 
 
 def test_requests_for_which_no_slot_is_free_are_counted(requests: RequestsInFlight, record: Record) -> None:
     begun, over = threading.Barrier(4), threading.Barrier(4)
 
     def work() -> None:
-        requests.begin("GET", "/")
-        list(answer(requests.follow(lambda environ, start_response: iter([b"a"]))))
+        environ = environ_of("GET", "/")
+        list(answer(requests.follow(lambda environ, start_response: iter([b"a"])), environ))
         begun.wait(DEADLINE)
         over.wait(DEADLINE)
-        requests.end()
+        requests.end(environ)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -83,13 +107,13 @@ def test_each_chunk_of_a_stream_is_progress_and_its_end_reaches_the_response(
     closed: list[bool] = []
     response = StreamingHttpResponse(iter([b"one", b"two"]))
     response.close = lambda: closed.append(True)  # type: ignore[method-assign]
-    requests.begin("GET", "/")
-    body = answer(requests.follow(lambda environ, start_response: response))
+    environ = environ_of("GET", "/")
+    body = answer(requests.follow(lambda environ, start_response: response), environ)
     progressed = []
     for chunk in body:
         progressed.append((chunk, next(record.slots.in_flight()).progressed))
     body.close()
-    requests.end()
+    requests.end(environ)
 
     assert [chunk for chunk, _ in progressed] == [b"one", b"two"]
     assert progressed[0][1] < progressed[1][1]
@@ -102,17 +126,14 @@ WHOLE: list[Any] = [HttpResponse(b"whole"), [b"whole"], (b"whole",), FileWrapper
 
 @pytest.mark.parametrize("response", WHOLE, ids=lambda response: type(response).__name__)
 def test_other_responses_reach_the_server_as_they_are(requests: RequestsInFlight, response: Any) -> None:
-    requests.begin("GET", "/")
     application = requests.follow(lambda environ, start_response: response)
 
-    assert answer(application) is response
-    requests.end()
     assert answer(application) is response
 
 
 def test_an_application_notes_its_requests_where_the_server_does_not(requests: RequestsInFlight) -> None:
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/shop"}
-    response = answer(requests.record(lambda environ, start_response: [b"whole"]), **environ)
+    environ = environ_of("GET", "/shop")
+    response = answer(requests.record(lambda environ, start_response: [b"whole"]), environ)
     assert (list(response), requests.names()) == ([b"whole"], ["GET /shop"])
     response.close()
     assert requests.names() == []
@@ -121,14 +142,15 @@ def test_an_application_notes_its_requests_where_the_server_does_not(requests: R
         raise RuntimeError("broken on purpose")
 
     with pytest.raises(RuntimeError):
-        answer(requests.record(fail), **environ)
+        answer(requests.record(fail), environ)
     assert requests.names() == []
 
 
-def test_a_stream_outside_a_request_passes_through(requests: RequestsInFlight) -> None:
-    chunks: Iterable[bytes] = iter([b"one"])
+def test_a_stream_without_close_has_none(requests: RequestsInFlight) -> None:
+    body = answer(requests.follow(lambda environ, start_response: iter([b"one"])))
 
-    assert answer(requests.follow(lambda environ, start_response: chunks)) is chunks
+    assert list(body) == [b"one"]
+    assert not hasattr(body, "close")
 
 
 # Clients
@@ -200,8 +222,8 @@ def test_a_request_is_stuck_unless_bytes_move(
 ) -> None:
     client, served = connection
     counts: list[int] = []
-    requests.begin("POST", "/upload")
-    answer(requests.follow(lambda environ, start_response: []), **{"gunicorn.socket": served})
+    environ = environ_of("POST", "/upload", **{"gunicorn.socket": served})
+    requests.begin(environ)
     progress = ClientProgress(requests, 0.2, counts.append)
     deadline = time.monotonic() + (0.6 if moves else DEADLINE)
     while time.monotonic() < deadline and not any(counts):
@@ -211,14 +233,14 @@ def test_a_request_is_stuck_unless_bytes_move(
         time.sleep(min(progress.look(), 0.04))
 
     assert any(counts) is not moves
-    requests.end()
+    requests.end(environ)
 
 
 @pytest.mark.parametrize(("seconds", "longest"), [(0, 20), (49, 20), (60, 3), (99, 3), (110, 20)])
 def test_a_request_without_progress_is_looked_at_closely_before_it_is_stuck(
     requests: RequestsInFlight, record: Record, seconds: float, longest: float
 ) -> None:
-    record.slots.begin(0, 1, b"GET /", time.monotonic() - seconds)
+    record.slots.writers[0].begin(1, "GET /", time.monotonic() - seconds)
 
     interval = ClientProgress(requests, 100, lambda count: None).look()
 

@@ -160,7 +160,7 @@ def test_an_order_reaches_exactly_the_worker_that_it_is_for(child: FakeChild) ->
 
 def test_the_site_reads_the_record_of_a_worker_until_the_worker_ends(child: FakeChild) -> None:
     record = Record.make(2)
-    record.slots.begin(0, 1, b"GET /", 5.0)
+    record.slots.writers[0].begin(1, "GET /", 5.0)
     link = child.say_hello("worker", 4711, [record.descriptor])
     await_that(lambda: 4711 in child.seen.records)
 

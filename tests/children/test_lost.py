@@ -10,10 +10,10 @@ from django_wspbus.process.record import Record
 
 def test_requests_in_flight_are_named_with_their_age_the_oldest_first() -> None:
     record, now = Record.make(3), time.monotonic()
-    record.slots.begin(0, 1, b"GET /young", now - 1)
-    record.slots.begin(1, 2, b"POST /old", now - 30)
-    record.slots.begin(2, 3, b"GET /answered", now - 40)
-    record.slots.end(2, now - 35)
+    record.slots.writers[0].begin(1, "GET /young", now - 1)
+    record.slots.writers[1].begin(2, "POST /old", now - 30)
+    record.slots.writers[2].begin(3, "GET /answered", now - 40)
+    record.slots.writers[2].end(now - 35)
 
     assert lost_requests(record) == "POST /old (after 30.0 s), GET /young (after 1.0 s)"
     record.close()
@@ -22,7 +22,7 @@ def test_requests_in_flight_are_named_with_their_age_the_oldest_first() -> None:
 def test_of_many_requests_some_are_named_and_all_are_counted() -> None:
     record = Record.make(MOST_NAMED + 2)
     for slot in range(MOST_NAMED + 2):
-        record.slots.begin(slot, slot, b"GET /", time.monotonic())
+        record.slots.writers[slot].begin(slot, "GET /", time.monotonic())
     record.unrecorded = 3
 
     assert lost_requests(record).endswith("(after 0.0 s), and 5 others")

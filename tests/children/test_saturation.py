@@ -23,7 +23,7 @@ def workers() -> Iterator[list[Record]]:
 
 
 def begin(record: Record, slot: int, now: float) -> None:
-    record.slots.begin(slot, slot, b"GET /", now)
+    record.slots.writers[slot].begin(slot, "GET /", now)
 
 
 def test_it_is_busy_since_its_last_free_thread_got_a_request(workers: list[Record]) -> None:
@@ -38,7 +38,7 @@ def test_a_thread_that_takes_one_request_after_another_stays_busy(workers: list[
     (first, _) = workers
     begin(first, 0, 10.0)
     begin(first, 1, 10.0)
-    first.slots.end(0, 15.0)
+    first.slots.writers[0].end(15.0)
     assert busy_for([first], 15.0 + BACK_TO_BACK / 2) is not None
     assert busy_for([first], 15.0 + BACK_TO_BACK * 2) is None
     begin(first, 0, 15.0 + BACK_TO_BACK / 2)

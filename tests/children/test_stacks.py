@@ -39,7 +39,7 @@ def process(work: Callable[[], object], *, registers: bool = True) -> Iterator[t
         if registers:
             faulthandler.register(STACKS_SIGNAL, file=record.descriptor, all_threads=True, chain=False)
             record.dumps_stacks = 1
-        record.slots.begin(0, threading.get_ident(), b"GET /", time.monotonic())
+        record.slots.writers[0].begin(threading.get_ident(), "GET /", time.monotonic())
         os.write(writer, b"r")
         work()
         os._exit(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -47,14 +46,14 @@ class TestRequestsInFlight:
     def test_a_request_is_in_flight_from_its_begin_to_its_end(self, record, seen):
         assert list(seen.slots.in_flight()) == []
 
-        record.slots.begin(2, 99, b"GET /shop/", 5.0)
-        record.slots.progress(2, 6.5)
+        record.slots.writers[2].begin(99, "GET /shop/", 5.0)
+        record.slots.writers[2].progress(6.5)
 
         (request,) = seen.slots.in_flight()
         assert (request.slot, request.thread, request.name) == (2, 99, "GET /shop/")
         assert (request.started, request.progressed, seen.slots.answered) == (5.0, 6.5, 0)
 
-        record.slots.end(2, 7.0)
+        record.slots.writers[2].end(7.0)
 
         assert list(seen.slots.in_flight()) == []
         assert seen.slots.answered == 1
@@ -62,50 +61,71 @@ class TestRequestsInFlight:
     def test_each_request_of_a_slot_has_another_serial(self, record):
         serials = []
         for moment in range(1, 4):
-            record.slots.begin(0, 1, b"GET /", float(moment))
+            record.slots.writers[0].begin(1, "GET /", float(moment))
             serials += [request.serial for request in record.slots.in_flight()]
-            record.slots.end(0, moment + 0.5)
+            record.slots.writers[0].end(moment + 0.5)
 
         assert len(set(serials)) == 3
 
     def test_a_long_path_is_cut_and_a_cut_character_is_replaced(self, record):
-        record.slots.begin(0, 1, b"GET /" + "ä".encode() * LONGEST_NAME, 1.0)
+        record.slots.writers[0].begin(1, "GET /" + "Ã¤" * LONGEST_NAME, 1.0)
 
         (request,) = record.slots.in_flight()
         assert request.name.startswith("GET /ääää")
         assert len(request.name.encode()) <= LONGEST_NAME + 3
 
     def test_a_thread_is_busy_since_its_last_pause(self, record):
-        record.slots.begin(1, 1, b"GET /", 10.0)
-        record.slots.end(1, 11.0)
-        record.slots.begin(1, 1, b"GET /", 11.0 + BACK_TO_BACK / 2)
+        record.slots.writers[1].begin(1, "GET /", 10.0)
+        record.slots.writers[1].end(11.0)
+        record.slots.writers[1].begin(1, "GET /", 11.0 + BACK_TO_BACK / 2)
         assert record.slots.busy_threads(12.0) == [10.0]
 
-        record.slots.end(1, 12.0)
+        record.slots.writers[1].end(12.0)
         assert record.slots.busy_threads(12.0 + BACK_TO_BACK / 2) == [10.0]
         assert record.slots.busy_threads(12.0 + 2 * BACK_TO_BACK) == []
 
-        record.slots.begin(1, 1, b"GET /", 13.0)
+        record.slots.writers[1].begin(1, "GET /", 13.0)
         assert record.slots.busy_threads(13.5) == [13.0]
 
-    def test_a_reader_never_sees_parts_of_two_requests(self, record, seen):
-        names = [b"GET /" + letter * 100 for letter in (b"a", b"b")]
-        stop = threading.Event()
+    def test_another_name_or_thread_in_a_slot_replaces_the_last_one(self, record, seen):
+        slot, found = record.slots.writers[0], []
+        for number, (thread, name) in enumerate([(1, "GET /a"), (1, "GET /a"), (1, "GET /b"), (2, "GET /b")]):
+            slot.begin(thread, name, 1.0 + number / 1000)  # back to back
+            found += [(each.thread, each.name, each.started) for each in seen.slots.in_flight()]
+            slot.end(1.0005 + number / 1000)
 
-        def write():
-            while not stop.is_set():
-                for name in names:
-                    record.slots.begin(0, 1, name, 1.0)
+        assert found == [(1, "GET /a", 1.0), (1, "GET /a", 1.001), (1, "GET /b", 1.002), (2, "GET /b", 1.003)]
+        assert seen.slots.answered == 4
 
-        writer = threading.Thread(target=write)
-        writer.start()
+    def test_the_progress_of_a_request_is_not_that_of_the_one_before(self, record, seen):
+        slot = record.slots.writers[0]
+        slot.begin(1, "GET /", 1.0)
+        slot.progress(1.5)
+        slot.end(2.0)
+        slot.begin(1, "GET /", 2.01)
+
+        (request,) = seen.slots.in_flight()
+        assert (request.started, request.progressed, request.serial) == (2.01, 2.01, 2)
+
+    def test_a_reader_never_sees_parts_of_two_requests(self, record):
+        slot = record.slots.writers[0]
+        names = ["GET /" + letter * 190 for letter in "ab"]
+        writer = os.fork()
+        if not writer:
+            for moment in range(1, 10**7):
+                slot.begin(moment % 2, names[moment % 2], float(moment))
+                slot.end(moment + 0.5)
+            os._exit(0)
         try:
-            found = {request.name for _ in range(3000) for request in seen.slots.in_flight()}
+            found, deadline = set(), time.monotonic() + 20
+            while len(found) < 2 and time.monotonic() < deadline:
+                for _ in range(5000):
+                    found |= {(each.thread, each.name, each.started % 2) for each in record.slots.in_flight()}
         finally:
-            stop.set()
-            writer.join()
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
 
-        assert found <= {name.decode() for name in names}
+        assert found == {(0, names[0], 0.0), (1, names[1], 1.0)}
 
 
 class TestLogRecords:

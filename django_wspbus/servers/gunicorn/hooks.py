@@ -48,8 +48,6 @@ HOOKS = {
     "pre_fork": 2,
     "post_fork": 2,
     "post_worker_init": 1,
-    "pre_request": 2,
-    "post_request": 4,
     "worker_abort": 1,
     "worker_exit": 2,
     "child_exit": 2,
@@ -167,7 +165,7 @@ class Hooks:
         worker.cfg.set("graceful_timeout", math.ceil(self.settings.graceful_timeout))
         self.hold_back(arbiter)
         record.write_stacks_on_signal(stacks_of(record) if self.child.start.patch == "gevent" else None)
-        self.process = WorkerProcess(self.settings, self.child.pair, record, self.policy)
+        self.process = WorkerProcess(self.settings, self.child.pair, record)
         if self.child.start.watches_files:
             self.process.reload_on_change()
 
@@ -183,7 +181,11 @@ class Hooks:
         ignore_signals()
         process = self.process
         requests = process.requests
-        worker.wsgi = (requests.follow if calls_hooks(worker) else requests.record)(worker.wsgi)
+        if calls_hooks(worker):
+            worker.wsgi = requests.follow(worker.wsgi)
+            worker.cfg.set("post_request", ending_requests(requests.end, worker.cfg))
+        else:
+            worker.wsgi = requests.record(worker.wsgi)
         process.exit.on_drain = getattr(worker, "accept_all", process.exit.on_drain)
         if not self.policy.is_active or process.stand_by(worker):
             process.boot(worker, self.application)
@@ -191,12 +193,6 @@ class Hooks:
             note_stuck = getattr(worker, "replace_stuck_threads", lambda stuck: None)
             is_debugged = holds_thread if conf.is_debug() else lambda thread: False
             ClientProgress(process.requests, self.policy.request_timeout, note_stuck, is_debugged).start()
-
-    def pre_request(self, worker: Worker, request: Any) -> None:
-        self.process.requests.begin(request.method, request.path)  # type: ignore[union-attr]
-
-    def post_request(self, worker: Worker, request: Any, environ: Any, response: Any) -> None:
-        self.process.requests.end()  # type: ignore[union-attr]
 
     def worker_abort(self, worker: Worker) -> None:
         assert self.process is not None
@@ -246,18 +242,19 @@ def _chain(ours: Callable[..., None], theirs: Callable[..., Any]) -> Callable[..
     def hook_of_two(one: Any, other: Any) -> None:
         both(one, other)
 
-    # Each request calls these two.
-    def pre_request(worker: Any, request: Any) -> None:
-        ours(worker, request)
-        theirs(worker, request)
+    return hook_of_one if HOOKS[ours.__name__] == 1 else hook_of_two
+
+
+def ending_requests(end: Callable[[Any], None], cfg: Any) -> Callable[..., None]:
+    """Return the hook ``post_request``, which ends a request and calls the user's hook."""
+    theirs = cfg.post_request
 
     def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
-        ours(worker, request, environ, response)
+        end(environ)
+
+    def post_request_and_theirs(worker: Any, request: Any, environ: Any, response: Any) -> None:
+        end(environ)
         theirs(worker, request, environ, response)
 
-    hooks: dict[int, Callable[..., None]] = {1: hook_of_one, 2: hook_of_two}
-    of_requests: dict[str, Callable[..., None]] = {
-        "pre_request": pre_request,
-        "post_request": post_request,
-    }
-    return of_requests.get(ours.__name__) or hooks[HOOKS[ours.__name__]]
+    # gunicorn's own hook is empty.
+    return post_request if theirs is cfg.settings["post_request"].default else post_request_and_theirs

@@ -23,7 +23,7 @@ from ...process.log_memory import log_memory
 from ...process.messages import Message
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
 from ...process.record import Record, Stage
-from ...process.reports import Answered, Failed, Ready, Replied, RetirementPolicy, Standby
+from ...process.reports import Answered, Failed, Ready, Replied, Standby
 from ...process.site import reasons
 from ...process.worker_orders import Begin, Changed, Publish, Retire, read_order
 from ...project.tracebacks import explain
@@ -52,14 +52,12 @@ RELEASE_INTERVAL = 0.1
 class WorkerProcess:
     """The life of a worker besides its answers."""
 
-    def __init__(
-        self, settings: Settings, pair: socket.socket, record: Record, policy: RetirementPolicy
-    ) -> None:
+    def __init__(self, settings: Settings, pair: socket.socket, record: Record) -> None:
         self.settings = settings
         self.pair = pair
         self.record = record
         self.site = SiteOfWorker(pair, self)
-        self.requests = RequestsInFlight(record, follows_sockets=policy.request_timeout is not None)
+        self.requests = RequestsInFlight(record)
         self.exit = WorkerExit(settings, self.site, pair, record, self.requests)
         self.has_begun = threading.Event()
         record.pid = os.getpid()

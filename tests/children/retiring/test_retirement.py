@@ -54,7 +54,7 @@ class FakeWorker:
 
     def hang(self) -> None:
         """Begin a request long ago."""
-        self.record.slots.begin(0, threading.get_ident(), b"GET /hang/", time.monotonic() - 100)
+        self.record.slots.writers[0].begin(threading.get_ident(), "GET /hang/", time.monotonic() - 100)
 
     def end(self) -> None:
         self.link.close()
@@ -107,8 +107,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 def test_exactly_the_worker_with_a_reason_gets_the_order_once_its_successor_is_ready(site: Site) -> None:
     _, old, successor = site.workers
     for number in range(3):
-        old.record.slots.begin(0, 1, b"GET /", float(number))
-        old.record.slots.end(0, float(number))
+        old.record.slots.writers[0].begin(1, "GET /", float(number))
+        old.record.slots.writers[0].end(float(number))
 
     assert successor.order() == Begin()
     assert old.record.retiring == 1
@@ -126,8 +126,8 @@ def test_exactly_the_worker_with_a_reason_gets_the_order_once_its_successor_is_r
 def test_requests_that_a_worker_cuts_off_are_in_the_log(site: Site) -> None:
     _, old, successor = site.workers
     for _ in range(2):
-        old.record.slots.begin(0, 1, b"GET /", 1.0)
-        old.record.slots.end(0, 1.0)
+        old.record.slots.writers[0].begin(1, "GET /", 1.0)
+        old.record.slots.writers[0].end(1.0)
     assert successor.order() == Begin()
     successor.say(Ready(successor.pid))
     assert isinstance(old.order(), Retire)

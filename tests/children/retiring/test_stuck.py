@@ -39,7 +39,7 @@ def test_the_entry_has_the_stack_or_says_why_there_is_none(
     with process(wait) as (pid, record):
         record.threads = threads
         if thread is not None:
-            record.slots.begin(0, thread, b"GET /", time.monotonic())
+            record.slots.writers[0].begin(thread, "GET /", time.monotonic())
         child: Any = SimpleNamespace(alias="shop", records={pid: record}, stuck_logged=set())
         stuck = StuckLog(child, switchboard, lambda message, level: log.append(message))
 

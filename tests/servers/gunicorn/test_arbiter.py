@@ -51,7 +51,7 @@ USED: list[tuple[Any, list[str]]] = [
     (ThreadWorker.__init__, ["worker_connections", "keepalived_conns", "pending_conns", "nr_conns", "tpool"]),
     (ThreadWorker.run, ["alive", "notify", "nr_conns", "worker_connections", "graceful_timeout"]),
     (ThreadWorker.enqueue_req, ["tpool", "submit"]),
-    (ThreadWorker.handle_request, ["pre_request", "post_request", "wsgi"]),
+    (ThreadWorker.handle_request, ["post_request", "wsgi"]),
     (ThreadWorker.handle_exit, ["method_queue", "defer"]),
     (PollableMethodQueue.defer, ["_queue"]),
     (ThreadPoolExecutor._adjust_thread_count, ["_max_workers", "_threads"]),  # type: ignore[attr-defined]
