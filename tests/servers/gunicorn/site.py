@@ -136,7 +136,8 @@ class OwnSite:
         return list(self.await_that(lambda: len(found := self.at(*stages)) == count and found))
 
     def begin(self, pid: int) -> None:
-        assert self.child.order_worker(pid, Begin())
+        # Its record may show that it stands by before its message says that it listens.
+        self.await_that(lambda: self.child.order_worker(pid, Begin()))
         self.begun.add(pid)
 
     def retire(self, pid: int, requests: float, listeners: float) -> None:
@@ -147,8 +148,8 @@ class OwnSite:
         booting = self.begun & set(self.at(Stage.BOOTING, Stage.READY))
         serving = self.at(Stage.SERVING, Stage.PROVEN)
         for pid in self.at(Stage.STANDBY)[: max(count - len(booting) - len(serving), 0)]:
-            if pid not in self.begun:
-                self.begin(pid)
+            if pid not in self.begun and self.child.order_worker(pid, Begin()):
+                self.begun.add(pid)
         return len(serving) == count
 
     def serve(self, count: int = 1) -> list[int]:
