@@ -190,6 +190,7 @@ TestMaster = Master.TestCase
 TestMaster.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(
