@@ -92,8 +92,9 @@ def unread(project: Project, stderr: str) -> Iterator[Unread]:
         site.wait()
 
 
-@pytest.mark.parametrize("stderr", ["pipe", "file"])
-@pytest.mark.parametrize("kind", ["gthread", "threaded", "sync"])
+@pytest.mark.parametrize(
+    ("kind", "stderr"), [("gthread", "pipe"), ("gthread", "file"), ("threaded", "pipe"), ("sync", "pipe")]
+)
 def test_a_site_serves_on_after_the_reader_of_its_output_has_gone(
     project: Project, kind: str, stderr: str
 ) -> None:

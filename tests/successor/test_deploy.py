@@ -90,16 +90,12 @@ KINDS = {"child": GUNICORN, "thread": THREADED}
     ("how", "kind", "number"),
     [
         ("in the folder", "child", signal.SIGUSR1),
+        pytest.param("in the folder", "thread", signal.SIGUSR2, marks=pytest.mark.extended),
         pytest.param("in the folder", "child", signal.SIGUSR2, marks=pytest.mark.extended),
         *(
-            pytest.param(how, kind, number, marks=pytest.mark.extended)
-            for how in HOW
-            for kind, number in (
-                ("child", signal.SIGUSR1),
-                ("child", signal.SIGUSR2),
-                ("thread", signal.SIGUSR2),
-            )
-            if (how, kind) != ("in the folder", "child")
+            pytest.param(how, "child", number, marks=pytest.mark.extended)
+            for how in list(HOW)[1:]
+            for number in (signal.SIGUSR1, signal.SIGUSR2)
         ),
     ],
 )
