@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import code
+import os
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -8,7 +11,8 @@ import threading
 import pytest
 
 from django_wspbus.development.debuggers import holds_terminal, holds_thread
-from tests.processes import DEADLINE
+from tests.processes import DEADLINE, has_signal
+from tests.servers.load import await_that
 
 
 def observer(source, folder, variables):
@@ -72,3 +76,63 @@ def test_a_thread_that_a_debugger_holds_is_known():
         goes_on.set()
         thread.join(DEADLINE)
     assert not holds_thread(thread.ident)
+
+
+BELOW = """\
+import os, sys
+from django_wspbus.development.debuggers import run_below
+
+run_below([sys.executable, "-c", sys.argv[1]], {**os.environ, "PASSED": sys.argv[2]}, [int(sys.argv[2])])
+"""
+WAITS = """\
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+os.close(int(os.environ["PASSED"]))
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL), (WAITS, 5)],
+    ids=["status", "killed", "signal"],
+)
+def test_a_program_below_a_debugger_gets_its_signals_and_gives_its_status(ends, status):
+    reader, writer = os.pipe()
+    command = [sys.executable, "-c", BELOW, f"import os, signal, sys\n{ends}", str(writer)]
+    with (
+        open(reader),
+        subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[writer]) as program,
+    ):
+        os.close(writer)
+        if ends == WAITS:  # the end of the pipe shows that no other process has the descriptor
+            assert select.select([reader], [], [], 30)[0]
+            await_that(lambda: has_signal(program.pid, "SigCgt", signal.SIGTERM))
+            program.send_signal(signal.SIGTERM)
+        assert program.wait(30) == status
+
+
+RESERVES = """\
+import os, sys, types
+sys.modules["pydevd"] = types.ModuleType("pydevd")
+os.closerange(3, 20)
+os.dup2(1, 4)
+from django_wspbus.development.debuggers import reserved_descriptors
+
+with reserved_descriptors(3) as numbers:
+    print(numbers, [os.path.exists(f"/proc/self/fd/{number}") for number in range(3, 7)])
+print([os.path.exists(f"/proc/self/fd/{number}") for number in range(3, 7)])
+sys.modules.pop("pydevd")
+with reserved_descriptors(3) as numbers:
+    print(numbers)
+"""
+
+
+def test_descriptors_are_reserved_for_the_sockets_of_a_child_below_a_debugger():
+    result = subprocess.run(
+        [sys.executable, "-c", RESERVES], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert result.stdout.splitlines() == [
+        "[3, 4, 5] [True, True, True, False]",
+        "[False, True, False, False]",
+        "[]",
+    ]

@@ -435,3 +435,14 @@ def test_the_status_has_the_traceback_of_a_refused_reload_until_the_next_one_suc
     assert (status["well"], status["condition"]) == (True, "ready")
     assert isinstance(done, Result)
     assert (after["operation"], after["succeeded"], after["error"]) == ("reload", True, None)
+
+
+def test_the_number_of_workers_is_that_of_a_server_with_workers(served: Served) -> None:
+    scaled = result(served.site, "scale", server="child", workers=2)
+    assert scaled == {"server": "child", "before": 2, "workers": 2}
+    for server, reason, status in (
+        ("thread", "The server 'thread' serves in the site process, and so has no workers.", 1),
+        ("other", "There is no server 'other'. The site has 'child', 'thread'.", 2),
+    ):
+        (outcome,) = request(served.site, "scale", {"server": server, "workers": 2})
+        assert outcome == Error(reason, status)
