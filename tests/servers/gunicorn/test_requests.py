@@ -108,7 +108,10 @@ def test_the_stacks_of_greenlets_that_wait_are_shown(shop: Shop, later: Later, w
         (pid,) = site.expect(1, Stage.SERVING)
         record = site.record(pid)
         answers = [later(ask, site.address, f"/held/{name}") for name in ("first", "second")]
-        requests = site.await_that(lambda: len(found := in_flight(record)) == 2 and found)
+        for name in ("first", "second"):
+            shop.expect_note(f"{name} waits")
+        requests = in_flight(record)
+        assert len(requests) == 2
 
         for _ in range(2):  # the handler stays
             ((_, stacks),) = read_stacks([(pid, record)])
