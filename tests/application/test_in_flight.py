@@ -250,7 +250,7 @@ def test_a_request_without_progress_is_looked_at_closely_before_it_is_stuck(
 def test_a_request_that_a_debugger_holds_makes_progress(requests: RequestsInFlight, record: Record) -> None:
     counts: list[int] = []
     for slot, thread in enumerate((17, 18)):
-        record.slots.begin(slot, thread, b"GET /", time.monotonic() - 200)
+        record.slots.writers[slot].begin(thread, "GET /", time.monotonic() - 200)
 
     ClientProgress(requests, 100, counts.append, lambda thread: thread == 17).look()
 
