@@ -146,7 +146,9 @@ class Relaunch(Plugin):
 
     def report_start(self) -> None:
         """Report that this process serves, and the facts that the launcher needs for the next one."""
-        if self.bus.state is not self.bus.states.STARTED:
+        # The launcher sends a signal to give up a boot that takes long, and keeps serving on the sockets.
+        is_about_to_exit = self.bus.watchdog.expected is not None
+        if self.bus.state is not self.bus.states.STARTED or is_about_to_exit:
             return
         self._serves = True
         self.send({"hosts": self.hosts})

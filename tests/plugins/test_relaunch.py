@@ -130,6 +130,16 @@ def test_an_exit_is_reported_and_an_edit_meanwhile_is_not(site, pair):
     assert site.parted == [True]
 
 
+def test_a_boot_that_is_given_up_at_its_end_leaves_the_sockets_to_the_launcher(site, pair):
+    site.bus.start()
+    site.bus.stop_timeout = DEADLINE
+    site.bus.watchdog.expect_exit()  # as the handler of a signal does, before the bus exits
+    site.plugin.report_start()
+    site.bus.exit()
+    assert not any("started" in message for message in hear(pair[0], "exiting"))
+    assert site.parted == []
+
+
 def test_the_end_of_the_launcher_is_that_of_the_site(site, pair):
     site.bus.start()
     pair[0].close()
