@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from django.core.servers.basehttp import ThreadedWSGIServer
 
 from ...application.interfaces import Application
-from ...process.slots import LONGEST_NAME, InFlight
+from ...process.slots import LONGEST_NAME, InFlight, printable
 from .one_thread import OneThread
 from .request_handler import UNREAD, RequestHandler
 from .response_handler import ResponseHandler
@@ -44,7 +45,8 @@ class Exchange:
         response, thread = self.response, self.runner.ident
         if response is None or thread is None:
             return None
-        name, started = self.name.partition("?")[0][:LONGEST_NAME], response.started
+        name = printable(unquote(self.name.partition("?")[0]))[:LONGEST_NAME]  # as the application gets it
+        started = response.started
         return InFlight(0, 0, thread, started, response.progressed, started, name)
 
 

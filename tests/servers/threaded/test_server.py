@@ -332,7 +332,7 @@ def test_a_request_is_in_flight_until_the_last_byte_of_its_response(serve: Serve
     with served.client() as client, served.client() as idle, connect(served.address) as half:
         idle.ask("/")
         half.sendall(b"GET /half HTTP/1.1\r\n")
-        answer = later(client.ask, "/stream?token=secret")
+        answer = later(client.ask, "/str%65am?token=secret")
         assert gate.reached.wait(DEADLINE)
         (request,) = served.server.in_flight()
         assert request.name == "GET /stream"
