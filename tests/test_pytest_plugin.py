@@ -440,6 +440,7 @@ def test_without_the_database(bus):
     assert "Database access not allowed" in outcome.output
 
 
+@pytest.mark.extended
 def test_it_works_where_there_is_no_django_project(tmp_path):
     (tmp_path / "test_bare.py").write_text("def test_one(bus):\n    assert bus.state.name == 'STARTED'\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")

@@ -313,6 +313,7 @@ def test_sigterm_to_every_process_at_once_ends_it_as_one_to_the_site_process(
 # A child, while the site is starting
 
 
+@pytest.mark.extended
 def test_a_child_that_is_killed_while_the_site_is_starting_is_started_again(shop: Shop, short: Path) -> None:
     shop.listeners(held_start(priority=90))  # after the servers
     address = f"unix:{short}/site.sock"

@@ -150,6 +150,7 @@ def test_a_restart_executes_the_site_anew_under_its_pid(shop: Project) -> None:
     assert not (shop.root / "site.pid").exists()
 
 
+@pytest.mark.extended
 def test_a_daemon_restarts_as_a_daemon_under_its_pid(shop: Project) -> None:
     daemonize = {"STDOUT": str(shop.root / "out"), "STDERR": str(shop.root / "err")}
     configure(shop, PAIR, DAEMONIZE=daemonize, PIDFILE="site.pid")

@@ -93,6 +93,7 @@ def test_each_server_takes_the_sockets_that_it_names_and_keeps_them_over_a_resta
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_a_socket_on_the_address_of_a_server_is_taken_without_further_settings(
     shop: Project, passing: Callable[..., Running]
 ) -> None:

@@ -36,6 +36,7 @@ def serve_on(shop, **binds):
     without_spare(shop, {alias: {**THREADED, "BIND": bind} for alias, bind in binds.items()})
 
 
+@pytest.mark.extended
 def test_the_file_of_a_unix_socket_stays_until_the_end(shop, tmp_path):
     path = tmp_path / "site.sock"
     address = f"unix:{path}"

@@ -88,6 +88,7 @@ def test_the_spare_has_imported_what_preload_names_but_for_what_reads_the_settin
         await_that(lambda: not psutil.pid_exists(spare))
 
 
+@pytest.mark.extended
 def test_there_is_no_spare_where_a_library_has_patched_others(development, tmp_path):
     development.set_up(spare=True)
     libraries = Libraries(development, tmp_path, lib_gevent=PATCHED)
