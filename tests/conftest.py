@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from django_wspbus.control import address
+
 from . import fork_server
 from .processes import DEADLINE, ROOT
 from .projects import GUNICORN, THREADED, Project
@@ -103,3 +105,12 @@ def short() -> Iterator[Path]:
     """A folder whose path is short enough for Unix sockets."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def socket_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the sockets, as on a system without abstract ones."""
+    path = tmp_path / "sockets"
+    monkeypatch.setattr(address, "HAS_ABSTRACT_SOCKETS", False)
+    monkeypatch.setattr(address, "folder_of", lambda uid: str(path))
+    return path

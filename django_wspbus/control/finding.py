@@ -118,7 +118,7 @@ def choose(sites: Iterable[FoundSite], *, pid: int | None = None, project: str |
 
 
 def _distinguishing(sites: list[FoundSite]) -> str:
-    """Return the options by which some sites can be told apart."""
+    """Return the options that tell sites apart."""
     if len({site.pid for site in sites}) == 1:
         return "--project, as their PIDs are equal"
     if len({(site.project, site.settings, site.directory) for site in sites}) == 1:

@@ -8,40 +8,32 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.control import address
 from django_wspbus.plugins import control
 from django_wspbus.plugins.control import ControlSocket
 from django_wspbus.wspbus import Bus
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the sockets, as on a system without abstract ones."""
-    path = tmp_path / "sockets"
-    monkeypatch.setattr(address, "HAS_ABSTRACT_SOCKETS", False)
-    monkeypatch.setattr(address, "folder_of", lambda uid: str(path))
-    return path
-
-
 @pytest.mark.parametrize("end", ["exit", "abort", "unsubscribe"])
-def test_the_file_of_a_socket_without_configuration_is_removed_at_the_end(folder: Path, end: str) -> None:
+def test_the_file_of_a_socket_without_configuration_is_removed_at_the_end(
+    socket_folder: Path, end: str
+) -> None:
     plugin = ControlSocket(Bus(), True, lambda call: None)
     plugin.start()
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(socket_folder.iterdir())) == 1
     getattr(plugin, end)()
-    assert list(folder.iterdir()) == []
+    assert list(socket_folder.iterdir()) == []
     plugin.close()
 
 
-def test_the_next_program_removes_the_file(folder: Path) -> None:
+def test_the_next_program_removes_the_file(socket_folder: Path) -> None:
     first = ControlSocket(Bus(), True, lambda call: None)
     first.start()
     second = ControlSocket(Bus(), True, lambda call: None, handed_over=first.hand_over())
     second.bind()
     second.start()
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(socket_folder.iterdir())) == 1
     second.exit()
-    assert list(folder.iterdir()) == []
+    assert list(socket_folder.iterdir()) == []
 
 
 def test_a_socket_that_cannot_be_served_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.control import address
 from django_wspbus.control.calls import Call
 from django_wspbus.control.protocol import Request
 from django_wspbus.development.launcher import control
@@ -21,24 +20,15 @@ from django_wspbus.successor.invocation import Invocation
 START = LauncherStart(Invocation("", [], [], "/", {}), control=True)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the sockets, as on a system without abstract ones."""
-    path = tmp_path / "sockets"
-    monkeypatch.setattr(address, "HAS_ABSTRACT_SOCKETS", False)
-    monkeypatch.setattr(address, "folder_of", lambda uid: str(path))
-    return path
-
-
-def test_the_file_of_the_socket_is_removed_at_the_end(folder: Path) -> None:
+def test_the_file_of_the_socket_is_removed_at_the_end(socket_folder: Path) -> None:
     launcher = LauncherControl(START, lambda: None, print)
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(socket_folder.iterdir())) == 1
     launcher.close()
-    assert list(folder.iterdir()) == []
+    assert list(socket_folder.iterdir()) == []
 
 
 def test_the_launcher_starts_without_a_socket_that_cannot_be_served(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    socket_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> None:
         raise OSError(24, "Too many open files")
@@ -46,7 +36,7 @@ def test_the_launcher_starts_without_a_socket_that_cannot_be_served(
     monkeypatch.setattr(control, "ControlServer", fail)
     lines: list[str] = []
     launcher = LauncherControl(START, lambda: None, lines.append)
-    assert list(folder.iterdir()) == []
+    assert list(socket_folder.iterdir()) == []
     assert "The control socket cannot be made: Too many open files" in lines[0]
     launcher.close()
 
