@@ -158,6 +158,14 @@ class Running:
                 continue
         return found
 
+    def names(self) -> set[str]:
+        """Return the names of the programs that its live processes run."""
+        found = set()
+        for process in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end between both looks
+                found.add(process.name())
+        return found
+
     def send(self, number: int) -> None:
         """Send a signal to the started process only."""
         self.process.send_signal(number)

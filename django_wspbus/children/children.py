@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..process.messages import Link, Message
-from ..process.phases import TIME_FOR_LISTENERS, TIME_FOR_UNSERVED_CHILD, Phases
+from ..process.phases import TIME_FOR_LAST_ANSWERS, TIME_FOR_LISTENERS, TIME_FOR_UNSERVED_CHILD, Phases
 from ..process.record import Record
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order
@@ -148,7 +148,7 @@ class Children(Plugin):
 
     def _shorten(self, child: Child) -> None:
         """End the generation before, as a further reload has replaced the one that replaced it."""
-        phases = Phases.of_replaced(self.site).shortened(0, TIME_FOR_LISTENERS)
+        phases = Phases.of_replaced(self.site).shortened(TIME_FOR_LAST_ANSWERS, TIME_FOR_LISTENERS)
         self._terminate(child, phases, ", as a further reload ended this generation")
 
     def _terminate(self, child: Child, phases: Phases, why: str = "") -> None:

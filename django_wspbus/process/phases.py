@@ -25,6 +25,9 @@ LEAST = 0.5
 TIME_FOR_LISTENERS = 1.0
 """Seconds for the listeners of a worker in development, where the time for requests is limited as well."""
 
+TIME_FOR_LAST_ANSWERS = 1.0
+"""Seconds for the requests of a generation that a further reload ends: one may have asked for that reload."""
+
 TIME_FOR_UNSERVED_CHILD = 2.0
 """Seconds for the listeners of a child that never served; it has no requests to answer."""
 

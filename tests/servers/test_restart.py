@@ -281,7 +281,7 @@ def test_an_output_without_a_reader_does_not_end_the_site(shop: Shop) -> None:
     with shop.start("sh", "-c", f"{sys.executable} manage.py runbus | head -n 4") as shell:
         address = address_of(shell, "child")  # type: ignore[arg-type]
         pid = int((shop.root / "site.pid").read_text())
-        await_that(lambda: "head" not in {process.name() for process in shell.members()}, shell.members)
+        await_that(lambda: "head" not in shell.names(), shell.members)
         shop.deploy()
         os.kill(pid, signal.SIGUSR2)
         shop.expect_note("site start", 2)
