@@ -154,6 +154,12 @@ class LauncherControl:
             delivery.is_taken = is_taken
             delivery.is_answered.set()
 
+    def note_end_of_site(self) -> None:
+        """Note that the site has ended: it will not take the connections that it has got at last."""
+        for delivery in list(self._deliveries.values()):
+            if delivery.is_posted:
+                delivery.is_answered.set()
+
     def note_waiting(self, clients: list[Message], descriptors: list[int]) -> None:
         """Take over clients of a site that is about to be replaced: the outcome is for them."""
         for values, descriptor in zip(clients, descriptors, strict=False):

@@ -102,6 +102,7 @@ class Launcher:
         if child is None or child.process.poll() is None:
             return None
         self.heed(child, child.last_words())
+        self.control.note_end_of_site()
         child.link.close()
         self.child = None
         return self.follow(child, child.process.returncode)

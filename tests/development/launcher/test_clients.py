@@ -192,6 +192,16 @@ def test_a_client_that_the_site_declines_gets_the_answer_of_the_launcher(launche
     assert launcher.ask("ping") == [{"result": None}]
 
 
+def test_a_client_of_a_site_that_ends_at_once_gets_the_answer_of_the_launcher(launcher: Launcher) -> None:
+    def end(number: int, order: Message, client: socket.socket) -> None:
+        client.close()
+        launcher.control.note_end_of_site()
+
+    launcher.child = Site(end)
+    launcher.control.boots.note_started()
+    assert launcher.ask("ping") == [{"result": None}]
+
+
 def test_the_launcher_answers_for_a_site_that_hangs(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
