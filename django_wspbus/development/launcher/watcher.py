@@ -19,9 +19,6 @@ PAUSE_AFTER_ERROR = 1.0
 TIME_TO_CLOSE = 1.0
 """Seconds for which the end of the launcher waits for the thread."""
 
-FRESH = 3.0
-"""Seconds after a change within which Python may mistake old bytecode for that of the new file."""
-
 
 class Watcher:
     """Watches files in a thread, which calls ``notify()`` when `take` has something to return.
@@ -87,13 +84,13 @@ class Watcher:
 
 
 def remove_bytecode(paths: Iterable[str]) -> None:
-    """Remove the bytecode of files that have changed of late.
+    """Remove the bytecode of files that have changed.
 
     Python takes it to be that of a file with the same size and the same second of its change.
     """
     for path in paths:
-        with contextlib.suppress(OSError, ValueError, NotImplementedError):  # gone; no module; no cache
-            if path.endswith(".py") and time.time() - os.stat(path).st_mtime < FRESH:
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):  # not ours; no path; no cache
+            if path.endswith(".py"):
                 for level in ("", 1, 2):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(importlib.util.cache_from_source(path, optimization=level))

@@ -71,15 +71,15 @@ def test_an_error_is_said_and_the_next_change_is_noticed(watcher, noticed, said,
     assert [each.splitlines()[-1] for each in said] == ["OSError: the disk"]
 
 
-def test_bytecode_of_what_changed_of_late_is_removed(tmp_path):
-    new, old = tmp_path / "new.py", tmp_path / "old.py"
+def test_bytecode_of_what_has_changed_is_removed_whatever_its_time_is(tmp_path):
+    changed, other = tmp_path / "changed.py", tmp_path / "other.py"
     caches = [
         [Path(importlib.util.cache_from_source(str(path), optimization=level)) for level in ("", 1, 2)]
-        for path in (new, old)
+        for path in (changed, other)
     ]
     caches[0][0].parent.mkdir()
-    for path in (new, old, *caches[0], *caches[1]):
+    for path in (changed, other, *caches[0], *caches[1]):
         path.touch()
-    os.utime(old, (1, 1))
-    remove_bytecode(map(str, (new, old, tmp_path / "absent.py", tmp_path / "text.txt")))
+    os.utime(changed, (1, 1))
+    remove_bytecode(map(str, (changed, tmp_path / "absent.py", tmp_path / "text.txt")))
     assert [each.exists() for each in (*caches[0], *caches[1])] == [False] * 3 + [True] * 3
