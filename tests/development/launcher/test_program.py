@@ -129,7 +129,7 @@ def page_of(program, but=()):
     found = []
 
     def is_there():
-        with contextlib.suppress(psutil.Error, FileNotFoundError):
+        with contextlib.suppress(psutil.Error, FileNotFoundError, ProcessLookupError):  # it ends meanwhile
             for each in psutil.Process(program.pid).children():
                 is_page = any("error_page" in argument for argument in each.cmdline())
                 if is_page and each.pid not in but and has_signal(each.pid, "SigCgt", signal.SIGTERM):

@@ -9,6 +9,8 @@ import pytest
 from django_wspbus.development.launcher import saves
 from django_wspbus.development.launcher.saves import MOST_REPEATS, Saves
 
+AN_HOUR = 3600 * 10**9
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -53,7 +55,7 @@ def test_a_save_after_the_boot_is_a_reason_whatever_boots_have_written(boots, fi
     for number in range(MOST_REPEATS + 1):
         boots.begin_boot()
         write_in_boot(boots, file, str(number))
-    booted = time.time_ns() - 10**9
+    booted = time.time_ns() - AN_HOUR
     assert boots.reasons([str(file)], booted) == [str(file)]
     boots.begin_boot()
     assert write_in_boot(boots, file, str(MOST_REPEATS))  # an edit that is undone in the next boot
@@ -62,7 +64,7 @@ def test_a_save_after_the_boot_is_a_reason_whatever_boots_have_written(boots, fi
 def test_a_change_that_is_noticed_after_the_boot_belongs_to_it_by_its_time(boots, file):
     boots.begin_boot()
     file.write_text("same")
-    booted = time.time_ns() + 10**9
+    booted = time.time_ns() + AN_HOUR
     assert boots.reasons([str(file)], booted) == [str(file)]
     boots.begin_boot()
     file.write_text("same")
