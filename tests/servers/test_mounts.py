@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 import pytest
 
 from tests.projects import Project
 
-from .clients import Client
+from .clients import ask
 from .conftest import KINDS, address_of, configure
 
 LEGACY = """\
@@ -41,21 +40,21 @@ def test_each_request_goes_to_the_longest_prefix_of_its_path(shop: Project) -> N
     configure(shop, {kind: {**KINDS[kind], "MOUNTS": mounts} for kind in kinds})
     with shop.serve() as site:
         for kind in kinds:
-            with contextlib.closing(Client(address_of(site, kind))) as client:
-                status, body = client.ask("/legacy/page/one", b"sent")
-                assert (status, json.loads(body)) == (
-                    200,
-                    {"flask": "one", "root": "/legacy", "url": "/legacy/page/x", "body": "sent"},
-                )
-                assert client.ask("/legacy")[0] == 404  # of Flask, which has no such page
-                for path, found in (
-                    ("/legacy/deep", ["/legacy/deep", ""]),
-                    ("/legacy/deep/", ["/legacy/deep", "/"]),
-                    ("/legacy/deep/x?y=z", ["/legacy/deep", "/x"]),
-                ):
-                    assert json.loads(client.ask(path)[1]) == {"bare": found}
-                assert client.ask("/")[1].endswith("STARTED")
-                assert "Flask" not in client.ask("/legacyx")[1]
-                assert client.ask("/legacyx")[0] == 404
-                assert client.ask("/%C3%A4%C3%B6/x")[1].count("bare") == 1
+            address = address_of(site, kind)
+            status, body = ask(address, "/legacy/page/one", b"sent")
+            assert (status, json.loads(body)) == (
+                200,
+                {"flask": "one", "root": "/legacy", "url": "/legacy/page/x", "body": "sent"},
+            )
+            assert ask(address, "/legacy")[0] == 404  # of Flask, which has no such page
+            for path, found in (
+                ("/legacy/deep", ["/legacy/deep", ""]),
+                ("/legacy/deep/", ["/legacy/deep", "/"]),
+                ("/legacy/deep/x?y=z", ["/legacy/deep", "/x"]),
+            ):
+                assert json.loads(ask(address, path)[1]) == {"bare": found}
+            assert ask(address)[1].endswith("STARTED")
+            assert "Flask" not in ask(address, "/legacyx")[1]
+            assert ask(address, "/legacyx")[0] == 404
+            assert ask(address, "/%C3%A4%C3%B6/x")[1].count("bare") == 1
         assert site.stop() == 0
