@@ -64,7 +64,9 @@ def test_the_memory_is_up_to_a_tenth_higher(monkeypatch: pytest.MonkeyPatch, siz
     monkeypatch.setattr(memory, "private_memory", lambda pid: size)
     limits = limits_of(memory=1000)
     count(limits, 1000.0)
-    await_that(lambda: len(measured) >= len(PIDS))
+    sizes = limits._memory
+    await_that(lambda: sizes._measured | set(sizes.sizes) == set(PIDS))
+    assert len(measured) == len(PIDS)
 
     found = count(limits, 1000.0)
     assert found == part * len(PIDS) if part in (0, 1) else 0 < found < len(PIDS)
