@@ -219,7 +219,9 @@ def test_an_autoreloader_executes_the_process_anew_when_a_module_is_edited(run, 
     module.write_text("VALUE = 'old'")
     process = run(SITE, "Autoreloader", flags=["-B"])
     assert process.out.expect("watching old").split()[-1] == str(process.popen.pid)
-    module.write_text("VALUE = 'changed'")
+    new = tmp_path / "new"
+    new.write_text("VALUE = 'changed'")
+    new.rename(module)  # in one step, as the program may read it at once
     assert process.out.expect("watching changed").split()[-1] == str(process.popen.pid)
     assert [line for line in process.out.lines if "watching" not in line] == [
         "ready",
