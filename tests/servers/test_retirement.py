@@ -20,7 +20,7 @@ from .retirement import await_end, hanging, pid_of, serve, workers_of
 def test_two_requests_that_hang_harm_no_third_and_their_worker_is_replaced_and_killed(
     shop: Shop, later: Later
 ) -> None:
-    serve(shop, threads=2, REQUEST_TIMEOUT=1)
+    serve(shop, threads=2, REQUEST_TIMEOUT=2)  # in which both requests have to come
     with shop.serve("-v2") as site:
         address = address_of(site)
         with hanging(shop, later, address, 2) as (old, _):
@@ -66,6 +66,7 @@ def test_one_worker_that_retires_serves_until_its_successor_does_and_finishes_a_
         stream = hold(shop, later, address, "/stream/go")
         old = pid_of(address)
         with Load(address, slow=0) as load:
+            load.wait_for_all()
             load.wait_for(lambda answer: answer.pid != old, 3)
             answers = load.finish()
         release(shop, "go")

@@ -17,10 +17,10 @@ from .steady import DRIPPING, KINDS
 pytestmark = pytest.mark.extended
 
 KEYS: dict[str, dict[str, Any]] = {
-    "requests": {"RECYCLE": {"REQUESTS": 20}},
+    "requests": {"RECYCLE": {"REQUESTS": 200}},  # more than the clients send before all have begun
     "memory": {"RECYCLE": {"MEMORY": "150MB"}},
     "age": {"RECYCLE": {"AGE": 5}},
-    "timeout": {"REQUEST_TIMEOUT": 1},
+    "timeout": {"REQUEST_TIMEOUT": 2},
 }
 FIRST_MEASUREMENT = 1.5
 """Seconds after which a worker has been seen below the limit of its memory, as it must have been."""
@@ -30,7 +30,7 @@ def provoke(reason: str, address: str, stack: ExitStack, shop: Shop, later: Late
     """Give a worker a reason to retire; return its PID."""
     pid = pid_of(address)
     if reason == "requests":
-        for _ in range(25):
+        for _ in range(225):
             assert ask(address)[0] == 200
     elif reason == "memory":
         pid = int(ask(address, "/eat/")[1].split()[0])
