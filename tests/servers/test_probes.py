@@ -293,7 +293,7 @@ def test_a_site_is_not_ready_while_it_is_stopped_or_a_check_of_an_app_hangs(prob
     signals = {"SIGUSR1": "stop", "SIGUSR2": "start"}
     with probed.serve(IN_PROCESS, SIGNALS=signals) as site:
         site.wait_for_line(BANNER)
-        assert probed.probe() == (200, 200, "ready")
+        probed.expect(200, "ready")
         site.send(signal.SIGUSR1)
         probed.expect(503, "draining", "the site is stopped")
         site.send(signal.SIGUSR2)
@@ -326,12 +326,11 @@ def test_no_probe_is_refused_while_a_site_restarts_badly_and_well(
     probed: ProbedShop, later: Later, server: dict[str, Any]
 ) -> None:
     done = threading.Event()
+    seen: list[Probe] = []
 
-    def probe_all_the_while() -> list[Probe]:
-        probes = []
+    def probe_all_the_while() -> None:
         while not done.wait(0.02):
-            probes.append(probed.probe())
-        return probes
+            seen.append(probed.probe())
 
     with probed.serve(server) as site, contextlib.ExitStack() as stack:
         stack.callback(done.set)
@@ -341,11 +340,13 @@ def test_no_probe_is_refused_while_a_site_restarts_badly_and_well(
         site.send(signal.SIGUSR2)
         probed.expect(503, "failed", "a start listener of the site failed: see the log")
         assert ask(address_of(site, "shop"))[0] == 200
+        await_that(lambda: any("a start listener" in probe.text for probe in seen), lambda: seen[-5:])
         probed.remove("fail-site")
         site.send(signal.SIGUSR2)
         probed.expect(200, "ready")
         done.set()
-        seen = [probe for future in probes for probe in future.result()]
+        for future in probes:
+            future.result()
         assert ask(address_of(site, "shop"))[0] == 200
         assert site.stop() == 0
 
