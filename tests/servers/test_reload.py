@@ -137,7 +137,7 @@ def test_without_children_only_the_listeners_run_and_broken_code_stays_on_disk(s
 @pytest.mark.extended
 def test_no_server_switches_before_all_are_ready_nor_if_one_fails(shop: Shop) -> None:
     # gunicorn's own timeout is short: workers that wait to be released are not hung.
-    early = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 2, "timeout": 1}}
+    early = {"BACKEND": GUNICORN, "OPTIONS": {"workers": 2, "timeout": 2}}
     configure(shop, {"early": early, "late": {**KINDS["gthread"], "APPLICATION": "shop.late.application"}})
     shop.write("shop/late.py", "from .wsgi import application\n")
     with shop.serve("-v2") as site:
@@ -164,7 +164,7 @@ def test_no_server_switches_before_all_are_ready_nor_if_one_fails(shop: Shop) ->
             site.send(signal.SIGUSR1)
             shop.expect_note("held", 4)
             shop.expect_note("worker start", 12)  # those of the other server wait to be released
-            time.sleep(2.5)  # more than gunicorn's timeout
+            time.sleep(3.5)  # more than gunicorn's timeout
             assert not [line for line in site.lines if "TIMEOUT" in line]
             released = time.monotonic()
             release(shop, "go")
@@ -215,9 +215,11 @@ def test_many_signals_at_once_cause_two_swaps_at_most(shop: Shop) -> None:
     configure(shop, {"default": KINDS["gthread"]})
     with shop.serve("-v2") as site:
         address = address_of(site)
+        shop.listeners(HELD_START)  # so that no swap ends before the last signal
         newest = shop.deploy()
         for _ in range(100):
             site.send(signal.SIGUSR1)
+        release(shop, "go")
         site.wait_for_line(RELOADED)
         # It answers during a swap, which it tells of, or when there is no other to come.
         await_that(lambda: status_of(address)["condition"] == "ready")
