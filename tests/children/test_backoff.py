@@ -15,7 +15,7 @@ from tests.processes import fetch
 
 from ..servers.clients import ask
 from ..servers.conftest import KINDS, Later, address_of, configure, kill, master_of, release
-from ..servers.load import Load, Shop, await_that, status_of
+from ..servers.load import Load, Shop, await_that, pids, status_of
 
 ATTEMPTS = 4
 WAITS = [FIRST * 2**number for number in range(ATTEMPTS - 1)]
@@ -90,6 +90,7 @@ def test_a_child_that_dies_at_once_every_time_is_started_ever_more_seldom_and_co
         site.wait_for_line(
             "The server 'default' did not restart: it exited with status 9 before it was ready"
         )
+        await_that(lambda: before.isdisjoint(pids(site)), site.members)
         waiting = [later(ask, address) for _ in range(3)]
         await_attempts(shop)
 
