@@ -40,7 +40,7 @@ def test_the_status_names_a_stopped_worker(project: Project, kind: str) -> None:
         worker = psutil.Process(pid)
         worker.suspend()
         try:
-            assert states(site)[pid] == "stopped"
+            await_that(lambda: states(site)[pid] == "stopped")
         finally:
             worker.resume()
         await_that(lambda: states(site)[pid] == "serving")
