@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.control import address
+from django_wspbus.control import address, server
 from django_wspbus.control.calls import Action, Actions, Calls
 from django_wspbus.control.server import ControlServer
 
@@ -71,7 +71,8 @@ def replies(client: socket.socket) -> list[Any]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[dict[str, Action]], Served]]:
-    """Serve a table of actions."""
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, Action]], Served]]:
+    """Serve a table of actions, so that no client is too slow."""
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", DEADLINE)
     with ExitStack() as stack:
         yield lambda table, pid=1: stack.enter_context(Served(table, pid))

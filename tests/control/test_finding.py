@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from django_wspbus.control.conversation import ControlError
 from django_wspbus.control.finding import FoundSite, at, choose, find
 from django_wspbus.control.protocol import Entry, Error, Result, Step
 
+from ..processes import DEADLINE
 from .conftest import Served, request
 
 OTHER = 65534
@@ -39,7 +40,8 @@ def hello(pid: int, project: str) -> dict[str, Any]:
 
 @pytest.fixture
 def pid(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The PID that the sites of a test claim; no other site is found meanwhile."""
+    """The PID that the sites of a test claim; no other site is found meanwhile, and none is too slow."""
+    monkeypatch.setattr(finding, "HELLO_TIMEOUT", DEADLINE)
     everyone = address.listed
     claimed = 2 * 10**9 + 10 * os.getpid()
     monkeypatch.setattr(
@@ -110,7 +112,10 @@ def test_two_sites_of_one_project_are_told_apart_by_pid(serve: Any, pid: int) ->
 
 
 @pytest.mark.extended
-def test_a_site_that_does_not_answer_is_listed_within_a_second_or_so(serve: Any, pid: int) -> None:
+def test_a_site_that_does_not_answer_is_listed_after_a_while(
+    serve: Any, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "HELLO_TIMEOUT", 3)
     serve(hello(pid, "shop"), pid)
     stopped, _ = address.listen(pid + 1)
     with stopped:
@@ -125,11 +130,18 @@ def test_a_site_that_does_not_answer_is_listed_within_a_second_or_so(serve: Any,
             choose(find())
 
 
+def fill_queue(name: Name, waiting: socket.socket) -> None:
+    """Fill a queue that has room for one client; another test that looks for sites may have done so."""
+    waiting.setblocking(False)
+    with suppress(BlockingIOError):
+        waiting.connect(name.address)
+
+
 def test_a_site_whose_queue_is_full_does_not_answer(pid: int) -> None:
     stopped, name = address.listen(pid)
     stopped.listen(0)
     with stopped, socket.socket(socket.AF_UNIX) as waiting:
-        waiting.connect(name.address)
+        fill_queue(name, waiting)
         (site,) = find()
         assert site.trouble.startswith("does not answer")
         with pytest.raises(ControlError, match="does not answer"):
@@ -184,9 +196,9 @@ def test_a_false_socket_beside_a_site_keeps_nobody_from_choosing_it(
     with socket.socket(socket.AF_UNIX) as liar, socket.socket(socket.AF_UNIX) as waiting:
         liar.bind(name.address)
         with acting_as(OTHER):
-            liar.listen(0)
+            liar.listen(0 if has_full_queue else address.BACKLOG)
         if has_full_queue:
-            waiting.connect(name.address)
+            fill_queue(name, waiting)
         sites = find()
         assert choose(sites, pid=pid).name == choose(sites).name == served.name
         (false,) = [site for site in sites if site.name == name]
@@ -285,7 +297,7 @@ def test_a_wrong_answer_is_an_error(later: Any, pid: int, data: bytes, error: st
     def answer() -> None:
         while True:
             with sock.accept()[0] as connection:
-                if b'"hello"' in connection.recv(4096):  # another test looks for sites
+                if b'"status"' not in connection.recv(4096):  # another test looks for sites
                     continue
                 try:
                     connection.sendall(data)
@@ -296,7 +308,7 @@ def test_a_wrong_answer_is_an_error(later: Any, pid: int, data: bytes, error: st
     with sock:
         later(answer)
         with pytest.raises(ControlError, match=error):
-            next(ask(FoundSite(name, os.geteuid(), pid), "status"))
+            next(ask(FoundSite(name, os.geteuid(), pid), "status", timeout=DEADLINE))
 
 
 def test_a_site_that_has_ended_is_no_site(pid: int) -> None:

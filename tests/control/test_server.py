@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from django_wspbus.control import address
+from django_wspbus.control import server as server_module
 from django_wspbus.control.calls import MOST_CALLS, Call, ClientGone
 from django_wspbus.control.protocol import Request
 from django_wspbus.control.server import MOST_CONNECTIONS, ControlServer
@@ -154,7 +155,8 @@ def test_a_malformed_request_gets_the_reason(serve: Any, data: bytes, reason: st
     assert served.failures == []
 
 
-def test_half_a_request_and_none_end_in_time(serve: Any) -> None:
+def test_half_a_request_and_none_end_in_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT", 2)
     served = serve({"hello": lambda call: "hello"})
     with served.connect() as slow, served.connect() as half:
         slow.sendall(b'{"version": 1,')
