@@ -190,6 +190,7 @@ import time
 from django.core.management.base import BaseCommand
 
 from django_wspbus import bus
+from shop.journal import PATH
 
 
 class Command(BaseCommand):
@@ -197,7 +198,8 @@ class Command(BaseCommand):
         self.stdout.write(bus.state.name)
         with bus.running("worker"):
             self.stdout.write(bus.state.name)
-            time.sleep(0.1)
+            while "job" not in PATH.read_text():
+                time.sleep(0.01)
         self.stdout.write(bus.state.name)
 """
 

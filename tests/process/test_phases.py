@@ -41,6 +41,6 @@ def test_what_is_replaced_has_graceful_timeout_for_requests_and_the_same_shares_
     phases = Phases.of_replaced(settings)
     shares = Phases.between(0, time_of_site(25))
 
-    assert phases.requests == pytest.approx(before + 100, abs=1)
+    assert before + 100 <= phases.requests <= time.monotonic() + 100
     assert phases.workers - phases.requests == pytest.approx(shares.workers - shares.requests)
     assert phases.children - phases.workers == pytest.approx(shares.children - shares.workers)

@@ -19,7 +19,7 @@ def test_the_state_of_a_process_follows_its_life() -> None:
     try:
         await_that(lambda: state_of(process.pid) == "S")
         assert process.pid in descendants(os.getpid())
-        assert not has_running_thread(process.pid)
+        await_that(lambda: not has_running_thread(process.pid))  # it may have slept during its boot
         process.send_signal(signal.SIGSTOP)
         await_that(lambda: is_suspended(process.pid))
     finally:
