@@ -133,7 +133,7 @@ def test_a_daemon_that_does_not_start_is_an_error_of_the_command(shop: Project, 
         assert site.wait() == status
         assert says in site.output
         if what != "a process that is killed":
-            assert site.members() == []
+            await_that(lambda: not site.members(), site.members)  # the command waits for a few seconds only
             assert not (shop.root / "site.pid").exists()
 
 

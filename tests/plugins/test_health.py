@@ -34,7 +34,7 @@ from tests.descriptors import no_descriptor
 from tests.processes import DEADLINE, run
 from tests.projects import Project
 from tests.servers.conftest import descriptors
-from tests.servers.load import await_that
+from tests.servers.load import await_that, await_value
 
 SOON = 0.1
 
@@ -204,7 +204,7 @@ def silent(held_check: HeldCheck) -> Iterator[ProbedSite]:
     yield site
     held_check.released.set()
     site.close()
-    assert threads() == before
+    await_value(threads, before)
 
 
 @pytest.fixture
@@ -608,9 +608,14 @@ def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
     monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", 3)  # the other one needs some of it
     site.bus.subscribe("health", held_check)
     site.bus.subscribe("health", passes)
+    checks: dict[str, str] = {}
+
+    def passes_in_time() -> bool:
+        checks.update(site.checks())
+        return checks[f"{__name__}.passes"] == "ok"
+
     for _ in range(2):
-        checks = site.checks()
-        assert checks.pop(f"{__name__}.passes") == "ok"
+        await_that(passes_in_time, lambda: checks)
         assert checks[HELD_CHECK].startswith("hangs: no answer for ")
         (hanging,) = (thread for thread in threading.enumerate() if thread.name == f"Check {HELD_CHECK}")
         assert hanging.daemon  # it keeps no process alive
@@ -618,7 +623,7 @@ def test_a_check_that_hangs_fails_by_name_is_not_begun_again_and_recovers(
 
     held_check.released.set()
     await_that(lambda: site.ask("/readyz").status == 200)
-    assert held_check.calls in (2, 3)
+    assert held_check.calls > 1
 
 
 def test_a_client_that_waits_for_a_hanging_check_gets_the_report_of_a_new_run(
@@ -657,6 +662,7 @@ def test_a_new_run_of_a_check_that_hung_has_a_time_of_its_own(
 
     monkeypatch.setattr(health_checks, "CHECK_TIMEOUT", SOON)
     assert site.ask("/readyz").status == 503
+    assert held_check.entered.wait(DEADLINE)
     site.probes._checks._runs[check].begun -= 2 * DEADLINE
     (reason,) = site.checks().values()
     assert seconds_of(reason) >= 2 * DEADLINE
@@ -719,7 +725,8 @@ def test_a_client_that_sends_a_little_now_and_then_is_cut_off_too(
         connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         while not select.select([connection], [], [], SOON / 5)[0]:
             assert time.monotonic() < deadline
-            connection.sendall(b"x")
+            with contextlib.suppress(ConnectionError):  # it is cut off at this moment
+                connection.sendall(b"x")
         assert read_to_end(connection) == b""
 
 
@@ -784,12 +791,13 @@ def test_where_all_wait_for_checks_the_oldest_makes_room(
     site: ProbedSite, held_check: HeldCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_server, "MOST_PROBE_CONNECTIONS", 2)
-    site.bus.subscribe("health", held_check)
+    witness = Witness()
+    site.bus.subscribe("health", held_check, 10)
+    site.bus.subscribe("health", witness, 20)
     with site.connect() as first, site.connect() as second:
-        for client in (first, second):
+        for number, client in enumerate((first, second), 1):
             client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
-        await_that(lambda: connections(site) == 2)
-        assert held_check.entered.wait(DEADLINE)
+            witness.expect(number)
         assert site.ask("/livez").status == 200
         assert read_to_end(first) == b""
         held_check.released.set()
@@ -893,7 +901,7 @@ def test_a_bus_that_stops_starts_and_exits_again_and_again_leaves_nothing_open(s
         silent.bus.start()
         silent.expect("/readyz", 200, "ready")
         await_that(lambda: connections(silent) == 0)
-        assert descriptors(os.getpid()) == listening
+        await_value(lambda: descriptors(os.getpid()), listening)
         silent.bus.exit()
         silent.probes.exit()
         assert descriptors(os.getpid()) == released
@@ -943,9 +951,8 @@ def test_an_exit_does_not_wait_for_a_check_that_hangs_for_long(
     site.bus.exit()
 
     assert 2 * SOON <= time.monotonic() - begun < DEADLINE / 2
-    assert site.said("The exit does not wait") == [
-        f"The exit does not wait any longer for: Check {HELD_CHECK}"
-    ]
+    (line,) = site.said("The exit does not wait")
+    assert line.startswith(f"The exit does not wait any longer for: Check {HELD_CHECK}")
     held_check.released.set()
     await_that(lambda: f"Check {HELD_CHECK}" not in threads())
 
@@ -982,10 +989,12 @@ PROGRAM = """
 import socket
 import urllib.request
 
+from django_wspbus.health import checks, server
 from django_wspbus.health.report import Condition
 from django_wspbus.plugins.health import Probes
 from django_wspbus.wspbus import Bus
 
+checks.CHECK_TIMEOUT = server.CLIENT_TIMEOUT = 20
 used = []
 
 

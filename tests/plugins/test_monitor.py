@@ -200,11 +200,18 @@ def test_a_call_that_is_under_way_is_waited_for(bus):
 
 
 def test_a_call_that_exits_the_bus_is_not_waited_for_by_itself(bus):
-    calls = Calls(bus.exit)
+    started = threading.Event()
+
+    def leave():
+        assert started.wait(DEADLINE)
+        bus.exit()
+
+    calls = Calls(leave)
     monitor = Monitor(bus, calls, SOON)
     monitor.subscribe()
     bus.start()
     thread = monitor.thread
+    started.set()
     bus.block()
     thread.join(DEADLINE)
     assert not thread.is_alive()

@@ -312,6 +312,8 @@ plugin.unsubscribe()
 plugin.unsubscribe()  # has no effect
 reaper.WAITING_TIME = WAITING_TIME
 pause(2 * WAITING_TIME)
+for thread in set(threading.enumerate()) - {threading.main_thread()}:
+    thread.join(DEADLINE)
 print(is_zombie(pid), threading.active_count(), signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL)
 plugin.subscribe()
 plugin.start()
