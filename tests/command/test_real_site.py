@@ -90,7 +90,7 @@ def test_the_stacks_of_a_site_that_does_not_answer_are_shown_without_it(project,
         else:
             client = stack.enter_context(connect(address))
             client.sendall(b"GET /hang HTTP/1.1\r\nHost: shop\r\n\r\n")
-            await_that(lambda: run("status", "--pid", str(site.pid)).returncode == 1)
+        await_that(lambda: run("status", "--pid", str(site.pid)).returncode == 1)
         status = run("status", "--pid", str(site.pid))
         assert (status.returncode, status.stdout) == (1, "")
         assert f"The site with the PID {site.pid} does not answer" in status.stderr

@@ -223,17 +223,24 @@ def test_no_record_is_lost_while_files_are_moved(
     write_settings(project, {"BACKEND": GUNICORN, "OPTIONS": {"workers": 2}}, plain_logging())
     with project.serve() as site:
         address = address_of(site)
-        asked = later(lambda: [ask(address)[0] for _ in range(400)])
         rotations = 0
+
+        def ask_meanwhile() -> list[int]:
+            statuses = []
+            while len(statuses) < 400 or rotations < 4:
+                statuses.append(ask(address)[0])
+            return statuses
+
+        asked = later(ask_meanwhile)
         while not asked.done():
             (logs / "shop.log").rename(logs / f"shop.{rotations}")
             assert reopen(address)["failures"] == []
             rotations += 1
-        assert asked.result() == [200] * 400
-        assert rotations > 3
+        statuses = asked.result()
+        assert set(statuses) == {200}
         assert site.stop() == 0
     lines = [line for path in logs.glob("shop.*") for line in path.read_text().splitlines()]
-    assert [line.split()[1] for line in lines] == ["answered"] * 400
+    assert [line.split()[1] for line in lines] == ["answered"] * len(statuses)
 
 
 @pytest.mark.extended
@@ -269,6 +276,7 @@ def test_a_worker_that_boots_meanwhile_follows(project: Project, logs: Path) -> 
         (project.root / "go").touch()
         await_that(lambda: "Reloaded" in (logs / "root.log").read_text())
         await_that(lambda: int(ask(address)[1]) not in before)
+        await_that(lambda: not any(".old" in name for name in files_of(site)), lambda: files_of(site))
         old = (logs / "shop.old").read_text()
         assert int(ask(address)[1]) in pids_in(logs / "shop.log")
         assert (logs / "shop.old").read_text() == old

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,19 +17,14 @@ from typing import Any
 import pytest
 
 from tests.machines import Machine, why_not
+from tests.processes import free_port
 from tests.servers.clients import ask
 from tests.servers.conftest import GUNICORN, THREADED, Later, hold, release
-from tests.servers.load import Shop
+from tests.servers.load import Shop, await_version, held_start
 
 PRINT = ("wspbus", "systemd", "--name", "shop", "--json")
 
 USER = "www-data"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 def files_of(shop: Shop) -> dict[str, str]:
@@ -190,6 +184,8 @@ READY = "ready: 2 of 2 workers"
 @pytest.mark.extended
 def test_under_systemd_it_starts_reloads_restarts_and_stops(deployed: Shop, machine_of: Any) -> None:
     address = configure(deployed)
+    deployed.listeners(held_start())
+    go = deployed.write("go", "")
     machine = machine_of(deployed)
     machine.systemctl("start", "shop.service")
     assert machine.show("shop.service", "ActiveState") == "active"
@@ -197,24 +193,26 @@ def test_under_systemd_it_starts_reloads_restarts_and_stops(deployed: Shop, mach
     assert ask(address)[0] == 200
     pid = machine.show("shop.service", "MainPID")
 
+    go.unlink()  # so that the restart lasts until this test has seen it
     machine.systemctl("kill", "--kill-whom=main", "--signal=USR2", "shop.service")
-    machine.wait_until(lambda: machine.show("shop.service", "SubState") == "reload")
+    machine.wait_for("shop.service", "SubState", "reload")
+    go.touch()
     machine.wait_for("shop.service", "SubState", "running")
     assert machine.show("shop.service", "MainPID") == pid
     assert ask(address)[0] == 200
 
-    before = ask(address)[1]
+    version = deployed.deploy()
     machine.systemctl("reload", "shop.service")
-    assert ask(address)[1] != before
+    await_version(address, version)
     good = (deployed.root / "shop/urls.py").read_text()
     deployed.write("shop/urls.py", "1 / 0\n")
     assert machine.run("systemctl", "reload", "shop.service").returncode == 1
     machine.wait_for("shop.service", "SubState", "running")
-    assert "The reload failed" in machine.show("shop.service", "StatusText")
+    machine.wait_until(lambda: "The reload failed" in machine.show("shop.service", "StatusText"))
     assert "ZeroDivisionError" in machine.output()
     deployed.write("shop/urls.py", good)
     machine.systemctl("reload", "shop.service")
-    assert machine.show("shop.service", "StatusText") == READY
+    machine.wait_for("shop.service", "StatusText", READY)
 
     status = machine.run(sys.executable, "-m", "django_wspbus", "status", "--pid", pid)
     assert status.returncode == 0, status
@@ -234,7 +232,7 @@ def test_under_systemd_a_site_that_does_not_start_never_counts_as_started(
     deployed.write("shop/urls.py", "1 / 0\n")
     machine = machine_of(deployed, Restart="no")
     assert machine.run("systemctl", "start", "shop.service").returncode == 1
-    assert machine.show("shop.service", "ActiveState") == "failed"
+    machine.wait_for("shop.service", "ActiveState", "failed")
     assert machine.show("shop.service", "Result") == "exit-code"
     assert "did not start" in machine.show("shop.service", "StatusText")
 
@@ -244,13 +242,13 @@ def test_under_systemd_a_drain_takes_longer_than_the_unit_allows(
     deployed: Shop, machine_of: Any, later: Later
 ) -> None:
     address = configure(deployed)
-    machine = machine_of(deployed, TimeoutStopSec="1", WatchdogSec="1")
+    machine = machine_of(deployed, TimeoutStopSec="3", WatchdogSec="6")
     machine.systemctl("start", "shop.service")
     answer = hold(deployed, later, address, "/held/drain")
     began = time.monotonic()
     machine.systemctl("stop", "--no-block", "shop.service")
     machine.wait_for("shop.service", "StatusText", "draining: the site exits")
-    time.sleep(max(began + 3 - time.monotonic(), 0))
+    time.sleep(max(began + 8 - time.monotonic(), 0))
     assert machine.show("shop.service", "ActiveState") == "deactivating"
     release(deployed, "drain")
     assert answer.result() == (200, "drain answered")
@@ -279,7 +277,7 @@ def test_under_systemd_a_bus_that_hangs_is_restarted_and_a_killed_site_too(
     address = configure(deployed)
     deployed.listeners(HANG)
     deployed.write("hang", "")
-    machine = machine_of(deployed, WatchdogSec="1", RestartSec="0")
+    machine = machine_of(deployed, WatchdogSec="6", RestartSec="0")
     machine.systemctl("start", "shop.service")
     first = machine.show("shop.service", "MainPID")
     machine.systemctl("kill", "--kill-whom=main", "--signal=USR1", "shop.service")

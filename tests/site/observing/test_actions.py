@@ -163,9 +163,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
+def pool(served: Served) -> Iterator[ThreadPoolExecutor]:
+    """Clients, none of whose requests is in flight any more in the next test."""
     with ThreadPoolExecutor() as pool:
         yield pool
+    in_flight(served, 0)
 
 
 @pytest.fixture
@@ -191,8 +193,13 @@ def await_log(served: Served, pattern: str) -> dict[str, Any]:
 
 def in_flight(served: Served, count: int) -> list[dict[str, Any]]:
     """Wait until so many requests are in flight, and return them."""
-    await_that(lambda: len(result(served.site, "requests")["requests"]) == count)
-    found: list[dict[str, Any]] = result(served.site, "requests")["requests"]
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        found[:] = result(served.site, "requests")["requests"]
+        return len(found) == count
+
+    await_that(look, lambda: found)
     return found
 
 
@@ -317,7 +324,7 @@ def test_listeners_are_named_as_the_project_names_them(served: Served) -> None:
 
 
 def test_a_publication_is_answered_by_the_site_and_every_worker(served: Served) -> None:
-    answer = result(served.site, "publish", channel="cache.size", args=[1, "two"])
+    answer = result(served.site, "publish", channel="cache.size", args=[1, "two"], timeout=DEADLINE)
     workers = {row["pid"] for row in processes(served, "worker")}
 
     assert answer["missing"] == []
@@ -336,14 +343,14 @@ def test_a_process_that_does_not_answer_a_publication_is_named(served: Served) -
 
 
 def test_results_that_json_does_not_know_are_an_error_of_their_process(served: Served) -> None:
-    answer = result(served.site, "publish", channel="cache.odd")
+    answer = result(served.site, "publish", channel="cache.odd", timeout=DEADLINE)
 
     assert len(answer["replies"]) == 3
     assert all("JSON serializable" in each["error"] for each in answer["replies"])
 
 
 def test_a_number_that_json_does_not_know_is_an_error_of_its_process(served: Served) -> None:
-    answer = result(served.site, "publish", channel="cache.infinite")
+    answer = result(served.site, "publish", channel="cache.infinite", timeout=DEADLINE)
 
     assert len(answer["replies"]) == 3
     assert all("not JSON compliant" in each["error"] for each in answer["replies"])

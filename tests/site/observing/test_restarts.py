@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.controlled import order, result, site_of
 from tests.projects import GUNICORN, Project
 from tests.servers.clients import ask
 from tests.servers.conftest import address_of
-from tests.servers.load import await_that
+from tests.servers.load import await_that, await_value
 
 from .test_actions import URLS
 
@@ -45,11 +46,13 @@ def test_after_a_restart_the_log_goes_on_and_lost_requests_are_named(project: Pr
         operation = result(site, "status")["last_operation"]
         assert (operation["operation"], operation["succeeded"]) == ("restart", True)
         assert operation["seconds"] > 0
-        rows = result(site, "status")["servers"]["default"]["processes"]
-        states = {row["pid"]: row["state"] for row in rows}
-        assert sorted(set(states.values())) == ["draining", "serving"]
 
-        for row in rows:  # the whole child that the program before has booted, and the new one
+        def rows() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = result(site, "status")["servers"]["default"]["processes"]
+            return found
+
+        await_value(lambda: {row["state"] for row in rows()}, {"draining", "serving"})
+        for row in rows():  # the whole child that the program before has booted, and the new one
             if row["role"] == "master":
                 os.killpg(row["pid"], signal.SIGKILL)
         await_that(lambda: sum("requests lost: GET /held/" in text for text in texts()) == 2, texts)
