@@ -10,7 +10,9 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -218,6 +220,15 @@ class RunningSite(Running):
         self.wait_for_line(r"^Quit with", timeout)
         found = (re.match(r"  (\S+) +(http://\S+)/ ", line) for line in self.lines)
         return {match[1]: match[2] for match in found if match}
+
+
+def free_port() -> int:
+    """Return a port that is free, and which the kernel gives to no process that asks for any."""
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)  # below ip_local_port_range
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def fetch(url: str, timeout: float = DEADLINE) -> str:

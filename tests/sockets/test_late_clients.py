@@ -56,7 +56,7 @@ def test_an_empty_queue_is_closed_at_once(bind: Bind, address: str, has_filters:
     begun = time.monotonic()
     turn_away([bound], DEADLINE)
 
-    assert time.monotonic() - begun < DEADLINE / 10
+    assert time.monotonic() - begun < DEADLINE / 2
     assert is_free(where)
 
 

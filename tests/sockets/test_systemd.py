@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Callable
 
 import pytest
 
-from tests.processes import Running
+from tests.processes import Running, free_port
 from tests.projects import Project
 
 from ..servers.clients import ask
@@ -97,8 +96,7 @@ def test_each_server_takes_the_sockets_that_it_names_and_keeps_them_over_a_resta
 def test_a_socket_on_the_address_of_a_server_is_taken_without_further_settings(
     shop: Project, passing: Callable[..., Running]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"127.0.0.1:{port}"
     configure(shop, {"public": {**KINDS["sync"], "BIND": address}})
     with passing(PORT=str(port)) as site:
@@ -179,8 +177,7 @@ def test_a_socket_of_systemd_itself_is_served(shop: Project) -> None:
     if activate is None:
         pytest.skip("no systemd-socket-activate on this machine")
     configure(shop, {"shop": {**KINDS["sync"], "BIND": "systemd:shop"}})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = (sys.executable, shop.manage, "runbus")
     listen = (activate, "-l", f"127.0.0.1:{port}", "--fdname=shop", "-E", "DJANGO_SETTINGS_MODULE")
     with shop.start(*listen, "-E", "TEST_PROGRAM", *command) as site:
