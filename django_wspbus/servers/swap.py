@@ -187,9 +187,10 @@ class Swap(Plugin):
             raise Refusal(why, status=first.progress.status)
 
     def _is_decided(self, booted: Sequence[Child]) -> bool:
-        self._show_ready(booted)
         failed = any(child.is_settled and not child.is_ready for child in booted)
-        return failed or self.bus.exit_asked or all(child.is_ready for child in booted)
+        is_decided = failed or self.bus.exit_asked or all(child.is_ready for child in booted)
+        self._show_ready(booted)  # after the decision, as a worker may become ready at any moment
+        return is_decided
 
     def _show_ready(self, booted: Sequence[Child]) -> None:
         counts = [(child.alias, len(child.progress.ready), child.progress.expected) for child in booted]
