@@ -3,7 +3,6 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ import pytest
 from django_wspbus.process.bus import ProcessBus
 from django_wspbus.wsgi import WorkerApplication
 
-from .processes import DEADLINE, fetch, run
+from .processes import DEADLINE, fetch, free_port, run
 from .projects import GUNICORN, LISTENERS, THREADED
 
 # The journal of this project also shows whether the start was complete at the first request.
@@ -194,11 +193,10 @@ OTHERS = {
 def test_under_other_servers_the_bus_stops_after_the_last_request(project, name):
     pytest.importorskip(name)
     options, number = OTHERS[name]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free_port = listener.getsockname()[1]
     project.write("shop/urls.py", URLS + SLOW)
-    command = [sys.executable, "-m", *options, str(free_port), "shop.wsgi:application"]
-    url = f"http://127.0.0.1:{free_port}"
+    port = free_port()
+    command = [sys.executable, "-m", *options, str(port), "shop.wsgi:application"]
+    url = f"http://127.0.0.1:{port}"
     with project.start(*command) as program, ThreadPoolExecutor() as pool:
         until_it_answers(url)
         pids = until_all_answer(url, WORKERS[name])  # granian never ends if it gets the signal before
@@ -277,7 +275,8 @@ def test_a_reload_of_runserver_stops_the_old_process_and_starts_the_new_one(proj
         project.write("shop/urls.py", URLS + "\n# saved\n")
         url = program.wait_for_line(r"server at (http://[\d.]+:\d+)", count=2)[1]
         second = pids_of(answers(url, 1))
-        os.killpg(program.pid, signal.SIGINT)
+        # Not to the reloader as well: `subprocess.run` would kill its child after a quarter of a second.
+        os.kill(*second, signal.SIGINT)
         assert program.wait() == 0
     assert len(first | second | {program.pid}) == 3
     assert_once_in_each(project, first | second)
