@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
+from django_wspbus.servers.threaded.request_handler import KEEP_ALIVE, LAST_CHANCE
 from tests.processes import DEADLINE
 
 
@@ -30,21 +32,47 @@ def connect(address: str, timeout: float = DEADLINE) -> socket.socket:
 
 
 class Client(HTTPConnection):
-    """One connection to an address as BIND has it."""
+    """One connection to an address as BIND has it.
 
-    def __init__(self, address: str, timeout: float = DEADLINE) -> None:
+    ``kept``: the seconds after an answer for which a server that stops waits for the next request.
+    """
+
+    def __init__(self, address: str, timeout: float = DEADLINE, kept: float = KEEP_ALIVE) -> None:
         super().__init__("localhost", timeout=timeout)
         self.address = address
         self.seconds = timeout
+        self.kept = kept
+        self.is_late = False
+        """True if the last request came later than a server that stops has to wait for it."""
+        self._since = 0.0  # when it began to connect, or had sent its last request
 
     def connect(self) -> None:
+        self._since = time.monotonic()
         self.sock = connect(self.address, self.seconds)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        patience = LAST_CHANCE if self.sock is None else self.kept
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            before, self._since = self._since, time.monotonic()
+            self.is_late = self._since - before >= patience
 
     def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
         """Return the status and the body of an answer. The connection stays open if the server allows it."""
         self.request(method or ("GET" if body is None else "POST"), path, body)
         response = self.getresponse()
         return response.status, response.read().decode()
+
+    def ask_in_time(self, path: str) -> tuple[int, str]:
+        """As `ask`, but again if the connection was closed and the request `is_late`."""
+        while True:
+            try:
+                return self.ask(path)
+            except (ConnectionResetError, BrokenPipeError):
+                if not self.is_late:
+                    raise
+                self.close()
 
 
 def ask(address: str, path: str = "/", body: bytes | None = None) -> tuple[int, str]:

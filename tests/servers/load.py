@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from django_wspbus.servers.threaded.request_handler import KEEP_ALIVE
 from tests.processes import DEADLINE, RunningSite
 from tests.projects import Project
 
@@ -190,7 +191,8 @@ def addresses_of(site: RunningSite, alias: str = "default") -> list[str]:
 
 
 def version_of(address: str) -> int:
-    return int(json.loads(ask(address, "/version/")[1])["version"])
+    with contextlib.closing(Client(address)) as client:
+        return int(json.loads(client.ask_in_time("/version/")[1])["version"])
 
 
 def await_version(address: str, version: int) -> None:
@@ -241,7 +243,8 @@ class Load:
     ``address``: where they ask; if there are several, there are as many clients at each.
     ``keep_alive`` and ``one_shot``: how many that keep their connection, and that do not; ``slow``: how
     many of either kind ask for a page that takes a second. ``paths``: others that one client each asks for.
-    ``think``: the seconds before each request; ``timeout``: those that a client waits for an answer.
+    ``think``: the seconds before each request; ``timeout``: those that a client waits for an answer;
+    ``kept``: those after an answer for which a server that stops waits for the next request.
     A client whose connection was closed before it asks again connects anew, as any does.
     """
 
@@ -255,9 +258,11 @@ class Load:
         paths: Iterable[str] = (),
         think: float = 0.03,
         timeout: float = DEADLINE,
+        kept: float = KEEP_ALIVE,
     ) -> None:
         self.think = think
         self.timeout = timeout
+        self.kept = kept
         self.answers: list[Answer] = []
         self.failures: list[Failure] = []
         self._changed = threading.Condition()
@@ -329,7 +334,7 @@ class Load:
         assert all_have, (self.names - those_with_one(), self.failures[:10])
 
     def _run(self, address: str, path: str, keep_alive: bool) -> None:
-        with contextlib.closing(Client(address, self.timeout)) as client:
+        with contextlib.closing(Client(address, self.timeout, self.kept)) as client:
             while not self._stopping.wait(self.think):
                 entry = self._ask(client, path)
                 with self._changed:
@@ -346,7 +351,7 @@ class Load:
         if client.sock is not None and select.select([client.sock], [], [], 0)[0]:
             client.close()  # the server has closed the connection between two requests
         try:
-            status, body = client.ask(path)
+            status, body = client.ask_in_time(path)
         except Exception as error:
             return Failure(name, began, time.monotonic(), f"{type(error).__name__}: {error}")
         if status != 200:

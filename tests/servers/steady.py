@@ -102,7 +102,7 @@ class KeepAlive(Steady):
             while not self.finishes:
                 if client.sock is not None and select.select([client.sock], [], [], 0)[0]:
                     client.close()  # the server has closed it between two requests
-                status, body = client.ask("/")
+                status, body = client.ask_in_time("/")
                 assert status == 200, body
                 self.note(body)
                 time.sleep(PAUSE)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from django_wspbus.servers.threaded.request_handler import LAST_CHANCE
 from tests.processes import DEADLINE, Running, RunningSite
 from tests.projects import THREADED, Project
 from tests.servers.conftest import Client
@@ -63,7 +64,7 @@ def count_of(site: RunningSite, text: str) -> int:
 @contextlib.contextmanager
 def never_refused(address: str) -> Iterator[None]:
     """Send requests all the time; each gets an answer, if only the error."""
-    with Load(address, keep_alive=1, one_shot=1, slow=0, think=0.05) as load:
+    with Load(address, keep_alive=1, one_shot=1, slow=0, think=0.05, kept=LAST_CHANCE) as load:
         yield
         load.wait_for_all()
     assert len(load.answers) > 0

@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from django_wspbus.servers.threaded.request_handler import LAST_CHANCE
 from tests.processes import RunningSite
 from tests.projects import GUNICORN, THREADED
 from tests.servers.clients import connect, read_to_end
@@ -26,7 +27,7 @@ def test_an_edit_shows_and_no_request_fails_meanwhile(development, server, spare
     development.set_up(server, spare=spare)
     development.append("shop/listeners.py", "import os\n\nnote(f'ready {os.environ.get(\"RUN_MAIN\")}')\n")
     with development.served() as served, connect(served.address) as idle:
-        with Load(served.address, think=0.03) as load:
+        with Load(served.address, think=0.03, kept=LAST_CHANCE) as load:
             for _ in range(2):
                 version = development.edit()
                 load.wait_for_all(lambda answer, version=version: answer.version == version)
