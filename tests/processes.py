@@ -180,8 +180,17 @@ class Running:
             self.show()
             raise AssertionError(f"{self.command} has not ended within {timeout:g} seconds.") from None
         self._reader.join(1)  # not without a limit, as a process that it left behind may hold the pipe
+        if self._reader.is_alive() and not self.members():
+            self._reader.join(DEADLINE)
         self.show()
         return status
+
+    def wait_for_members(self) -> None:
+        """Wait until none of its processes is left: one that the program has killed ends a moment later."""
+        deadline = time.monotonic() + DEADLINE
+        while members := self.members():
+            assert time.monotonic() < deadline, f"These processes are left: {members}"
+            time.sleep(0.01)
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = DEADLINE) -> int:
         """Send it a signal, wait for its end, and return its exit status."""
@@ -253,7 +262,8 @@ def wakeups(pid: int) -> int:
     """Return the number of context switches of a process's threads so far."""
     count = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if "ctxt_switches" in line:
-                count += int(line.split()[1])
+        with contextlib.suppress(OSError):  # the thread has ended
+            for line in status.read_text().splitlines():
+                if "ctxt_switches" in line:
+                    count += int(line.split()[1])
     return count

@@ -19,7 +19,7 @@ from tests.projects import MANAGE, Project
 from .clients import ask, is_free
 from .conftest import GUNICORN, KINDS, address_of, configure, master_of
 from .faults import rows
-from .load import await_that
+from .load import Shop, await_that, status_of
 
 DESCRIBE = """\
 import json
@@ -106,7 +106,7 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any], int, list[str]]] = {
     ),
     "a start listener that hangs": (
         *("shop/listeners.py", "import time; time.sleep(60)", {}, 1),
-        ["'shop' did not start: it was not ready within 6 seconds", ": 0 of 1 workers were ready."],
+        ["'shop' did not start: it was not ready within 10 seconds", ": 0 of 1 workers were ready."],
     ),
 }
 LISTENER = """\
@@ -131,15 +131,15 @@ def test_a_server_that_fails_to_start_is_named_and_the_others_stop(shop: Project
         "APPLICATION": None if is_listener else "broken.app",
         "OPTIONS": {"raw_env": ["OF_SHOP=1"], **options},
     }
-    limits = {"READY_TIMEOUT": 6 if "hangs" in how else DEADLINE, "STOP_TIMEOUT": 2}  # "early" boots in it
-    configure(shop, {"early": {"BACKEND": GUNICORN}, "shop": broken}, PIDFILE="site.pid", **limits)
+    ready = 10 if "hangs" in how else DEADLINE  # "early" boots in it
+    configure(shop, {"early": {"BACKEND": GUNICORN}, "shop": broken}, PIDFILE="site.pid", READY_TIMEOUT=ready)
     with shop.serve() as site:
         assert site.wait() == status
         for text in texts:
             assert text in site.output
         assert site.output.count("Traceback") <= 1
         assert "Quit with" not in site.output
-        assert site.members() == []
+        site.wait_for_members()
     assert not (shop.root / "site.pid").exists()
 
 
@@ -160,13 +160,13 @@ def test_a_stop_listener_that_hangs_in_a_worker_is_named_and_ended(shop: Project
     shop.listeners(
         "import time\ndef hang():\n    while True: time.sleep(0.01)\nbus.subscribe('stop', hang)\n"
     )
-    configure(shop, {"shop": {"BACKEND": GUNICORN}}, STOP_TIMEOUT=3)
+    configure(shop, {"shop": {"BACKEND": GUNICORN}}, STOP_TIMEOUT=5)
     with shop.serve() as site:
         address_of(site, "shop")
         assert site.stop() == 70
         assert "hang at " in site.output
         assert "hangs:" in site.output
-        assert site.members() == []
+        site.wait_for_members()
 
 
 def test_no_process_of_a_child_holds_what_is_not_its_own(shop: Project) -> None:
@@ -192,7 +192,7 @@ def sockets(pid: int) -> set[str]:
 
 @pytest.mark.extended
 def test_without_pidfd_a_child_that_dies_is_noticed_and_started_again_beside_the_others(
-    shop: Project,
+    shop: Shop,
 ) -> None:
     shop.write("manage.py", "import os\n\ndel os.pidfd_open\n" + MANAGE)  # as on macOS
     servers = {"shop": KINDS["gthread"], "other": {"BACKEND": GUNICORN}}
@@ -210,7 +210,8 @@ def test_without_pidfd_a_child_that_dies_is_noticed_and_started_again_beside_the
         (ended,) = (line for line in site.lines if "; restarting it." in line)
         assert ended == "The server 'shop' was killed by SIGKILL; restarting it."
         (answers,) = (line for line in site.lines if "answers again" in line)
-        assert answers.endswith(f" The server 'shop' answers again, process {master_of(address).pid}.")
+        pid = status_of(address)["servers"]["shop"]["pid"]  # a worker of the old one may answer this
+        assert answers.endswith(f" The server 'shop' answers again, process {pid}.")
         assert master_of(other) == untouched
         assert site.stop() == 0
         assert site.members() == []

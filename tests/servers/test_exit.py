@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import socket
 import threading
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import RunningSite
+from tests.processes import DEADLINE, RunningSite
 from tests.projects import Project
 
 from .clients import connect
@@ -44,6 +46,7 @@ for role in ("site", "worker"):
 
 VIEWS = """
 import ctypes
+import os
 
 from django.http import HttpResponse
 from django.urls import path
@@ -142,12 +145,12 @@ def test_listeners_run_in_time_whatever_clients_do(project: Project, kind: str, 
 def test_a_listener_that_hangs_is_named_in_whichever_process_and_the_status_is_70(
     project: Project, role: str, channel: str
 ) -> None:
-    configure(project, "gthread", STOP_TIMEOUT=3)
+    configure(project, "gthread", STOP_TIMEOUT=5)
     project.listeners(NOTES + HANG + f'bus.subscribe("{channel}", hang, 99, role="{role}")\n')
     with project.serve() as site:
         site.wait_until_started()
         assert site.stop() == 70
-        assert site.members() == []
+        site.wait_for_members()
 
     assert site.output.count(f"The '{channel}' listener <function hang at 0x") == 1
     assert "in hang\n" in site.output
@@ -158,12 +161,12 @@ def test_a_listener_that_hangs_is_named_in_whichever_process_and_the_status_is_7
 
 @pytest.mark.parametrize("role", ["site", extended("worker")])
 def test_a_start_listener_that_blocks_ends_with_the_exit_and_is_named(project: Project, role: str) -> None:
-    configure(project, "gthread", STOP_TIMEOUT=3)
+    configure(project, "gthread", STOP_TIMEOUT=5)
     project.listeners(HANG + f'bus.subscribe("start", hang, role="{role}")\n')
     with project.serve() as site:
         project.expect_note("hangs")
         assert site.stop() == 70
-        assert site.members() == []
+        site.wait_for_members()
 
     assert "The 'start' listener <function hang at 0x" in site.output
 
@@ -175,12 +178,12 @@ def test_a_start_listener_that_blocks_ends_with_the_exit_and_is_named(project: P
 def test_the_reason_of_a_failed_start_comes_before_the_listener_that_hangs_after_it(
     project: Project, failing: str, hanging: str
 ) -> None:
-    configure(project, "gthread", STOP_TIMEOUT=3)
+    configure(project, "gthread", STOP_TIMEOUT=5)
     listeners = f'bus.subscribe("start", fail, 90, role="{failing}")\n'
     project.listeners(HANG + FAIL + listeners + f'bus.subscribe("stop", hang, role="{hanging}")\n')
     with project.serve() as site:
         assert site.wait() == 70
-        assert site.members() == []
+        site.wait_for_members()
 
     assert (
         0 <= site.output.find("RuntimeError: on purpose") < site.output.find("'stop' listener <function hang")
@@ -232,19 +235,26 @@ def send_until_it_ends(site: RunningSite, number: int) -> None:
             return
 
 
+# It fills a pipe, which nobody empties: once the test sees the first bytes, C code holds the GIL.
+FILL = 'ctypes.PyDLL(None).write(os.open("pipe", os.O_WRONLY), b"." * 10**6, 10**6)'
+
+
 @pytest.mark.extended
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_view_that_holds_the_gil_of_the_site_ends_with_it(project: Project, times: int) -> None:
     configure(project, "threaded", STOP_TIMEOUT=3 if times == 1 else 3600)
-    with project.serve() as site:
+    project.write("shop/urls.py", VIEWS.replace("ctypes.PyDLL(None).sleep(60)", FILL))
+    os.mkfifo(project.root / "pipe")
+    pipe = os.open(project.root / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with open(pipe, "rb"), project.serve() as site:
         with ask_to_hold(address_of(site)):
-            project.expect_note("holds")
+            assert select.select([pipe], [], [], DEADLINE)[0]
             if times == 1:
                 site.send(signal.SIGTERM)
             else:
                 send_until_it_ends(site, signal.SIGTERM)
             assert site.wait() == -signal.SIGABRT
-        assert site.members() == []
+        site.wait_for_members()
 
     assert "does not react to signals: ending it." in site.output
     assert "in hold\n" in site.output
@@ -258,7 +268,7 @@ def test_a_view_that_holds_the_gil_of_a_worker_costs_the_site_none_of_its_listen
         with ask_to_hold(address_of(site)):
             project.expect_note("holds")
             assert site.stop() == 70
-        assert site.members() == []
+        site.wait_for_members()
 
     assert project.events() == ["holds", "site stop", "site exit"]
     assert "ended before its stop listeners had run." in site.output
@@ -266,7 +276,7 @@ def test_a_view_that_holds_the_gil_of_a_worker_costs_the_site_none_of_its_listen
 
 @pytest.mark.extended
 def test_a_listener_of_a_worker_that_gunicorn_aborts_is_named(project: Project) -> None:
-    project.serves({"BIND": "127.0.0.1:0", "BACKEND": GUNICORN, "OPTIONS": {"timeout": 1, "workers": 1}})
+    project.serves({"BIND": "127.0.0.1:0", "BACKEND": GUNICORN, "OPTIONS": {"timeout": 5, "workers": 1}})
     project.listeners(HANG + 'bus.subscribe("stop", hang)\n')
     project.write(
         "shop/urls.py", VIEWS.replace("ctypes.PyDLL(None).sleep(60)", "__import__('time').sleep(60)")
