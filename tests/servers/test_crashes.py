@@ -177,11 +177,13 @@ def test_a_master_that_dies_is_replaced_and_no_request_is_lost(
     assert {answer.pid for answer in load.answers if answer.began > recovered}.isdisjoint(workers)
     stopped = [note.pid for note in serving.shop.notes("worker stop")]
     assert [stopped.count(each) for each in workers] == [1] * WORKERS
+    answers = r"'default' answers again, process ([0-9]+)"
+    await_that(lambda: re.search(answers, "\n".join(serving.site.lines[said:])))
     output = "\n".join(serving.site.lines[said:])
     how = "was killed by SIGKILL" if number == signal.SIGKILL else "exited with status 0"
     assert output.count(f"The server 'default' {how}; restarting it.") == 1
     assert output.count("; restarting it.") == 1
-    assert re.findall("'default' answers again, process ([0-9]+)", output) == [str(serving.status()["pid"])]
+    assert re.findall(answers, output) == [str(serving.status()["pid"])]
     serving.assert_the_socket_is_the_same()
 
 
@@ -287,8 +289,9 @@ def test_sigterm_to_every_process_at_once_ends_it_as_one_to_the_site_process(
         if busy:
             held = hold(shop, later, address, "/held/page")
         members = sorted(site.members(), key=lambda process: process.pid, reverse=first == "children")
-        for process in members:
-            process.terminate()
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):  # at once, though one by one
+            for process in members:
+                process.send_signal(number)
         if busy:
             site.wait_for_line("Bus STOPPING")
             release(shop, "page")
