@@ -118,9 +118,9 @@ def test_started_again_they_serve_and_stopped_again_they_leave_nothing_open(shop
             site.send(signal.SIGUSR1)
             site.wait_for_line("Bus STOPPED", count=count)
             assert [process.pid for process in site.members()] == [site.pid]  # the children are gone
-            stopped.append(descriptors(site.pid))
             # With that of the control socket. The kernel's end of the others comes after Python's.
             await_value(psutil.Process(site.pid).num_threads, 4)
+            stopped.append(descriptors(site.pid))
             waiting = [connect(address) for address in addresses]  # the sockets are the site's, and stay
             site.send(signal.SIGUSR2)
             site.wait_for_line("Bus STARTED", count=count + 1)

@@ -126,7 +126,10 @@ def test_a_client_that_waits_for_leave_to_send_chunks_gets_none(ask: Callable[[b
     assert answer.startswith(b"HTTP/1.1 411 ")
 
 
-def test_the_answer_to_a_refused_upload_is_not_lost(ask: Callable[[bytes], bytes]) -> None:
+def test_the_answer_to_a_refused_upload_is_not_lost(
+    ask: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.servers.threaded.request_handler.KEEP_ALIVE", DEADLINE)
     chunk = b"%x\r\n%s\r\n" % (100_000, b"x" * 100_000)
     answer = ask(post(b"Transfer-Encoding: chunked") + chunk * 20)
 

@@ -194,7 +194,7 @@ def test_idle_connections_do_not_hold_up_a_stop(serve: Serve) -> None:
     served = serve()
     with connect(served.address) as silent, served.client() as idle:
         idle.ask("/")
-        served.exit(within=5)
+        served.exit(within=10)
 
         assert read_to_end(silent) == b""
         assert read_to_end(idle.sock) == b""
@@ -209,7 +209,7 @@ def test_in_development_an_idle_connection_does_not_hold_up_a_stop_although_it_w
     served.bus.start()
     with served.client() as idle:
         idle.ask("/")
-        served.exit(within=5)
+        served.exit(within=10)
 
         assert read_to_end(idle.sock) == b""
 
@@ -220,16 +220,19 @@ def test_in_development_a_request_that_takes_too_long_is_cut_off_which_is_no_fai
     with connect(served.address) as sock:
         sock.sendall(REQUEST % b"/held")
         assert gate.reached.wait(DEADLINE)
-        served.exit(within=5)
+        served.exit(within=10)
         assert not served.bus.failed
         assert read_to_end(sock) == b""
         gate.opened.set()
     await_that(lambda: not served.server._exchanges())
     served.server._stop.close()
-    assert any("requests cut off after 0.1 seconds: GET /held" in line for line in served.lines)
+    assert any(re.search(r"requests cut off after 0\.\d+ seconds: GET /held", line) for line in served.lines)
 
 
-def test_connections_that_wait_in_the_queue_are_answered_when_it_stops(serve: Serve) -> None:
+def test_connections_that_wait_in_the_queue_are_answered_when_it_stops(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.servers.threaded.server.LONGEST_ACCEPT", DEADLINE)
     served = serve()
     served.bus.stop()
     with contextlib.ExitStack() as stack:
@@ -296,7 +299,7 @@ def test_clients_that_break_off_harm_no_other_client(serve: Serve) -> None:
     with served.client() as client:
         assert client.ask("/")[0] == 200
 
-    served.exit(within=5)
+    served.exit(within=10)
 
 
 def test_what_is_no_request_is_refused(serve: Serve) -> None:
@@ -446,7 +449,7 @@ def test_in_turn_clients_that_send_nothing_or_leave_delay_no_other_client(in_tur
             with served.client() as client:
                 assert client.ask("/")[0] == 200
         half.close()
-        served.exit(within=5)
+        served.exit(within=10)
         assert read_to_end(silent) == b""
 
 
@@ -466,8 +469,9 @@ def test_in_turn_a_request_waits_for_the_one_before_it(in_turn: Serve, later: La
 
 
 def test_in_turn_what_is_in_flight_waits_or_is_queued_is_answered_when_it_stops(
-    in_turn: Serve, later: Later
+    in_turn: Serve, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("django_wspbus.servers.threaded.server.LONGEST_ACCEPT", DEADLINE)
     served = in_turn()
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(connect(served.address)) for _ in range(10)]
