@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from django_wspbus.control import address
@@ -18,6 +19,12 @@ from django_wspbus.control import address
 from . import fork_server
 from .processes import DEADLINE, ROOT
 from .projects import GUNICORN, THREADED, Project
+
+# On a busy machine, neither an example nor its making has a limit of time.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

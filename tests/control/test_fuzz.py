@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from django_wspbus.control import server
 from django_wspbus.control.address import read_line
 from django_wspbus.control.protocol import (
     LARGEST_REQUEST,
@@ -26,6 +27,7 @@ from django_wspbus.control.protocol import (
     encode_request,
 )
 
+from ..processes import DEADLINE
 from .conftest import Served, replies, request
 
 JSON = st.recursive(
@@ -93,7 +95,9 @@ def test_any_line_of_the_list_of_sockets_is_read(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def served() -> Any:
-    with Served({"hello": lambda call: "hello", "add": lambda call: call.arguments["a"] + 1}, 2) as served:
+    table = {"hello": lambda call: "hello", "add": lambda call: call.arguments["a"] + 1}
+    with pytest.MonkeyPatch.context() as patch, Served(table, 2) as served:
+        patch.setattr(server, "REQUEST_TIMEOUT", DEADLINE)  # no client that behaves is too slow
         yield served
 
 

@@ -18,6 +18,7 @@ from django_wspbus.control.hanging import find_process, read_stacks, stacks_in_p
 from django_wspbus.process import dump
 from django_wspbus.process.record import STACKS_SIGNAL
 from django_wspbus.system.processes import state_of
+from tests.processes import DEADLINE
 from tests.servers.load import await_that
 
 HANGS = """\
@@ -33,8 +34,9 @@ write_stacks_on_signal()
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start a program that hangs, and wait until it does."""
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start a program that hangs, and wait until it does; it is not too slow to write its stacks."""
+    monkeypatch.setattr(dump, "DUMP_TIMEOUT", DEADLINE)
     with ExitStack() as stack:
 
         def start(source: str) -> subprocess.Popen[str]:

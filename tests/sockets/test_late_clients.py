@@ -111,7 +111,7 @@ def test_silent_clients_get_no_answer_and_hold_up_no_other_for_long(bind: Bind, 
     begun = time.monotonic()
     turn_away([bound], 4 * SOON)
 
-    assert time.monotonic() - begun < 40 * SOON
+    assert time.monotonic() - begun < DEADLINE / 2
     assert read_to_end(asking) == ANSWER
     assert [read_to_end(client) for client in silent] == [b""] * 4
 

@@ -82,7 +82,11 @@ LISTENERS = """\
 import os
 import time
 
+from django_wspbus.process import dump
+
 from .journal import PATH
+
+dump.DUMP_TIMEOUT = 30  # no machine is too slow
 
 
 @bus.subscribe("cache.size", priority=7)
