@@ -38,8 +38,8 @@ main(int(sys.argv[2]))
 PATIENT = """
 import sys
 sys.path.append(sys.argv[1])
-from django_wspbus.development.error_page import program
-program.TIME_TO_END = 2
+from django_wspbus.development.error_page import connection, program
+connection.TIME_FOR_BODY = program.TIME_TO_END = 1000
 """
 LONG_AGO = """
 import sys
@@ -244,15 +244,16 @@ def test_it_answers_on_every_kind_of_socket(page, tmp_path):
             assert read_all(client).startswith(b"HTTP/1.1 500 ")
 
 
-def test_a_body_is_read_before_the_connection_is_closed(page):
-    page.serve()
-    assert page.fetch("POST", body=b"x" * 900_000)[0].status == 500
-    assert page.fetch("POST", body=iter([b"x" * 400_000] * 2))[0].status == 500  # in chunks
+def test_a_body_is_read_before_the_connection_is_closed(folder):
+    with running(folder, PATIENT) as page:
+        page.serve()
+        assert page.fetch("POST", body=b"x" * 900_000)[0].status == 500
+        assert page.fetch("POST", body=iter([b"x" * 400_000] * 2))[0].status == 500  # in chunks
 
 
-def test_a_body_that_is_too_long_is_not_waited_for(page):
-    page.serve()
-    with page.connect() as sock:
+def test_a_body_that_is_too_long_is_not_waited_for(folder):
+    with running(folder, PATIENT) as page, page.connect() as sock:
+        page.serve()
         sock.sendall(b"POST / HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (1 << 20))
         assert sock.recv(100).startswith(b"HTTP/1.1 500 ")
         with pytest.raises(OSError, match=r"reset|[Bb]roken"):  # noqa: PT012
@@ -541,8 +542,10 @@ def test_another_boot_ends_it_and_the_wait_of_the_pages(folder):
         wait = json.loads(re.search(r"wait = (\".*?\")", body)[1])
         waiting.sendall(f"GET {wait} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
+        page.process.send_signal(signal.SIGSTOP)  # or it may have ended before the second message
         page.retry()
         page.retry()  # once more is no other end
+        page.process.send_signal(signal.SIGCONT)
         begin = time.monotonic()
         assert read_all(waiting) == b"again\n"
         assert read_all(idle) == b""
@@ -550,6 +553,7 @@ def test_another_boot_ends_it_and_the_wait_of_the_pages(folder):
         assert time.monotonic() - begin < DEADLINE / 3
         with page.connect() as late:  # it waits in the queue for the next program
             late.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            page.listener.setblocking(True)
             with page.listener.accept()[0] as accepted:
                 assert accepted.recv(3) == b"GET"
 
@@ -576,12 +580,10 @@ def test_a_client_that_has_connected_long_ago_and_not_asked_does_not_hold_up_the
 def test_a_request_that_has_begun_is_answered_before_the_end(folder):
     with (
         running(folder, PATIENT) as page,
-        page.connect() as half,
         page.connect() as upload,
         page.connect() as late,
     ):
         page.serve()
-        half.sendall(b"GET / HT")
         late.sendall(b"GET / HT")
         upload.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
         page.fetch()
@@ -590,6 +592,15 @@ def test_a_request_that_has_begun_is_answered_before_the_end(folder):
         upload.sendall(b"x" * 500_000)
         assert read_all(late).startswith(b"HTTP/1.1 500 ")
         assert read_all(upload).startswith(b"HTTP/1.1 500 ")
+        assert page.wait() == 3
+
+
+def test_half_of_a_request_does_not_hold_up_the_end(folder):
+    with running(folder) as page, page.connect() as half:
+        page.serve()
+        half.sendall(b"GET / HT")
+        page.fetch()
+        page.retry()
         assert read_all(half).startswith(b"HTTP/1.1 408 ")
         assert page.wait() == 3
 
