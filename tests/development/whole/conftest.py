@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.load import Shop
-
-from .broken import without_spare
+from .broken import Edited, without_spare
 from .reloading import Development
 
 
@@ -20,9 +18,9 @@ def development(tmp_path: Path) -> Development:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
+def shop(tmp_path: Path) -> Edited:
     """A project under DEBUG, in a folder of its own, without a spare."""
-    shop = Shop(tmp_path / "project")
+    shop = Edited(tmp_path / "project")
     without_spare(shop)
     return shop
 

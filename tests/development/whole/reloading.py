@@ -17,7 +17,9 @@ import pytest
 from tests.processes import DEADLINE, RunningSite
 from tests.projects import GUNICORN, SETTINGS, THREADED
 from tests.servers.conftest import ask
-from tests.servers.load import Shop, await_that
+from tests.servers.load import await_that
+
+from .broken import Edited
 
 GTHREAD = {**GUNICORN, "OPTIONS": {"threads": 4}}
 
@@ -52,10 +54,10 @@ TEMPLATES = [
 ]
 
 
-class Development(Shop):
+class Development(Edited):
     """A shop under DEBUG, with the paths ``/page/<template>``, and `evaluate` for what a view sees.
 
-    Its ``/slow/`` takes 0.3 s. No file is ever half written, but by a test that means it.
+    Its ``/slow/`` takes 0.3 s.
     """
 
     def __init__(self, root: Path) -> None:
@@ -64,12 +66,6 @@ class Development(Shop):
         self.write("shop/views.py", (root / "shop/views.py").read_text().replace("sleep(1)", "sleep(0.3)"))
         self.write("templates/outer.txt", "outer 1")
         self.write("shop/templates/inner.txt", "inner 1")
-
-    def write(self, name: str, text: str) -> Path:
-        """Put a whole file in place."""
-        path = self.root / name
-        whole = super().write(f"{name}.whole", text)
-        return whole.rename(path)
 
     def append(self, name: str, text: str) -> None:
         self.write(name, (self.root / name).read_text() + text)
