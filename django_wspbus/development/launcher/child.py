@@ -74,11 +74,11 @@ class Child:
     boot_ends: float | None = field(default_factory=lambda: time.monotonic() + TIME_TO_BOOT)
     """The moment after which its boot counts as slow, or is killed if it was given up; None: it is slow."""
     born: float = field(default_factory=time.monotonic)
-    """The start of its age. ``began`` is the wall clock, as files have it, which may be set."""
+    """The beginning of its age. ``began`` is of the wall clock, as files have it, which may be set."""
 
     @property
     def age(self) -> float:
-        """Seconds since it was started, or became a site."""
+        """Seconds since it was started, or has served."""
         return time.monotonic() - self.born
 
     @property
@@ -121,6 +121,12 @@ class Child:
         self.is_given_up = self.relaunching = True
         self.boot_ends = time.monotonic() + ABANDONED_BOOT_TIMEOUT
         self.process.terminate()
+
+    def note_started(self) -> None:
+        """Note that the site serves: its age does not depend on how long the boot has taken."""
+        self.started = True
+        self.booted = time.time_ns()
+        self.born = time.monotonic()
 
     def become_site(self) -> None:
         """Turn the spare into the next site."""

@@ -31,7 +31,7 @@ from .spares import Spares
 from .start import LauncherStart
 
 SHORT_LIFETIME = 2.0
-"""Seconds: the error page shows the end of a site that dies earlier; a later one is restarted at once."""
+"""Seconds of service: the error page shows the end of a site that dies earlier; a later one is restarted."""
 
 PAUSE_AFTER_FAILURE = 0.5
 """Seconds before the launcher goes on after an unexpected error, of its own or of the error page."""
@@ -208,9 +208,8 @@ class Launcher:
     # Files
 
     def note_started(self, child: Child) -> None:
-        child.started = True
+        child.note_started()
         self.manager.send("READY=1", watched(0), status("development: the site serves"))
-        child.booted = time.time_ns()
         self.control.boots.note_started()
         if child.has_reported_files and child.boot_ends is None:  # no longer the whole project
             self.files.watch(child)

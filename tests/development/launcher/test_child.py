@@ -17,6 +17,14 @@ def test_the_age_of_a_site_does_not_depend_on_the_wall_clock():
     assert child.age < DEADLINE
 
 
+def test_the_age_of_a_site_that_serves_does_not_depend_on_its_boot():
+    child = Child("site", SimpleNamespace(), SimpleNamespace(), began=0)
+    child.born -= 2 * DEADLINE
+    child.note_started()
+    assert child.age < DEADLINE
+    assert child.serves
+
+
 REAPING = """
 import os, subprocess, sys
 from django_wspbus.development.launcher.child import reap_orphans

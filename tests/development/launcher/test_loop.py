@@ -212,7 +212,8 @@ def test_a_boot_that_fails_after_a_save_is_made_again_at_once(drive):
     assert drive.run(act) == 0
 
 
-def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, capfd):
+def test_one_that_is_killed_at_once_is_shown_until_a_save(drive, monkeypatch, capfd):
+    monkeypatch.setattr(program, "SHORT_LIFETIME", DEADLINE)
     drive.write("serve()\nos.kill(os.getpid(), signal.SIGKILL)")
 
     def act():

@@ -15,7 +15,7 @@ from django_wspbus.control.address import listed
 from django_wspbus.control.client import ask as request
 from django_wspbus.control.conversation import ControlError
 from django_wspbus.control.finding import FoundSite, at
-from django_wspbus.control.protocol import Error, Reply, Result, Step
+from django_wspbus.control.protocol import Error, Result, Step
 from tests import controlled
 from tests.controlled import site_of
 from tests.projects import GUNICORN
@@ -23,13 +23,13 @@ from tests.servers.conftest import Client, Later, address_of, ask
 from tests.servers.load import Shop, await_that, status_of
 
 from .broken import without_spare
+from .controlling import HANGS, order, result
 
 BROKEN = "import nothing\n"
 # The launcher watches the file of the code, and not the one that makes it fail.
 FRAGILE = "from pathlib import Path\nif Path('broken').exists():\n    import nothing\n"
 NEVER = "import threading\nthreading.Event().wait()\n"
 REASON = "shop/views.py, line 3: ModuleNotFoundError: No module named 'nothing'"
-HANGS = "does not answer: it is stopped, or C code holds the GIL"
 
 IN_C = """
 from django.http import HttpResponse
@@ -43,25 +43,6 @@ def hang(request):
 
 urlpatterns = [*others, path("hang/", hang)]
 """
-
-
-def order(site: FoundSite, action: str) -> tuple[list[str], Reply]:
-    """Make a request, and again while the launcher takes a site that is only slow for one that hangs."""
-    found: list[tuple[list[str], Reply]] = []
-
-    def is_taken() -> bool:
-        found[:] = [controlled.order(site, action)]
-        outcome = found[0][1]
-        return not (isinstance(outcome, Error) and HANGS in outcome.text)
-
-    await_that(is_taken, lambda: found)
-    return found[0]
-
-
-def result(site: FoundSite, action: str) -> Any:
-    outcome = order(site, action)[1]
-    assert isinstance(outcome, Result), outcome
-    return outcome.value
 
 
 def message(outcome: Any) -> str:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from django_wspbus.development.launcher.program import SHORT_LIFETIME
+from tests.controlled import site_of
 from tests.processes import DEADLINE
 from tests.servers.conftest import address_of, is_free
 from tests.servers.load import Load, attempt, await_that
@@ -32,6 +33,7 @@ from .broken import (
     mend,
     without_spare,
 )
+from .controlling import result
 
 STOPPING = """
 import time
@@ -152,7 +154,8 @@ def test_a_signal_for_the_site_while_it_boots_does_no_harm(site, shared_shop):
 def test_a_site_that_is_killed_is_started_again_and_no_client_is_refused(site):
     address = address_of(site)
     killed = serving(site)
-    time.sleep(SHORT_LIFETIME)  # since it was seen to serve; the launcher counts from its start
+    await_that(lambda: result(site_of(site), "status")["pid"] == killed)  # else the launcher has not noted it
+    time.sleep(SHORT_LIFETIME)
     with Load(address, keep_alive=0, one_shot=1, slow=0) as load:
         load.wait_for_all()
         psutil.Process(killed).kill()
