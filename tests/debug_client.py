@@ -57,12 +57,12 @@ class DebugClient:
                 time.sleep(0.05)
 
     def _attend(self, sock: socket.socket, config: Message) -> None:
-        with sock, sock.makefile("rb") as stream:
+        # An error here says that the process has ended.
+        with sock, sock.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
             _send(sock, "initialize", {"adapterID": "tests", "pathFormat": "path"})
             _send(sock, "attach", {"justMyCode": False, "subProcess": True, **config})
-            with contextlib.suppress(OSError, ValueError):  # the process has ended
-                while message := _receive(stream):
-                    self._answer(sock, message)
+            while message := _receive(stream):
+                self._answer(sock, message)
 
     def _answer(self, sock: socket.socket, message: Message) -> None:
         match message.get("event"):

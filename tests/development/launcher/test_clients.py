@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.control import address
+from django_wspbus.control import address, server
 from django_wspbus.development.launcher import control
 from django_wspbus.development.launcher.control import LauncherControl
 from django_wspbus.development.launcher.start import LauncherStart
@@ -83,7 +83,8 @@ class Launcher:
 
 
 @pytest.fixture
-def launch() -> Iterator[Callable[..., Launcher]]:
+def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Launcher]]:
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", DEADLINE)
     with ExitStack() as stack:
 
         def launch(control: ControlState | bool = True) -> Launcher:
