@@ -511,6 +511,7 @@ def test_in_a_terminal_request_lines_are_coloured_by_their_status(project):
             for path in paths:
                 status_of(url + path)
                 site.wait_for_line(rf'"GET {path} HTTP/1\.1"', count=count)
+        site.wait_for_line(r'"GET / HTTP/1\.1"', count=4)
         site.press(CONTROL_C)
         assert site.wait() == 0
     shown = re.findall(r'\x1b\[([\d;]*)m"GET (\S+) .*\x1b\[0m', site.output)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.fork_server import INTERPRETER
 from tests.processes import ROOT, Running, RunningSite, fetch, fetch_json
-from tests.servers.load import await_that
+from tests.servers.load import await_that, await_value
 
 # What others have in tests/develop, with the applications and the settings of the testproject.
 
@@ -26,10 +27,27 @@ def site_of(url: str) -> Any:
     return fetch_json(f"{url}/processes.json")["site"]
 
 
+def starts_of(url: str) -> list[int]:
+    """Return how often the site has started, as its events show."""
+    events = fetch_json(f"{url}/processes.json")["events"]
+    return [event["count"] for event in events if event["what"] == "start, role=site"]
+
+
+def body_of(url: str) -> str:
+    """Return the body of a page, also of one that is not there yet."""
+    try:
+        return fetch(url)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode()
+
+
 def edit(path: Path, pattern: str, replacement: str) -> None:
     text, count = re.subn(pattern, replacement, path.read_text())
     assert count > 0
-    path.write_text(text)
+    whole = path.with_suffix(".whole")
+    whole.write_text(text)
+    whole.rename(path)  # else a boot may read a half of it
 
 
 @pytest.mark.extended
@@ -63,11 +81,11 @@ def test_both_servers_serve_the_edited_code_and_refuse_no_request_meanwhile(copy
             r"urlpatterns = \[",
             'from catalogue.views import edited\n\nurlpatterns = [\n    path("edited/", edited),',
         )
-        await_that(lambda: site_of(urls["threaded"])["pid"] != before)
+        # Of several saves the first may be served before the last is noticed.
         for url in urls.values():
-            assert fetch(f"{url}/edited/") == "it is"
-        events = fetch_json(urls["threaded"] + "/processes.json")["events"]
-        assert [event["count"] for event in events if event["what"] == "start, role=site"] == [1]
+            await_that(lambda url=url: body_of(f"{url}/edited/") == "it is")
+        assert site_of(urls["threaded"])["pid"] != before
+        await_value(lambda: starts_of(urls["threaded"]), [1])
         assert fetch(urls["threaded"] + "/processes/")
         assert site.stop() == 0
         assert site.members() == []

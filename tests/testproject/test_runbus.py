@@ -155,7 +155,8 @@ def test_the_readme_shows_the_events_of_a_site_with_two_workers_of_gunicorn(data
 def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_no_process(database):
     with serve(database) as site:
         serving = {site.running.pid, *site.processes()["site"]["servers"]["gunicorn"]["workers"]}
-        assert len(site.running.members()) == 5  # with gunicorn's master, and the standby worker
+        # With gunicorn's master, and the standby worker, which follows the others.
+        await_that(lambda: len(site.running.members()) == 5, site.running.members)
         assert site.running.stop(signal.SIGTERM) == 0
         assert site.running.members() == []
     with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -186,9 +187,9 @@ def test_its_buttons_renew_the_workers_and_then_the_site(database):
         with contextlib.suppress(http.client.HTTPException):  # the old process tells it to connect anew
             press(site, "restart", "threaded")
         site.running.wait_for_line("^Quit with", count=2)
+        await_that(lambda: site.processes()["site"]["condition"] == "ready")
         shown = site.processes()["site"]
         assert shown["pid"] == site.running.pid
-        assert shown["condition"] == "ready"
         assert not set(after) & set(shown["servers"]["gunicorn"]["workers"])
         assert site.running.stop() == 0
 

@@ -14,10 +14,10 @@ import pytest
 from django_wspbus.control.address import listed
 from django_wspbus.control.client import ask as request
 from django_wspbus.control.conversation import ControlError
-from django_wspbus.control.finding import FoundSite, at
+from django_wspbus.control.finding import FoundSite
 from django_wspbus.control.protocol import Error, Result, Step
 from tests import controlled
-from tests.controlled import site_of
+from tests.controlled import site_at, site_of
 from tests.projects import GUNICORN
 from tests.servers.conftest import Client, Later, address_of, ask
 from tests.servers.load import Shop, await_that, status_of
@@ -192,8 +192,8 @@ def test_the_launcher_may_listen_at_a_path(shop: Shop) -> None:
     without_spare(shop, CONTROL=str(path))
     with shop.serve() as running:
         address_of(running)
-        await_that(lambda: at(str(path)).pid == running.pid)
-        site = at(str(path))
+        site = site_at(str(path))
+        assert site.pid == running.pid
         assert path.stat().st_mode & 0o777 == 0o600
         await_that(lambda: result(site, "status")["condition"] == "ready")
         assert message(order(site, "restart")[1]).startswith("Restarted in")
