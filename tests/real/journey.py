@@ -6,11 +6,13 @@ import contextlib
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from django_wspbus.servers.threaded.request_handler import KEEP_ALIVE, LAST_CHANCE
 from tests.processes import RunningSite
-from tests.servers.clients import ask
+from tests.servers.clients import Client, ask
 from tests.servers.load import Load, await_that, version_of
 
 from .project import APP, TIMEOUT, Edit, RealProject
@@ -83,7 +85,8 @@ class Journey:
 
         def shows() -> bool:
             nonlocal last
-            last = ask(self.address, page)[1]
+            with contextlib.closing(Client(self.address, TIMEOUT)) as client:
+                last = client.ask_in_time(page)[1]
             return text in last
 
         await_that(shows, lambda: (page, text, last[:2000]), TIMEOUT)
@@ -92,7 +95,8 @@ class Journey:
     @contextlib.contextmanager
     def visitors(self, what: str, slow: int = 0, may_fail: str = "-") -> Iterator[Load]:
         """Send requests all the time; none may be lost. ``may_fail``: the beginning of other outcomes."""
-        pages, options = self.project.pages, {"think": 0.2, "timeout": TIMEOUT}
+        pages, kept = self.project.pages, KEEP_ALIVE if self.project.is_in_production else LAST_CHANCE
+        options = {"think": 0.2, "timeout": TIMEOUT, "kept": kept}
         load = Load(self.address, keep_alive=1, one_shot=1, slow=slow, paths=pages, **options)
         try:
             with load:
@@ -151,10 +155,12 @@ def break_code(journey: Journey, file: str) -> None:
     source = path.read_text()
     with journey.visitors(f"a mistake in {path.name}", may_fail="status 500"):
         path.write_text(source + "\nraise RuntimeError('not finished')\n")
-        page = journey.await_page("/version/", "RuntimeError: not finished")
-        assert path.name in page
-        journey.site.wait_for_line("^RuntimeError: not finished")
-        path.write_text(source)
+        try:
+            page = journey.await_page("/version/", "RuntimeError: not finished")
+            assert path.name in page
+            journey.site.wait_for_line("^RuntimeError: not finished")
+        finally:  # the next test serves the same project
+            path.write_text(source)
         journey.await_page("/version/", '"version": 1')
 
 
@@ -172,7 +178,12 @@ def deploy(journey: Journey, number: signal.Signals, mode: str) -> None:
         journey.await_page("/version/", f'"version": {project.version}')
         if number is signal.SIGUSR2:  # the children serve the new release before the site is it
             journey.site.wait_for_line("^Quit with", TIMEOUT, count=2)
-        load.wait_for_all(lambda answer: answer.version in (project.version, None))
+        switched = time.monotonic()  # a request that has begun before may need the files of the old release
+        load.wait_for_all(
+            lambda answer: (
+                answer.version == project.version or (answer.version is None and answer.began > switched)
+            )
+        )
         shutil.rmtree(before)
         journey.visit()
     answer = json.loads(journey.get("/version/"))

@@ -253,4 +253,4 @@ def run_tool(folder: Path, *command: str) -> None:
     """Run a Python module that generates a project in a folder."""
     env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     command = (sys.executable, "-m", *command)
-    subprocess.run(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, timeout=DEADLINE, check=True)
+    subprocess.run(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, timeout=TIMEOUT, check=True)
