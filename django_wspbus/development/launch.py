@@ -102,6 +102,8 @@ class Start:
     """The moment of the start, as `time.time_ns`."""
     launches: int = 0
     """The number of starts so far, with this one."""
+    has_served: bool = False
+    """True if the site has served after one of the starts before."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,12 +120,12 @@ class Launch(Start):
         return taken[0] if taken else None
 
     def lines(self, banner: Iterable[str]) -> Iterator[str]:
-        """Yield the banner at the first start, and later how long the start took."""
-        if self.launches == 1:
-            yield from banner
-        else:
+        """Yield the banner until the site has served, and later how long the start took."""
+        if self.has_served:
             seconds = (time.time_ns() - self.began) / 1e9
             yield f"Serving again after {seconds:.2f} s."
+        else:
+            yield from banner
 
 
 current: list[Launch] = []

@@ -26,7 +26,7 @@ from tests.servers.load import await_that
 def pair():
     """Return the launcher's end of the link, and the site's `Launch`."""
     ours, theirs = socket.socketpair()
-    launch = Launch(link=Link(theirs), launches=2)
+    launch = Launch(link=Link(theirs), launches=2, has_served=True)
     launcher = Link(ours)
     yield launcher, launch
     launcher.close()
@@ -77,8 +77,8 @@ def test_the_launch_of_a_process_is_taken_once(pair):
     assert Launch.take() is None
 
 
-def test_the_first_start_shows_the_banner(pair):
-    pair[1].launches = 1
+def test_the_first_start_that_serves_shows_the_banner(pair):
+    pair[1].has_served = False
     assert list(pair[1].lines(["banner"])) == ["banner"]
 
 

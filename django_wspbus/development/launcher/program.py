@@ -209,6 +209,7 @@ class Launcher:
 
     def note_started(self, child: Child) -> None:
         child.note_started()
+        self.start.has_served = True
         self.manager.send("READY=1", watched(0), status("development: the site serves"))
         self.control.boots.note_started()
         if child.has_reported_files and child.boot_ends is None:  # no longer the whole project

@@ -67,6 +67,7 @@ def test_broken_settings_are_shown_at_the_first_boot_and_mended_by_a_save(
         await_page(address, "settings are broken")
         mend(shop, address, mending)
         assert count_of(site, BREAKS["settings"].said) == 1
+        site.wait_for_line("^Quit with")  # the end of the banner, as it serves for the first time
 
 
 def test_broken_code_is_shown_on_an_ipv6_address(shop, free_port):
