@@ -156,6 +156,7 @@ def test_a_stop_listener_that_fails_in_a_worker_is_reported_and_shows_in_the_sta
         assert "The server 'shop': a stop listener of worker" in site.output
 
 
+@pytest.mark.extended
 def test_a_stop_listener_that_hangs_in_a_worker_is_named_and_ended(shop: Project) -> None:
     shop.listeners(
         "import time\ndef hang():\n    while True: time.sleep(0.01)\nbus.subscribe('stop', hang)\n"

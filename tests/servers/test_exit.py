@@ -159,7 +159,8 @@ def test_a_listener_that_hangs_is_named_in_whichever_process_and_the_status_is_7
         assert "site exit" in project.events()
 
 
-@pytest.mark.parametrize("role", ["site", extended("worker")])
+@pytest.mark.extended
+@pytest.mark.parametrize("role", ["site", "worker"])
 def test_a_start_listener_that_blocks_ends_with_the_exit_and_is_named(project: Project, role: str) -> None:
     configure(project, "gthread", STOP_TIMEOUT=5)
     project.listeners(HANG + f'bus.subscribe("start", hang, role="{role}")\n')

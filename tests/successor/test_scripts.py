@@ -63,14 +63,15 @@ def serve_and_renew(site: Running, *numbers: int) -> list[str]:
     return answers
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("call.py", ["call.py"]),
-        pytest.param("bin/call", ["bin/call"], marks=pytest.mark.extended),
-        pytest.param("tool/__main__.py", ["-m", "tool"], marks=pytest.mark.extended),
-        pytest.param("tool/__main__.py", ["tool"], marks=pytest.mark.extended),
-        pytest.param("-c", ["-c", CALL], marks=pytest.mark.extended),
+        ("bin/call", ["bin/call"]),
+        ("tool/__main__.py", ["-m", "tool"]),
+        ("tool/__main__.py", ["tool"]),
+        ("-c", ["-c", CALL]),
     ],
 )
 def test_what_a_script_does_before_django_happens_in_children_and_next_programs(

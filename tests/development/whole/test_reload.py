@@ -58,6 +58,7 @@ def test_an_edit_shows_and_no_request_fails_meanwhile(development, server, spare
     assert [note.event for note in notes if note.pid == launcher] == ["ready None"]
 
 
+@pytest.mark.extended
 @each_server
 def test_no_save_is_lost_at_any_moment(development, server, spare):
     development.set_up(server, spare=spare)
