@@ -51,12 +51,12 @@ class Client(HTTPConnection):
         self.sock = connect(self.address, self.seconds)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        patience = LAST_CHANCE if self.sock is None else self.kept
+        limit = LAST_CHANCE if self.sock is None else self.kept
         try:
             super().request(*args, **kwargs)
         finally:
             before, self._since = self._since, time.monotonic()
-            self.is_late = self._since - before >= patience
+            self.is_late = self._since - before >= limit
 
     def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:
         """Return the status and the body of an answer. The connection stays open if the server allows it."""
