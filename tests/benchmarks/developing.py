@@ -21,11 +21,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.processes import free_port
+
 from . import idling
 from .editors import DEADLINE, Edit, Editor
 from .large_project import large_project, missing
 from .measure import table
-from .serving import await_answer, free_port
+from .serving import await_answer
 from .sessions import session
 from .small_project import Project, small_project
 from .watchers import OF_THE_LARGE, OURS, WATCHERS, Watcher, versions

@@ -16,8 +16,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tests.processes import free_port
+
 from .measure import interleave, table
-from .serving import MANAGE, PAGES, SETTINGS, await_answer, free_port
+from .serving import MANAGE, PAGES, SETTINGS, await_answer
 from .sessions import session
 
 # One request

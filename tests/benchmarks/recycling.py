@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.processes import free_port
+
 from .clients import Load, Request
 from .measure import table
 from .reloading import answered, failures, slowest
 from .rivals import script
-from .serving import await_answer, free_port
+from .serving import await_answer
 from .sessions import session
 from .shop import SETTINGS, THREADS, WORKERS, project
 

@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.processes import free_port
+
 from .clients import Load, Request
 from .measure import table
 from .rivals import RIVALS, Rival, Served
-from .serving import await_answer, free_port
+from .serving import await_answer
 from .sessions import Memory, session
 from .shop import NEW, OLD, THREADS, WORKERS, deploy, project
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.processes import free_port
+
 from .load import requests_a_second
 from .measure import table
 
@@ -109,12 +111,6 @@ def site(command: Command, folder: Path) -> Iterator[Site]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def await_answer(process: subprocess.Popen[bytes], port: int, deadline: float) -> None:

@@ -236,7 +236,7 @@ def send_until_it_ends(site: RunningSite, number: int) -> None:
             return
 
 
-# It fills a pipe, which nobody empties: once the test sees the first bytes, C code holds the GIL.
+# It fills a pipe that nobody reads. Once there is something in the pipe, C code holds the GIL.
 FILL = 'ctypes.PyDLL(None).write(os.open("pipe", os.O_WRONLY), b"." * 10**6, 10**6)'
 
 

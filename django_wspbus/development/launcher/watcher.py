@@ -86,7 +86,7 @@ class Watcher:
 def remove_bytecode(paths: Iterable[str]) -> None:
     """Remove the bytecode of files that have changed.
 
-    Python takes it to be that of a file with the same size and the same second of its change.
+    Python would use it for any file of the same size that was changed in the same second.
     """
     for path in paths:
         with contextlib.suppress(OSError, ValueError, NotImplementedError):  # not ours; no path; no cache

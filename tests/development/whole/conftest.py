@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import contextlib
-import random
-import socket
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 from .broken import Edited, without_spare
 from .reloading import Development
@@ -27,8 +26,4 @@ def shop(tmp_path: Path) -> Edited:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that is free, below those that Linux gives to sockets by itself."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+    return processes.free_port()
