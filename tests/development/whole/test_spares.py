@@ -198,7 +198,7 @@ result = {
     "main": [main.__name__, getattr(main, "__file__", None), getattr(main.__spec__, "name", None)],
     "cwd": os.getcwd(),
     "environment": {k: v for k, v in os.environ.items() if k not in ("TEST_PROGRAM", "LINES", "COLUMNS")},
-    "modules": sorted(name for name in sys.modules if name.split(".")[0] in ("shop", "settings")),
+    "modules": sorted(name for name in list(sys.modules) if name.split(".")[0] in ("shop", "settings")),
     "hooks": [len(sys.meta_path), len(sys.path_hooks)],
     "streams": [sys.stdin.name, sys.stdout.name, sys.stderr.name],
     "is main thread": threading.current_thread() is threading.main_thread(),
