@@ -90,10 +90,10 @@ class Relaunch(Plugin):
 
     def lend(self) -> None:
         """Lend the launcher all sockets, so that they stay open whatever fails from now on."""
+        self._watch_launcher()  # before the launcher knows that it may send messages
         states = self.sockets()
         message = {"sockets": [asdict(each) for each in states], "stop_timeout": self.stop_timeout}
         self.send(message, [each.descriptor for each in states])
-        self._watch_launcher()
 
     def _watch_launcher(self) -> None:
         descriptor = self.launch.link.fileno()

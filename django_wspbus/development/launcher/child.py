@@ -120,7 +120,11 @@ class Child:
         """Tell its boot to end, so that the launcher starts another one."""
         self.is_given_up = self.relaunching = True
         self.boot_ends = time.monotonic() + ABANDONED_BOOT_TIMEOUT
-        self.process.terminate()
+        if self.handles_signals:  # it may serve by now, and a signal would end it for good, with its sockets
+            with contextlib.suppress(OSError):
+                self.link.post({"again": True})
+        else:
+            self.process.terminate()
 
     def note_started(self) -> None:
         """Note that the site serves: its age does not depend on how long the boot has taken."""
@@ -143,8 +147,8 @@ class Child:
         self.hears = messages is not None
         return messages or []
 
-    def last_words(self) -> list[Received]:
-        """Return the messages of an ended process that have not been received yet."""
+    def unread(self) -> list[Received]:
+        """Return the messages that have come and have not been received yet."""
         messages: list[Received] = []
         while self.hears and await_event(self.link, select.POLLIN, 0):
             messages += self.receive()

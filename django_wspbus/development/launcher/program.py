@@ -101,7 +101,7 @@ class Launcher:
         child = self.child
         if child is None or child.process.poll() is None:
             return None
-        self.heed(child, child.last_words())
+        self.heed(child, child.unread())
         self.control.note_end_of_site()
         child.link.close()
         self.child = None
@@ -234,6 +234,9 @@ class Launcher:
         """Give up a slow boot once a file has changed, as it may never end."""
         child = self.child
         if child is None or not child.is_slow():
+            return
+        self.heed(child, child.unread())  # it may serve by now
+        if child.started:
             return
         if child.is_given_up:
             child.process.kill()

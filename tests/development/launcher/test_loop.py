@@ -240,6 +240,28 @@ def test_a_boot_that_does_not_end_is_given_up_for_a_save(drive, monkeypatch, is_
     assert drive.run(act) == 0
 
 
+def test_a_boot_that_may_serve_by_now_is_given_up_without_a_signal(drive, monkeypatch):
+    monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
+    drive.write("""
+signal.signal(signal.SIGTERM, lambda *_: note("signal"))
+fcntl.fcntl(launch.link.fileno(), fcntl.F_SETFL, os.O_NONBLOCK)
+launch.link.send({"sockets": []})
+note("starts")
+((message, _),) = launch.link.receive(None)
+note(*message)
+""")
+
+    def act():
+        drive.await_note("starts")
+        await_that(drive.is_slow)
+        drive.write("serve()\nnote('serves')" + FOREVER)
+        drive.await_note("serves")
+        assert len(drive.notes("again")) == 1
+        assert drive.notes("signal") == []
+
+    assert drive.run(act) == 0
+
+
 def test_a_boot_that_takes_long_is_not_given_up_if_no_file_changes(drive, monkeypatch):
     monkeypatch.setattr(child, "TIME_TO_BOOT", 0.1)
     wait = "while not os.path.exists('go'):\n    time.sleep(0.01)\n"
