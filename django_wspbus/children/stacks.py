@@ -1,19 +1,18 @@
-"""The stacks of a process, which its faulthandler writes to its record.
+"""The stacks of a process, which it writes to its record.
 
-This works while C code holds the GIL of the process: a signal handler in C writes them.
+This works while C code holds the GIL of the process: see `process.dump`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
 
 from ..process.dump import DUMP_TIMEOUT, LOOK_INTERVAL, Growth
-from ..process.record import STACKS_SIGNAL, Record
+from ..process.record import Record
 from ..system.processes import is_suspended, state_of
 
 SUSPENDED = "it is stopped (SIGSTOP)"
@@ -41,8 +40,8 @@ class Dump:
         self._record = record
         self._deadline = time.monotonic() + DUMP_TIMEOUT
         """The time of `time.monotonic` until which it waits for the dump of another caller."""
+        self._has_turn = False
         self._growth: Growth | None = None
-        """None until it has begun."""
 
     def look(self) -> str | None:
         """Return the stacks once they are whole, None if they are not yet; `NoStacks` if none will come."""
@@ -55,20 +54,18 @@ class Dump:
         return None
 
     def _begin(self) -> None:
-        if not self._record.dumps_stacks or STACKS_SIGNAL is None:
+        if not self._record.dumps_stacks:
             raise NoStacks("it writes no stacks, or none yet")
         if is_suspended(self.pid):
             raise NoStacks(f"does not respond: {SUSPENDED}")
         with self._turn:
-            if self.pid not in self._under_way:
-                self._under_way.add(self.pid)
-                self._growth = Growth(self.pid)
-        if self._growth is None:  # another caller's is under way
-            if time.monotonic() >= self._deadline:
-                raise NoStacks(why_silent(self.pid))
-            return
-        self._record.begin_dump()
-        os.kill(self.pid, STACKS_SIGNAL)
+            self._has_turn = self.pid not in self._under_way
+            self._under_way.add(self.pid)
+        if self._has_turn:
+            self._record.begin_dump()
+            self._growth = Growth(self.pid)
+        elif time.monotonic() >= self._deadline:  # another caller's is under way
+            raise NoStacks(why_silent(self.pid))
 
     def _look(self, growth: Growth) -> str | None:
         length = self._record.dump_length()
@@ -79,8 +76,8 @@ class Dump:
         return self._record.read_dump()
 
     def close(self) -> None:
-        if self._growth is not None:
-            self._growth = None
+        if self._has_turn:
+            self._has_turn = False
             self._under_way.discard(self.pid)
 
 

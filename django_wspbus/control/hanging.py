@@ -7,7 +7,6 @@ the command can read them without any Python code of the process.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import fcntl
 import os
 import re
@@ -15,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..process.dump import LOOK_INTERVAL, Growth
-from ..process.record import STACKS_SIGNAL
+from ..process.dump import LOOK_INTERVAL, STACKS_SIGNAL, Growth, decoded, write_on_signals
 from ..system.processes import state_of
 from .conversation import ControlError, Conversation
 from .finding import HELLO_TIMEOUT, FoundSite
@@ -28,13 +26,13 @@ STOPPED, ENDED = ("T", "t"), ("Z", "")
 
 
 def write_stacks_on_signal() -> None:
-    """In the site process: write the stacks of all threads at each `STACKS_SIGNAL`. Call it once."""
-    if STACKS_SIGNAL is None or not hasattr(os, "memfd_create"):
+    """In the site process: write the stacks of all threads at each signal of `process.dump`. Call it once."""
+    if not hasattr(os, "memfd_create"):
         return
     descriptor = os.memfd_create(NAME)  # it stays open as long as the process
     # Readers discard what is there, and do not share the offset of this process.
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
-    faulthandler.register(STACKS_SIGNAL, file=descriptor, all_threads=True, chain=False)
+    write_on_signals(descriptor, lambda: os.fstat(descriptor).st_size, interrupts=True)
 
 
 def find_process(site: FoundSite) -> int:
@@ -61,7 +59,7 @@ def read_stacks(pid: int) -> str:
     try:
         with open(_file_of(pid), "r+b", buffering=0) as file:
             file.truncate(0)
-            _signal(pid)
+            _check_signals(pid)
             return _read(pid, file.fileno())
     except PermissionError:
         raise ControlError("Its stacks can be read by root only, because it has changed its user.") from None
@@ -78,13 +76,12 @@ def _file_of(pid: int) -> str:
     raise ControlError("It writes no stacks: it is starting, or in development its code does not boot.")
 
 
-def _signal(pid: int) -> None:
-    """Send the signal, if the process handles it: otherwise the signal would end the process."""
+def _check_signals(pid: int) -> None:
+    """Raise `ControlError` if the process does not handle the signals, which would end it."""
     assert STACKS_SIGNAL is not None  # the process has made the file
     caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     if caught is None or not int(caught[1], 16) >> (STACKS_SIGNAL - 1) & 1:
         raise ControlError("It writes no stacks: it is starting.")
-    os.kill(pid, STACKS_SIGNAL)
 
 
 def _read(pid: int, descriptor: int) -> str:
@@ -93,7 +90,7 @@ def _read(pid: int, descriptor: int) -> str:
     while not growth.has_ended(length := os.fstat(descriptor).st_size):
         time.sleep(LOOK_INTERVAL)
     if length:
-        return os.pread(descriptor, length, 0).decode(errors="replace")
+        return decoded(os.pread(descriptor, length, 0))
     state = state_of(pid)
     if state in STOPPED:
         raise ControlError(f"It is stopped (SIGSTOP): `kill -CONT {pid}` lets it go on.")

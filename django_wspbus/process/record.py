@@ -12,10 +12,8 @@ and after it was killed. It has four parts, in this order:
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import mmap
 import os
-import signal
 import struct
 import tempfile
 import threading
@@ -26,6 +24,7 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any
 
+from .dump import decoded, write_on_signals
 from .ring import Ring
 from .slots import SLOT_SIZE, Slots
 
@@ -35,9 +34,6 @@ RING_SIZE = 256 * 1024
 
 LONGEST_DUMP = 2**20
 """Bytes of the stacks that are read."""
-
-STACKS_SIGNAL: int | None = signal.SIGRTMIN + 11 if hasattr(signal, "SIGRTMIN") else None
-"""The signal at which a process writes its stacks to its record; servers and projects hardly use this one."""
 
 
 class Stage(IntEnum):
@@ -83,7 +79,7 @@ class Record:
     retiring: Any = Field("@B", 17)
     """1 once the site has decided that another worker replaces this one."""
     dumps_stacks: Any = Field("@B", 18)
-    """1 once the process handles `STACKS_SIGNAL`, which would end it before."""
+    """1 once the process handles the signals of `dump`, which would end it before."""
     wanted: Any = Field("@I", 20)
     """In the record of a master: the number of workers that the site wants; 0: that of its settings."""
     threads: Any = Field("@I", 24)
@@ -137,23 +133,12 @@ class Record:
                     release()
             os.close(self.descriptor)
 
-    def write_stacks_on_signal(self, more: Callable[[FrameType | None], str] | None = None) -> None:
-        """In the process that it describes: write the stacks of all threads at each `STACKS_SIGNAL`.
-
-        ``more(frame)`` returns text to write below them, unless C code holds the GIL; ``frame`` is the one
-        that the signal has interrupted.
-        """
-        if STACKS_SIGNAL is not None:
-            faulthandler.unregister(STACKS_SIGNAL)  # that of a process before a fork
-            if more is not None:
-                signal.signal(STACKS_SIGNAL, lambda _, frame: self._write_more(more(frame)))
-            faulthandler.register(
-                STACKS_SIGNAL, file=self.descriptor, all_threads=True, chain=more is not None
-            )
+    def write_stacks_on_signal(
+        self, more: Callable[[FrameType | None], str] | None = None, *, interrupts: bool = False
+    ) -> None:
+        """In the process that it describes: write the stacks of all threads at a signal: see `dump`."""
+        if write_on_signals(self.descriptor, self.dump_length, more, interrupts=interrupts):
             self.dumps_stacks = 1
-
-    def _write_more(self, text: str) -> None:
-        os.write(self.descriptor, text.encode(errors="replace")[:LONGEST_DUMP])
 
     # Stacks: faulthandler writes at the offset of the file, which all processes that hold it share
 
@@ -171,7 +156,7 @@ class Record:
     def read_dump(self) -> str:
         """Return the stacks that faulthandler has written so far."""
         with self._open():
-            return os.pread(self.descriptor, LONGEST_DUMP, self.dump_begins).decode(errors="replace")
+            return decoded(os.pread(self.descriptor, LONGEST_DUMP, self.dump_begins))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:

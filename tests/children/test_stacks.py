@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import faulthandler
 import os
 import signal
 import threading
@@ -14,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from django_wspbus.children.stacks import Dump, NoStacks, read_stacks, split, stack_of
-from django_wspbus.process.record import STACKS_SIGNAL, Record
+from django_wspbus.process.dump import STACKS_WITHOUT_GIL
+from django_wspbus.process.record import Record
 from django_wspbus.system.processes import state_of
 from tests.servers.load import await_that
 
@@ -28,17 +28,27 @@ def wait() -> None:
     threading.Event().wait()
 
 
+def read() -> None:
+    os.read(os.pipe()[0], 1)
+
+
+def wait_without_faulthandler() -> None:
+    assert STACKS_WITHOUT_GIL is not None
+    signal.signal(STACKS_WITHOUT_GIL, signal.SIG_DFL)  # which would end the process
+    wait()
+
+
 @contextmanager
-def process(work: Callable[[], object], *, registers: bool = True) -> Iterator[tuple[int, Record]]:
+def process(
+    work: Callable[[], object], *, registers: bool = True, interrupts: bool = True
+) -> Iterator[tuple[int, Record]]:
     """Fork a process that works until it is killed, and yield its PID and its record."""
-    assert STACKS_SIGNAL is not None
     record = Record.make(1)
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         if registers:
-            faulthandler.register(STACKS_SIGNAL, file=record.descriptor, all_threads=True, chain=False)
-            record.dumps_stacks = 1
+            record.write_stacks_on_signal(interrupts=interrupts)
         record.slots.writers[0].begin(threading.get_ident(), "GET /", time.monotonic())
         os.write(writer, b"r")
         work()
@@ -64,6 +74,21 @@ def test_a_process_in_which_c_code_holds_the_gil_shows_its_stacks() -> None:
     assert isinstance(stacks, str)
     assert "in hold_the_gil" in str(stack_of(stacks, request.thread))
     assert stack_of(stacks, 1) is None
+
+
+def test_one_that_can_run_python_code_writes_its_stacks_itself() -> None:
+    # faulthandler would read the frames of threads that run meanwhile, and may crash the process.
+    with process(wait_without_faulthandler) as each:
+        for _ in range(2):
+            ((_, stacks),) = read_stacks([each])
+            assert "in wait_without_faulthandler" in str(stacks)
+            assert "write_stacks" not in str(stacks)
+
+
+def test_a_system_call_is_not_interrupted_for_the_stacks() -> None:
+    with process(read, interrupts=False) as each:
+        ((_, stacks),) = read_stacks([each])
+        assert "in read" in str(stacks)
 
 
 def test_all_processes_show_their_stacks_at_the_same_time() -> None:

@@ -16,7 +16,7 @@ from django_wspbus.control.conversation import ControlError
 from django_wspbus.control.finding import FoundSite
 from django_wspbus.control.hanging import find_process, read_stacks, stacks_in_place_of_site
 from django_wspbus.process import dump
-from django_wspbus.process.record import STACKS_SIGNAL
+from django_wspbus.process.dump import STACKS_SIGNAL, STACKS_WITHOUT_GIL
 from django_wspbus.system.processes import state_of
 from tests.processes import DEADLINE
 from tests.servers.load import await_that
@@ -78,7 +78,8 @@ def test_a_process_that_does_not_react_is_given_up(
     start: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dump, "DUMP_TIMEOUT", 0.1)
-    program = start(f"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [{STACKS_SIGNAL}])\nhang()")
+    blocked = [STACKS_SIGNAL, STACKS_WITHOUT_GIL]
+    program = start(f"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {blocked})\nhang()")
     with pytest.raises(ControlError, match="It does not react to signals"):
         read_stacks(program.pid)
 
@@ -86,7 +87,7 @@ def test_a_process_that_does_not_react_is_given_up(
 def test_the_signal_is_not_sent_to_a_process_that_it_would_end(
     start: Callable[[str], subprocess.Popen[str]],
 ) -> None:
-    program = start(f"import faulthandler\nfaulthandler.unregister({STACKS_SIGNAL})\nhang()")
+    program = start(f"import signal\nsignal.signal({STACKS_SIGNAL}, signal.SIG_DFL)\nhang()")
     with pytest.raises(ControlError, match="It writes no stacks: it is starting"):
         read_stacks(program.pid)
     assert program.communicate() == ("", None)

@@ -125,7 +125,7 @@ class Hooks:
         os.environ.update(LISTEN_FDS=str(self.child.sockets), LISTEN_PID=str(os.getpid()))
         self.record = Record.make(0)
         self.record.pid = os.getpid()
-        self.record.write_stacks_on_signal()
+        self.record.write_stacks_on_signal(interrupts=True)
         log_memory.keep(self.record.ring.write)
         self.site.announce_role("master", self.record)
         for problem in check_timeout_in_force(self.server, arbiter.cfg):

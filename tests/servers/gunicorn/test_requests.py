@@ -9,7 +9,8 @@ import time
 import pytest
 
 from django_wspbus.children.stacks import read_stacks, stack_of
-from django_wspbus.process.record import STACKS_SIGNAL, Record, Stage
+from django_wspbus.process.dump import STACKS_SIGNAL
+from django_wspbus.process.record import Record, Stage
 from django_wspbus.process.slots import InFlight
 
 from ..clients import ask, connect
