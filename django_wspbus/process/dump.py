@@ -29,6 +29,9 @@ TIME_FOR_PYTHON = 1.0
 DUMP_TIMEOUT = 2.0
 """Seconds for a process to write its stacks. Only a machine that is overloaded needs more than a few ms."""
 
+LONGEST_DUMP = 2**20
+"""Bytes of the stacks that are read."""
+
 STABLE, STABLE_WHILE_RUNNING = 0.03, 0.3
 """Seconds without a further byte after which the stacks count as whole, as they have no end mark.
 
@@ -65,7 +68,7 @@ def write_on_signals(
             return
         faulthandler.dump_traceback(file, all_threads=True)
         if more is not None:
-            os.write(file, more(frame).encode(errors="replace"))
+            os.write(file, more(frame).encode(errors="replace")[:LONGEST_DUMP])
 
     faulthandler.unregister(STACKS_WITHOUT_GIL)  # that of a process before a fork
     faulthandler.register(STACKS_WITHOUT_GIL, file=file, all_threads=True)

@@ -24,16 +24,13 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any
 
-from .dump import decoded, write_on_signals
+from .dump import LONGEST_DUMP, decoded, write_on_signals
 from .ring import Ring
 from .slots import SLOT_SIZE, Slots
 
 FIELDS_SIZE = 256
 RING_SIZE = 256 * 1024
 """Bytes of the log records of one process."""
-
-LONGEST_DUMP = 2**20
-"""Bytes of the stacks that are read."""
 
 
 class Stage(IntEnum):
@@ -137,7 +134,8 @@ class Record:
         self, more: Callable[[FrameType | None], str] | None = None, *, interrupts: bool = False
     ) -> None:
         """In the process that it describes: write the stacks of all threads at a signal: see `dump`."""
-        if write_on_signals(self.descriptor, self.dump_length, more, interrupts=interrupts):
+        # Without the lock, as the signal may come while its handler runs.
+        if write_on_signals(self.descriptor, self._dump_length, more, interrupts=interrupts):
             self.dumps_stacks = 1
 
     # Stacks: faulthandler writes at the offset of the file, which all processes that hold it share
@@ -151,7 +149,10 @@ class Record:
     def dump_length(self) -> int:
         """Return the number of bytes that faulthandler has written so far."""
         with self._open():
-            return os.fstat(self.descriptor).st_size - self.dump_begins
+            return self._dump_length()
+
+    def _dump_length(self) -> int:
+        return os.fstat(self.descriptor).st_size - self.dump_begins
 
     def read_dump(self) -> str:
         """Return the stacks that faulthandler has written so far."""
