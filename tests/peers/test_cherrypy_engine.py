@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 import cherrypy
 import pytest
 
+from tests.processes import Running
 from tests.wspbus.conftest import DEADLINE, ROOT, Process
 
 HERE = Path(__file__).parent
@@ -74,22 +74,13 @@ def test_cherrypy_passes_its_own_tests_with_our_bus_as_its_engine(home, environm
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *deselected]
     # They sleep where ours wait for events: on a busy machine they may need another attempt.
     for _ in range(3):
-        ran = subprocess.run(
-            [*command, f"cherrypy/test/{module}.py"],
-            cwd=home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        if ran.returncode == 0:
+        with Running(*command, f"cherrypy/test/{module}.py", env=environment, cwd=home) as tests:
+            status = tests.process.wait(180)
+        if status == 0:  # else the servers that they have left behind have been killed, too
             break
-    assert ran.returncode == 0, ran.stdout
-    passed = [line for line in ran.stdout.splitlines() if " passed" in line][-1]
-    assert int(passed.split(" passed")[0].split()[-1]) >= MODULES[module], ran.stdout
+    assert status == 0
+    passed = [line for line in tests.lines if " passed" in line][-1]
+    assert int(passed.split(" passed")[0].split()[-1]) >= MODULES[module], passed
     engines = (tmp_path / "engines").read_text().split()
     assert len(engines) >= (10 if module == "test_states" else 1)
 
