@@ -59,8 +59,9 @@ class Dump:
         if is_suspended(self.pid):
             raise NoStacks(f"does not respond: {SUSPENDED}")
         with self._turn:
-            self._has_turn = self.pid not in self._under_way
-            self._under_way.add(self.pid)
+            if self.pid not in self._under_way:
+                self._under_way.add(self.pid)
+                self._has_turn = True
         if self._has_turn:
             self._record.begin_dump()
             self._growth = Growth(self.pid)

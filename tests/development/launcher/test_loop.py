@@ -315,6 +315,21 @@ def test_the_status_after_a_signal_to_end(drive, site, message, signals, status,
     assert drive.launcher.follow(site, status) == exit_status
 
 
+def test_a_boot_whose_last_message_waits_to_be_read_is_not_given_up(drive):
+    launcher = drive.launcher
+    ours, theirs = socket.socketpair()
+    launcher.child = child.Child("site", None, Link(ours), time.time_ns(), boot_ends=time.monotonic())
+    launcher.files.pending.add("views.py")
+    link = Link(theirs)
+    link.send({"started": True})
+    launcher.attend_boot()  # it would end the process, and there is none
+    assert launcher.child.serves
+    assert link.receive(DEADLINE)[0][0] == {"changed": ["views.py"]}
+    launcher.child.link.close()
+    launcher.child = None
+    link.close()
+
+
 def watched(*files, **more):
     return asdict(WatchList(list(files), **more))
 
