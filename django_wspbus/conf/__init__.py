@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .findings import setting_path
+from .fleet import FleetSettings
+from .processes import ProcessSettings
 from .project import (
     allowed_hosts,
     allows_hosts,
@@ -24,7 +26,9 @@ __all__ = [
     "THREADED",
     "Autoreload",
     "Daemonize",
+    "FleetSettings",
     "PluginSettings",
+    "ProcessSettings",
     "Recycle",
     "ServerSettings",
     "Settings",

@@ -12,7 +12,9 @@ from typing import Any
 
 from . import values
 from .addresses import Address
+from .fleet import FleetSettings, read_fleet
 from .keys import Option, key, plain
+from .processes import ProcessSettings, read_processes
 from .sections import (
     Autoreload,
     Daemonize,
@@ -38,6 +40,14 @@ class Settings:
     servers: Mapping[str, ServerSettings] = key(
         read_servers,
         doc="`{alias: server}`: see [below](#servers)",
+    )
+    processes: Mapping[str, ProcessSettings] = key(
+        read_processes,
+        {},
+        doc=(
+            '`{alias: {"COMMAND": [...]}}` or `{"PROGRAM": [...]}`: [programs](processes.md) that run beside '
+            "the servers"
+        ),
     )
     autoreload: Autoreload | None = key(
         read_autoreload,
@@ -154,6 +164,15 @@ class Settings:
         True,
         doc=(
             "`True`, the path of a file, or `False`: the [control socket](operations.md#the-control-socket)"
+        ),
+    )
+    fleet: FleetSettings | None = key(
+        read_fleet,
+        None,
+        write=plain,
+        doc=(
+            '`{"NAME": name, "BACKEND": dotted path, "OPTIONS": {}}`: the [fleet](fleet.md) of this site; '
+            "`None`: the site is alone"
         ),
     )
     time_for_requests: float | None = None

@@ -35,6 +35,9 @@ UNITS = {
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?((?:[KMGT]i?)?B|)", re.IGNORECASE | re.ASCII)
 
+LONGEST_NAME = 200
+"""Characters of a name that is shown, and sent, in full."""
+
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -84,6 +87,25 @@ def dotted(place: Place, raw: Any) -> str:
 
 def optional_dotted(place: Place, raw: Any) -> str | None:
     return None if raw is None else dotted(place, raw)
+
+
+def name(place: Place, raw: Any) -> str:
+    if isinstance(raw, str) and 0 < len(raw) <= LONGEST_NAME and raw.isprintable():
+        return raw
+    place.wrong(raw, f"a text of 1 to {LONGEST_NAME} printable characters")
+    return ""
+
+
+def optional_name(place: Place, raw: Any) -> str | None:
+    return None if raw is None else name(place, raw)
+
+
+def choice(place: Place, raw: Any, *choices: str) -> str:
+    """Read one of several texts; the first one stands for a wrong value."""
+    if raw in choices:
+        return str(raw)
+    place.wrong(raw, "one of " + ", ".join(f'"{each}"' for each in choices))
+    return choices[0]
 
 
 def modules(place: Place, raw: Any) -> tuple[str, ...]:
