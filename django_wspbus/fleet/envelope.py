@@ -42,7 +42,18 @@ class Message:
     args: list[Any] = field(default_factory=list)
 
 
-NAMES = {"fleet": "f", "kind": "k", "host": "h", "pid": "p", "epoch": "e", "number": "n", "time": "t", "id": "i", "channel": "c", "args": "a"}
+NAMES = {
+    "fleet": "f",
+    "kind": "k",
+    "host": "h",
+    "pid": "p",
+    "epoch": "e",
+    "number": "n",
+    "time": "t",
+    "id": "i",
+    "channel": "c",
+    "args": "a",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,11 @@ class Candidacy:
         """Note the answer to `Look`, which was sent at ``asked``."""
         if self._unchanged_since is None or lease != self._seen:
             self._seen, self._unchanged_since = lease, now
-        self._next = now if self._may_take(now) else min(now + self.timing.look, self._unchanged_since + self.timing.lease)
+        self._next = (
+            now
+            if self._may_take(now)
+            else min(now + self.timing.look, self._unchanged_since + self.timing.lease)
+        )
 
     def note_taken(self, lease: Lease | None, asked: float, now: float) -> None:
         """Note the answer to `Take` (None: it had changed)."""

@@ -35,7 +35,9 @@ return token
 """
 )
 RENEW = CHANGED + "return redis.call('HINCRBY', KEYS[1], 'beat', 1)"
-RELEASE = CHANGED + "redis.call('HSET', KEYS[1], 'holder', '') redis.call('HINCRBY', KEYS[1], 'beat', 1) return 1"
+RELEASE = (
+    CHANGED + "redis.call('HSET', KEYS[1], 'holder', '') redis.call('HINCRBY', KEYS[1], 'beat', 1) return 1"
+)
 CLAIM = """
 local last = redis.call('HGET', KEYS[1], ARGV[1])
 if last and tonumber(cjson.decode(last)['tick']) >= tonumber(ARGV[2]) then return false end
@@ -55,15 +57,21 @@ class RedisFleet(Engine):
 
     largest = 2**20
 
-    def __init__(self, name: str, url: str = "redis://127.0.0.1:6379/0", lease: float = DEFAULT_LEASE) -> None:
+    def __init__(
+        self, name: str, url: str = "redis://127.0.0.1:6379/0", lease: float = DEFAULT_LEASE
+    ) -> None:
         super().__init__(name, lease)
         self.url = url
         self._client: redis.Redis | None = None
 
     def _open(self) -> redis.Redis:
         return redis.Redis.from_url(
-            self.url, socket_timeout=self.timeout, socket_connect_timeout=self.timeout, single_connection_client=True,
-            retry=None, client_name=f"wspbus:{self.name}"[:60].replace(" ", "_"),
+            self.url,
+            socket_timeout=self.timeout,
+            socket_connect_timeout=self.timeout,
+            single_connection_client=True,
+            retry=None,
+            client_name=f"wspbus:{self.name}"[:60].replace(" ", "_"),
         )
 
     def connect(self) -> None:
@@ -71,7 +79,14 @@ class RedisFleet(Engine):
             client = self._open()
             self._scripts = {
                 name: client.register_script(text)
-                for name, text in {"beat": BEAT, "take": TAKE, "renew": RENEW, "release": RELEASE, "claim": CLAIM, "finish": FINISH}.items()
+                for name, text in {
+                    "beat": BEAT,
+                    "take": TAKE,
+                    "renew": RENEW,
+                    "release": RELEASE,
+                    "claim": CLAIM,
+                    "finish": FINISH,
+                }.items()
             }
             self._client = client
             self._call(lambda client: client.ping())
@@ -90,7 +105,9 @@ class RedisFleet(Engine):
             raise Unavailable(f"Redis: {error}") from error
 
     def _run(self, script: str, key: str, *arguments: Any) -> Any:
-        return self._call(lambda client: self._scripts[script](keys=[self._key(key)], args=arguments, client=client))
+        return self._call(
+            lambda client: self._scripts[script](keys=[self._key(key)], args=arguments, client=client)
+        )
 
     def _key(self, *parts: str) -> str:
         # The braces put all keys of a fleet into one slot of a cluster.
@@ -182,7 +199,8 @@ class RedisListener(Listener):
             while (message := self._pubsub.get_message(timeout=0 if found else timeout)) is not None:
                 if message["type"] == "message":
                     found.append(message["data"])
-                if len(found) >= 1000: break
+                if len(found) >= 1000:
+                    break
         except (redis.RedisError, OSError, ValueError) as error:
             raise Unavailable(f"Redis: {error}") from error
         return found

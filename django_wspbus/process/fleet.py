@@ -60,7 +60,9 @@ def encode(channel: str, args: Sequence[Any], largest: int) -> str:
     if not isinstance(channel, str) or not channel:
         raise TypeError(f"A channel is a text, and not {channel!r}.")
     if channel in BUILT_IN_CHANNELS or channel.startswith(OF_THE_BUS):
-        raise ValueError(f"The channel {channel!r} belongs to the bus of each process: broadcast on one of your own.")
+        raise ValueError(
+            f"The channel {channel!r} belongs to the bus of each process: broadcast on one of your own."
+        )
     text = json.dumps(args, separators=(",", ":"), allow_nan=False)
     if (size := len(text) + len(json.dumps(channel))) > largest:
         raise ValueError(f"A message on {channel!r} has {size:,} bytes; {largest:,} are the most here.")

@@ -35,7 +35,9 @@ class Inbox:
     The thread starts with the first message. A listener that fails costs the others nothing.
     """
 
-    def __init__(self, bus: Bus, most: int = MOST_WAITING, connections: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, bus: Bus, most: int = MOST_WAITING, connections: Callable[[], object] = lambda: None
+    ) -> None:
         self._bus = bus
         self._most = most
         self._close_connections = connections
@@ -74,7 +76,10 @@ class Inbox:
     def _note_dropped(self) -> None:
         self.missed += 1
         if not self._dropped:
-            logger.error("More than %d messages of the fleet wait for slow listeners: the oldest are dropped.", self._most)
+            logger.error(
+                "More than %d messages of the fleet wait for slow listeners: the oldest are dropped.",
+                self._most,
+            )
         self._dropped += 1
 
     def _run(self) -> None:

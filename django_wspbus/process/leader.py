@@ -19,7 +19,9 @@ class Leader:
 
         Store it with what must not happen twice, and refuse a smaller one.
         """
-        raise NotLeader("This process does not lead: bus.leader is for listeners of the role 'leader' and jobs.")
+        raise NotLeader(
+            "This process does not lead: bus.leader is for listeners of the role 'leader' and jobs."
+        )
 
     @contextmanager
     def fence(self, using: str = "default") -> Generator[int]:

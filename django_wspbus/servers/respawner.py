@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ..children.backoff import FIRST, HEALTHY_LIFETIME, MOST, Backoff
 from ..children.child import Child
 from ..children.children import Children
+from ..system.backoff import FIRST, HEALTHY_LIFETIME, MOST, Backoff
 from ..wspbus import Bus, Refusal
 
 DELAY_AFTER_SIGNAL = 0.5

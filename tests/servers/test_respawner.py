@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_wspbus.children.backoff import FIRST
 from django_wspbus.children.progress import Progress
 from django_wspbus.servers.respawner import DELAY_AFTER_SIGNAL, Respawner
+from django_wspbus.system.backoff import FIRST
 from django_wspbus.wspbus import Refusal
 
 READY_TIMEOUT = 30.0

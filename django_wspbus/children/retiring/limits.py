@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..backoff import HEALTHY_LIFETIME, MOST, Backoff
+from ...system.backoff import HEALTHY_LIFETIME, MOST, Backoff
 from ..child import Child
 from .memory import MemoryLimit
 from .plan import Reason

@@ -38,10 +38,14 @@ class PostgresFleet(Engine):
         self._prefix = os.urandom(4).hex()
 
     def _open(self) -> psycopg.Connection[Any]:
-        params = dict(PARAMS)   # connections[self.database].get_connection_params()
+        params = dict(PARAMS)  # connections[self.database].get_connection_params()
         milliseconds = round(self.timeout * 1000)
         params |= {
-            "connect_timeout": max(round(self.timeout), 2), "tcp_user_timeout": milliseconds, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+            "connect_timeout": max(round(self.timeout), 2),
+            "tcp_user_timeout": milliseconds,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
             "application_name": f"wspbus {self.name}"[:63],
         }
         try:
@@ -53,7 +57,10 @@ class PostgresFleet(Engine):
         if self._connection is None:
             connection = self._open()
             # timeouts of the server's side, so that a call that we gave up does not take effect later
-            connection.execute("SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)", (str(round(self.timeout * 1000)),) * 2)
+            connection.execute(
+                "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+                (str(round(self.timeout * 1000)),) * 2,
+            )
             self._connection = connection
 
     def close(self) -> None:
@@ -99,7 +106,7 @@ class PostgresFleet(Engine):
         size = LONGEST_PAYLOAD - len(serial) - 16
         count = max(-(-len(text) // size), 1)
         for index in range(count):
-            yield f"{serial} {index} {count} {text[index * size:(index + 1) * size]}"
+            yield f"{serial} {index} {count} {text[index * size : (index + 1) * size]}"
 
     def listen(self, member: str) -> Listener:
         return PostgresListener(self._open(), [self._channel(None), self._channel(member)])
@@ -108,13 +115,19 @@ class PostgresFleet(Engine):
 
     def beat(self, member: Member) -> float:
         values = {key: value for key, value in asdict(member).items() if key not in ("id", "seen")}
-        return float(self._execute(
-            f"INSERT INTO wspbus_fleet_member (fleet, member, seen, data) VALUES (%(fleet)s, %(member)s, {NOW}, %(data)s) "
-            "ON CONFLICT (fleet, member) DO UPDATE SET seen = excluded.seen, data = excluded.data RETURNING seen",
-            member=member.id, data=json.dumps(values))[0][0])
+        return float(
+            self._execute(
+                f"INSERT INTO wspbus_fleet_member (fleet, member, seen, data) VALUES (%(fleet)s, %(member)s, {NOW}, %(data)s) "
+                "ON CONFLICT (fleet, member) DO UPDATE SET seen = excluded.seen, data = excluded.data RETURNING seen",
+                member=member.id,
+                data=json.dumps(values),
+            )[0][0]
+        )
 
     def leave(self, member: str) -> None:
-        self._execute("DELETE FROM wspbus_fleet_member WHERE fleet = %(fleet)s AND member = %(member)s", member=member)
+        self._execute(
+            "DELETE FROM wspbus_fleet_member WHERE fleet = %(fleet)s AND member = %(member)s", member=member
+        )
 
     def members(self) -> list[Member]:
         rows = self._execute("SELECT member, seen, data FROM wspbus_fleet_member WHERE fleet = %(fleet)s")
@@ -123,7 +136,10 @@ class PostgresFleet(Engine):
     # Leases
 
     def read(self, name: str) -> Lease | None:
-        rows = self._execute("SELECT holder, token, beat FROM wspbus_fleet_lease WHERE fleet = %(fleet)s AND name = %(name)s", name=name)
+        rows = self._execute(
+            "SELECT holder, token, beat FROM wspbus_fleet_lease WHERE fleet = %(fleet)s AND name = %(name)s",
+            name=name,
+        )
         return Lease(*rows[0]) if rows else None
 
     def take(self, name: str, seen: Lease | None, holder: str) -> Lease | None:
@@ -141,7 +157,7 @@ class PostgresFleet(Engine):
 
     def runs(self) -> list[Run]:
         rows = self._execute("SELECT data FROM wspbus_fleet_run WHERE fleet = %(fleet)s")
-        return [Run(**json.loads(data)) for data, in rows]
+        return [Run(**json.loads(data)) for (data,) in rows]
 
     def claim(self, run: Run) -> bool:
         return bool(self._execute(CLAIM, job=run.job, tick=run.tick, data=json.dumps(asdict(run))))
@@ -197,7 +213,8 @@ class PostgresListener(Listener):
         parts = self._parts.setdefault(serial, [None] * int(count))
         parts[int(index)] = text
         if None in parts:
-            while len(self._parts) > 100: self._parts.pop(next(iter(self._parts)))
+            while len(self._parts) > 100:
+                self._parts.pop(next(iter(self._parts)))
             return None
         return "".join(self._parts.pop(serial)).encode()
 

@@ -15,7 +15,6 @@ from django.db import connections
 
 from ... import conf
 from ...application.client_progress import ClientProgress
-from ...children.backoff import HEALTHY_LIFETIME, Backoff
 from ...children.spawn import StartedChild
 from ...development.debuggers import holds_thread
 from ...process.asking import RemoteSite
@@ -24,6 +23,7 @@ from ...process.record import Record, Stage
 from ...process.reports import Died, Expected, Report, RetirementPolicy
 from ...project.threads import ADVICE, foreign_threads
 from ...successor.program import die_with
+from ...system.backoff import HEALTHY_LIFETIME, Backoff
 from .greenlets import stacks_of
 from .log_files import reopening_logger
 from .retirement import check_timeout_in_force, take_policy

@@ -10,7 +10,7 @@ import urllib.error
 import psutil
 import pytest
 
-from django_wspbus.children.backoff import FIRST, MOST, Backoff
+from django_wspbus.system.backoff import FIRST, MOST, Backoff
 from tests.processes import fetch
 
 from ..servers.clients import ask
