@@ -22,6 +22,7 @@ FOLDERS = [
     "conf",
     "successor",
     "process",
+    "fleet",
     "control",
     "command",
     "sockets",
