@@ -19,7 +19,7 @@ from .failures import ChannelFailures, Refusal, format_traceback, write_to_stder
 L = TypeVar("L", bound=Listener)
 
 BUILT_IN_CHANNELS = ("start", "stop", "exit", "graceful", "log", "main")
-ROLES = ("site", "worker")
+ROLES = ("site", "worker", "leader")
 WORKER_CHANNELS = frozenset({"start", "stop", "exit", "graceful", "main"})
 """Channels whose listeners have the role "worker" unless they name another."""
 
@@ -62,7 +62,7 @@ class Messenger:
 
     @property
     def roles(self) -> frozenset[str] | None:
-        """The roles this process plays, of "site" and "worker". None: listeners of all roles are called."""
+        """The roles this process plays, of `ROLES`. None: listeners of all roles are called."""
         return self._roles
 
     @roles.setter
@@ -102,7 +102,7 @@ class Messenger:
     ) -> Any:
         """Add a listener to a channel; without ``callback``, return a decorator that does.
 
-        ``role``: "site", "worker" or "any", the processes in which it is called. Left out it means
+        ``role``: "site", "worker", "leader" or "any", the processes in which it is called. Left out it means
         "worker" on start, stop, exit, graceful and main, and "any" on every other channel.
         An unknown role is a ValueError.
         """

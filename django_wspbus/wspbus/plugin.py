@@ -14,8 +14,8 @@ class Plugin:
     """An object whose methods listen on the channels of the same name.
 
     The attribute ``priority`` of a method replaces the default of 50. The attribute ``role`` of the plugin or
-    its class ("site", "worker", "any") says in which processes it works. A plugin that can check its options
-    has a method ``check()`` that returns Django check messages.
+    its class ("site", "worker", "leader", "any") says in which processes it works. A plugin that can check
+    its options has a method ``check()`` that returns Django check messages.
     """
 
     role: str | None = None

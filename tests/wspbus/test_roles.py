@@ -4,17 +4,25 @@ from functools import partial
 
 import pytest
 
-PROCESSES = {"bare": None, "none": set(), "site": {"site"}, "worker": {"worker"}, "both": {"site", "worker"}}
+PROCESSES = {
+    "bare": None,
+    "none": set(),
+    "site": {"site"},
+    "worker": {"worker"},
+    "both": {"site", "worker"},
+    "leader": {"leader"},
+}
 OF_A_PROCESS = ["start", "stop", "exit", "graceful", "main"]
 EVERYWHERE = ["log", "shop.order_paid"]
 
 # The roles of listeners that are called, by the roles that the process plays.
 CALLED = {
-    "bare": {"site", "worker", "any"},
+    "bare": {"site", "worker", "leader", "any"},
     "none": {"any"},
     "site": {"site", "any"},
     "worker": {"worker", "any"},
     "both": {"site", "worker", "any"},
+    "leader": {"leader", "any"},
 }
 
 
@@ -22,7 +30,7 @@ CALLED = {
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_listener_is_called_where_its_role_is_played(bus, process, channel):
     bus.roles = PROCESSES[process]
-    roles = [None, "site", "worker", "any"]
+    roles = [None, "site", "worker", "leader", "any"]
     for role in roles:
         bus.subscribe(channel, partial(str, role), role=role)
     default = "worker" if channel in OF_A_PROCESS else "any"
@@ -32,7 +40,7 @@ def test_a_listener_is_called_where_its_role_is_played(bus, process, channel):
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_transition_calls_the_listeners_of_the_roles_that_are_played(bus, journal, process):
     for channel in ("start", "graceful", "stop", "exit"):
-        for role in ("site", "worker", "any"):
+        for role in ("site", "worker", "leader", "any"):
             journal.listen(channel, f"{channel} {role}", role=role)
     bus.roles = PROCESSES[process]
     bus.start()
@@ -41,7 +49,7 @@ def test_a_transition_calls_the_listeners_of_the_roles_that_are_played(bus, jour
     assert journal.events == [
         f"{channel} {role}"
         for channel in ("start", "graceful", "stop", "exit")
-        for role in ("site", "worker", "any")
+        for role in ("site", "worker", "leader", "any")
         if role in CALLED[process]
     ]
 
