@@ -54,6 +54,7 @@ PARTS = {
     "ServerSettings": lambda: table(conf.ServerSettings),
     "Recycle": lambda: table(conf.Recycle),
     "Autoreload": lambda: table(conf.Autoreload),
+    "FleetSettings": lambda: table(conf.FleetSettings),
 }
 
 
@@ -72,7 +73,9 @@ def overridden(key: Key, option: Option) -> str:
 
 
 def default(key: Key) -> str:
-    return "one server" if key.default is MISSING else f"`{literal(key.default)}`"
+    if key.default is not MISSING:
+        return f"`{literal(key.default)}`"
+    return "one server" if key.name == "SERVERS" else "required"
 
 
 def literal(value: Any) -> str:

@@ -186,6 +186,8 @@ def test_an_optional_dependency_is_imported_in_the_folder_that_is_named_after_it
     assert {folder_of_file(name) for name in users} == {"servers.gunicorn"}
     assert importers("pytest") == {"pytest_plugin"}
     assert importers("rich") == {"command.pretty"}
+    assert importers("redis") == {"fleet.redis"}
+    assert {folder_of_file(name) for name in importers("psycopg")} == {"fleet.postgres"}
 
 
 def test_the_command_imports_neither_django_nor_the_modules_of_a_site():

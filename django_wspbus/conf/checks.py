@@ -39,6 +39,26 @@ def check_positive(path: str, options: Mapping[str, Any], name: str) -> Iterable
         yield Problem("E012", f'{path}["{name}"]', f"got {shown(value)}.", "It takes a whole number above 0.")
 
 
+def check_seconds(
+    path: str, options: Mapping[str, Any], name: str, least: float, most: float
+) -> Iterable[Problem]:
+    """Find an option that is not a number of seconds, or out of a range."""
+    value = options.get(name, least)
+    takes = f"It takes a number of seconds from {least} to {most}."
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        yield Problem("E012", f'{path}["{name}"]', f"got {shown(value)}.", takes)
+    elif not least <= value <= most:  # NaN is not
+        yield Problem("E015", f'{path}["{name}"]', f"got {shown(value)}.", takes)
+
+
+def check_text(path: str, options: Mapping[str, Any], name: str) -> Iterable[Problem]:
+    """Find an option that is not a text; the message does not show it, as it may hold a password."""
+    value = options.get(name, "text")
+    if not isinstance(value, str) or not value:
+        message = f"got {type(value).__name__ if value else 'nothing'}."
+        yield Problem("E012", f'{path}["{name}"]', message, "It takes a text.")
+
+
 def check_writable(id: str, path: str, file: Path, *, replaces: bool = False) -> Iterable[Problem]:  # noqa: A002
     """Find a file that cannot be written or, if it ``replaces`` the file as a whole, its directory."""
     directory = file.absolute().parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +37,25 @@ IDS = {
     ),
     "E020": "A key that the server does not support: `REQUEST_TIMEOUT` or `RECYCLE`.",
     "E021": 'Two settings for the same thing: `RECYCLE["REQUESTS"]` and gunicorn\'s `max_requests`.',
+    "E022": "A library that the engine of the fleet needs, and that is not installed.",
+    "E023": "A database of `FLEET` that is not one of `DATABASES`, or not PostgreSQL with psycopg 3.",
+    "E024": (
+        "The app `django_wspbus.fleet.postgres` is missing in `INSTALLED_APPS`, "
+        "or its tables in the database."
+    ),
+    "E025": (
+        "An engine of the fleet that cannot keep a lease: it may evict keys, is a replica, is too old, "
+        "or does not permit what the fleet needs."
+    ),
+    "E026": "A connection pooler between the fleet and PostgreSQL that drops notifications.",
     "W001": "A signal that publishes on a channel whose name is almost that of an action.",
     "W002": "gunicorn's `timeout` ends a sync worker before `REQUEST_TIMEOUT` replaces it.",
+    "W003": "An engine of the fleet that does not answer.",
 }
 """The sentence for each id, as docs/checks.md shows it."""
+
+
+_USER_OF_URL = re.compile(r"://\S*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,12 @@ def shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # of a class of the project; or an int has too many digits to print
         text = f"a value of type {type(value).__name__}"
+    text = without_passwords(text)
     if isinstance(value, Promise):  # its repr is that of the string it will be
         text = f"a lazy string, {text}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the user and password of any URL in it."""
+    return _USER_OF_URL.sub("://***@", text)

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import values
-from .findings import Place, setting_path
+from .findings import Place, setting_path, without_passwords
 from .keys import key, keys_of, read_section
+
+
+def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OPTIONS for a terminal: without the password of a URL."""
+    return {
+        name: without_passwords(value) if isinstance(value, str) else value for name, value in options.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,10 +24,15 @@ class FleetSettings:
 
     name: str = key(
         values.name,
-        doc='the name of the fleet, like `"shop-production"`: sites with another one neither hear nor count it',
+        doc='the name of the fleet, like `"shop-production"`: sites with another name do not hear it',
     )
     backend: str = key(values.dotted, doc="the dotted path of an engine: see [fleet](fleet.md#engines)")
-    options: Mapping[str, Any] = key(values.options, {}, doc="the engine's own settings")
+    options: Mapping[str, Any] = key(
+        values.options,
+        {},
+        write=shown_options,
+        doc="the engine's own settings: see [fleet](fleet.md#engines)",
+    )
     version: str | None = key(
         values.optional_name,
         None,

@@ -5,13 +5,30 @@ To support another engine, write a subclass of `Engine` in one file; `redis` is 
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from django.core.exceptions import ImproperlyConfigured
+
+from ..conf.checks import check_option_names, check_seconds
+from ..conf.findings import Problem
+
 DEFAULT_LEASE = 15.0
 """Seconds after which a member, or a leader, that shows no sign of life counts as gone."""
+
+SHORTEST_LEASE, LONGEST_LEASE = 1, 3600
+
+LEADER = "leader"
+"""The name of the lease of the fleet's leader."""
+
+REMEMBERED = 600.0
+"""Seconds for which a member that vanished without leaving stays in the list of members."""
 
 
 class Unavailable(Exception):
@@ -31,7 +48,7 @@ class Member:
     """A site of the fleet, or a process that another program serves."""
 
     id: str
-    """Its random identifier, a new one for each start."""
+    """Its random identifier, a new one for each start: at most 32 letters and digits."""
     host: str
     pid: int
     version: str
@@ -46,12 +63,24 @@ class Member:
     seen: float = 0.0
     """The time of its last sign of life, of the engine's clock; seconds since the epoch."""
 
+    def as_json(self) -> str:
+        """Return all but ``id`` and ``seen``, which an engine stores beside it."""
+        values = dataclasses.asdict(self)
+        del values["id"], values["seen"]
+        return json.dumps(values, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, id: str, seen: float, text: str | bytes) -> Member:  # noqa: A002
+        values = _known(cls, json.loads(text))
+        values["processes"] = [MemberProcess(**_known(MemberProcess, each)) for each in values["processes"]]
+        return cls(**{**values, "id": id, "seen": seen})
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A record that at most one holder may renew.
 
-    ``holder``: "" once it has been released. ``token`` grows with each holder, and ``beat`` with each renewal.
+    ``holder``: "" once it has been released. ``token`` grows with each holder, ``beat`` with each renewal.
     """
 
     holder: str
@@ -78,6 +107,19 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     """The number of runs by outcome."""
 
+    def as_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Run:
+        return cls(**_known(cls, json.loads(text)))
+
+
+def _known(section: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are fields of a dataclass: a later version may have written more."""
+    names = {each.name for each in dataclasses.fields(section)}
+    return {name: value for name, value in values.items() if name in names}
+
 
 class Listener(ABC):
     """A connection over which messages arrive."""
@@ -94,7 +136,9 @@ class Listener(ABC):
 class Engine(ABC):
     """One connection for commands, and a way to open another that listens.
 
-    A method that needs the engine raises `Unavailable` if that does not answer within ``timeout`` seconds.
+    A method that needs the engine raises `Unavailable` if that does not answer within ``timeout`` seconds. It
+    has closed the connection then, and the next call opens another. No connection is replaced in silence: an
+    engine that has come back may have lost its last writes, which matters to a candidate for a lease.
     The methods are called by one thread at a time. ``name``: that of the fleet, which all keys and channels
     contain.
     """
@@ -111,14 +155,20 @@ class Engine(ABC):
         """Seconds for one call."""
         return min(self.lease / 3, 5.0)
 
-    @classmethod
-    def check_options(cls, path: str, options: dict[str, Any]) -> Iterable[Any]:
-        """Find what is wrong with OPTIONS, without a connection."""
-        return []
+    # Checks
 
-    def check(self) -> Iterable[Any]:
-        """Find what is wrong with the engine, over the connection."""
-        return []
+    @classmethod
+    def check_options(cls, path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
+        """Find what is wrong with OPTIONS, without a connection. ``path``: that of OPTIONS."""
+        known = [name for name in inspect.signature(cls).parameters if name != "name"]
+        yield from check_option_names(path, options, known, cls.__name__)
+        yield from check_seconds(path, options, "lease", SHORTEST_LEASE, LONGEST_LEASE)
+
+    def check(self, path: str) -> Iterable[Problem]:
+        """Find what is wrong with the engine, over the connection. ``path``: that of FLEET."""
+        return ()
+
+    # The connection
 
     @abstractmethod
     def connect(self) -> None:
@@ -154,7 +204,10 @@ class Engine(ABC):
 
     @abstractmethod
     def members(self) -> list[Member]:
-        """Return the members, with the time of the last sign of life of each."""
+        """Return the members, with the time of the last sign of life of each.
+
+        Those that vanished without leaving are among them for `REMEMBERED` seconds.
+        """
 
     # Leases
 
@@ -171,11 +224,14 @@ class Engine(ABC):
 
     @abstractmethod
     def renew(self, name: str, lease: Lease) -> Lease | None:
-        """Raise the beat of a lease; None if it has changed since, and so belongs to another."""
+        """Raise the beat of a lease; None if it has been released, or belongs to another.
+
+        Only the token has to be as it was: a renewal whose answer was lost has raised the beat.
+        """
 
     @abstractmethod
     def release(self, name: str, lease: Lease) -> bool:
-        """Set the holder of a lease to ""; return False if it has changed since."""
+        """Set the holder of a lease to ""; return False if it belongs to another, or to none."""
 
     # Jobs
 
@@ -185,8 +241,32 @@ class Engine(ABC):
 
     @abstractmethod
     def claim(self, run: Run) -> bool:
-        """Record a run, or a skipped tick, if its tick is later than the last one; return whether it was."""
+        """Record a run, or a skipped tick; return False if its tick is not later than the last one."""
 
     @abstractmethod
     def finish(self, run: Run) -> bool:
         """Record the outcome of a run; return False if a later tick has been claimed since."""
+
+    # Transactions of the project's database
+
+    def send_in_transaction(self, messages: Sequence[tuple[str | None, bytes]], using: str | None) -> None:
+        """Send messages with the commit of the transaction under way in this thread; no `connect` is needed.
+
+        ``using``: the alias of the database; None: that of the fleet. `TransactionManagementError` outside of
+        a transaction, `ImproperlyConfigured` if the engine is not this database.
+        """
+        raise ImproperlyConfigured(
+            f"A message of a transaction (atomic=True) needs PostgreSQL as the engine of the fleet, and not "
+            f"{type(self).__name__}: with on_commit=True it is sent right after the commit."
+        )
+
+    def fence(self, token: int, using: str) -> AbstractContextManager[None]:
+        """Run a transaction that keeps the lease of the leader from being taken; no `connect` is needed.
+
+        `NotLeader` if the token is not that of the leader, `ImproperlyConfigured` if the engine is not the
+        database with the alias ``using``.
+        """
+        raise ImproperlyConfigured(
+            f"bus.leader.fence() needs PostgreSQL as the engine of the fleet, and not {type(self).__name__}: "
+            f"store bus.leader.token with each effect, and refuse an effect with a smaller one."
+        )

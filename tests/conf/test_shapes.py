@@ -40,7 +40,7 @@ def of_server(**keys):
         ({"SERVER": {}}, 'WSPBUS["SERVER"]', "'SERVERS'"),
         ({"pidfile": "x"}, 'WSPBUS["pidfile"]', "'PIDFILE'"),
         ({"STOP_TIME": 1}, 'WSPBUS["STOP_TIME"]', "'STOP_TIMEOUT'"),
-        ({7: 1}, "WSPBUS[7]", "Known are SERVERS, AUTORELOAD"),
+        ({7: 1}, "WSPBUS[7]", "Known are SERVERS, PROCESSES"),
         (of_server(BINDS=":1"), 'WSPBUS["SERVERS"]["default"]["BINDS"]', "'BIND'"),
         (of_server(ENGINE="x.y"), 'WSPBUS["SERVERS"]["default"]["ENGINE"]', "Known are BACKEND, BIND"),
         ({"AUTORELOAD": {"EXTRA_FILE": []}}, 'WSPBUS["AUTORELOAD"]["EXTRA_FILE"]', "'EXTRA_FILES'"),

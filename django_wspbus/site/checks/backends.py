@@ -11,6 +11,7 @@ from ...application import loading
 from ...application.loading import not_imported
 from ...conf import PluginSettings, ServerSettings, Settings, setting_path
 from ...conf.findings import Problem
+from ...fleet.engines import check_fleet
 from ...process.bus import bus
 from ...servers.base import Server, server_class
 
@@ -30,6 +31,7 @@ def check_backends(settings: Settings) -> Iterable[Problem]:
             yield from _check_replacement(backend, server)
     for index, plugin in enumerate(settings.plugins):
         yield from _check_plugin(setting_path("PLUGINS", index), plugin)
+    yield from check_fleet(settings.fleet)
 
 
 def _check_replacement(backend: type[Server], server: ServerSettings) -> Iterable[Problem]:

@@ -1,4 +1,4 @@
-"""Checks of the machine that runs the site: users, groups, files."""
+"""Checks of the machine that runs the site: users, groups, files, the engine of the fleet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from ...conf import Settings, setting_path
 from ...conf.checks import check_writable
 from ...conf.findings import Problem
+from ...fleet.engines import check_engine
 from ...servers.base import server_class
 from ...sockets.systemd import is_passed
 from ...successor.state import Holdings
@@ -34,6 +35,7 @@ def check_machine(settings: Settings, held: Holdings | None = None) -> Iterable[
             if address.kind == "unix" and not is_held:
                 yield from check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
         yield from server_class(server).check_machine(server)
+    yield from check_engine(settings.fleet)
 
 
 def _check_identity(key: str, name: str | int | None) -> Iterable[Problem]:
