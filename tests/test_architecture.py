@@ -95,7 +95,7 @@ NAMED = sorted(set(MODULES) - {""})
 def test_there_is_a_graph():
     assert len(NAMED) > 20
     assert sum(map(len, GRAPH.values())) > 40
-    assert "wspbus" in GRAPH["process.bus"]
+    assert "wspbus" in GRAPH["process.process_bus"]
     assert "wspbus.plugin" in GRAPH["plugins.monitor"]
 
 

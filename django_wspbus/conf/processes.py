@@ -18,7 +18,7 @@ RESERVED = ("leader",)
 """Aliases of processes that the site starts by itself."""
 
 
-def command(place: Place, raw: Any) -> tuple[str, ...]:
+def words(place: Place, raw: Any) -> tuple[str, ...]:
     """Read the words of a command line; None: ()."""
     if raw is None:
         return ()
@@ -54,10 +54,10 @@ class ProcessSettings:
 
     alias: str
     command: tuple[str, ...] = key(
-        command, None, doc='a management command and its arguments: `["db_worker"]`', write=list
+        words, None, doc='a management command and its arguments: `["db_worker"]`', write=list
     )
     program: tuple[str, ...] = key(
-        command,
+        words,
         None,
         doc='any other program and its arguments: `["celery", "-A", "shop", "worker"]`',
         write=list,

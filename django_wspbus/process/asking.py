@@ -48,6 +48,7 @@ class RemoteSite(Site):
         self._for_reports: Link | None = None
         self._for_orders: Link | None = None
         self._record: Record | None = None
+        self._listener: threading.Thread | None = None
         self._turn = threading.RLock()  # of the link for reports; a signal handler may interrupt its owner
         os.register_at_fork(after_in_child=self._forget)
 
@@ -59,6 +60,7 @@ class RemoteSite(Site):
         self._idle.clear()
         self._for_reports = self._for_orders = None
         self._record = None
+        self._listener = None
         self._turn = threading.RLock()  # the parent's may be held
         self._role = "other"
 
@@ -69,6 +71,15 @@ class RemoteSite(Site):
         self._record = record
         with suppress(OSError):  # the site has ended
             self._for_reports = self._connect(role)
+
+    def close(self) -> None:
+        """Close all links, so that the site takes this process for one that has ended."""
+        for link in list(self._open):
+            link.cut_off()  # which ends the thread that listens
+        if self._listener is not None and self._listener is not threading.current_thread():
+            self._listener.join(SITE_TIMEOUT)
+        self._listener = None
+        self._forget()
 
     def ask(self, request: str, *args: Any) -> Any:
         try:
@@ -106,7 +117,10 @@ class RemoteSite(Site):
         with suppress(OSError):  # the site has ended
             self._for_orders = self._connect("listener")
             arguments = (self._for_orders, hear)
-            threading.Thread(target=self._listen, args=arguments, name="Site requests", daemon=True).start()
+            self._listener = threading.Thread(
+                target=self._listen, args=arguments, name="Site requests", daemon=True
+            )
+            self._listener.start()
 
     def report_listening(self, report: Report) -> None:
         """Send a report that the site may answer by an order, which it can once it has read this report."""

@@ -17,7 +17,10 @@ KEPT = "DJANGO_WSPBUS_KEPT"
 ORDER = "DJANGO_WSPBUS_ORDER"
 """The variable that leads to the order of a child or a dry run: see `order`."""
 
-OWN_VARIABLES = (STATE, KEPT, ORDER)
+SITE = "DJANGO_WSPBUS_SITE"
+"""The variable that leads a program of PROCESSES to its site: "descriptor:inode" of a socket."""
+
+OWN_VARIABLES = (STATE, KEPT, ORDER, SITE)
 """The variables of this package that are addressed to one process."""
 
 ADDRESSED_VARIABLES = (

@@ -8,7 +8,8 @@ import textwrap
 import pytest
 
 from django_wspbus import Bus, ChannelFailures, SiteUnreachable
-from django_wspbus.process.bus import ProcessBus, log_to_python
+from django_wspbus.process.bus import ProcessBus
+from django_wspbus.process.process_bus import log_to_python
 from django_wspbus.process.site import NoSite
 
 from ..processes import DEADLINE

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_wspbus.process.bus import log_to_python
 from django_wspbus.process.log_memory import CUT, LONGEST_TEXT, LogMemory, LogRecord, encode, log_memory
+from django_wspbus.process.process_bus import log_to_python
 from django_wspbus.process.record import Record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
@@ -19,13 +18,11 @@ from ...children.orders import SERVE, read_orders
 from ...development.launch import CHANGED
 from ...process.asking import RemoteSite
 from ...process.bus import bus
-from ...process.log_memory import log_memory
-from ...process.messages import Message
+from ...process.membership import Membership
 from ...process.phases import TIME_FOR_UNSERVED_CHILD, time_of_site
 from ...process.record import Record, Stage
-from ...process.reports import Answered, Failed, Ready, Replied, Standby
-from ...process.site import reasons
-from ...process.worker_orders import Begin, Changed, Publish, Retire, read_order
+from ...process.reports import Answered, Failed, Ready, Standby
+from ...process.worker_orders import Begin, Changed, Order, Retire
 from ...project.tracebacks import explain
 from ...wspbus import EX_SOFTWARE, Bus, ChannelFailures, Refusal
 from .exit import WorkerExit
@@ -36,8 +33,6 @@ if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
 
     from ...conf import Settings
-
-logger = logging.getLogger("django_wspbus")
 
 HEARTBEAT_INTERVAL = 0.2
 """Seconds between two signs of life of a worker that boots."""
@@ -60,12 +55,8 @@ class WorkerProcess:
         self.requests = RequestsInFlight(record)
         self.exit = WorkerExit(settings, self.site, pair, record, self.requests)
         self.has_begun = threading.Event()
-        record.pid = os.getpid()
-        log_memory.keep(record.ring.write)
         self.exit.watch_site()
-        self.site.announce_role("worker", record)
-        self.site.listen(self.obey)
-        bus.site = self.site
+        Membership(bus, self.site, record, self.obey).join()
         bus.roles = {"worker"}
         bus.stop_timeout = min(TIME_FOR_UNSERVED_CHILD, time_of_site(settings.stop_timeout))
 
@@ -77,13 +68,8 @@ class WorkerProcess:
 
     # Orders
 
-    def obey(self, message: Message) -> None:
-        """Carry out an order of the site, in the thread that listens."""
-        try:
-            order = read_order(message)
-        except (KeyError, TypeError) as error:  # the site has been restarted with another version
-            logger.warning("Worker %s does not know an order of the site: %r", os.getpid(), error)
-            return
+    def obey(self, order: Order) -> None:
+        """Carry out an order to a worker, in the thread that listens."""
         match order:
             case Begin():
                 self.has_begun.set()
@@ -91,23 +77,8 @@ class WorkerProcess:
             case Retire(requests, listeners):
                 self.exit.begin(requests, listeners)
                 os.kill(os.getpid(), signal.SIGTERM)
-            case Publish():  # a listener that hangs must not keep this thread from later orders
-                name = f"Publish {order.channel}"
-                threading.Thread(target=self._publish, args=(order,), name=name, daemon=True).start()
             case Changed(files):
                 bus.publish(CHANGED, files)
-
-    def _publish(self, order: Publish) -> None:
-        results, error = None, None
-        try:
-            results = bus.publish(order.channel, *order.args)
-        except (Exception, SystemExit) as raised:  # the process that asks gets the error
-            error = reasons(raised)
-        try:
-            self.site.report(Replied(order.number, os.getpid(), results, error))
-        except (TypeError, ValueError, RecursionError) as unfit:
-            reason = f"The result of {order.channel} cannot be sent to another process: {unfit}."
-            self.site.report(Replied(order.number, os.getpid(), None, reason))
 
     # Its life
 
