@@ -35,6 +35,10 @@ class Unavailable(Exception):
     """The engine does not answer, or refuses to serve. The text says why."""
 
 
+class Denied(Unavailable):
+    """The engine does not admit this client: its name or password is wrong, or it lacks a permission."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemberProcess:
     """A process of a member that takes part in the fleet."""
@@ -62,6 +66,10 @@ class Member:
     """The identifier of the key with which it signs."""
     seen: float = 0.0
     """The time of its last sign of life, of the engine's clock; seconds since the epoch."""
+
+    def is_forgotten(self, now: float) -> bool:
+        """Return True if it vanished so long ago that the list of members need not name it any more."""
+        return now - self.seen > REMEMBERED
 
     def as_json(self) -> str:
         """Return all but ``id`` and ``seen``, which an engine stores beside it."""

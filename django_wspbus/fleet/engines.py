@@ -8,7 +8,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import FleetSettings
 from ..conf.findings import Problem
-from .base import Engine, Unavailable
+from .base import Denied, Engine, Unavailable
 from .local import LocalEngine
 
 LIBRARIES = {"redis": "redis", "psycopg": "postgres"}
@@ -69,6 +69,8 @@ def check_engine(settings: FleetSettings | None) -> Iterable[Problem]:
     try:
         engine.connect()
         yield from engine.check(settings.path())
+    except Denied as error:
+        yield Problem("E025", settings.path(), f"the engine of the fleet does not permit its use. {error}")
     except Unavailable as error:
         yield Problem(
             "W003",

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import transaction
 
-from .base import DEFAULT_LEASE, REMEMBERED, Engine, Lease, Listener, Member, Run, Unavailable
+from .base import DEFAULT_LEASE, Engine, Lease, Listener, Member, Run, Unavailable
 
 
 class LocalEngine(Engine):
@@ -70,9 +70,11 @@ class LocalEngine(Engine):
             self._members.pop(member, None)
 
     def members(self) -> list[Member]:
-        oldest = self.time() - REMEMBERED
+        now = self.time()
         with self._lock:
-            self._members = {each.id: each for each in self._members.values() if each.seen >= oldest}
+            for each in list(self._members.values()):
+                if each.is_forgotten(now):
+                    del self._members[each.id]
             return list(self._members.values())
 
     # Leases

@@ -1,18 +1,37 @@
-"""The fleet over Redis, or a server that speaks its protocol (Valkey)."""
+"""The engine over Redis, or a server that speaks its protocol, such as Valkey."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, TypeVar
+import hashlib
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError
+from redis.retry import Retry
 
-from .base import DEFAULT_LEASE, Engine, Lease, Listener, Member, MemberProcess, Run, Unavailable
+from ..conf.checks import check_text
+from ..conf.findings import Problem
+from .base import DEFAULT_LEASE, Denied, Engine, Lease, Listener, Member, Run, Unavailable
 
-T = TypeVar("T")
+OLDEST_VERSION = 5
+"""The first version whose scripts may ask for the time and write."""
+
+BATCH = 2**20
+"""Bytes of messages that are sent at once, within the time for one call."""
+
+MOST_RECEIVED = 1000
+"""Messages that `Listener.receive` returns at once."""
+
+KEEPALIVE = {
+    name: value
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
+"""A listener whose engine has vanished without a word finds out within 11 seconds."""
 
 # A script runs as one step, and Redis replicates its effects, so that it may ask for the time.
 BEAT = """
@@ -20,24 +39,21 @@ local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], ARGV[1], time[1] .. '.' .. string.format('%06d', time[2]) .. ' ' .. ARGV[2])
 return time
 """
-CHANGED = """
+TAKE = """
 if (redis.call('HGET', KEYS[1], 'token') or '') ~= ARGV[1] then return false end
 if (redis.call('HGET', KEYS[1], 'beat') or '') ~= ARGV[2] then return false end
-"""
-TAKE = (
-    CHANGED
-    + """
 local time = redis.call('TIME')
 local token = math.max(time[1] * 1000000 + time[2], (tonumber(ARGV[1]) or 0) + 1)
 token = string.format('%.0f', token)
 redis.call('HSET', KEYS[1], 'holder', ARGV[3], 'token', token, 'beat', '0')
 return token
 """
-)
-RENEW = CHANGED + "return redis.call('HINCRBY', KEYS[1], 'beat', 1)"
-RELEASE = (
-    CHANGED + "redis.call('HSET', KEYS[1], 'holder', '') redis.call('HINCRBY', KEYS[1], 'beat', 1) return 1"
-)
+HELD = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return false end
+if redis.call('HGET', KEYS[1], 'holder') == '' then return false end
+"""
+RENEW = f"{HELD} return redis.call('HINCRBY', KEYS[1], 'beat', 1)"
+RELEASE = f"{HELD} redis.call('HSET', KEYS[1], 'holder', '') return redis.call('HINCRBY', KEYS[1], 'beat', 1)"
 CLAIM = """
 local last = redis.call('HGET', KEYS[1], ARGV[1])
 if last and tonumber(cjson.decode(last)['tick']) >= tonumber(ARGV[2]) then return false end
@@ -53,7 +69,7 @@ return 1
 
 
 class RedisFleet(Engine):
-    """OPTIONS: ``url``, as `redis.Redis.from_url` takes it, and ``lease`` in seconds."""
+    """OPTIONS: ``url``, as redis-py takes it, and ``lease`` in seconds."""
 
     largest = 2**20
 
@@ -62,164 +78,246 @@ class RedisFleet(Engine):
     ) -> None:
         super().__init__(name, lease)
         self.url = url
-        self._client: redis.Redis | None = None
+        # A client of redis-py connects anew by itself; this connection does not, once it is open.
+        self._connection: Any = None
 
-    def _open(self) -> redis.Redis:
-        return redis.Redis.from_url(
-            self.url,
-            socket_timeout=self.timeout,
-            socket_connect_timeout=self.timeout,
-            single_connection_client=True,
-            retry=None,
-            client_name=f"wspbus:{self.name}"[:60].replace(" ", "_"),
-        )
+    # Checks
+
+    @classmethod
+    def check_options(cls, path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
+        yield from super().check_options(path, options)
+        url = options.get("url", "redis://")
+        yield from check_text(path, options, "url")
+        if isinstance(url, str) and url and not _is_url(url):
+            takes = 'It takes "redis://host:port/0", "rediss://host:port/0" or "unix:///path?db=0".'
+            yield Problem("E012", f'{path}["url"]', "it is no URL that redis-py takes.", takes)
+
+    def check(self, path: str) -> Iterable[Problem]:
+        info = self._info()
+        version = info.get("redis_version", "")
+        if version and int(version.partition(".")[0]) < OLDEST_VERSION:
+            message = f"Redis has the version {version}."
+            yield Problem("E025", path, message, f"It needs version {OLDEST_VERSION} or later.")
+        if info.get("role") == "slave":
+            message = "this Redis is a replica, which takes no writes."
+            yield Problem("E025", path, message, "Name the primary in OPTIONS.")
+            return
+        policy = info.get("maxmemory_policy", "")
+        if policy.startswith("allkeys"):
+            message = f"the maxmemory-policy of Redis is {policy}, which may evict the lease of the leader."
+            hint = "Use noeviction or a policy that begins with volatile: no key of a fleet expires."
+            yield Problem("E025", path, message, hint)
+        self._use_all()
+
+    def _info(self) -> dict[str, str]:
+        """Return what Redis says about itself; nothing if it does not permit that."""
+        try:
+            lines = self._call("INFO").decode().splitlines()
+        except Denied:
+            return {}
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def _use_all(self) -> None:
+        """Do once what the fleet needs; `Denied` if it is not permitted."""
+        self._run(BEAT, "check", "check", "")
+        self._call("HDEL", self._key("check"), "check")
+        listener = self.listen("check")
+        try:
+            self.send([("check", b"")])
+        finally:
+            listener.close()
+
+    # The connection
 
     def connect(self) -> None:
-        if self._client is None:
-            client = self._open()
-            self._scripts = {
-                name: client.register_script(text)
-                for name, text in {
-                    "beat": BEAT,
-                    "take": TAKE,
-                    "renew": RENEW,
-                    "release": RELEASE,
-                    "claim": CLAIM,
-                    "finish": FINISH,
-                }.items()
+        if self._connection is None:
+            self._connection = self._open()
+
+    def _open(self) -> Any:
+        options: dict[str, Any] = parse_url(self.url)  # type: ignore[no-untyped-call]
+        kind: Any = options.pop("connection_class", Connection)
+        for name in ("max_connections", "timeout"):  # those of a pool
+            options.pop(name, None)
+        options |= {
+            "client_name": "wspbus",
+            "decode_responses": False,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": self.timeout,
+        }
+        if kind is not UnixDomainSocketConnection:
+            options |= {
+                "socket_connect_timeout": self.timeout,
+                "socket_keepalive": True,
+                "socket_keepalive_options": {getattr(socket, name): each for name, each in KEEPALIVE.items()},
             }
-            self._client = client
-            self._call(lambda client: client.ping())
+        connection = kind(**options)
+        try:
+            connection.connect()
+        except (redis.RedisError, OSError) as error:
+            connection.disconnect()
+            raise self._unavailable(error) from error
+        return connection
 
     def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
-    def _call(self, function: Callable[[Any], T]) -> T:
+    def _call(self, *command: Any) -> Any:
+        return self._calls([command])[0]
+
+    def _calls(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands at once, and return the answer to each."""
         self.connect()
+        connection = self._connection
         try:
-            return function(self._client)
-        except redis.RedisError as error:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [connection.read_response() for _ in commands]
+        except NoScriptError:  # only a single command calls a script
+            raise
+        except (redis.RedisError, OSError) as error:
             self.close()
-            raise Unavailable(f"Redis: {error}") from error
+            raise self._unavailable(error) from error
 
     def _run(self, script: str, key: str, *arguments: Any) -> Any:
-        return self._call(
-            lambda client: self._scripts[script](keys=[self._key(key)], args=arguments, client=client)
-        )
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        rest = (1, self._key(key), *arguments)
+        try:
+            return self._call("EVALSHA", digest, *rest)
+        except NoScriptError:
+            return self._call("EVAL", script, *rest)
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        if isinstance(error, redis.TimeoutError):
+            return Unavailable(f"Redis did not answer within {self.timeout:g} s.")
+        kind = Denied if isinstance(error, AuthenticationError | NoPermissionError) else Unavailable
+        return kind(f"Redis: {error}")
 
     def _key(self, *parts: str) -> str:
         # The braces put all keys of a fleet into one slot of a cluster.
         return ":".join(["wspbus", f"{{{self.name}}}", *parts])
 
     def time(self) -> float:
-        return _seconds(self._call(lambda client: client.time()))
+        return _seconds(self._call("TIME"))
 
     # Messages
 
     def send(self, messages: Sequence[tuple[str | None, bytes]]) -> None:
-        def send(client: Any) -> None:
-            pipeline = client.pipeline(transaction=False)
-            for member, message in messages:
-                pipeline.publish(self._channel(member), message)
-            pipeline.execute()
-
-        self._call(send)
+        for batch in _batches(messages):
+            self._calls([("PUBLISH", self._channel(member), message) for member, message in batch])
 
     def _channel(self, member: str | None) -> str:
         return self._key("all") if member is None else self._key("to", member)
 
     def listen(self, member: str) -> Listener:
-        return RedisListener(self._open(), [self._channel(None), self._channel(member)])
+        connection, channels = self._open(), [self._channel(None), self._channel(member)]
+        try:
+            connection.send_command("SUBSCRIBE", *channels, check_health=False)
+            for _ in channels:
+                connection.read_response()
+        except (redis.RedisError, OSError) as error:
+            connection.disconnect()
+            raise self._unavailable(error) from error
+        return RedisListener(connection)
 
     # Members
 
     def beat(self, member: Member) -> float:
-        values = {key: value for key, value in asdict(member).items() if key not in ("id", "seen")}
-        return _seconds(self._run("beat", "members", member.id, json.dumps(values)))
+        return _seconds(self._run(BEAT, "members", member.id, member.as_json()))
 
     def leave(self, member: str) -> None:
-        self._call(lambda client: client.hdel(self._key("members"), member))
+        self._call("HDEL", self._key("members"), member)
 
     def members(self) -> list[Member]:
-        found = self._call(lambda client: client.hgetall(self._key("members")))
-        return [_member(member, value) for member, value in found.items()]
+        time, stored = self._calls([("TIME",), ("HGETALL", self._key("members"))])
+        found = []
+        for id, value in zip(stored[::2], stored[1::2], strict=True):  # noqa: A001
+            seen, _, text = value.partition(b" ")
+            found.append(Member.from_json(id.decode(), float(seen), text))
+        forgotten = [each.id for each in found if each.is_forgotten(_seconds(time))]
+        if forgotten:
+            self._call("HDEL", self._key("members"), *forgotten)
+        return [each for each in found if each.id not in forgotten]
 
     # Leases
 
     def read(self, name: str) -> Lease | None:
-        values = self._call(lambda client: client.hmget(self._key("lease", name), "holder", "token", "beat"))
-        if values[1] is None:
-            return None
-        return Lease(values[0].decode(), int(values[1]), int(values[2]))
+        holder, token, beat = self._call("HMGET", self._key("lease", name), "holder", "token", "beat")
+        return None if token is None else Lease(holder.decode(), int(token), int(beat))
 
     def take(self, name: str, seen: Lease | None, holder: str) -> Lease | None:
-        token = self._run("take", f"lease:{name}", *_seen(seen), holder)
+        last = ("", "") if seen is None else (seen.token, seen.beat)
+        token = self._run(TAKE, f"lease:{name}", *last, holder)
         return None if token is None else Lease(holder, int(token), 0)
 
     def renew(self, name: str, lease: Lease) -> Lease | None:
-        beat = self._run("renew", f"lease:{name}", *_seen(lease))
+        beat = self._run(RENEW, f"lease:{name}", lease.token)
         return None if beat is None else Lease(lease.holder, lease.token, int(beat))
 
     def release(self, name: str, lease: Lease) -> bool:
-        return self._run("release", f"lease:{name}", *_seen(lease)) is not None
+        return self._run(RELEASE, f"lease:{name}", lease.token) is not None
 
     # Jobs
 
     def runs(self) -> list[Run]:
-        found = self._call(lambda client: client.hvals(self._key("jobs")))
-        return [Run(**json.loads(value)) for value in found]
+        return [Run.from_json(text) for text in self._call("HVALS", self._key("jobs"))]
 
     def claim(self, run: Run) -> bool:
-        return self._record("claim", run)
+        return self._run(CLAIM, "jobs", run.job, repr(run.tick), run.as_json()) is not None
 
     def finish(self, run: Run) -> bool:
-        return self._record("finish", run)
-
-    def _record(self, script: str, run: Run) -> bool:
-        return self._run(script, "jobs", run.job, run.tick, json.dumps(asdict(run))) is not None
+        return self._run(FINISH, "jobs", run.job, repr(run.tick), run.as_json()) is not None
 
 
 class RedisListener(Listener):
-    def __init__(self, client: Any, channels: list[str]) -> None:
-        self._client = client
-        self._pubsub = client.pubsub(ignore_subscribe_messages=False)
-        try:
-            self._pubsub.subscribe(*channels)
-            for _ in channels:
-                self._pubsub.get_message(timeout=client.connection_pool.connection_kwargs["socket_timeout"])
-        except redis.RedisError as error:
-            self.close()
-            raise Unavailable(f"Redis: {error}") from error
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._is_closed = False
 
     def receive(self, timeout: float) -> list[bytes]:
-        found = []
+        found: list[bytes] = []
         try:
-            while (message := self._pubsub.get_message(timeout=0 if found else timeout)) is not None:
-                if message["type"] == "message":
-                    found.append(message["data"])
-                if len(found) >= 1000:
-                    break
-        except (redis.RedisError, OSError, ValueError) as error:
-            raise Unavailable(f"Redis: {error}") from error
+            while len(found) < MOST_RECEIVED and self._connection.can_read(0 if found else timeout):
+                kind, _, message = self._connection.read_response()
+                if kind == b"message":
+                    found.append(message)
+        except Exception as error:
+            # Closed by another thread, a connection raises whatever its missing socket causes.
+            if not self._is_closed and not isinstance(error, redis.RedisError | OSError):
+                raise
+            self._connection.disconnect()
+            reason = "The connection has been closed." if self._is_closed else f"Redis: {error}"
+            raise Unavailable(reason) from error
+        if self._is_closed:
+            raise Unavailable("The connection has been closed.")
         return found
 
     def close(self) -> None:
-        self._pubsub.close()
-        self._client.close()
+        self._is_closed = True
+        self._connection.disconnect()
 
 
-def _seen(lease: Lease | None) -> tuple[str, str]:
-    return ("", "") if lease is None else (str(lease.token), str(lease.beat))
+def _is_url(url: str) -> bool:
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError:  # its text may hold a part of the password
+        return False
+    return True
 
 
-def _seconds(time: Sequence[int]) -> float:
+def _batches(messages: Sequence[tuple[str | None, bytes]]) -> Iterator[list[tuple[str | None, bytes]]]:
+    batch: list[tuple[str | None, bytes]] = []
+    size = 0
+    for member, message in messages:
+        if batch and size + len(message) > BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append((member, message))
+        size += len(message)
+    if batch:
+        yield batch
+
+
+def _seconds(time: Sequence[bytes]) -> float:
     return int(time[0]) + int(time[1]) / 1e6
-
-
-def _member(member: bytes, value: bytes) -> Member:
-    seen, _, values = value.partition(b" ")
-    fields = json.loads(values)
-    fields["processes"] = [MemberProcess(**each) for each in fields["processes"]]
-    return Member(id=member.decode(), seen=float(seen), **fields)
