@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import socket
@@ -13,13 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from .exchange import Error, Reply, Request, Result, read_reply, request_as_message
+from .listening import Listening
 from .messages import Link, Message, await_event
 from .pairs import hand_in
 from .record import Record
 from .reports import Hello, Report, as_message
 from .site import Site, SiteUnreachable
-
-logger = logging.getLogger("django_wspbus")
 
 SITE_TIMEOUT = 60.0
 """Seconds without any message from the site; a restart takes less to execute the next program."""
@@ -46,9 +44,8 @@ class RemoteSite(Site):
         self._open: set[Link] = set()
         self._idle: deque[Link] = deque()
         self._for_reports: Link | None = None
-        self._for_orders: Link | None = None
+        self._listening: Listening | None = None
         self._record: Record | None = None
-        self._listener: threading.Thread | None = None
         self._turn = threading.RLock()  # of the link for reports; a signal handler may interrupt its owner
         os.register_at_fork(after_in_child=self._forget)
 
@@ -58,9 +55,10 @@ class RemoteSite(Site):
             link.close()
         self._open = set()
         self._idle.clear()
-        self._for_reports = self._for_orders = None
+        if self._listening is not None:
+            self._listening.forget()
+        self._for_reports = self._listening = None
         self._record = None
-        self._listener = None
         self._turn = threading.RLock()  # the parent's may be held
         self._role = "other"
 
@@ -76,17 +74,20 @@ class RemoteSite(Site):
         """Close all links, so that the site takes this process for one that has ended."""
         for link in list(self._open):
             link.cut_off()  # which ends the thread that listens
-        if self._listener is not None and self._listener is not threading.current_thread():
-            self._listener.join(SITE_TIMEOUT)
-        self._listener = None
+        if self._listening is not None:
+            self._listening.join(SITE_TIMEOUT)
         self._forget()
 
     def ask(self, request: str, *args: Any) -> Any:
+        return self.ask_within(SITE_TIMEOUT, request, *args)
+
+    def ask_within(self, timeout: float, request: str, *args: Any) -> Any:
+        """Ask the site; `SiteUnreachable` if it sends nothing for ``timeout`` seconds."""
         try:
             with self._link() as link:
                 message = request_as_message(Request(request, {"args": list(args)}))
-                link.send(message, timeout=SITE_TIMEOUT)
-                reply = _await_reply(link)
+                link.send(message, timeout=timeout)
+                reply = _await_reply(link, timeout)
         except OSError as error:
             raise SiteUnreachable(f"The site process does not answer: {error}") from error
         if isinstance(reply, Error):
@@ -115,27 +116,21 @@ class RemoteSite(Site):
     def listen(self, hear: Callable[[Message], object]) -> None:
         """Call a function with each request that the site sends to this process, in a new thread."""
         with suppress(OSError):  # the site has ended
-            self._for_orders = self._connect("listener")
-            arguments = (self._for_orders, hear)
-            self._listener = threading.Thread(
-                target=self._listen, args=arguments, name="Site requests", daemon=True
-            )
-            self._listener.start()
+            self._listening = Listening(self._connect("listener"), hear)
 
     def report_listening(self, report: Report) -> None:
         """Send a report that the site may answer by an order, which it can once it has read this report."""
-        if self._for_orders is not None:
+        if self._listening is not None:
             with suppress(OSError):  # the site has ended
-                self._for_orders.send(as_message(report), timeout=SITE_TIMEOUT)
+                self._listening.link.send(as_message(report), timeout=SITE_TIMEOUT)
 
-    def _listen(self, link: Link, hear: Callable[[Message], object]) -> None:
+    def offer(self, report: Report) -> None:
+        """Send a report without waiting; it may be dropped while the site does not read."""
         with suppress(OSError):  # the site has ended
-            while (messages := link.receive(None)) is not None:
-                for message, _ in messages:
-                    try:
-                        hear(message)
-                    except Exception:  # the orders that follow must be heard
-                        logger.exception("An order of the site to process %s failed.", os.getpid())
+            with self._turn:
+                if self._listening is None:  # in a process that takes no orders, such as a forked one
+                    self._listening = Listening(self._connect("other"), lambda message: None)
+            self._listening.offer(as_message(report))
 
     @contextmanager
     def _link(self) -> Iterator[Link]:
@@ -174,12 +169,12 @@ class RemoteSite(Site):
             link.close()
 
 
-def _await_reply(link: Link) -> Reply:
+def _await_reply(link: Link, timeout: float) -> Reply:
     """Return the answer; wait for it as long as the site answers pings."""
-    silent = 0.0
-    while silent < SITE_TIMEOUT:
-        if not await_event(link, select.POLLIN, PING_INTERVAL):
-            silent += PING_INTERVAL
+    silent, interval = 0.0, min(PING_INTERVAL, timeout)
+    while silent < timeout:
+        if not await_event(link, select.POLLIN, interval):
+            silent += interval
             link.post({"ping": True})
             continue
         silent = 0.0
@@ -189,4 +184,4 @@ def _await_reply(link: Link) -> Reply:
         for message, _ in messages:
             if "pong" not in message:
                 return read_reply(message)
-    raise TimeoutError(f"it has sent nothing for {SITE_TIMEOUT:g} seconds; it is stopped, or hangs")
+    raise TimeoutError(f"it has sent nothing for {timeout:g} seconds; it is stopped, or hangs")

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..conf.signals import SITE_ACTIONS
 from ..wspbus.messenger import BUILT_IN_CHANNELS
 
 GAP = "fleet.gap"
 """The channel on which a process learns that it has missed messages: ``(sender, number)``."""
 
-OF_THE_BUS = ("fleet.",)
-"""Beginnings of the names of channels that only this package publishes on."""
+RESERVED = frozenset({*BUILT_IN_CHANNELS, *SITE_ACTIONS, "abort", "before_restart", "execv", "autoreload"})
+"""Channels on which a process acts: a message of another process must not reach them."""
+
+RESERVED_BEGINNINGS = ("fleet.", "autoreload.")
+"""Beginnings of the names of such channels."""
+
+LARGEST = 2**20
+"""The most bytes of a message within a site: its channel and arguments as JSON."""
+
+LONGEST_TIMEOUT = 60.0
+"""Seconds for the answers to `ask`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +35,7 @@ class Reply:
     pid: int
     roles: list[str]
     results: list[Any] = field(default_factory=list)
-    """What its listeners returned, in the order of their priorities."""
+    """The results of its listeners, in the order of their priorities."""
     error: str | None = None
     """Why there are no results: a listener failed, or the process did not answer."""
     missing: bool = False
@@ -32,38 +43,48 @@ class Reply:
 
     @property
     def result(self) -> Any:
-        """What its only listener returned, or the first one; None if it has none."""
+        """The result of its only listener, or of the first one; None if it has none."""
         return self.results[0] if self.results else None
 
 
-class Fleet:
+class Fleet(ABC):
     """The fleet of this process. Any thread may call its methods."""
 
-    largest = 2**20
+    largest: int = LARGEST
     """The most bytes of a message: its channel and arguments as JSON."""
 
-    def broadcast(self, channel: str, arguments: str) -> None:
-        """Send a message to every process. ``arguments``: a JSON array."""
-        raise NotImplementedError
+    @abstractmethod
+    def broadcast(self, channel: str, args: list[Any]) -> None:
+        """Send a message to every process, without waiting. The arguments are those of `checked`."""
 
-    def ask(self, channel: str, arguments: str, timeout: float) -> list[Reply]:
+    def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
+        """Send a message with the commit of the transaction under way."""
+        raise NotImplementedError("Without FLEET no message can be part of a transaction: use on_commit=True.")
+
+    @abstractmethod
+    def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
         """Publish on a channel in every process, and return the reply of each."""
-        raise NotImplementedError
 
 
-def encode(channel: str, args: Sequence[Any], largest: int) -> str:
-    """Return arguments as JSON.
+def is_reserved(channel: str) -> bool:
+    """Return whether a channel is not for messages of other processes."""
+    return channel in RESERVED or channel.startswith(RESERVED_BEGINNINGS)
 
-    ValueError for a channel that cannot be broadcast on, and for too many bytes; TypeError for what JSON does
-    not know.
+
+def checked(channel: str, args: Sequence[Any], largest: int) -> list[Any]:
+    """Return arguments as they arrive: as JSON has them.
+
+    ValueError for a channel that belongs to the bus, and for too many bytes; TypeError for values that JSON
+    does not know.
     """
     if not isinstance(channel, str) or not channel:
         raise TypeError(f"A channel is a text, and not {channel!r}.")
-    if channel in BUILT_IN_CHANNELS or channel.startswith(OF_THE_BUS):
+    if is_reserved(channel):
         raise ValueError(
             f"The channel {channel!r} belongs to the bus of each process: broadcast on one of your own."
         )
     text = json.dumps(args, separators=(",", ":"), allow_nan=False)
     if (size := len(text) + len(json.dumps(channel))) > largest:
-        raise ValueError(f"A message on {channel!r} has {size:,} bytes; {largest:,} are the most here.")
-    return text
+        raise ValueError(f"A message on {channel!r} has {size:,} bytes; {largest:,} are the most.")
+    result: list[Any] = json.loads(text)
+    return result

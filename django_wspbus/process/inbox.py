@@ -6,11 +6,11 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..wspbus import Bus, ChannelFailures
+from .database import fresh_connections
 from .fleet import GAP
 
 logger = logging.getLogger("django_wspbus")
@@ -24,7 +24,7 @@ class Delivery:
     """A message for the listeners of this process."""
 
     sender: str
-    """"host:pid" of the process that sent it."""
+    """"host:pid" of the site that sent it."""
     channel: str
     args: list[Any]
 
@@ -32,62 +32,62 @@ class Delivery:
 class Inbox:
     """Publishes messages in the order in which they arrive, in a thread of its own.
 
-    The thread starts with the first message. A listener that fails costs the others nothing.
+    The thread starts with the first message. The failure of a listener is logged, and the next message
+    follows. While the bus is STARTING the messages wait: a listener may need what a start listener makes.
     """
 
-    def __init__(
-        self, bus: Bus, most: int = MOST_WAITING, connections: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, bus: Bus, most: int = MOST_WAITING) -> None:
         self._bus = bus
         self._most = most
-        self._close_connections = connections
         self._waiting: deque[Delivery] = deque()
         self._changed = threading.Condition()
         self._dropped = 0
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
+        self._pid = 0
         self.missed = 0
-        """Messages that were dropped here since the process began."""
-        os.register_at_fork(after_in_child=self._forget)
+        """Messages that did not reach the listeners since the process began."""
 
     def put(self, delivery: Delivery) -> None:
         """Add a message; any thread may call this, and it never waits for a listener."""
+        if self._bus.exit_asked:  # what the listeners use may be closed already
+            return
+        if self._pid != os.getpid():
+            self._begin()
         with self._changed:
-            if self._is_closed:
-                return
             if len(self._waiting) >= self._most:
                 self._waiting.popleft()
                 self._note_dropped()
             self._waiting.append(delivery)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="Fleet delivery", daemon=True)
-                self._thread.start()
             self._changed.notify()
 
-    def close(self, timeout: float = 0) -> None:
-        """Take no more messages; wait for the one that is being published."""
-        with self._changed:
-            self._is_closed = True
-            self._waiting.clear()
-            self._changed.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+    def note_missed(self, sender: str, count: int) -> None:
+        """Publish ``fleet.gap`` after the messages that wait: ``count`` messages of a site are lost."""
+        self.missed += count
+        self.put(Delivery(sender, GAP, [sender, count]))
+
+    def _begin(self) -> None:
+        """Start the thread, with no messages of the parent if this is a forked process."""
+        self._waiting = deque()
+        self._changed = threading.Condition()
+        self._dropped = 0
+        self._pid = os.getpid()
+        threading.Thread(target=self._run, name="Fleet delivery", daemon=True).start()
 
     def _note_dropped(self) -> None:
         self.missed += 1
-        if not self._dropped:
-            logger.error(
-                "More than %d messages of the fleet wait for slow listeners: the oldest are dropped.",
-                self._most,
-            )
         self._dropped += 1
+        if self._dropped == 1:
+            text = "More than %d messages of the fleet wait for slow listeners: the oldest are dropped."
+            logger.error(text, self._most)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
-                if self._is_closed:
-                    return
+                self._changed.wait_for(lambda: self._waiting)
+            self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING, None)
+            if self._bus.exit_asked:
+                self._pid = 0
+                return
+            with self._changed:
                 dropped, self._dropped = self._dropped, 0
                 delivery = self._waiting.popleft()
             if dropped:
@@ -95,19 +95,10 @@ class Inbox:
             self._publish(delivery.channel, delivery.args)
 
     def _publish(self, channel: str, args: list[Any]) -> None:
-        self._close_connections()
-        try:
-            self._bus.publish(channel, *args)
-        except ChannelFailures:  # each failure is in the log
-            pass
-        except BaseException:  # SystemExit of a listener must not end the delivery
-            logger.exception("A listener of %r raised an exit.", channel)
-        finally:
-            self._close_connections()
-
-    def _forget(self) -> None:
-        """Start with nothing in a forked process, which has no messages of its own."""
-        self._waiting.clear()
-        self._changed = threading.Condition()
-        self._thread = None
-        self._dropped = 0
+        with fresh_connections():
+            try:
+                self._bus.publish(channel, *args)
+            except ChannelFailures:  # each failure is in the log
+                pass
+            except BaseException:  # SystemExit of a listener must not end the delivery
+                logger.exception("A listener of %r raised an exit.", channel)

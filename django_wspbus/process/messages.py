@@ -10,11 +10,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
 from .encoding import HEADER, LARGEST, MOST_DESCRIPTORS, VERSION, Part, encode, split
 from .encoding import Message as Message
+from .outbox import Outbox
 
 MOST_UNSENT = 4 * LARGEST
 """Bytes that may wait for a process that does not read. A link with more is closed."""
@@ -41,6 +42,7 @@ class Link:
     """One end of a connection between two processes of a site. ``name`` names the peer in errors.
 
     `post` never waits: the site, the launcher and the error page use it, because others depend on them.
+    `offer` does not wait either, and drops the oldest messages that were offered if the peer does not read.
     `send` waits until the peer has taken the message. Several threads may call both at once, and so may a
     signal handler that interrupts one of them: messages arrive whole.
 
@@ -62,6 +64,7 @@ class Link:
         self._received = bytearray(received)
         self._batches: deque[list[int]] = deque()  # the descriptors of each call that the peer made
         self._unsent = deque([Part(memoryview(unsent), [])] if unsent else [])
+        self._outbox = Outbox(lambda: self.name)
         self._lock = threading.RLock()
         self._is_writing = False
 
@@ -87,7 +90,7 @@ class Link:
     @property
     def has_unsent(self) -> bool:
         """True if bytes wait for the peer to read: call `flush` when this end becomes writable."""
-        return bool(self._unsent)
+        return bool(self._unsent) or bool(self._outbox)
 
     def post(self, message: Message, descriptors: Iterable[int] = ()) -> None:
         """Send a message without waiting; `flush` sends the bytes that the peer does not take now.
@@ -103,6 +106,14 @@ class Link:
         with self._lock:
             for part in parts:
                 part.keep()
+
+    def offer(self, data: bytes, lost: Callable[[int], Message]) -> None:
+        """Send an encoded message without waiting; while the peer does not read, the oldest are dropped.
+
+        ``lost(number)``: the message by which the peer learns how many were dropped.
+        """
+        self._outbox.put(data, lost)
+        self.flush()
 
     def send(self, message: Message, descriptors: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send a message; TimeoutError if the peer has not taken all of it within ``timeout`` seconds."""
@@ -123,7 +134,7 @@ class Link:
         """Send the bytes that the peer takes now; return False if more wait until this end is writable."""
         with self._lock:
             # A flush that this one interrupts (in a signal handler) goes on afterwards and sends the rest.
-            while (unsent := self._unsent) and not self._is_writing:
+            while not self._is_writing and (unsent := self._next()):
                 self._is_writing = True
                 try:
                     unsent[0].send(self._socket)
@@ -137,6 +148,12 @@ class Link:
                 finally:
                     self._is_writing = False
         return True
+
+    def _next(self) -> deque[Part]:
+        """Return the parts to send; those of the outbox come after all others."""
+        if not self._unsent and (data := self._outbox.take()):
+            self._unsent.append(Part(memoryview(data), []))
+        return self._unsent
 
     def _forget_unsent(self) -> None:
         # Without the lock: in a forked process, a thread that does not exist there may hold it for ever.
@@ -213,7 +230,8 @@ class Link:
         ``unanswered``: messages that the next program has to receive again.
         """
         again = b"".join(bytes(encode(message, [])) for message in unanswered)
-        return again + self._received, b"".join(bytes(part.data) for part in self._unsent)
+        unsent = b"".join(bytes(part.data) for part in self._unsent)
+        return again + self._received, unsent + b"".join(iter(self._outbox.take, b""))
 
 
 def await_event(source: Any, event: int, timeout: float | None) -> bool:

@@ -115,7 +115,35 @@ class FilesReopened:
     failures: list[str]
 
 
-Report = Hello | Expected | Standby | Ready | Answered | Failed | Died | Stopped | Replied | FilesReopened
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A message for every process of the fleet: `bus.broadcast`."""
+
+    channel: str
+    args: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Messages for the fleet were dropped, as the site did not read."""
+
+    count: int
+
+
+Report = (
+    Hello
+    | Expected
+    | Standby
+    | Ready
+    | Answered
+    | Failed
+    | Died
+    | Stopped
+    | Replied
+    | FilesReopened
+    | Broadcast
+    | Unsent
+)
 
 _KINDS: dict[str, type[Report]] = {kind.__name__: kind for kind in get_args(Report)}
 

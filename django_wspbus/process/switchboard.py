@@ -59,6 +59,12 @@ class Switchboard:
         if link.has_unsent:
             self._wake()
 
+    def offer(self, link: Link, data: bytes, lost: Callable[[int], Message]) -> None:
+        """Send an encoded message over a watched link, unless its peer does not read; see `Link.offer`."""
+        link.offer(data, lost)
+        if link.has_unsent:
+            self._wake()
+
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         with self._lock:
             heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._serials), function))

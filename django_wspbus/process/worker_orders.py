@@ -40,7 +40,24 @@ class Changed:
     files: list[str]
 
 
-Order = Begin | Retire | Publish | Changed
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Publish a message of the fleet on a channel, without an answer: see `inbox`."""
+
+    sender: str
+    """"host:pid" of the site that sent it."""
+    channel: str
+    args: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Messages of the fleet that this process was to get were dropped, as it did not read."""
+
+    count: int
+
+
+Order = Begin | Retire | Publish | Changed | Deliver | Missed
 
 _KINDS: dict[str, type[Order]] = {kind.__name__: kind for kind in get_args(Order)}
 

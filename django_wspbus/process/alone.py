@@ -1,0 +1,33 @@
+"""The fleet of a process that belongs to no site: this process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from ..wspbus import Bus
+from .fleet import Fleet, Reply
+from .inbox import Delivery, Inbox
+from .publication import Publication
+
+
+class OwnProcess(Fleet):
+    """Delivers each message in this process."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._inbox = Inbox(bus)
+
+    def broadcast(self, channel: str, args: list[Any]) -> None:
+        self._inbox.put(Delivery(f"{socket.gethostname()}:{os.getpid()}", channel, args))
+
+    def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
+        return [own_reply(self._bus, channel, args)]
+
+
+def own_reply(bus: Bus, channel: str, args: list[Any]) -> Reply:
+    """Publish on a channel in this thread, and return the reply of this process."""
+    outcome = Publication(bus, channel, args).run()
+    roles = sorted(bus.roles or ())
+    return Reply(socket.gethostname(), os.getpid(), roles, outcome.results or [], outcome.error)

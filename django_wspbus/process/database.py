@@ -1,0 +1,28 @@
+"""The database connections of a thread that is none of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from django.apps import apps
+from django.db import close_old_connections, connections
+
+
+@contextmanager
+def fresh_connections(*, ends: bool = False) -> Generator[None]:
+    """Close the connections of this thread that are too old or broken, before and after a block.
+
+    ``ends``: the thread ends after the block, and closes all of them.
+    """
+    if not apps.ready:  # without Django there are no connections
+        yield
+        return
+    close_old_connections()
+    try:
+        yield
+    finally:
+        if ends:
+            connections.close_all()
+        else:
+            close_old_connections()

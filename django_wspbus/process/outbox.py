@@ -1,0 +1,60 @@
+"""Messages that wait for a process to read them, and may be dropped if it does not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from .encoding import Message, encode
+
+logger = logging.getLogger("django_wspbus")
+
+MOST_WAITING = 10_000
+MOST_BYTES = 16 * 2**20
+"""Messages, and their bytes, that wait for one process; beyond that, the oldest are dropped."""
+
+
+class Outbox:
+    """A queue of encoded messages for one process. ``name()`` returns its name for the log."""
+
+    def __init__(self, name: Callable[[], str]) -> None:
+        self._name = name
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        self._lost = 0
+        self._notice: Callable[[int], Message] | None = None
+        self._lock = threading.RLock()  # a signal handler may interrupt its owner
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, data: bytes, lost: Callable[[int], Message]) -> None:
+        """Add a message; ``lost(number)`` makes the one that takes the place of those that were dropped."""
+        with self._lock:
+            self._waiting.append(data)
+            self._size += len(data)
+            while len(self._waiting) > 1 and (
+                len(self._waiting) > MOST_WAITING or self._size > MOST_BYTES
+            ):
+                self._size -= len(self._waiting.popleft())
+                self._note_lost(lost)
+
+    def _note_lost(self, lost: Callable[[int], Message]) -> None:
+        self._notice = lost
+        self._lost += 1
+        if self._lost == 1:
+            logger.error("%s does not read its messages: the oldest are dropped.", self._name())
+
+    def take(self) -> bytes:
+        """Remove the next message and return it; b"" if there is none."""
+        with self._lock:
+            if self._lost and self._notice is not None:
+                lost, self._lost = self._lost, 0
+                return encode(self._notice(lost), [])
+            if not self._waiting:
+                return b""
+            data = self._waiting.popleft()
+            self._size -= len(data)
+            return data
