@@ -22,9 +22,9 @@ class Commands(ABC):
     """The connection of this process with the engine, for commands."""
 
     def call(self, run: Callable[[Engine], T], timeout: float | None = None) -> T:
-        """Return ``run(engine)``; `Unavailable` if the engine does not answer, or not within ``timeout`` seconds.
+        """Return ``run(engine)``; `Unavailable` if the engine does not answer within ``timeout`` seconds.
 
-        Not for the thread of the switchboard, which must not wait, and not for a function that `submit` calls.
+        Not for the thread of the switchboard, which must not wait, and not for a function of `submit`.
         """
         future: Future[T] = Future()
 

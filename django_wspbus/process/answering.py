@@ -10,6 +10,9 @@ from .exchange import Error, Malformed, Reply, Result, read_request, reply_as_me
 from .messages import BrokenLink, Link, Message
 from .site import LocalSite, reasons
 
+Handler = Callable[[list[Any], Callable[[Reply], None]], None]
+"""Answers a request later: it gets the arguments, and a function that any thread calls with the reply."""
+
 
 class Answers:
     """Answers the requests of other processes in the thread that moves the bus.
@@ -21,6 +24,8 @@ class Answers:
         self._bus = bus
         self._site = site
         self._post = post
+        self.handlers: dict[str, Handler] = {}
+        """Action -> the function that answers it instead, as the bus may be busy. It must not wait."""
         self._unanswered: dict[int, tuple[Link, Message]] = {}
 
     def answer(self, link: Link, message: Message) -> None:
@@ -31,7 +36,9 @@ class Answers:
             self._reply(link, message, Error(str(error)))
             return
         action, args = request.action, request.arguments.get("args", [])
-        if action in ("graceful", "restart"):
+        if (handler := self.handlers.get(action)) is not None:
+            handler(args, lambda reply: self._reply(link, message, reply))
+        elif action in ("graceful", "restart"):
             self._bus.request(action, lambda error: self._reply(link, message, _outcome(error)))
         elif action == "exit":  # the process that asks ends with the site, so the answer comes first
             self._bus.defer(self._bus.exit)

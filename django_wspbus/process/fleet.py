@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 from ..conf.signals import SITE_ACTIONS
 from ..wspbus.messenger import BUILT_IN_CHANNELS
 
@@ -37,7 +39,7 @@ class Reply:
     results: list[Any] = field(default_factory=list)
     """The results of its listeners, in the order of their priorities."""
     error: str | None = None
-    """Why there are no results: a listener failed, or the process did not answer."""
+    """The reason why there are no results: a listener failed, or the process did not answer."""
     missing: bool = False
     """True if it did not answer in time."""
 
@@ -59,7 +61,10 @@ class Fleet(ABC):
 
     def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
         """Send a message with the commit of the transaction under way."""
-        raise NotImplementedError("Without FLEET no message can be part of a transaction: use on_commit=True.")
+        raise ImproperlyConfigured(
+            "A message of a transaction (atomic=True) needs FLEET with PostgreSQL as its engine: with "
+            "on_commit=True it is sent right after the commit."
+        )
 
     @abstractmethod
     def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:

@@ -35,9 +35,7 @@ class Outbox:
         with self._lock:
             self._waiting.append(data)
             self._size += len(data)
-            while len(self._waiting) > 1 and (
-                len(self._waiting) > MOST_WAITING or self._size > MOST_BYTES
-            ):
+            while len(self._waiting) > 1 and (len(self._waiting) > MOST_WAITING or self._size > MOST_BYTES):
                 self._size -= len(self._waiting.popleft())
                 self._note_lost(lost)
 

@@ -37,6 +37,7 @@ from ..successor.state import SiteState
 from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .condition import SiteCondition
+from .fleet import SiteFleet
 from .log_files import LogFiles
 from .observing.log_store import LogStore
 from .policy import Policy
@@ -82,6 +83,7 @@ class Assembly:
         self.log_store = LogStore(self.children, handed_over.log)
         self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
+        self.fleet = SiteFleet(bus, settings)
         self.signals = SignalHandler(
             bus,
             settings.signals,
@@ -102,6 +104,7 @@ class Assembly:
             self.signals,
             Reaper(bus, self.switchboard.call_later, self.children.pids),
             self.sockets,
+            self.fleet,
             self.children,
             *self.servers,
             self.swap,

@@ -9,6 +9,7 @@ import pytest
 
 from django_wspbus.process.reports import (
     Answered,
+    Broadcast,
     Died,
     Expected,
     Failed,
@@ -20,6 +21,7 @@ from django_wspbus.process.reports import (
     RetirementPolicy,
     Standby,
     Stopped,
+    Unsent,
     as_message,
     read_report,
 )
@@ -35,6 +37,8 @@ REPORTS: list[Report] = [
     Stopped(4711, ["a stop listener failed."], "GET /"),
     Replied(3, 4711, [None, "x"], None),
     FilesReopened(4711, ["/var/log/shop.log"], ["/var/log/site.log (Permission denied)"]),
+    Broadcast("prices.changed", [1, {"sku": "x"}]),
+    Unsent(3),
 ]
 
 
