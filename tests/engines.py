@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 import pytest
 
 from .processes import DEADLINE, Running, free_port
@@ -23,6 +25,10 @@ def find(program: str) -> str:
     if found is None:
         pytest.skip(f"no {program} on this machine")
     return found
+
+
+AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+"""PostgreSQL refuses to run as root."""
 
 
 class EngineServer:
@@ -60,8 +66,9 @@ class EngineServer:
 
     def _send(self, number: int) -> None:
         assert self.running is not None
-        for process in self.running.members():
+        for process in psutil.Process(self.running.pid).children(recursive=True):
             process.send_signal(number)
+        self.running.send(number)
 
     def __enter__(self) -> Self:
         return self
@@ -105,3 +112,102 @@ class RedisServer(EngineServer):
             answer = file.readline().decode().strip()
             assert not answer.startswith("-"), answer
             return file.readline().decode().strip() if answer.startswith("$") else answer
+
+
+class PostgresServer(EngineServer):
+    """PostgreSQL with the user and the database ``shop``, and no password. Its data survive a kill."""
+
+    ready = "database system is ready to accept"
+    # The data need not survive a power cut, so that tests are faster.
+    options = {
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "max_connections": "40",
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = self.folder / "data"
+        if AS_NOBODY:
+            shutil.chown(self.folder, "nobody", "nogroup")
+        self.make_data()
+
+    def make_data(self) -> None:
+        arguments = ["-D", str(self.data), "-A", "trust", "-U", "shop", "-E", "UTF8", "--no-sync"]
+        self.run_tool("initdb", *arguments)
+
+    def run_tool(self, program: str, *arguments: str) -> None:
+        command = [*AS_NOBODY, find(program), *arguments]
+        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
+
+    def command(self) -> list[str]:
+        listen = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.folder),
+        }
+        options = [
+            part for name, value in (self.options | listen).items() for part in ("-c", f"{name}={value}")
+        ]
+        return [*AS_NOBODY, find("postgres"), "-D", str(self.data), *options]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its entry in DATABASES."""
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "NAME": "postgres",
+            "USER": "shop",
+        }
+
+    def query(self, query: str) -> None:
+        self.run_tool(
+            "psql", "-X", "-h", "127.0.0.1", "-p", str(self.port), "-U", "shop", "-d", "postgres", "-c", query
+        )
+
+
+class PostgresStandby(PostgresServer):
+    """A standby of another server."""
+
+    ready = "database system is ready to accept read-only connections"
+
+    def __init__(self, primary: PostgresServer) -> None:
+        self.primary = primary
+        super().__init__()
+
+    def make_data(self) -> None:
+        where = ["-h", "127.0.0.1", "-p", str(self.primary.port), "-U", "shop"]
+        self.run_tool(
+            "pg_basebackup", *where, "-D", str(self.data), "--write-recovery-conf", "--checkpoint=fast"
+        )
+
+
+class Pooler(EngineServer):
+    """A pgbouncer before a PostgreSQL, which gives each transaction another session."""
+
+    ready = "process up"
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        if AS_NOBODY:
+            shutil.chown(self.folder, "nobody", "nogroup")
+        (self.folder / "users").write_text('"shop" ""')
+        lines = [
+            "[databases]",
+            f"postgres = host=127.0.0.1 port={server.port}",
+            "[pgbouncer]",
+            "listen_addr = 127.0.0.1",
+            f"listen_port = {self.port}",
+            "unix_socket_dir =",
+            "auth_type = trust",
+            f"auth_file = {self.folder}/users",
+            "pool_mode = transaction",
+        ]
+        (self.folder / "pgbouncer.ini").write_text("\n".join(lines))
+        self.settings = {**server.settings, "PORT": str(self.port)}
+
+    def command(self) -> list[str]:
+        return [*AS_NOBODY, find("pgbouncer"), str(self.folder / "pgbouncer.ini")]

@@ -194,7 +194,7 @@ class Engine(ABC):
 
     @abstractmethod
     def send(self, messages: Sequence[tuple[str | None, bytes]]) -> None:
-        """Send messages in this order, each to one member by its identifier, or to all (None)."""
+        """Send messages, of ASCII, in this order, each to one member by its identifier, or to all (None)."""
 
     @abstractmethod
     def listen(self, member: str) -> Listener:

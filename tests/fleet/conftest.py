@@ -1,16 +1,38 @@
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+from django.test import override_settings
 
 from django_wspbus.fleet.base import Engine
 from django_wspbus.fleet.local import LocalEngine
 
-from ..engines import RedisServer
+from ..engines import PostgresServer, RedisServer
 
 Connect = Callable[..., Engine]
+
+ALIAS = "fleet"
+"""The alias of the database of PostgreSQL, besides that of the testproject."""
+
+
+@contextlib.contextmanager
+def database(alias: str, entry: Mapping[str, Any]) -> Iterator[None]:
+    """Add an entry to DATABASES."""
+    connections.settings[alias] = connections.configure_settings({"default": {}, alias: dict(entry)})[alias]
+    try:
+        yield
+    finally:
+        if hasattr(connections._connections, alias):
+            connections[alias].close()
+            del connections[alias]
+        del connections.settings[alias]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +43,19 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-KINDS = ["local", *(pytest.param(kind, marks=pytest.mark.extended) for kind in ("redis",))]
+@pytest.fixture(scope="module")
+def postgres_server(django_db_blocker: Any) -> Iterator[PostgresServer]:
+    """A PostgreSQL with the tables of the fleet that the tests of a module share; they leave it running."""
+    with PostgresServer() as server:
+        server.start()
+        apps = [*settings.INSTALLED_APPS, "django_wspbus.fleet.postgres"]
+        with database(ALIAS, server.settings), override_settings(INSTALLED_APPS=apps):
+            with django_db_blocker.unblock():
+                call_command("migrate", "wspbus_fleet", database=ALIAS, verbosity=0)
+            yield server
+
+
+KINDS = ["local", *(pytest.param(kind, marks=pytest.mark.extended) for kind in ("redis", "postgres"))]
 
 
 @pytest.fixture(params=KINDS)
@@ -48,3 +82,10 @@ def redis_engine(redis_server: RedisServer) -> Connect:
     from django_wspbus.fleet.redis import RedisFleet
 
     return lambda name, **options: RedisFleet(name, redis_server.url, **options)
+
+
+@pytest.fixture
+def postgres_engine(postgres_server: PostgresServer) -> Connect:
+    from django_wspbus.fleet.postgres import PostgresFleet
+
+    return lambda name, **options: PostgresFleet(name, ALIAS, **options)
