@@ -13,7 +13,7 @@ from typing import IO
 from ..process.messages import Link, Message, Received
 from ..process.phases import Phases
 from ..process.record import Record
-from ..process.reports import Died, Hello, read_report
+from ..process.reports import OF_THE_FLEET, Died, Hello, Report, read_report
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order as WorkerOrder
 from ..process.worker_orders import as_message
@@ -36,7 +36,8 @@ class Child(ProcessGroup):
     ``answer(link, message)`` handles their requests to the site, and ``changed()`` is called after each
     change of their state; both in the switchboard's thread. ``refusal``: the file in which the process
     reports a failure before it runs the function of its server. ``ended(child, pid, record)`` is called when
-    one of its processes has ended, before its record is closed.
+    one of its processes has ended, before its record is closed, and ``reported(child, report)`` when one has
+    sent a report.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Child(ProcessGroup):
         changed: Callable[[], None],
         refusal: IO[bytes] | None = None,
         ended: Callable[[Child, int, Record], None] = lambda child, pid, record: None,
+        reported: Callable[[Child, Report], None] = lambda child, report: None,
     ) -> None:
         super().__init__(process, switchboard, changed)
         self.alias = alias
@@ -71,6 +73,7 @@ class Child(ProcessGroup):
         self.why_shortened = ""
         self._answer = answer
         self._process_ended = ended
+        self._reported = reported
         self.links = Links(
             pair, switchboard, heard=self._hear, ended=self._note_end_of, all_ended=self._note_end_of_pair
         )
@@ -86,6 +89,14 @@ class Child(ProcessGroup):
     @property
     def workers(self) -> list[int]:
         return sorted(self.progress.workers.values())
+
+    @property
+    def answering(self) -> list[int]:
+        """The PIDs of the workers that answer an ask: none that stands by, boots, retires or exits."""
+        if self.deadline is not None or self.ended:
+            return []
+        listening = set(self.progress.listeners.values())
+        return sorted((self.progress.ready_workers() & listening) - self.retiring.keys())
 
     @property
     def is_serving(self) -> bool:
@@ -175,6 +186,7 @@ class Child(ProcessGroup):
                 record.close()
 
     def _hear(self, link: Link, messages: list[Received]) -> None:
+        changes = False
         for message, descriptors in messages:
             take_record(self.records, message, descriptors)
             if "action" in message:
@@ -183,11 +195,16 @@ class Child(ProcessGroup):
                 with contextlib.suppress(OSError):  # it is gone
                     self._switchboard.post(link, {"pong": True})
             else:
-                self._note(link, message)
-        self.changed()
+                changes |= self._note(link, message)
+        if changes:
+            self.changed()
 
-    def _note(self, link: Link, message: Message) -> None:
+    def _note(self, link: Link, message: Message) -> bool:
+        """Note a report; return False if it says nothing about the child itself."""
         report = read_report(message)
+        if isinstance(report, OF_THE_FLEET):
+            self._reported(self, report)
+            return False
         if isinstance(report, Hello):
             link.name = f"Process {report.pid} of the server {self.alias!r}"
         if isinstance(report, Died):  # first read the reason, which may wait unread in the worker's own link
@@ -195,6 +212,8 @@ class Child(ProcessGroup):
                 if pid == report.pid:
                     self.links.hear_now(descriptor)
         self.progress.note(link, report, is_serving=self.is_serving)
+        self._reported(self, report)
+        return True
 
     # Orders
 
@@ -221,6 +240,11 @@ class Child(ProcessGroup):
         for descriptor in found:
             self.links.post(descriptor, as_message(order))
         return bool(found)
+
+    def offer(self, data: bytes) -> None:
+        """Send an encoded order to each process that listens; one that does not read loses the oldest."""
+        for descriptor in list(self.progress.listeners):
+            self.links.offer(descriptor, data)
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..process.messages import Link, Message
 from ..process.phases import TIME_FOR_LAST_ANSWERS, TIME_FOR_LISTENERS, TIME_FOR_UNSERVED_CHILD, Phases
 from ..process.record import Record
+from ..process.reports import Report
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Order
 from ..successor.state import ChildState
@@ -68,6 +69,8 @@ class Children(Plugin):
         """Functions that are called in the main thread when something has changed in a child."""
         self.record_readers: list[Callable[[Child, int, Record], None]] = [self._log_lost]
         """Functions of the child, the PID and the record of each process that has ended."""
+        self.report_readers: list[Callable[[Child, Report], None]] = []
+        """Functions of the child and each report of its processes, in the thread of the switchboard."""
         self._awaited: list[Child] = []
 
     def all(self) -> list[Child]:
@@ -100,6 +103,7 @@ class Children(Plugin):
             changed=lambda: self._note_change_of(child),
             refusal=refusal,
             ended=self._note_end,
+            reported=self._note_report,
         )
         child.wanted = start.workers
         self._watch(child)
@@ -232,6 +236,10 @@ class Children(Plugin):
         for read in self.record_readers:
             read(child, pid, record)
 
+    def _note_report(self, child: Child, report: Report) -> None:
+        for read in self.report_readers:
+            read(child, report)
+
     def _log_lost(self, child: Child, pid: int, record: Record) -> None:
         """Log the requests that ended with a worker, unless the log has them already."""
         has_them = pid in child.progress.stopped or pid in child.progress.hurried
@@ -296,7 +304,10 @@ class Children(Plugin):
         """Go on with the children of the program before; end those whose servers are no more."""
         aliases = set(aliases)
         for state in states:
-            child = adopt(state, self.switchboard, self.answer, self._note_change_of, self._note_end)
+            child = adopt(
+                *(state, self.switchboard, self.answer),
+                *(self._note_change_of, self._note_end, self._note_report),
+            )
             self._watch(child)
             if state.time_left is not None:
                 self.draining.append(child)

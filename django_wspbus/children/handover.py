@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from ..process.messages import Link, Message
 from ..process.record import Record
+from ..process.reports import Report
 from ..process.switchboard import Switchboard
 from ..successor.state import ChildState, RecordState
 from .child import Child
@@ -51,11 +52,15 @@ def adopt(
     answer: Callable[[Link, Message], None],
     changed: Callable[[Child], None],
     ended: Callable[[Child, int, Record], None],
+    reported: Callable[[Child, Report], None],
 ) -> Child:
     """Take over a child of the program before."""
     process, pair = AdoptedProcess(state.pid), socket.socket(fileno=state.pair)
     child = Child(
-        *(state.alias, process, pair, switchboard, answer), changed=lambda: changed(child), ended=ended
+        *(state.alias, process, pair, switchboard, answer),
+        changed=lambda: changed(child),
+        ended=ended,
+        reported=reported,
     )
     child.served_from = time.monotonic() if state.is_serving else None
     child.deadline = None if state.time_left is None else time.monotonic() + state.time_left

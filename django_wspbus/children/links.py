@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ..process.messages import Link, Message, Received, await_event
 from ..process.pairs import take_in
 from ..process.switchboard import Switchboard
+from ..process.worker_orders import Missed, as_message
 from ..successor.state import LinkState
 
 TIME_TO_HEAR = 1
@@ -59,6 +60,12 @@ class Links:
         if (link := self._links.get(descriptor)) is not None:
             with contextlib.suppress(OSError):
                 self.switchboard.post(link, message)
+
+    def offer(self, descriptor: int, data: bytes) -> None:
+        """Send an encoded order to one of the processes; while that does not read, the oldest are dropped."""
+        if (link := self._links.get(descriptor)) is not None:
+            with contextlib.suppress(OSError):
+                self.switchboard.offer(link, data, lambda count: as_message(Missed(count)))
 
     def close(self) -> None:
         for descriptor in (self.pair.fileno(), *self._links):

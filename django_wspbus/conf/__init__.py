@@ -14,6 +14,7 @@ from .project import (
     logging_names,
     own_host,
     root_urlconf,
+    secret_keys,
     serves_static_files,
     settings_module,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "problems",
     "read",
     "root_urlconf",
+    "secret_keys",
     "serves_static_files",
     "setting_path",
     "settings_module",

@@ -77,3 +77,11 @@ def own_host() -> tuple[str, str, dict[str, str]]:
         return host, "http", {}
     header: Any = settings.SECURE_PROXY_SSL_HEADER or ()
     return host, "https", dict([header]) if len(header) == 2 else {}
+
+
+# Keys
+
+
+def secret_keys() -> list[str]:
+    """Return the key that signs, and those that are accepted besides."""
+    return [str(settings.SECRET_KEY), *map(str, settings.SECRET_KEY_FALLBACKS)]

@@ -1,17 +1,16 @@
-"""A message of a fleet as it travels: who sent it, when, and the signature."""
+"""A message of a fleet as it travels: its sender, its time, and the signature."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
+import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 VERSION = b"1"
-MOST_SKEW = 60.0
-"""Seconds by which a message may be older, or newer, than the time of the engine."""
 
 
 class Rejected(Exception):
@@ -23,80 +22,145 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    fleet: str
+class Draft:
+    """A message before it is sent."""
+
     kind: str
-    """"message", "ask", "beat", "leave", "released"; to one member: "expect", "reply", "gone", "order", "step", "result"."""
-    host: str
-    pid: int
-    """The PID of the process that sent it."""
-    epoch: str
-    """The identifier of the member that sent it."""
-    number: int
-    """Its number in the sequence of the member; 0: a message to one member, or one of a transaction."""
-    time: float
-    """The time of the engine at which it was sent."""
-    id: str = ""
-    """The identifier of an ask or an order; for messages without a number, a random one."""
+    """To all: "message", "ask", "beat", "leave", and others with a number. To one member: any with 0 as its
+    number."""
     channel: str = ""
     args: list[Any] = field(default_factory=list)
+    number: int = 0
+    """Its number in the sequence of the member; 0: a message to one member, or one of a transaction."""
+    subject: str = ""
+    """The identifier of the ask, or of the order, that it belongs to."""
+    target: str | None = None
+    """The identifier of the member that gets it; None: all."""
+    nonce: str = ""
+    """A random text that tells messages without a number apart."""
+
+    @classmethod
+    def to(
+        cls, target: str | None, kind: str, args: list[Any], subject: str = "", channel: str = ""
+    ) -> Draft:
+        """Make a message without a number."""
+        return cls(kind, channel, args, 0, subject, target, secrets.token_hex(8))
 
 
-NAMES = {
-    "fleet": "f",
-    "kind": "k",
-    "host": "h",
-    "pid": "p",
-    "epoch": "e",
-    "number": "n",
-    "time": "t",
-    "id": "i",
-    "channel": "c",
-    "args": "a",
-}
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that has arrived."""
+
+    fleet: str
+    kind: str
+    host: str
+    pid: int
+    """The PID of the member: of a site process, or of a process that another program serves."""
+    epoch: str
+    """The identifier of the member; a member that starts again has another one."""
+    number: int
+    time: float
+    """The time of the engine at which it was sent."""
+    subject: str
+    nonce: str
+    channel: str
+    args: list[Any]
+
+    @property
+    def sender(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The member that signs messages."""
+
+    fleet: str
+    host: str
+    pid: int
+    epoch: str
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     secret: bytes
     id: bytes
+    """The beginning of its digest, which every message shows."""
 
     @classmethod
     def derive(cls, secret_key: str, fleet: str) -> Key:
         secret = hmac.digest(secret_key.encode(), b"django_wspbus.fleet:" + fleet.encode(), "sha256")
         return cls(secret, hashlib.sha256(secret).hexdigest()[:8].encode())
 
+    def sign(self, text: bytes) -> bytes:
+        return hmac.digest(self.secret, text, "sha256").hex().encode()
+
 
 class Signer:
-    """Signs with the first key, and accepts what any of them has signed."""
+    """Signs with the first key, and accepts the signature of any of them."""
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    def __init__(self, secret_keys: Sequence[str], fleet: str) -> None:
+        self.fleet = fleet
+        keys = [Key.derive(each, fleet) for each in secret_keys]
         self._key = keys[0]
         self._keys = {key.id: key for key in keys}
 
-    def sign(self, message: Message) -> bytes:
-        values = {NAMES[name]: value for name, value in asdict(message).items() if value not in ("", [])}
-        text = json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
-        return b" ".join([VERSION, self._key.id, _signature(self._key, text), text])
+    @property
+    def key(self) -> str:
+        """The identifier of the key that signs."""
+        return self._key.id.decode()
 
-    def read(self, data: bytes, fleet: str) -> Message:
+    def sign(self, draft: Draft, sender: Sender, time: float) -> bytes:
+        """Return the bytes of a message."""
+        values: dict[str, Any] = {
+            "f": sender.fleet,
+            "k": draft.kind,
+            "h": sender.host,
+            "p": sender.pid,
+            "e": sender.epoch,
+            "n": draft.number,
+            "t": round(time, 6),
+            "i": draft.subject,
+            "u": draft.nonce,
+            "c": draft.channel,
+            "a": draft.args,
+        }
+        values = {name: value for name, value in values.items() if value not in ("", [])}
+        text = json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
+        return b" ".join([VERSION, self._key.id, self._key.sign(text), text])
+
+    def read(self, data: bytes) -> Message:
+        """Return the message in bytes; `Rejected` if no member of this fleet has signed them."""
         try:
             version, key_id, signature, text = data.split(b" ", 3)
         except ValueError:
             raise Rejected("unsigned") from None
         if version != VERSION:
-            raise Rejected("version")
+            raise Rejected("version" if version.isdigit() else "unsigned")
         key = self._keys.get(key_id)
         if key is None:
             raise Rejected("key")
-        if not hmac.compare_digest(signature, _signature(key, text)):
+        if not hmac.compare_digest(signature, key.sign(text)):
             raise Rejected("unsigned")
-        values = json.loads(text)
-        message = Message(**{name: values[short] for name, short in NAMES.items() if short in values})
-        if message.fleet != fleet:
+        message = _decode(text)
+        if message.fleet != self.fleet:
             raise Rejected("foreign")
         return message
 
 
-def _signature(key: Key, text: bytes) -> bytes:
-    return hmac.digest(key.secret, text, "sha256").hex().encode()
+def _decode(text: bytes) -> Message:
+    values = json.loads(text)
+    get = values.get
+    return Message(
+        fleet=get("f", ""),
+        kind=get("k", ""),
+        host=get("h", ""),
+        pid=get("p", 0),
+        epoch=get("e", ""),
+        number=get("n", 0),
+        time=get("t", 0.0),
+        subject=get("i", ""),
+        nonce=get("u", ""),
+        channel=get("c", ""),
+        args=get("a", []),
+    )

@@ -1,41 +1,86 @@
-"""The senders of messages, and what of their sequences has arrived."""
+"""The senders of messages: which of their messages have arrived, and which are missing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-REMEMBERED = 120.0
-"""Seconds for which a sender is remembered after its last message: longer than a message is accepted."""
+from .envelope import Message, Rejected
+
+MOST_SKEW = 60.0
+"""Seconds by which a message may be older, or newer, than the time of the engine."""
+
+NONCE_REMEMBERED = 2 * MOST_SKEW + 5
+"""Seconds for which a message without a number is remembered: longer than it is accepted."""
+
+SENDER_REMEMBERED = 24 * 3600.0
+"""Seconds for which a sender is remembered that sends nothing; then a gap at its end is not noticed."""
 
 
 @dataclass(slots=True)
-class Sender:
+class Sequence:
+    """The last number of a sender, and the time at which it was seen."""
+
     last: int
     seen: float
 
 
 class Senders:
-    """Finds replayed messages, and gaps, by the sequence numbers of each sender."""
+    """Finds replayed messages, and gaps, by the sequence numbers of each sender.
 
-    def __init__(self) -> None:
-        self._senders: dict[str, Sender] = {}
+    ``known``: the last numbers by sender, as an earlier program of this process has seen them.
+    """
 
-    def note(self, epoch: str, number: int, now: float, *, is_message: bool = True) -> int | None:
-        """Note a number of a sender; return how many messages before it are missing; None if it is replayed.
+    def __init__(self, known: dict[str, int], now: float) -> None:
+        self._sequences = {epoch: Sequence(last, now) for epoch, last in known.items()}
+        self._nonces: dict[str, float] = {}
+        self._swept = now
 
-        ``is_message``: False for a sign of life, which repeats the number of the last message.
+    @property
+    def known(self) -> dict[str, int]:
+        return {epoch: each.last for epoch, each in list(self._sequences.items())}
+
+    def check(self, message: Message, now: float) -> int:
+        """Note a message; return how many before it are missing. `Rejected` if it must not be delivered.
+
+        ``now``: the time of the engine, in seconds.
         """
-        sender = self._senders.get(epoch)
-        if sender is None:
-            self._forget(now)
-            self._senders[epoch] = Sender(number, now)
+        if message.time > now + MOST_SKEW:
+            raise Rejected("future")
+        if message.time < now - MOST_SKEW:
+            raise Rejected("old")
+        self._sweep(now)
+        if message.number:
+            missing = self.note(message.epoch, message.number, now, is_new=True)
+            if missing is None:
+                raise Rejected("replayed")
+            return missing
+        if not message.nonce or message.nonce in self._nonces:
+            raise Rejected("replayed")
+        self._nonces[message.nonce] = now
+        return 0
+
+    def note(self, epoch: str, number: int, now: float, *, is_new: bool) -> int | None:
+        """Note a number of a sender; return how many messages up to it are missing; None if it is replayed.
+
+        ``is_new``: whether a message of this number has come, or only the announcement that there was one.
+        """
+        sequence = self._sequences.get(epoch)
+        if sequence is None:
+            self._sequences[epoch] = Sequence(number, now)
             return 0
-        sender.seen = now
-        missing = number - sender.last - is_message
+        sequence.seen = now
+        missing = number - sequence.last - is_new
         if missing < 0:
-            return None if is_message else 0
-        sender.last = number
+            return None if is_new else 0
+        sequence.last = number
         return missing
 
-    def _forget(self, now: float) -> None:
-        self._senders = {epoch: each for epoch, each in self._senders.items() if now - each.seen < REMEMBERED}
+    def _sweep(self, now: float) -> None:
+        """Forget what is older than any message that is accepted."""
+        if now - self._swept < MOST_SKEW:
+            return
+        self._swept = now
+        self._sequences = {
+            epoch: each for epoch, each in self._sequences.items() if now - each.seen < SENDER_REMEMBERED
+        }
+        self._nonces = {nonce: seen for nonce, seen in self._nonces.items() if now - seen < NONCE_REMEMBERED}

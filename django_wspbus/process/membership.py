@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 
 from .asking import RemoteSite
+from .fleet_of_site import FleetOfSite
 from .log_memory import log_memory
 from .messages import Message
 from .process_bus import ProcessBus
+from .publication import Outcome, Publication
 from .record import Record
 from .reports import Replied
-from .site import reasons
-from .worker_orders import Order, Publish, read_order
+from .worker_orders import Deliver, Missed, Order, Publish, read_order
 
 logger = logging.getLogger("django_wspbus")
 
@@ -36,6 +36,7 @@ class Membership:
         self.bus = bus
         self.site = site
         self.record = record
+        self.fleet = FleetOfSite(bus, site, bus.fleet)
         self._obey = obey
 
     def join(self) -> None:
@@ -43,11 +44,13 @@ class Membership:
         self.record.pid = os.getpid()
         log_memory.keep(self.record.ring.write)
         self.site.announce_role("worker", self.record)
-        self.site.listen(self.hear)
         self.bus.site = self.site
+        self.bus.fleet = self.fleet
+        self.site.listen(self.hear)
 
     def leave(self) -> None:
         """Leave the site, which goes on; a process that ends need not call this."""
+        self.bus.fleet = self.fleet.before
         self.site.close()
         log_memory.stop()
 
@@ -59,20 +62,16 @@ class Membership:
             logger.warning("Process %s does not know an order of the site: %r", os.getpid(), error)
             return
         match order:
-            case Publish():  # a listener that hangs must not keep this thread from later orders
-                name = f"Publish {order.channel}"
-                threading.Thread(target=self._publish, args=(order,), name=name, daemon=True).start()
+            case Publish(number, channel, args):
+                Publication(self.bus, channel, args).begin(lambda outcome: self._reply(number, outcome))
+            case Deliver() | Missed():
+                self.fleet.hear(order)
             case _:
                 self._obey(order)
 
-    def _publish(self, order: Publish) -> None:
-        results, error = None, None
+    def _reply(self, number: int, outcome: Outcome) -> None:
         try:
-            results = self.bus.publish(order.channel, *order.args)
-        except (Exception, SystemExit) as raised:  # the process that asks gets the error
-            error = reasons(raised)
-        try:
-            self.site.report(Replied(order.number, os.getpid(), results, error))
-        except (TypeError, ValueError, RecursionError) as unfit:
-            reason = f"The result of {order.channel} cannot be sent to another process: {unfit}."
-            self.site.report(Replied(order.number, os.getpid(), None, reason))
+            self.site.report(Replied(number, os.getpid(), outcome.results, outcome.error))
+        except ValueError as unfit:
+            reason = f"The result cannot be sent to another process: {unfit}."
+            self.site.report(Replied(number, os.getpid(), None, reason))

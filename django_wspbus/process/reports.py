@@ -145,6 +145,9 @@ Report = (
     | Unsent
 )
 
+OF_THE_FLEET = (Broadcast, Unsent)
+"""Reports that say nothing about the process that sends them."""
+
 _KINDS: dict[str, type[Report]] = {kind.__name__: kind for kind in get_args(Report)}
 
 

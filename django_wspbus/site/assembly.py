@@ -83,7 +83,7 @@ class Assembly:
         self.log_store = LogStore(self.children, handed_over.log)
         self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
-        self.fleet = SiteFleet(bus, settings)
+        self.fleet = SiteFleet(bus, settings, self.children, self.answers, handed_over.fleet)
         self.signals = SignalHandler(
             bus,
             settings.signals,

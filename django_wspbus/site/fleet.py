@@ -2,18 +2,154 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..children.child import Child
+from ..children.children import Children
 from ..conf import Settings
-from ..fleet.commands import Commands, LocalCommands
-from ..fleet.engines import make_engine
-from ..process.bus import ProcessBus
+from ..fleet.base import MemberProcess
+from ..fleet.member import FleetMember, Identity, Processes
+from ..fleet.relay import Commands, RelayState
+from ..process.answering import Answers
+from ..process.exchange import Error, Reply, Result
+from ..process.fleet_of_site import ASK
+from ..process.process_bus import ProcessBus
+from ..process.publication import Outcome
+from ..process.record import Record
+from ..process.reports import Broadcast, Replied, Report, Unsent
+from ..process.worker_orders import Order
+from ..successor import start
 from ..wspbus.plugin import Plugin
+
+TIME_TO_LEAVE = 1.0
+"""Seconds for the last messages of a site that exits, or restarts."""
 
 
 class SiteFleet(Plugin):
-    """Connects the processes of this site with the fleet."""
+    """The site as a member of the fleet: it passes on the messages of its processes.
+
+    ``handed_over``: the state that the program before has handed over.
+    """
 
     role = "site"
 
-    def __init__(self, bus: ProcessBus, settings: Settings) -> None:
+    def __init__(
+        self,
+        bus: ProcessBus,
+        settings: Settings,
+        children: Children,
+        answers: Answers,
+        handed_over: Mapping[str, Any],
+    ) -> None:
         super().__init__(bus)
-        self.commands: Commands = LocalCommands(make_engine(settings.fleet))
+        self.sources: list[Processes] = [ChildProcesses(children)]
+        """The processes of the site that belong to the fleet."""
+        version = settings.fleet.version if settings.fleet is not None else None
+        identity = Identity(version or start.original().directory, state=RelayState(**handed_over))
+        self.member = FleetMember(bus, settings.fleet, AllProcesses(self.sources), identity)
+        self._process_bus = bus
+        self._children = children
+        self._before = bus.fleet
+        answers.handlers[ASK] = self._ask
+        children.report_readers.append(lambda child, report: self.note(report))
+        children.record_readers.append(self._note_end)
+
+    @property
+    def commands(self) -> Commands:
+        """Calls of the engine; without FLEET, of one in the memory of this process."""
+        return self.member.commands
+
+    # Its life
+
+    def subscribe(self) -> None:
+        super().subscribe()
+        self._process_bus.fleet = self.member
+
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        self._process_bus.fleet = self._before
+
+    def start(self) -> None:
+        self.member.start()
+
+    start.priority = 31  # type: ignore[attr-defined]  # once the privileges are those of the site
+
+    def exit(self) -> None:
+        """Leave the fleet, unless the next program of this process goes on."""
+        if not self._children.stay:
+            self.member.close(TIME_TO_LEAVE)
+
+    def stop_receiving(self) -> None:
+        if self.member.relay is not None:
+            self.member.relay.messages.close(TIME_TO_LEAVE)
+
+    def hand_over(self) -> dict[str, Any]:
+        """Send the last messages; return the state with which the next program goes on."""
+        if self.member.relay is None:
+            return {}
+        self.member.close(TIME_TO_LEAVE, leaves=False)
+        return asdict(self.member.relay.state)
+
+    # Its processes
+
+    def note(self, report: Report) -> None:
+        """Note a report of a process of the site, in the thread of the switchboard."""
+        match report:
+            case Broadcast(channel, args):
+                self.member.broadcast(channel, args)
+            case Unsent(count):
+                self.member.skip(count)
+            case Replied(number, pid, results, error):
+                self.member.note_reply(number, pid, Outcome(results, error))
+
+    def _note_end(self, child: Child, pid: int, record: Record) -> None:
+        self.member.note_end(pid)
+
+    def _ask(self, args: list[Any], reply: Callable[[Reply], None]) -> None:
+        """Ask the fleet for a process of the site, in a thread of its own, as that takes time."""
+        threading.Thread(target=self._ask_now, args=(args, reply), name="Fleet ask", daemon=True).start()
+
+    def _ask_now(self, args: list[Any], reply: Callable[[Reply], None]) -> None:
+        try:
+            channel, values, timeout = args
+            reply(Result([asdict(each) for each in self.member.ask(channel, values, timeout)]))
+        except Exception as error:  # the process that asks gets it
+            reply(Error(f"{type(error).__name__}: {error}"))
+
+
+class AllProcesses:
+    """The processes of all sources."""
+
+    def __init__(self, sources: list[Processes]) -> None:
+        self._sources = sources
+
+    def offer(self, data: bytes) -> None:
+        for source in self._sources:
+            source.offer(data)
+
+    def serving(self) -> list[MemberProcess]:
+        return [process for source in self._sources for process in source.serving()]
+
+    def order(self, pid: int, order: Order) -> bool:
+        return any(source.order(pid, order) for source in self._sources)
+
+
+class ChildProcesses:
+    """The workers of the servers."""
+
+    def __init__(self, children: Children) -> None:
+        self._children = children
+
+    def offer(self, data: bytes) -> None:
+        for child in self._children.all():
+            child.offer(data)
+
+    def serving(self) -> list[MemberProcess]:
+        children = list(self._children.serving.values())
+        return [MemberProcess(pid, ["worker"]) for child in children for pid in child.answering]
+
+    def order(self, pid: int, order: Order) -> bool:
+        return any(child.order_worker(pid, order) for child in list(self._children.serving.values()))

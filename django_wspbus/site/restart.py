@@ -140,6 +140,7 @@ class Restart(Plugin):
     def _hand_over(self) -> SiteState:
         site, pidfile = self.site, self._own_pidfile
         signals = site.signals.hand_over()
+        site.fleet.stop_receiving()  # the next program gets what comes from now on
         children = site.children.hand_over(site.answers.unanswered)
         planned = None if self._plan is None else self._plan.pidfile
         if site.pidfile is not None and planned != pidfile:  # the next program has another
@@ -154,6 +155,7 @@ class Restart(Plugin):
             restart_began=self._began,
             log=site.log_store.hand_over(),
             control=site.control.hand_over(),
+            fleet=site.fleet.hand_over(),
         )
 
 

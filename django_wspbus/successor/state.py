@@ -193,6 +193,8 @@ class SiteState:
     """The beginning of the restart, as `time.monotonic`."""
     control: ControlState | None = None
 
+    fleet: dict[str, Any] = field(default_factory=dict)
+    """The state of the connection with the fleet: the fields of `fleet.relay.RelayState`."""
     log: list[str] = field(default_factory=list)
     """The latest log records, as `process.log_memory` writes them."""
 

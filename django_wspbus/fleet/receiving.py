@@ -1,0 +1,171 @@
+"""The thread that receives the messages of a fleet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from ..process.fleet import is_reserved
+from .base import Engine, Listener, Unavailable
+from .connection import Connection, EngineClock
+from .envelope import Message, Rejected, Signer
+from .senders import Senders
+
+logger = logging.getLogger("django_wspbus")
+
+RECEIVE_TIMEOUT = 1.0
+"""Seconds for which the thread waits for messages before it looks whether it has to end."""
+
+PING = "ping"
+"""The kind of a message to oneself, which shows that messages arrive."""
+
+
+class Receiver(Protocol):
+    """The owner of the messages. Its methods must not wait."""
+
+    def deliver(self, message: Message) -> None:
+        """Deliver a message of another member to the processes of this one."""
+
+    def miss(self, sender: str, count: int) -> None:
+        """Note that messages of a sender ("host:pid") are missing."""
+
+    def hear(self, message: Message) -> None:
+        """Handle a message that is not for the listeners of the project."""
+
+
+class Receiving:
+    """Receives, verifies and hands on messages, in a thread of its own.
+
+    ``id``: the identifier of this member; ``listens()`` is called whenever it begins to listen.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: EngineClock,
+        signer: Signer,
+        id: str,  # noqa: A002
+        receiver: Receiver,
+        known: dict[str, int],
+        listens: Callable[[], None],
+    ) -> None:
+        self.connection = Connection("messages", engine.lease, logs_after=3)
+        self.rejected: Counter[str] = Counter()
+        """Messages that were dropped, by reason."""
+        self.has_listened = threading.Event()
+        """Set once it has listened for the first time."""
+        self._engine = engine
+        self._clock = clock
+        self._signer = signer
+        self._id = id
+        self._receiver = receiver
+        self._senders = Senders(known, 0.0)
+        self._listens = listens
+        self._wake = threading.Event()
+        self._is_closing = False
+        self._listener: Listener | None = None
+        self._heard_at = 0.0
+        self._thread: threading.Thread | None = None
+
+    @property
+    def known(self) -> dict[str, int]:
+        """The last number of each sender."""
+        return self._senders.known
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="Fleet messages", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float) -> None:
+        self._is_closing = True
+        self._wake.set()
+        self._cut_off()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def look(self) -> None:
+        """Listen anew if the messages to oneself do not arrive; called after each sign of life."""
+        self._wake.set()
+        silent = time.monotonic() - self._heard_at
+        if self.connection.is_up and silent > self._engine.lease:
+            logger.warning("No message of the fleet arrives: listening anew.")
+            self._heard_at = time.monotonic()
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        if (listener := self._listener) is not None:
+            with suppress(Exception):  # of a library: it is closed, or about to be
+                listener.close()
+
+    # In the thread
+
+    def note_number(self, message: Message, number: int) -> int:
+        """Note the last number of the sender of a message; return how many messages are missing."""
+        now = self._clock.now()
+        return self._senders.note(message.epoch, number, now, is_new=False) or 0
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            self._wake.wait(None if not self._clock.is_known else self.connection.retry_at - time.monotonic())
+            self._wake.clear()
+            if self._clock.is_known and not self._is_closing and time.monotonic() >= self.connection.retry_at:
+                self._listen()
+
+    def _listen(self) -> None:
+        try:
+            self._listener = self._engine.listen(self._id)
+            self._heard_at = time.monotonic()
+            self.connection.note_up()
+            self.has_listened.set()
+            self._listens()
+            while not self._is_closing:
+                for data in self._listener.receive(RECEIVE_TIMEOUT):
+                    self._receive(data)
+        except Unavailable as error:
+            self._note_down(error)
+        except Exception as error:  # of an engine of the project's own, or a library
+            if not self._is_closing:
+                logger.exception("Listening to the engine of the fleet failed.")
+                self._note_down(Unavailable(f"{type(error).__name__}: {error}"))
+        finally:
+            self._cut_off()
+            self._listener = None
+
+    def _note_down(self, error: Unavailable) -> None:
+        if not self._is_closing:
+            self.connection.note_down(error)
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            message = self._signer.read(data)
+            if message.epoch == self._id:
+                self._heard_at = time.monotonic()
+                return
+            missing = self._senders.check(message, self._clock.now())
+        except Rejected as rejected:
+            self.rejected[rejected.reason] += 1
+            return
+        except (ValueError, TypeError, AttributeError):  # a version that we do not know, but signed
+            self.rejected["version"] += 1
+            return
+        if missing:
+            self._receiver.miss(message.sender, missing)
+        try:
+            self._hand_on(message)
+        except Rejected as rejected:
+            self.rejected[rejected.reason] += 1
+        except Exception:  # the messages that follow must arrive
+            logger.exception("A message of the fleet was lost.")
+
+    def _hand_on(self, message: Message) -> None:
+        if message.kind != "message":
+            self._receiver.hear(message)
+        elif is_reserved(message.channel):
+            raise Rejected("built-in")
+        else:
+            self._receiver.deliver(message)

@@ -1,0 +1,97 @@
+"""Without FLEET, broadcasts and asks reach the processes of the site."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from ..processes import RunningSite, fetch
+from ..projects import GUNICORN, THREADED, Project
+from .messaging import ask, broadcast, write_messaging
+
+WORKERS = {**GUNICORN, "OPTIONS": {"workers": 2, "threads": 4}}
+
+
+def changes(project: Project, pid: int) -> list[str]:
+    return [note.event for note in project.notes() if note.pid == pid and note.event.startswith("changed")]
+
+
+Workers = tuple[Project, RunningSite, str]
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """A site with two workers, which the tests share."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    write_messaging(project, WORKERS)
+    with project.serve() as site:
+        yield project, site, site.wait_until_started()["default"]
+
+
+def test_a_broadcast_of_a_worker_reaches_every_process_in_its_order(workers: Workers) -> None:
+    project, site, url = workers
+    broadcast(url, range(20))
+    pids = {note.pid for note in project.expect_note("changed 19", 3)}
+    assert site.pid in pids
+    for pid in pids:
+        assert changes(project, pid) == [f"changed {number}" for number in range(20)]
+
+
+def test_a_broadcast_of_the_site_process_reaches_every_process(workers: Workers) -> None:
+    project, site, url = workers
+    fetch(f"{url}/say?value=7")
+    assert site.pid in {note.pid for note in project.expect_note("changed 7", 3)}
+
+
+def test_every_process_answers_an_ask(workers: Workers) -> None:
+    _, site, url = workers
+    replies = ask(url, "shop.pid")
+    assert [each["pid"] for each in replies] == [each["result"] for each in replies]
+    assert [each["roles"] for each in replies if each["pid"] == site.pid] == [["site"]]
+    assert [each["roles"] for each in replies].count(["worker"]) == 2
+    assert len({each["host"] for each in replies}) == 1
+
+
+def test_the_failure_of_a_listener_is_the_error_of_a_reply(workers: Workers) -> None:
+    _, site, url = workers
+    errors = {each["pid"]: each["error"] for each in ask(url, "shop.fails")}
+    assert errors.pop(site.pid) is None
+    assert set(errors.values()) == {"ValueError: no stock"}
+
+
+def test_a_stopped_worker_is_named_and_misses_nothing_that_fits(workers: Workers) -> None:
+    project, site, url = workers
+    stopped = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        replies = ask(url, "shop.pid", timeout=0.5)
+        assert [each["pid"] for each in replies if each["missing"]] == [stopped]
+        assert [each["error"] for each in replies if each["missing"]] == ["did not answer within 0.5 s"]
+        broadcast(url, ["meanwhile"])
+        assert stopped not in {note.pid for note in project.expect_note("changed meanwhile", 2)}
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert stopped in {note.pid for note in project.expect_note("changed meanwhile", 3)}
+
+
+def test_a_slow_listener_delays_no_other_process(workers: Workers) -> None:
+    project, site, url = workers
+    slow = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
+    broadcast(url, [slow], "shop.slow")
+    project.expect_note("slow")
+    broadcast(url, ["after"])
+    assert slow not in {note.pid for note in project.expect_note("changed after", 2)}
+    assert {each["pid"] for each in ask(url, "shop.pid") if not each["missing"]} >= {slow, site.pid}
+
+
+def test_the_threaded_server_delivers_in_the_site_process(project: Project) -> None:
+    write_messaging(project, THREADED)
+    with project.serve() as site:
+        url = site.wait_until_started()["default"]
+        assert broadcast(url, ["x"]) == site.pid
+        assert [note.pid for note in project.expect_note("changed x")] == [site.pid]
+        (reply,) = ask(url, "shop.pid")
+        assert (reply["pid"], reply["result"], reply["roles"]) == (site.pid, site.pid, ["site", "worker"])
