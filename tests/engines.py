@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import psutil
 import pytest
@@ -62,6 +62,7 @@ class EngineServer:
         self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Let it go on."""
         self._send(signal.SIGCONT)
 
     def _send(self, number: int) -> None:
@@ -87,7 +88,13 @@ class RedisServer(EngineServer):
 
     def __init__(self, **options: str) -> None:
         super().__init__()
-        self.options = {"save": "", "appendonly": "no", "bind": "127.0.0.1", **options}
+        self.options = {
+            "save": "",
+            "appendonly": "no",
+            "bind": "127.0.0.1",
+            "repl_diskless_sync_delay": "0",
+            **options,
+        }
 
     @property
     def url(self) -> str:
@@ -126,6 +133,13 @@ class PostgresServer(EngineServer):
         "max_connections": "40",
     }
 
+    database: ClassVar = {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": "127.0.0.1",
+        "NAME": "postgres",
+        "USER": "shop",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.data = self.folder / "data"
@@ -155,13 +169,7 @@ class PostgresServer(EngineServer):
     @property
     def settings(self) -> dict[str, str]:
         """Its entry in DATABASES."""
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "HOST": "127.0.0.1",
-            "PORT": str(self.port),
-            "NAME": "postgres",
-            "USER": "shop",
-        }
+        return {**self.database, "PORT": str(self.port)}
 
     def query(self, query: str) -> None:
         self.run_tool(

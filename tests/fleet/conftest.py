@@ -18,6 +18,9 @@ from ..engines import PostgresServer, RedisServer
 
 Connect = Callable[..., Engine]
 
+APP = "django_wspbus.fleet.postgres"
+"""The app of its engine."""
+
 ALIAS = "fleet"
 """The alias of the database of PostgreSQL, besides that of the testproject."""
 
@@ -48,7 +51,7 @@ def postgres_server(django_db_blocker: Any) -> Iterator[PostgresServer]:
     """A PostgreSQL with the tables of the fleet that the tests of a module share; they leave it running."""
     with PostgresServer() as server:
         server.start()
-        apps = [*settings.INSTALLED_APPS, "django_wspbus.fleet.postgres"]
+        apps = [*settings.INSTALLED_APPS, APP]
         with database(ALIAS, server.settings), override_settings(INSTALLED_APPS=apps):
             with django_db_blocker.unblock():
                 call_command("migrate", "wspbus_fleet", database=ALIAS, verbosity=0)

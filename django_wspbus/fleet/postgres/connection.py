@@ -13,9 +13,11 @@ from typing import Any
 import psycopg
 from django.db import connections
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege, QueryCanceled
 from psycopg.rows import tuple_row
 
 from ..base import Denied, Listener, Unavailable
+from . import queries
 
 MOST_CHUNKS = 64
 """Notifications of one message; a larger number is not one of ours."""
@@ -31,25 +33,21 @@ def open_connection(alias: str, timeout: float) -> Connection:
     parameters = connections[alias].get_connection_params()
     for name in ("context", "cursor_factory"):  # Django's own
         parameters.pop(name, None)
-    milliseconds = str(round(timeout * 1000))
     parameters |= {
         "application_name": "wspbus",
         "connect_timeout": max(round(timeout), 2),
         "keepalives_count": 3,
         "keepalives_idle": 5,
         "keepalives_interval": 2,
-        "tcp_user_timeout": milliseconds,
+        "tcp_user_timeout": round(timeout * 1000),
     }
     try:
         connection = psycopg.connect(**parameters, autocommit=True, row_factory=tuple_row)
     except psycopg.Error as error:
         raise unavailable(error) from error
     try:
-        values = dict.fromkeys(("statement_timeout", "lock_timeout"), milliseconds)
-        for name, value in values.items():
-            execute(
-                connection, "SELECT set_config(%(name)s, %(value)s, false)", timeout, name=name, value=value
-            )
+        # The server gives up first, so that no statement takes effect later.
+        execute(connection, queries.SETTINGS, timeout, milliseconds=str(round(timeout * 800)))
         role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
         if role:
             execute(connection, sql.SQL("SET ROLE {}").format(sql.Identifier(role)), timeout)
@@ -69,17 +67,16 @@ def execute(connection: Connection, query: Any, timeout: float, **values: Any) -
         cursor = connection.execute(query, values)
         return cursor.fetchall() if cursor.description else []
     except psycopg.Error as error:
-        if time.monotonic() - began >= timeout or isinstance(error, psycopg.errors.QueryCanceled):
+        if time.monotonic() - began >= timeout or isinstance(error, QueryCanceled):
             raise Unavailable(f"PostgreSQL did not answer within {timeout:g} s.") from error
         raise unavailable(error) from error
     finally:
         timer.cancel()
-        if time.monotonic() - began > timeout / 2:
-            timer.join()  # it may be about to use the socket, which the caller may close
+        timer.join()  # it may be about to use the socket, which the caller may close
 
 
 def unavailable(error: Exception) -> Unavailable:
-    kind = Denied if isinstance(error, psycopg.errors.InsufficientPrivilege) else Unavailable
+    kind = Denied if isinstance(error, InsufficientPrivilege) else Unavailable
     return kind(f"PostgreSQL: {' '.join(str(error).split())}")
 
 

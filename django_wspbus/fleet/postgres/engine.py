@@ -96,7 +96,7 @@ class PostgresFleet(Engine):
     # Members
 
     def beat(self, member: Member) -> float:
-        ((seen,),) = self._execute(queries.BEAT, member=member.id, data=member.as_json())
+        ((seen, _),) = self._execute(queries.BEAT, member=member.id, data=member.as_json())
         return float(seen)
 
     def leave(self, member: str) -> None:
@@ -146,7 +146,7 @@ class PostgresFleet(Engine):
                 f"A message of a transaction (atomic=True) needs transaction.atomic(using={alias!r})."
             )
         with connections[alias].cursor() as cursor:
-            cursor.execute(queries.SEND, self._notifications(messages))
+            cursor.execute(queries.SEND_IN_TRANSACTION, self._notifications(messages))
 
     @contextmanager
     def fence(self, token: int, using: str) -> Generator[None]:

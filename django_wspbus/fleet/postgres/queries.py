@@ -9,16 +9,25 @@ MICROSECONDS = f"({NOW} * 1000000)::bigint"
 
 TIME = f"SELECT {NOW}"
 
-SEND = """
-SELECT pg_notify(channel, payload)
-FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS message(channel, payload)
+# A lease or a tick that was acknowledged must not be lost in a crash, however the project commits.
+SETTINGS = """
+SELECT set_config('statement_timeout', %(milliseconds)s, false),
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+        THEN set_config('synchronous_commit', 'on', false)
+    END
 """
+# A message or a sign of life may be lost in a crash, and so does not wait for the disk.
+_NO_WAIT = "set_config('synchronous_commit', 'off', true)"
+
+_MESSAGES = "unnest(%(channels)s::text[], %(payloads)s::text[]) AS message(channel, payload)"
+SEND = f"SELECT pg_notify(channel, payload), {_NO_WAIT} FROM {_MESSAGES}"
+SEND_IN_TRANSACTION = f"SELECT pg_notify(channel, payload) FROM {_MESSAGES}"
 
 BEAT = f"""
 INSERT INTO wspbus_fleet_member (fleet, member, seen, data)
 VALUES (%(fleet)s, %(member)s, {NOW}, %(data)s)
 ON CONFLICT (fleet, member) DO UPDATE SET seen = excluded.seen, data = excluded.data
-RETURNING seen
+RETURNING seen, {_NO_WAIT}
 """
 LEAVE = "DELETE FROM wspbus_fleet_member WHERE fleet = %(fleet)s AND member = %(member)s"
 MEMBERS = f"""
