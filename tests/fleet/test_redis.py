@@ -42,9 +42,7 @@ def test_a_site_has_two_connections(server, engine):
     listener = engine.listen("m1")
     engine.send([(None, b"1"), ("m1", b"2")])
     engine.beat(Member("m1", "web1", 1, "v1", "STARTED"))
-    clients = server.call("INFO", "clients"), server.call("CLIENT", "LIST", "TYPE", "pubsub")
-    assert engine._connection.is_connected
-    assert len(engine._call("CLIENT", "LIST").decode().splitlines()) == 2, clients
+    assert len(engine._call("CLIENT", "LIST").decode().splitlines()) == 2
     listener.close()
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import PostgresServer
 from tests.servers.clients import ask
 
 from .journey import Journey, Step, develop, operate
-from .postgres import postgres
 from .project import Edit, RealProject, run_tool
 
 pytestmark = [pytest.mark.extended, pytest.mark.usefixtures("new_interpreters")]
@@ -207,7 +207,9 @@ def create(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealProject]:
     pytest.importorskip("rest_framework")
-    with postgres() as url:
+    with PostgresServer() as server:
+        server.start()
+        url = f"postgres://shop@127.0.0.1:{server.port}/postgres"
         project = RealProject(
             name="rest",
             base=tmp_path_factory.mktemp("rest"),

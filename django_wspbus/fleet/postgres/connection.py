@@ -8,16 +8,18 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import connections
 from psycopg import sql
+from psycopg.abc import PQGen
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
-from psycopg.rows import tuple_row
 
 from ..base import Denied, Listener, Unavailable
 from . import queries
+
+T = TypeVar("T")
 
 MOST_CHUNKS = 64
 """Notifications of one message; a larger number is not one of ours."""
@@ -25,7 +27,40 @@ MOST_CHUNKS = 64
 MOST_UNFINISHED = 100
 """Messages that wait for the rest of their chunks."""
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose calls end after a time, also if the server hangs."""
+
+    timeout = 5.0
+    """Seconds for one call."""
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        deadline = time.monotonic() + self.timeout
+        try:
+            wanted = next(gen)
+            while (rest := deadline - time.monotonic()) > 0:
+                ready = _poll(self.pgconn.socket, wanted, rest)
+                if ready:
+                    wanted = gen.send(ready)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        raise Late(f"No answer within {self.timeout:g} s.")
+
+
+class Late(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+def _poll(descriptor: int, wanted: int, timeout: float) -> Any:
+    """Wait until a socket is readable (1), writable (2), or either (3), as ``wanted``; 0 at the timeout."""
+    poll = select.poll()
+    poll.register(descriptor, (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
+    events = poll.poll(timeout * 1000)
+    if not events:
+        return 0
+    ready = (1 if events[0][1] & select.POLLIN else 0) | (2 if events[0][1] & select.POLLOUT else 0)
+    return ready or wanted  # after a hang-up, reading or writing finds the reason
 
 
 def open_connection(alias: str, timeout: float) -> Connection:
@@ -42,37 +77,31 @@ def open_connection(alias: str, timeout: float) -> Connection:
         "tcp_user_timeout": round(timeout * 1000),
     }
     try:
-        connection = psycopg.connect(**parameters, autocommit=True, row_factory=tuple_row)
+        connection = Connection.connect(**parameters, autocommit=True)
     except psycopg.Error as error:
         raise unavailable(error) from error
+    connection.timeout = timeout
     try:
         # The server gives up first, so that no statement takes effect later.
-        execute(connection, queries.SETTINGS, timeout, milliseconds=str(round(timeout * 800)))
+        execute(connection, queries.SETTINGS, milliseconds=str(round(timeout * 800)))
         role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
         if role:
-            execute(connection, sql.SQL("SET ROLE {}").format(sql.Identifier(role)), timeout)
+            execute(connection, sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
     except Unavailable:
         connection.close()
         raise
     return connection
 
 
-def execute(connection: Connection, query: Any, timeout: float, **values: Any) -> list[tuple[Any, ...]]:
-    """Run a query, and return its rows. The connection is cut off after ``timeout`` seconds."""
-    timer = threading.Timer(timeout, cut_off, [connection])
-    timer.daemon = True
-    timer.start()
-    began = time.monotonic()
+def execute(connection: Connection, query: Any, **values: Any) -> list[tuple[Any, ...]]:
+    """Run a query, and return its rows."""
     try:
         cursor = connection.execute(query, values)
         return cursor.fetchall() if cursor.description else []
+    except (Late, QueryCanceled) as error:
+        raise Unavailable(f"PostgreSQL did not answer within {connection.timeout:g} s.") from error
     except psycopg.Error as error:
-        if time.monotonic() - began >= timeout or isinstance(error, QueryCanceled):
-            raise Unavailable(f"PostgreSQL did not answer within {timeout:g} s.") from error
         raise unavailable(error) from error
-    finally:
-        timer.cancel()
-        timer.join()  # it may be about to use the socket, which the caller may close
 
 
 def unavailable(error: Exception) -> Unavailable:
@@ -80,23 +109,14 @@ def unavailable(error: Exception) -> Unavailable:
     return kind(f"PostgreSQL: {' '.join(str(error).split())}")
 
 
-def cut_off(connection: Connection) -> None:
-    """End a call that is under way on a connection in another thread."""
-    try:
-        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
-            sock.shutdown(socket.SHUT_RDWR)
-    except (psycopg.Error, OSError):  # it is closed already
-        pass
-
-
 class PostgresListener(Listener):
-    def __init__(self, connection: Connection, channels: Sequence[str], timeout: float) -> None:
+    def __init__(self, connection: Connection, channels: Sequence[str]) -> None:
         self._connection = connection
         self._in_use = threading.Lock()
         self._is_closed = False
         self._chunks: dict[str, list[str | None]] = {}
         try:
-            execute(connection, "".join(f'LISTEN "{channel}";' for channel in channels), timeout)
+            execute(connection, "".join(f'LISTEN "{channel}";' for channel in channels))
         except Unavailable:
             connection.close()
             raise
@@ -106,18 +126,13 @@ class PostgresListener(Listener):
             deadline = time.monotonic() + timeout
             try:
                 while not (found := self._read()) and (rest := deadline - time.monotonic()) > 0:
-                    self._wait(rest)
+                    _poll(self._connection.fileno(), 1, rest)
             except (psycopg.Error, OSError) as error:
                 self._connection.close()
                 if not self._is_closed:
                     raise unavailable(error) from error
                 raise Unavailable("The connection has been closed.") from error
             return found
-
-    def _wait(self, timeout: float) -> None:
-        poll = select.poll()
-        poll.register(self._connection.fileno(), select.POLLIN)
-        poll.poll(timeout * 1000)
 
     def _read(self) -> list[bytes]:
         """Return the messages that have arrived whole."""
@@ -150,7 +165,11 @@ class PostgresListener(Listener):
 
     def close(self) -> None:
         self._is_closed = True
-        cut_off(self._connection)
+        try:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
+                sock.shutdown(socket.SHUT_RDWR)  # ends a `receive` in another thread
+        except (psycopg.Error, OSError):  # it is closed already
+            pass
         with self._in_use:
             self._connection.close()
 

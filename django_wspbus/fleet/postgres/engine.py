@@ -62,7 +62,7 @@ class PostgresFleet(Engine):
         self.connect()
         assert self._connection is not None
         try:
-            return execute(self._connection, query, self.timeout, fleet=self.name, **values)
+            return execute(self._connection, query, fleet=self.name, **values)
         except Unavailable:
             self.close()
             raise
@@ -91,7 +91,7 @@ class PostgresFleet(Engine):
 
     def listen(self, member: str) -> Listener:
         connection = open_connection(self.database, self.timeout)
-        return PostgresListener(connection, [self._channel(None), self._channel(member)], self.timeout)
+        return PostgresListener(connection, [self._channel(None), self._channel(member)])
 
     # Members
 
