@@ -52,6 +52,7 @@ PARTS = {
     "options": options,
     "Settings": lambda: table(conf.Settings),
     "ServerSettings": lambda: table(conf.ServerSettings),
+    "ProcessSettings": lambda: table(conf.ProcessSettings),
     "Recycle": lambda: table(conf.Recycle),
     "Autoreload": lambda: table(conf.Autoreload),
     "FleetSettings": lambda: table(conf.FleetSettings),

@@ -69,7 +69,14 @@ def test_there_are_pages_blocks_and_links():
 KEYS = [key.name for key in keys_of(conf.Settings)]
 
 
-SECTIONS = [conf.ServerSettings, conf.PluginSettings, conf.Daemonize, conf.Autoreload, conf.FleetSettings]
+SECTIONS = [
+    conf.ServerSettings,
+    conf.ProcessSettings,
+    conf.PluginSettings,
+    conf.Daemonize,
+    conf.Autoreload,
+    conf.FleetSettings,
+]
 
 
 @pytest.mark.parametrize("key", [*KEYS, *(key.name for section in SECTIONS for key in keys_of(section))])

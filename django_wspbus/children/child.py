@@ -121,6 +121,15 @@ class Child(ProcessGroup):
         """Seconds since it was released to serve."""
         return 0 if self.served_from is None else time.monotonic() - self.served_from
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that its processes are answering."""
+        count = 0
+        for record in list(self.records.values()):
+            with contextlib.suppress(ValueError):  # the process has ended meanwhile
+                count += sum(1 for _ in record.slots.in_flight())
+        return count
+
     # In words
 
     def why_not_ready(self, timeout: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -65,6 +64,8 @@ class Children(Plugin):
         """True while all children are about to be replaced, so that none is started again meanwhile."""
         self.others: list[int] = []
         """PIDs of other processes that the site has started."""
+        self.programs: Callable[[], Sequence[Child]] = tuple
+        """Returns the programs of PROCESSES that run; their processes may have joined the site."""
         self.observers: list[Callable[[], None]] = [self._close_ended]
         """Functions that are called in the main thread when something has changed in a child."""
         self.record_readers: list[Callable[[Child, int, Record], None]] = [self._log_lost]
@@ -76,8 +77,12 @@ class Children(Plugin):
     def all(self) -> list[Child]:
         return [*self.booting, *self.serving.values(), *self.draining]
 
+    def every(self) -> list[Child]:
+        """Return all, and the programs of PROCESSES."""
+        return [*self.all(), *self.programs()]
+
     def pids(self) -> list[int]:
-        return [*self.others, *(child.pid for child in self.all())]
+        return [*self.others, *(child.pid for child in self.every())]
 
     def boot(self, alias: str, run: str, descriptors: Sequence[int], patch: str | None = None) -> Child:
         """Start a child of a server, which does not serve yet; a `Refusal` if there is no room."""
@@ -102,8 +107,8 @@ class Children(Plugin):
             *(alias, process, pair, self.switchboard, self.answer),
             changed=lambda: self._note_change_of(child),
             refusal=refusal,
-            ended=self._note_end,
-            reported=self._note_report,
+            ended=self.note_end,
+            reported=self.note_report,
         )
         child.wanted = start.workers
         self._watch(child)
@@ -211,14 +216,6 @@ class Children(Plugin):
         """Give an order to the workers that serve and listen; return how many there are."""
         return sum(child.order_workers(order) for child in self.serving.values())
 
-    def in_flight(self, children: Iterable[Child]) -> int:
-        """Return the number of requests that the processes of children are answering."""
-        count = 0
-        for record in [record for child in list(children) for record in list(child.records.values())]:
-            with contextlib.suppress(ValueError):  # the process has ended meanwhile
-                count += sum(1 for _ in record.slots.in_flight())
-        return count
-
     def _watch(self, child: Child) -> None:
         self.retirements[child] = Retirement(child, self.switchboard, self.site, self.bus.log)
 
@@ -232,11 +229,13 @@ class Children(Plugin):
         for observer in self.observers:
             self.bus.defer(observer)
 
-    def _note_end(self, child: Child, pid: int, record: Record) -> None:
+    def note_end(self, child: Child, pid: int, record: Record) -> None:
+        """Hand on the record of a process that has ended, before it is closed."""
         for read in self.record_readers:
             read(child, pid, record)
 
-    def _note_report(self, child: Child, report: Report) -> None:
+    def note_report(self, child: Child, report: Report) -> None:
+        """Hand on a report of a process."""
         for read in self.report_readers:
             read(child, report)
 
@@ -306,7 +305,7 @@ class Children(Plugin):
         for state in states:
             child = adopt(
                 *(state, self.switchboard, self.answer),
-                *(self._note_change_of, self._note_end, self._note_report),
+                *(self._note_change_of, self.note_end, self.note_report),
             )
             self._watch(child)
             if state.time_left is not None:

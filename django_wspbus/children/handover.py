@@ -62,6 +62,12 @@ def adopt(
         ended=ended,
         reported=reported,
     )
+    take_up(child, state)
+    return child
+
+
+def take_up(child: Child, state: ChildState) -> None:
+    """Give a child that has just been made the state that the program before has handed over."""
     child.served_from = time.monotonic() if state.is_serving else None
     child.deadline = None if state.time_left is None else time.monotonic() + state.time_left
     if child.deadline is not None:
@@ -75,4 +81,3 @@ def adopt(
     child.records = {each.pid: Record(each.descriptor) for each in state.records}
     for link in state.links:
         child.links.adopt(link)
-    return child

@@ -55,7 +55,7 @@ ACTIONS = {
     "listeners": Subcommand("show each listener, by channel", results.listeners),
     "graceful": Subcommand("reload: replace the workers, and wait", results.message, timeout=None),
     "restart": Subcommand(
-        "restart the site, or the children of one server, and wait",
+        "restart the site, the children of one server, or one program, and wait",
         results.message,
         arguments=lambda options: {} if options.alias is None else {"alias": options.alias},
         timeout=None,

@@ -26,6 +26,10 @@ def report(status: Mapping[str, Any]) -> Iterator[Block]:
     if servers:
         yield Line("")
         yield _servers(servers)
+    programs: dict[str, Any] = status.get("processes") or {}
+    if programs:
+        yield Line("")
+        yield _programs(programs)
     rows = [row for alias, server in servers.items() for row in _unusual(alias, server)]
     if rows:
         yield Line("")
@@ -98,6 +102,30 @@ def _server(alias: str, server: Mapping[str, Any]) -> list[str]:
         as_text(server.get("title")),
         " ".join(server.get("urls") or ()) or NOTHING,
     ]
+
+
+def _programs(programs: Mapping[str, Any]) -> Table:
+    """Return a row for each instance of a program."""
+    rows = [
+        [
+            alias if len(program["instances"]) == 1 else f"{alias}.{each.get('index')}",
+            as_text(each.get("pid")),
+            as_text(each.get("state")),
+            as_duration(each.get("age")),
+            as_text(each.get("starts")),
+            as_size(each.get("memory")),
+            " ".join(program.get("command") or ()),
+            as_text(each.get("reason")),
+        ]
+        for alias, program in programs.items()
+        for each in program.get("instances") or ()
+    ]
+    return Table(
+        ["Program", "Process", "State", "Age", "Starts", "Memory", "Command", "Reason"],
+        rows,
+        right=("Process", "Age", "Starts", "Memory"),
+        bad=frozenset(index for index, row in enumerate(rows) if row[2] in ("waiting", "suspended")),
+    )
 
 
 def _count(server: Mapping[str, Any], states: tuple[str, ...]) -> int:

@@ -86,6 +86,7 @@ def read_raw(raw: Any, *, debug: bool) -> tuple[Settings | None, list[Problem]]:
         return None, place.problems
     settings = read_section(Settings, place, raw)
     _check_addresses(place, settings)
+    _check_aliases(place, settings)
     _check_delay(place, settings)
     _check_static_files(place, settings)
     settings = _resolve_autoreload(place, settings, debug=debug and raw.get("AUTORELOAD") is None)
@@ -114,6 +115,13 @@ def _check_addresses(place: Place, settings: Settings) -> None:
         if health is not None and any(map(health.clashes_with, server.bind)):
             message = f"{health} is bound by the server {alias!r} too."
             place.at("HEALTH").add("E004", message, "The probes need an address of their own.")
+
+
+def _check_aliases(place: Place, settings: Settings) -> None:
+    for alias in settings.processes:
+        if alias in settings.servers:
+            message = f"{alias!r} is the alias of a server, too."
+            place.at("PROCESSES").at(alias).add("E027", message, "`wspbus restart` has to tell them apart.")
 
 
 def _check_delay(place: Place, settings: Settings) -> None:

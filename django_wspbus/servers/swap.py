@@ -72,6 +72,8 @@ class Swap(Plugin):
         self.steps = Steps()
         self.observers: list[Callable[[], None]] = []
         """Functions that are called when an operation begins, and deferred to when it has ended."""
+        self.switched: list[Callable[[], None]] = []
+        """Functions that are called when a reload has replaced all servers."""
         self._failures: list[str] = []
 
     @property
@@ -83,11 +85,17 @@ class Swap(Plugin):
         if not self.child_servers:
             self.bus.log(NOTHING_TO_RELOAD)
             self.say(NOTHING_TO_RELOAD)
+            self._call_switched()
             return
         kept = "".join(f", with {server.settings.alias!r}," for server in self.servers if server.in_process)
         self.bus.log(f"Reloading the workers. The site process{kept} keeps its code until a restart.")
         if self.bus.state is self.bus.states.STARTED:
             self.replace_children(self.child_servers)
+            self._call_switched()
+
+    def _call_switched(self) -> None:
+        for function in self.switched:
+            function()
 
     def replace_children(self, servers: Iterable[ChildServer]) -> None:
         """Replace the children of these servers; a `Refusal` if one of the new ones does not become ready."""
@@ -111,7 +119,7 @@ class Swap(Plugin):
         """Release the children to serve, and dismiss those that they replace."""
         self.steps.show("switching")
         self.children.switch(booted)
-        self.steps.show(f"draining ({counted(self.children.in_flight(self.children.draining))})")
+        self.steps.show(f"draining ({counted(sum(each.in_flight for each in self.children.draining))})")
 
     # The steps of a reload, and of a restart
 

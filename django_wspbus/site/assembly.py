@@ -10,6 +10,7 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from ..children.children import Children
+from ..children.programs.programs import Programs
 from ..conf import ServerSettings, Settings
 from ..conf.addresses import Address
 from ..control.calls import Actions
@@ -81,6 +82,8 @@ class Assembly:
         for observers in (self.swap.observers, self.children.observers):
             observers.append(self.condition.note)
         self.log_store = LogStore(self.children, handed_over.log)
+        self.programs = Programs(bus, settings, self.children, self.answers.answer, self.log_store.note)
+        self.swap.switched.append(self.programs.reload)
         self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
         self.fleet = SiteFleet(bus, settings, self.children, self.answers, handed_over.fleet)
@@ -107,6 +110,7 @@ class Assembly:
             self.fleet,
             self.children,
             *self.servers,
+            self.programs,
             self.swap,
             self.drain,
             self.control,

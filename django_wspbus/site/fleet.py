@@ -138,18 +138,20 @@ class AllProcesses:
 
 
 class ChildProcesses:
-    """The workers of the servers."""
+    """The workers of the servers, and the programs that have joined the site."""
 
     def __init__(self, children: Children) -> None:
         self._children = children
 
     def offer(self, data: bytes) -> None:
-        for child in self._children.all():
+        for child in self._children.every():
             child.offer(data)
 
     def serving(self) -> list[MemberProcess]:
-        children = list(self._children.serving.values())
-        return [MemberProcess(pid, ["worker"]) for child in children for pid in child.answering]
+        return [MemberProcess(pid, ["worker"]) for child in self._serving() for pid in child.answering]
 
     def order(self, pid: int, order: Order) -> bool:
-        return any(child.order_worker(pid, order) for child in list(self._children.serving.values()))
+        return any(child.order_worker(pid, order) for child in self._serving())
+
+    def _serving(self) -> list[Child]:
+        return [*self._children.serving.values(), *self._children.programs()]

@@ -19,6 +19,7 @@ from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .assembly import Assembly
 from .following import Follower, Outcome, reason_of
+from .programs import restart_programs
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at the number of requests in flight, while the site drains for a client."""
@@ -50,13 +51,17 @@ class Operations(Plugin):
 
     def _reload(self, call: Call) -> dict[str, Any]:
         if not self.site.swap.child_servers:
-            return {"message": NOTHING_TO_RELOAD, "seconds": 0.0}
+            self.bus.defer(self.site.programs.reload)
+            restarted = " Its programs are restarted." if self.site.programs.programs else ""
+            return {"message": f"{NOTHING_TO_RELOAD}{restarted}", "seconds": 0.0}
         seconds = self._follow(call, partial(self.bus.request, "graceful"))
         return {"message": f"Reloaded in {seconds:.2f} s.", "seconds": seconds}
 
     def _restart(self, call: Call) -> Any:
-        """Restart the site; with the argument "alias", replace the child of that server only."""
+        """Restart the site; with the argument "alias", only the child of a server, or a program."""
         if (alias := call.arguments.get("alias")) is not None:
+            if programs := self.site.programs.of(alias):
+                return restart_programs(self.bus, call, programs, self.site.settings.ready_timeout)
             server = self._child_server(alias)
             seconds = self._follow(call, partial(self._request_replacement, server))
             return {"message": f"Restarted {alias!r} in {seconds:.2f} s.", "seconds": seconds}
@@ -87,8 +92,11 @@ class Operations(Plugin):
                 if isinstance(server, ChildServer):
                     return server
                 raise Refusal(f"The server {alias!r} runs in the site process: restart the site.")
-        known = ", ".join(repr(server.settings.alias) for server in self.site.servers)
-        raise Misuse(f"There is no server {str(alias)[:200]!r}. The site has {known}.")
+        known = [server.settings.alias for server in self.site.servers]
+        known += dict.fromkeys(program.settings.alias for program in self.site.programs.programs)
+        raise Misuse(
+            f"There is no server or program {str(alias)[:200]!r}. The site has {', '.join(map(repr, known))}."
+        )
 
     def _request_replacement(self, server: ChildServer, done: Callable[[Exception | None], None]) -> None:
         def replace() -> None:
@@ -154,8 +162,7 @@ class Operations(Plugin):
         return self.bus.exit_asked and self.bus.state is self.bus.states.STOPPING
 
     def _draining(self) -> str:
-        children = self.site.children
-        return f"draining ({counted(children.in_flight(children.all()))})"
+        return f"draining ({counted(sum(child.in_flight for child in self.site.children.all()))})"
 
     # The end of this program
 

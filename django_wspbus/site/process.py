@@ -156,12 +156,14 @@ class SiteProcess:
             aliases = [each.alias for each in site.servers if isinstance(each, ChildServer)]
             site.sockets.adopt()
             site.children.adopt(self.handed_over.children, aliases)
+            site.programs.adopt(self.handed_over.programs)
             if confirm_takeover():
                 bus.request("graceful", lambda error: None)  # the bus logs an error
 
     def _dismantle(self, site: Assembly) -> None:
         """Undo `_subscribe`, and end the children and sockets that a restart would have kept."""
         site.drain.end()
+        site.programs.close()
         site.sockets.close()
         if site.pidfile is not None:
             site.pidfile.abort()

@@ -118,6 +118,7 @@ class Restart(Plugin):
             self._execute()
         except BaseException:  # this program goes on, and has to hear its children
             self.site.switchboard.resume()
+            self.site.programs.resume()
             raise
 
     def _execute(self) -> NoReturn:
@@ -127,7 +128,7 @@ class Restart(Plugin):
         kept = Kept(
             variable=variable,
             descriptors=[descriptor_of(name, {name: variable}), *state.descriptors()],
-            children=[each.pid for each in state.children],
+            children=[*(each.pid for each in state.children), *(each.child.pid for each in state.programs)],
             files=_files(state),
             ready_timeout=self.ready_timeout,
             stop_timeout=self.site.settings.stop_timeout,
@@ -142,6 +143,7 @@ class Restart(Plugin):
         signals = site.signals.hand_over()
         site.fleet.stop_receiving()  # the next program gets what comes from now on
         children = site.children.hand_over(site.answers.unanswered)
+        programs = site.programs.hand_over(site.answers.unanswered)
         planned = None if self._plan is None else self._plan.pidfile
         if site.pidfile is not None and planned != pidfile:  # the next program has another
             site.pidfile.remove()
@@ -149,6 +151,7 @@ class Restart(Plugin):
         return SiteState(
             sockets=site.sockets.hand_over(),
             children=children,
+            programs=programs,
             signals=signals,
             pidfile=pidfile,
             lock=None if site.pidfile is None else site.pidfile.descriptor,

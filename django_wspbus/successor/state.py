@@ -133,10 +133,49 @@ class ChildState:
     stuck: list[tuple[int, int, int]] = field(default_factory=list)
     """The stuck requests that the log has already: PID, slot, serial."""
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return cls(
+            **{
+                **values,
+                "links": [LinkState(**link) for link in values["links"]],
+                "records": [RecordState(**record) for record in values["records"]],
+                "retiring": [RetireeState(**retiree) for retiree in values["retiring"]],
+            }
+        )
+
     @property
     def descriptors(self) -> list[int]:
         links = [link.descriptor for link in self.links]
         return [self.pair, *links, *(record.descriptor for record in self.records)]
+
+
+@dataclass(slots=True)
+class ProgramState:
+    """A program of PROCESSES that runs."""
+
+    child: ChildState
+    """Its minder, and the processes that have joined the site: see `children.programs.instance`."""
+    number: int
+    """The number of the instance, from 1."""
+    program: int | None
+    """The PID of the program; None until its minder has reported it."""
+    link: int
+    """The descriptor of the socket that leads to its minder."""
+    output: int
+    """The descriptor of the pipe with its output."""
+    partial: str
+    """The beginning of a line of its output, in base64."""
+    began: float
+    """The time of `time.monotonic` at which it was started."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{**values, "child": ChildState.of(values["child"])})
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [*self.child.descriptors, self.link, self.output]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +222,7 @@ class SiteState:
 
     sockets: list[SocketState] = field(default_factory=list)
     children: list[ChildState] = field(default_factory=list)
+    programs: list[ProgramState] = field(default_factory=list)
     signals: tuple[int, list[int]] | None = None
     """The result of `SignalHandler.hand_over`."""
     pidfile: str | None = None
@@ -212,19 +252,11 @@ class SiteState:
         if values is None:
             return None
         sockets = [SocketState.of(each) for each in values["sockets"]]
-        children = [
-            ChildState(
-                **{
-                    **child,
-                    "links": [LinkState(**link) for link in child["links"]],
-                    "records": [RecordState(**record) for record in child["records"]],
-                    "retiring": [RetireeState(**retiree) for retiree in child["retiring"]],
-                }
-            )
-            for child in values["children"]
-        ]
+        children = [ChildState.of(each) for each in values["children"]]
+        programs = [ProgramState.of(each) for each in values["programs"]]
         control = values["control"] and ControlState.of(values["control"])
-        state = cls(**{**values, "sockets": sockets, "children": children, "control": control})
+        parts = {"sockets": sockets, "children": children, "programs": programs, "control": control}
+        state = cls(**{**values, **parts})
         for descriptor in state.descriptors():
             os.set_inheritable(descriptor, False)
         return state
@@ -242,9 +274,11 @@ class SiteState:
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the next program needs, without that of the written state."""
-        found = [each.descriptor for each in self.sockets]
+        found = [socket.descriptor for socket in self.sockets]
         for child in self.children:
             found += child.descriptors
+        for program in self.programs:
+            found += program.descriptors
         found += [] if self.lock is None else [self.lock]
         found += [] if self.control is None else self.control.descriptors
         return found if self.signals is None else [*found, self.signals[0]]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The version of the format in which programs of this package hand over values."""
 
 

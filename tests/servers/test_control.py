@@ -163,7 +163,7 @@ def test_one_server_is_restarted_alone(shop: Shop) -> None:
         assert outcome == Error("The server 'thread' runs in the site process: restart the site.")
         _, outcome = order(site, "restart", alias="nonsense")
         assert outcome == Error(
-            "There is no server 'nonsense'. The site has 'child', 'thread', 'other'.", status=2
+            "There is no server or program 'nonsense'. The site has 'child', 'thread', 'other'.", status=2
         )
 
 

@@ -1,0 +1,1 @@
+"""PROCESSES: the programs and management commands that run beside the servers."""

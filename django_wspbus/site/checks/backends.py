@@ -14,6 +14,7 @@ from ...conf.findings import Problem
 from ...fleet.engines import check_fleet
 from ...process.bus import bus
 from ...servers.base import Server, server_class
+from .programs import check_commands
 
 
 def check_backends(settings: Settings) -> Iterable[Problem]:
@@ -31,6 +32,7 @@ def check_backends(settings: Settings) -> Iterable[Problem]:
             yield from _check_replacement(backend, server)
     for index, plugin in enumerate(settings.plugins):
         yield from _check_plugin(setting_path("PLUGINS", index), plugin)
+    yield from check_commands(settings.processes)
     yield from check_fleet(settings.fleet)
 
 

@@ -15,6 +15,7 @@ from ...fleet.engines import check_engine
 from ...servers.base import server_class
 from ...sockets.systemd import is_passed
 from ...successor.state import Holdings
+from .programs import check_programs
 
 
 def check_machine(settings: Settings, held: Holdings | None = None) -> Iterable[Problem]:
@@ -35,6 +36,7 @@ def check_machine(settings: Settings, held: Holdings | None = None) -> Iterable[
             if address.kind == "unix" and not is_held:
                 yield from check_writable("E011", server.path("BIND"), Path(address.path), replaces=True)
         yield from server_class(server).check_machine(server)
+    yield from check_programs(settings.processes)
     yield from check_engine(settings.fleet)
 
 

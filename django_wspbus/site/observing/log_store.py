@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
 from ...children.child import Child
 from ...children.children import Children
 from ...process.exchange import MOST_RECORDS
-from ...process.log_memory import LogRecord, log_memory
+from ...process.log_memory import LogRecord, encode, log_memory
 from ...process.record import Record
 from ...process.ring import ENDS, Ring
 
 OWN_SIZE, ENDED_SIZE = 512 * 1024, 1024 * 1024
 """Bytes of the records of the site process, and of the processes that have ended."""
+
+OUTPUT_SIZE = 512 * 1024
+"""Bytes of the output of programs."""
 
 
 class LogStore:
@@ -29,6 +33,8 @@ class LogStore:
         self._own = _ring(OWN_SIZE)
         self._ended = _ring(ENDED_SIZE)
         self._turn = threading.Lock()  # of the writer of those that have ended
+        self._output: Ring | None = None
+        self._last = 0
         for entry in before:
             self._ended.write(entry.encode(errors="replace"))
         children.record_readers.append(self._keep_those_of)
@@ -46,15 +52,24 @@ class LogStore:
             for entry in entries:
                 self._ended.write(entry)
 
+    def note(self, pid: int, name: str, text: str) -> None:
+        """Remember a line of the output of a program. One thread calls this."""
+        if self._output is None:
+            self._output = _ring(OUTPUT_SIZE)
+        self._last = max(self._last + 1, time.monotonic_ns())
+        self._output.write(encode(self._last, time.time(), pid, "INFO", name, text))
+
     def hand_over(self) -> list[str]:
         """Return the records for the next program; those of processes that go on stay with these."""
-        entries = [entry for ring in (self._ended, self._own) for entry in ring.read()[0]]
+        outputs = [] if self._output is None else [self._output]
+        entries = [entry for ring in (self._ended, self._own, *outputs) for entry in ring.read()[0]]
         return [entry.decode(errors="replace") for entry in entries]
 
     def rings(self) -> list[Ring]:
         """Return all rings. The last one has the records of a process that ends while the others are read."""
-        records = [record for child in self._children.all() for record in list(child.records.values())]
-        return [*(record.ring for record in records), self._own, self._ended]
+        records = [record for child in self._children.every() for record in list(child.records.values())]
+        outputs = [] if self._output is None else [self._output]
+        return [*(record.ring for record in records), *outputs, self._own, self._ended]
 
 
 class Reader:

@@ -24,7 +24,7 @@ class ObservedProcess:
 
     @property
     def server(self) -> str | None:
-        """The alias of its server."""
+        """The alias of its server or program."""
         return None if self.child is None else self.child.alias
 
     @property
@@ -50,15 +50,24 @@ class ObservedProcess:
 
 
 def all_processes(children: Children) -> Iterator[ObservedProcess]:
-    """Yield the site process, and then those of each child, its master first; any thread may call it."""
+    """Yield the site process, those of each child, its master first, and the programs that have joined.
+
+    Any thread may call it.
+    """
     yield ObservedProcess(os.getpid(), "site")
     for child in children.all():
         yield from processes_of(child)
+    for program in children.programs():
+        yield from workers_of(program)
 
 
 def processes_of(child: Child) -> Iterator[ObservedProcess]:
     if not child.ended:
         yield ObservedProcess(child.pid, "master", child, child.records.get(child.pid))
+    yield from workers_of(child)
+
+
+def workers_of(child: Child) -> Iterator[ObservedProcess]:
     for pid in sorted(set(child.workers)):
         yield ObservedProcess(pid, "worker", child, child.records.get(pid))
 

@@ -1,4 +1,7 @@
-"""The action ``publish``: publish on a channel in the site process and in every worker that serves."""
+"""The action ``publish``: publish on a channel in the site process, and in every worker that serves.
+
+A program of PROCESSES that has joined the site counts as a worker.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +61,10 @@ class Publication:
     def result(self, timeout: float) -> dict[str, Any]:
         """Publish, and return the answers that come within a number of seconds, and which do not."""
         deadline = time.monotonic() + timeout
-        own, *others = all_processes(self._site.children)
-        workers = [each for each in others if is_ready_worker(each, self._site.children.serving.values())]
+        children = self._site.children
+        own, *others = all_processes(children)
+        serving = [*children.serving.values(), *children.programs()]
+        workers = [each for each in others if is_ready_worker(each, serving)]
         asked = [each for each in workers if self._ask(each)]
         self._site.bus.defer(self._publish_here)
         while not self._are_answered(asked) and time.monotonic() < deadline:

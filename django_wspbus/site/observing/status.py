@@ -1,4 +1,4 @@
-"""The action ``status``: well or not, and why, with every process of every server."""
+"""The action ``status``: well or not, and why, with every process of every server, and every program."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ...system.memory import private_memory
 from ..assembly import Assembly
 from .memories import Memories
 from .processes import ObservedProcess, processes_of
+from .programs import described_programs, troubles_of
 from .states import described
 
 WELL = ("ready", "reloading")
@@ -44,7 +45,8 @@ def status(site: Assembly) -> Action:
             }
             for server in site.servers
         }
-        trouble = "; ".join(_troubles(servers))
+        programs = described_programs(site.programs)
+        trouble = "; ".join([*_troubles(servers), *troubles_of(programs)])
         return {
             **introduction(conf.settings_module() or "", start.original().directory),
             **brief,
@@ -58,6 +60,7 @@ def status(site: Assembly) -> Action:
                 "Python": platform.python_version(),
             },
             "servers": servers,
+            "processes": programs,
             "last_operation": _last_operation(site),
         }
 

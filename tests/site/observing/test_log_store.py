@@ -27,7 +27,7 @@ class FakeChildren:
         self.child = Child()
         self.record_readers: list[Callable[..., None]] = []
 
-    def all(self) -> list[Child]:
+    def every(self) -> list[Child]:
         return [self.child]
 
     def start(self, pid: int) -> Record:
