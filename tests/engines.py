@@ -130,7 +130,6 @@ class PostgresServer(EngineServer):
         "fsync": "off",
         "synchronous_commit": "off",
         "full_page_writes": "off",
-        "max_connections": "40",
     }
 
     database: ClassVar = {
@@ -194,11 +193,11 @@ class PostgresStandby(PostgresServer):
 
 
 class Pooler(EngineServer):
-    """A pgbouncer before a PostgreSQL, which gives each transaction another session."""
+    """A pgbouncer before a PostgreSQL. In the mode "transaction", each transaction has another session."""
 
     ready = "process up"
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, mode: str) -> None:
         super().__init__()
         if AS_NOBODY:
             shutil.chown(self.folder, "nobody", "nogroup")
@@ -212,7 +211,7 @@ class Pooler(EngineServer):
             "unix_socket_dir =",
             "auth_type = trust",
             f"auth_file = {self.folder}/users",
-            "pool_mode = transaction",
+            f"pool_mode = {mode}",
         ]
         (self.folder / "pgbouncer.ini").write_text("\n".join(lines))
         self.settings = {**server.settings, "PORT": str(self.port)}

@@ -217,7 +217,7 @@ def test_a_database_without_the_tables_is_found(settings, postgres_server):
 
 
 @extended
-def test_missing_privileges_are_found(settings, postgres_server):
+def test_missing_privileges_are_found_and_those_that_the_docs_name_suffice(settings, postgres_server):
     postgres_server.query(
         "CREATE ROLE site LOGIN; GRANT SELECT, INSERT, UPDATE ON wspbus_fleet_lease TO site"
     )
@@ -227,14 +227,42 @@ def test_missing_privileges_are_found(settings, postgres_server):
         assert number == "E025"
         assert "DELETE on wspbus_fleet_lease, SELECT on wspbus_fleet_member" in message
 
+        privileges = f"SELECT, INSERT, UPDATE, DELETE ON {', '.join(TABLES)}"
+        postgres_server.query(f"GRANT {privileges} TO site")
+        assert check(settings, "restricted") == []
+        engine = PostgresFleet("restricted", "restricted")
+        lease = engine.take("leader", None, "one")
+        assert engine.renew("leader", lease)
+        engine.beat(Member("m1", "web1", 1, "v1", "STARTED"))
+        assert [member.id for member in engine.members()] == ["m1"]
+        engine.close()
+
 
 @extended
 def test_a_pooler_that_drops_notifications_is_found(settings, postgres_server):
-    with Pooler(postgres_server) as pooler, database("pooled", pooler.settings):
+    with Pooler(postgres_server, "transaction") as pooler, database("pooled", pooler.settings):
         pooler.start()
         assert check(settings, "pooled") == [
             ("E026", "a notification does not arrive where a connection listens for it.")
         ]
+
+
+@extended
+def test_a_pooler_with_a_session_for_each_client_passes(settings, postgres_server):
+    with Pooler(postgres_server, "session") as pooler, database("pooled", pooler.settings):
+        pooler.start()
+        assert check(settings, "pooled") == []
+
+
+@extended
+def test_options_of_the_database_are_kept(postgres_server):
+    entry = {**postgres_server.settings, "OPTIONS": {"options": "-c search_path=nowhere", "pool": True}}
+    with database("options", entry):
+        engine = PostgresFleet("shop", "options", lease=3)
+        with pytest.raises(Unavailable, match="does not exist"):
+            engine.read("leader")
+        assert engine._execute("SHOW statement_timeout") == [("800ms",)]
+        engine.close()
 
 
 @extended

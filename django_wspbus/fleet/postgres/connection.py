@@ -17,7 +17,6 @@ from psycopg.abc import PQGen
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
 from ..base import Denied, Listener, Unavailable
-from . import queries
 
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ def _poll(descriptor: int, wanted: int, timeout: float) -> Any:
 
 
 def open_connection(alias: str, timeout: float) -> Connection:
-    """Connect to a database of the project, which ends each statement after ``timeout`` seconds."""
+    """Connect to a database of the project. Each call ends after ``timeout`` seconds."""
     parameters = connections[alias].get_connection_params()
     for name in ("context", "cursor_factory"):  # Django's own
         parameters.pop(name, None)
@@ -77,20 +76,31 @@ def open_connection(alias: str, timeout: float) -> Connection:
         "tcp_user_timeout": round(timeout * 1000),
     }
     try:
-        connection = Connection.connect(**parameters, autocommit=True)
+        connection = _connect(parameters, timeout)
     except psycopg.Error as error:
         raise unavailable(error) from error
     connection.timeout = timeout
-    try:
-        # The server gives up first, so that no statement takes effect later.
-        execute(connection, queries.SETTINGS, milliseconds=str(round(timeout * 800)))
-        role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
-        if role:
+    role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
+    if role:
+        try:
             execute(connection, sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-    except Unavailable:
-        connection.close()
-        raise
+        except Unavailable:
+            connection.close()
+            raise
     return connection
+
+
+def _connect(parameters: Mapping[str, Any], timeout: float) -> Connection:
+    # The server gives up before the client, so that no statement takes effect later.
+    options = f"{parameters.get('options') or ''} -c statement_timeout={round(timeout * 800)}"
+    try:
+        return Connection.connect(**{**parameters, "options": options.strip()}, autocommit=True)
+    except psycopg.OperationalError as error:
+        # A pooler takes no options. Set by a query instead, the timeout would hold for other clients of its
+        # sessions.
+        if "startup parameter" not in str(error):
+            raise
+        return Connection.connect(**parameters, autocommit=True)
 
 
 def execute(connection: Connection, query: Any, **values: Any) -> list[tuple[Any, ...]]:

@@ -119,11 +119,11 @@ class PostgresFleet(Engine):
         return self._lease(queries.RENEW, name=name, token=lease.token)
 
     def release(self, name: str, lease: Lease) -> bool:
-        return bool(self._execute(queries.RELEASE, name=name, token=lease.token))
+        return self._lease(queries.RELEASE, name=name, token=lease.token) is not None
 
     def _lease(self, query: str, **values: Any) -> Lease | None:
         rows = self._execute(query, **values)
-        return Lease(*rows[0]) if rows else None
+        return Lease(*rows[0][:3]) if rows else None
 
     # Jobs
 

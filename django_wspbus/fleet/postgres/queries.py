@@ -9,15 +9,9 @@ MICROSECONDS = f"({NOW} * 1000000)::bigint"
 
 TIME = f"SELECT {NOW}"
 
-# A lease or a tick that was acknowledged must not be lost in a crash, however the project commits.
-SETTINGS = """
-SELECT set_config('statement_timeout', %(milliseconds)s, false),
-    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
-        THEN set_config('synchronous_commit', 'on', false)
-    END
-"""
-# A message or a sign of life may be lost in a crash, and so does not wait for the disk.
-_NO_WAIT = "set_config('synchronous_commit', 'off', true)"
+# A lease or a tick that was acknowledged must not be lost in a crash, however the project commits. A message
+# or a sign of life may, and so does not wait for the disk.
+_WAIT, _NO_WAIT = (f"set_config('synchronous_commit', '{value}', true)" for value in ("on", "off"))
 
 _MESSAGES = "unnest(%(channels)s::text[], %(payloads)s::text[]) AS message(channel, payload)"
 SEND = f"SELECT pg_notify(channel, payload), {_NO_WAIT} FROM {_MESSAGES}"
@@ -38,11 +32,12 @@ SELECT member, seen, data FROM wspbus_fleet_member
 WHERE fleet = %(fleet)s AND seen >= {NOW} - {REMEMBERED}
 """
 
+_LEASE = f"RETURNING holder, token, beat, {_WAIT}"
 READ = "SELECT holder, token, beat FROM wspbus_fleet_lease WHERE fleet = %(fleet)s AND name = %(name)s"
 TAKE_FIRST = f"""
 INSERT INTO wspbus_fleet_lease (fleet, name, holder, token, beat)
 VALUES (%(fleet)s, %(name)s, %(holder)s, {MICROSECONDS}, 0)
-ON CONFLICT DO NOTHING RETURNING holder, token, beat
+ON CONFLICT DO NOTHING {_LEASE}
 """
 # A transaction that is fenced by the token holds a lock on the row: then the lease cannot be taken now.
 TAKE = f"""
@@ -52,13 +47,13 @@ WHERE id = (
     SELECT id FROM wspbus_fleet_lease
     WHERE fleet = %(fleet)s AND name = %(name)s AND token = %(token)s AND beat = %(beat)s
     FOR UPDATE SKIP LOCKED
-) RETURNING holder, token, beat
+) {_LEASE}
 """
 _HELD = """
 WHERE fleet = %(fleet)s AND name = %(name)s AND token = %(token)s AND holder <> ''
 """
-RENEW = f"UPDATE wspbus_fleet_lease SET beat = beat + 1 {_HELD} RETURNING holder, token, beat"
-RELEASE = f"UPDATE wspbus_fleet_lease SET holder = '', beat = beat + 1 {_HELD} RETURNING token"
+RENEW = f"UPDATE wspbus_fleet_lease SET beat = beat + 1 {_HELD} {_LEASE}"
+RELEASE = f"UPDATE wspbus_fleet_lease SET holder = '', beat = beat + 1 {_HELD} {_LEASE}"
 
 # A process that is stopped inside of a fence must not keep the lease for ever: the server ends its session.
 FENCE = f"""
@@ -69,17 +64,17 @@ FROM wspbus_fleet_lease {_HELD} FOR KEY SHARE
 """
 
 RUNS = "SELECT data FROM wspbus_fleet_run WHERE fleet = %(fleet)s"
-CLAIM = """
+CLAIM = f"""
 INSERT INTO wspbus_fleet_run AS run (fleet, job, tick, data)
 VALUES (%(fleet)s, %(job)s, %(tick)s, %(data)s)
 ON CONFLICT (fleet, job) DO UPDATE SET tick = excluded.tick, data = excluded.data
 WHERE run.tick < excluded.tick
-RETURNING tick
+RETURNING {_WAIT}
 """
-FINISH = """
+FINISH = f"""
 UPDATE wspbus_fleet_run SET data = %(data)s
 WHERE fleet = %(fleet)s AND job = %(job)s AND tick = %(tick)s
-RETURNING tick
+RETURNING {_WAIT}
 """
 
 CONDITION = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
