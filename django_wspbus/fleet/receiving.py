@@ -64,7 +64,7 @@ class Receiving:
         self._signer = signer
         self._id = id
         self._receiver = receiver
-        self._senders = Senders(known, 0.0)
+        self._senders = Senders(known)
         self._listens = listens
         self._wake = threading.Event()
         self._is_closing = False

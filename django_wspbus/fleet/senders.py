@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .envelope import Message, Rejected
@@ -30,10 +32,11 @@ class Senders:
     ``known``: the last numbers by sender, as an earlier program of this process has seen them.
     """
 
-    def __init__(self, known: dict[str, int], now: float) -> None:
-        self._sequences = {epoch: Sequence(last, now) for epoch, last in known.items()}
+    def __init__(self, known: Mapping[str, int]) -> None:
+        # They are not forgotten before they have sent something.
+        self._sequences = {epoch: Sequence(last, math.inf) for epoch, last in known.items()}
         self._nonces: dict[str, float] = {}
-        self._swept = now
+        self._swept = 0.0
 
     @property
     def known(self) -> dict[str, int]:
