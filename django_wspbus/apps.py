@@ -16,7 +16,12 @@ class WSPBusConfig(AppConfig):
     verbose_name = "Web Site Process Bus"
 
     def ready(self) -> None:
+        from .fleet.guest import Guest
+        from .process.alone import OwnProcess
+        from .process.bus import bus
         from .site import checks
 
         django_checks.register(checks.check_settings)
         django_checks.register(checks.check_deployment, deploy=True)
+        if isinstance(bus.fleet, OwnProcess):  # else the process belongs to a site already
+            bus.fleet = Guest(bus)

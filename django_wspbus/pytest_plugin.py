@@ -31,9 +31,9 @@ IN_TEST = pytest.StashKey[bool]()
 def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     """The process's bus, STARTED with both roles, so that all start listeners of the project's apps have run.
 
-    ``bus.site`` is this process. The bus stops after the test. The test then fails if it left a subscription
-    behind, or if a thread that it or a listener has started is still alive. The subscriptions are restored,
-    so that tests do not affect each other.
+    ``bus.site`` is this process, and so is the fleet: ``bus.broadcast`` publishes at once. The bus stops after
+    the test. The test then fails if it left a subscription behind, or if a thread that it or a listener has
+    started is still alive. The subscriptions are restored, so that tests do not affect each other.
     """
     if {"db", "transactional_db"} & set(request.fixturenames):
         # Listeners may use the database, from the start to the stop.
@@ -42,19 +42,21 @@ def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     from django.apps import apps
 
     from .application.loading import import_urlconf
+    from .process.alone import AtOnce
     from .process.bus import bus
     from .process.site import LocalSite
 
     if apps.ready:  # otherwise subscriptions that views make at import would count as the test's
         import_urlconf()
-    before, site = Snapshot(bus), bus.site
+    before, site, fleet = Snapshot(bus), bus.site, bus.fleet
     threads = Threads(request.node.stash)
     bus.site = LocalSite(bus, lambda: {"pid": os.getpid(), "state": bus.state.name, "servers": {}})
+    bus.fleet = AtOnce(bus)
     try:
         with threads.watched(), bus.running("site", "worker"):
             yield bus
     finally:
-        bus.site = site
+        bus.site, bus.fleet = site, fleet
         left = before.restore(bus) + threads.left()
     if left:
         pytest.fail("The test left behind:\n" + "\n".join(f"- {each}" for each in left), pytrace=False)

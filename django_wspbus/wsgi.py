@@ -14,10 +14,15 @@ from typing import Any
 from django.core import wsgi
 
 from .application.interfaces import Application, Environ
+from .fleet.foreign import join
+from .fleet.member import FleetMember
 from .health.checks import name_of
 from .plugins.monitor import Monitor
 from .process.bus import ProcessBus, bus
 from .wspbus import Lifespan, Listener
+
+TIME_TO_LEAVE = 1.0
+"""Seconds for the last messages of a process that ends."""
 
 
 def get_wsgi_application() -> WorkerApplication:
@@ -43,6 +48,7 @@ class WorkerApplication:
         self._pid: int | None = None
         self._exiting = threading.Lock()
         self._has_exited = False
+        self._member: FleetMember | None = None
         self._serving: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -57,10 +63,13 @@ class WorkerApplication:
                 return
             if "worker" not in (self.bus.roles or ()):  # else runbus has started it
                 self.bus.roles = {"worker"}
+                before, self._member = self.bus.fleet, join(self.bus)
                 try:
                     self.bus.start()
                 except BaseException:
                     self.bus.roles = frozenset()
+                    self._leave()
+                    self.bus.fleet = before
                     raise
                 self._exit_with_the_process(os.getpid())
                 self._warn_of_role("site")
@@ -107,7 +116,15 @@ class WorkerApplication:
         with self._exiting:
             if not self._has_exited:
                 self._has_exited = True
-                self.bus.exit()
+                try:
+                    self.bus.exit()
+                finally:
+                    self._leave()
+
+    def _leave(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            member.close(TIME_TO_LEAVE)
 
 
 def _name(listener: Listener) -> str:

@@ -361,11 +361,16 @@ from django_wspbus import bus as the_bus
 def test_one(bus):
     calls = []
     graceful = bus.subscribe("graceful", lambda: calls.append("graceful"))
-    paid = bus.subscribe("paid", lambda order: order)
+    paid = bus.subscribe("paid", lambda order: calls.append(order) or order)
     assert bus.site.publish("paid", 7) == [7]
+    calls.clear()
     bus.site.graceful()
     assert calls == ["graceful"]
     assert bus.site.status() == {"pid": os.getpid(), "state": "STARTED", "servers": {}}
+    bus.broadcast("paid", (7, 8))
+    assert calls[1:] == [[7, 8]]
+    (reply,) = bus.ask("paid", 9)
+    assert (reply.pid, reply.result, reply.roles) == (os.getpid(), 9, ["site", "worker"])
     bus.unsubscribe("graceful", graceful)
     bus.unsubscribe("paid", paid)
     bus.site.exit()

@@ -13,6 +13,21 @@ SERVING = ("ready", "serving")
 
 EXPECTED = (*SERVING, "standby")
 
+COUNTED = {"waiting": "waiting to be sent", "unsent": "dropped before they were sent", "missed": "missed"}
+"""The counts of messages of a fleet, in words."""
+
+REJECTED = {
+    "key": "signed with another SECRET_KEY",
+    "unsigned": "without a valid signature",
+    "foreign": "of another fleet",
+    "replayed": "that had come before",
+    "future": "from the future: the clocks of the engine and the sender disagree",
+    "old": "too old",
+    "built-in": "on a channel of the bus itself",
+    "version": "of another version of django-wspbus",
+}
+"""The reasons for which messages are dropped, in words."""
+
 
 def is_well(status: Mapping[str, Any]) -> bool:
     return bool(status.get("well"))
@@ -34,7 +49,25 @@ def report(status: Mapping[str, Any]) -> Iterator[Block]:
     if rows:
         yield Line("")
         yield _processes(rows)
+    if fleet := status.get("fleet"):
+        yield Line("")
+        yield from _fleet(fleet)
     yield from _last_operation(status)
+
+
+def _fleet(fleet: Mapping[str, Any]) -> Iterator[Block]:
+    engine = str(fleet.get("engine")).rpartition(".")[2]
+    words = "up" if fleet.get("up") else "unavailable"
+    since = f", for {as_duration(fleet['since'])}" if fleet.get("since") is not None else ""
+    reason = f": {first_line(fleet['error'])}" if fleet.get("error") else ""
+    line = f"Fleet {quoted(fleet.get('name'))}: {cut(engine)} {words}{since}{reason}"
+    yield Line(line, "good" if fleet.get("up") else "bad")
+    counted = [(fleet.get(name), words) for name, words in COUNTED.items()]
+    counts = ", ".join(f"{count} {words}" for count, words in counted if count)
+    if counts:
+        yield Line(f"Messages: {counts}")
+    for reason, count in (fleet.get("rejected") or {}).items():
+        yield Line(f"Messages dropped: {count} {REJECTED.get(reason, cut(str(reason)))}", "bad")
 
 
 def _condition(status: Mapping[str, Any]) -> Iterator[Block]:

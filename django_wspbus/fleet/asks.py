@@ -14,8 +14,8 @@ from ..process.publication import Outcome
 from .base import Member, MemberProcess
 
 EXPECT, REPLY, GONE = "expect", "reply", "gone"
-"""Kinds of messages to the member that asks: the processes that are going to answer; the answer of one; one has
-ended before it answered."""
+"""Kinds of messages to the member that asks: the processes that are going to answer; the answer of one; one
+has ended before it answered."""
 
 
 class Question:
@@ -105,8 +105,8 @@ class Inquiry:
 class Answers:
     """Publishes in the processes of this member, and passes their answers on.
 
-    ``processes()`` returns those that answer; ``order(pid, number, channel, args)`` has one of them publish, and
-    returns False if it has ended.
+    ``processes()`` returns those that answer; ``order(pid, number, channel, args)`` has one of them publish,
+    and returns False if it has ended.
     """
 
     def __init__(

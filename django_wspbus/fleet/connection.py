@@ -40,14 +40,14 @@ class Connection:
                 logger.warning("The engine of the fleet answers again (%s).", self._purpose)
                 self._is_logged = False
 
-    def note_down(self, error: Unavailable) -> None:
-        """Note a failure, and set the time of the next attempt."""
+    def note_down(self, error: Unavailable, *, is_logged: bool = True) -> None:
+        """Note a failure, and set the time of the next attempt; ``is_logged``: the log may name it."""
         self.error = error
         wait = min(self._backoff.note(worked=self.is_up), self._longest_wait)
         self.retry_at = time.monotonic() + wait
         if self.is_up:
             self.is_up, self.since = False, time.monotonic()
-        if not self._is_logged and self._backoff.failures >= self._logs_after:
+        if is_logged and not self._is_logged and self._backoff.failures >= self._logs_after:
             self._is_logged = True
             logger.error("The engine of the fleet is unavailable (%s): %s", self._purpose, error)
 

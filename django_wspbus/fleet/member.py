@@ -27,6 +27,7 @@ from .commands import Commands, LocalCommands
 from .engines import make_engine
 from .envelope import Message, Sender
 from .relay import LEAVE, Relay, RelayState
+from .transaction import send_in_transaction
 
 ASK = "ask"
 """The kind of a message that asks all processes."""
@@ -127,6 +128,21 @@ class FleetMember(Fleet):
         if self.relay is not None:
             self.relay.start(listens=listens)
 
+    def take_part(self) -> None:
+        """Become the fleet of the bus of this process, but not of a process that it forks."""
+        before, self.bus.fleet = self.bus.fleet, self
+
+        def restore() -> None:
+            if self.bus.fleet is self:
+                self.bus.fleet = before
+
+        os.register_at_fork(after_in_child=restore)
+
+    def listen(self) -> None:
+        """Listen from now on, in a process that has only sent so far."""
+        if self.relay is not None:
+            self.relay.listen()
+
     def close(self, timeout: float, *, leaves: bool = True) -> None:
         """Send what waits, and leave the fleet unless the next program of this process goes on."""
         if self.relay is not None:
@@ -165,6 +181,12 @@ class FleetMember(Fleet):
         }
 
     # Messages to all
+
+    def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
+        if self.settings is None:
+            super().broadcast_in_transaction(channel, args, using)
+        else:
+            send_in_transaction(self.settings, channel, args, using)
 
     def broadcast(self, channel: str, args: list[Any]) -> None:
         with self._turn:

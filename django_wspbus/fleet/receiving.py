@@ -41,7 +41,8 @@ class Receiver(Protocol):
 class Receiving:
     """Receives, verifies and hands on messages, in a thread of its own.
 
-    ``id``: the identifier of this member; ``listens()`` is called whenever it begins to listen.
+    ``id``: the identifier of this member; ``listens()`` is called whenever it begins to listen; ``commands``:
+    the other connection, whose failures the log has already.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Receiving:
         receiver: Receiver,
         known: dict[str, int],
         listens: Callable[[], None],
+        commands: Connection,
     ) -> None:
         self.connection = Connection("messages", engine.lease, logs_after=3)
         self.rejected: Counter[str] = Counter()
@@ -66,6 +68,7 @@ class Receiving:
         self._receiver = receiver
         self._senders = Senders(known)
         self._listens = listens
+        self._commands = commands
         self._wake = threading.Event()
         self._is_closing = False
         self._listener: Listener | None = None
@@ -138,7 +141,7 @@ class Receiving:
 
     def _note_down(self, error: Unavailable) -> None:
         if not self._is_closing:
-            self.connection.note_down(error)
+            self.connection.note_down(error, is_logged=self._commands.is_up)
 
     def _receive(self, data: bytes) -> None:
         try:

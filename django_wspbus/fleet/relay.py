@@ -60,17 +60,21 @@ class Relay:
         self._receiver = receiver
         self.commands = Sending(engine, self.clock, self._sign, describe, self.announce)
         self.messages = Receiving(
-            engine, self.clock, self.signer, self.id, _Hearer(self, receiver), state.known, self._say_hello
+            *(engine, self.clock, self.signer, self.id, _Hearer(self, receiver)),
+            *(state.known, self._say_hello, self.commands.connection),
         )
         self.commands.on_beat += [self._ping, self.messages.look]
         self._listens = False
 
     def start(self, *, listens: bool = True) -> None:
         """Connect; ``listens``: False for a process that only sends."""
-        self._listens = listens
         self.commands.start()
         if listens:
-            self.messages.start()
+            self.listen()
+
+    def listen(self) -> None:
+        self._listens = True
+        self.messages.start()
 
     def close(self, timeout: float, *, leaves: bool = True) -> None:
         """Send what waits, leave the fleet and close both connections."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import Any
+
+from django.db import transaction
 
 from ..wspbus import Bus
 from .fleet import Fleet, Reply
@@ -21,6 +24,25 @@ class OwnProcess(Fleet):
 
     def broadcast(self, channel: str, args: list[Any]) -> None:
         self._inbox.put(Delivery(f"{socket.gethostname()}:{os.getpid()}", channel, args))
+
+    def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
+        return [own_reply(self._bus, channel, args)]
+
+
+class AtOnce(Fleet):
+    """Delivers each message in this process, in the thread that sends it: for tests.
+
+    The failures of listeners are those of the call. In a transaction, a message comes with the commit.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def broadcast(self, channel: str, args: list[Any]) -> None:
+        self._bus.publish(channel, *args)
+
+    def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
+        transaction.on_commit(partial(self.broadcast, channel, args), using=using)
 
     def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
         return [own_reply(self._bus, channel, args)]

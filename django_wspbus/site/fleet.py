@@ -66,7 +66,7 @@ class SiteFleet(Plugin):
 
     def subscribe(self) -> None:
         super().subscribe()
-        self._process_bus.fleet = self.member
+        self.member.take_part()
 
     def unsubscribe(self) -> None:
         super().unsubscribe()

@@ -224,3 +224,36 @@ def test_watch_shows_that_the_site_has_ended_and_goes_on(play):
         program.send_signal(signal.SIGINT)
         assert program.communicate(timeout=DEADLINE)[1] == ""
         assert program.returncode == 130
+
+
+FLEET = {
+    "name": "shop-production",
+    "engine": "django_wspbus.fleet.redis.RedisFleet",
+    "up": True,
+    "since": 180.0,
+    "error": None,
+    "waiting": 0,
+    "unsent": 0,
+    "missed": 0,
+    "rejected": {},
+}
+
+
+def fleet_lines(**values):
+    lines = text_of({**WELL, "fleet": {**FLEET, **values}})
+    return [line for line in lines if line.startswith(("Fleet", "Messages"))]
+
+
+def test_a_fleet_whose_engine_answers():
+    assert fleet_lines() == ["Fleet 'shop-production': RedisFleet up, for 3 min"]
+
+
+def test_a_fleet_whose_engine_is_away_and_what_was_lost():
+    error = "Redis: Connection refused."
+    found = fleet_lines(up=False, error=error, waiting=3, missed=2, rejected={"key": 4, "old": 1})
+    assert found == [
+        "Fleet 'shop-production': RedisFleet unavailable, for 3 min: Redis: Connection refused.",
+        "Messages: 3 waiting to be sent, 2 missed",
+        "Messages dropped: 4 signed with another SECRET_KEY",
+        "Messages dropped: 1 too old",
+    ]

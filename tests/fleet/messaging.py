@@ -66,6 +66,7 @@ urlpatterns = [
     path("broadcast", broadcast),
     path("ask", ask),
     path("say", say),
+    path("restart", lambda request: HttpResponse(str(bus.site.restart()))),
 ]
 """
 

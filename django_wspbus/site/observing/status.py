@@ -61,6 +61,7 @@ def status(site: Assembly) -> Action:
             },
             "servers": servers,
             "processes": programs,
+            "fleet": site.fleet.member.status(),
             "last_operation": _last_operation(site),
         }
 

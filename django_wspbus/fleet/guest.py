@@ -1,0 +1,77 @@
+"""The fleet, seen from a process that belongs to no member: a management command, or a shell."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import Any
+
+from .. import conf
+from ..conf import FleetSettings
+from ..process.alone import OwnProcess
+from ..process.fleet import Fleet, Reply
+from ..process.process_bus import ProcessBus
+from .engines import engine_class
+from .member import FleetMember, Identity, NoProcesses
+from .transaction import send_in_transaction
+
+TIME_TO_SEND = 5.0
+"""Seconds for which the end of the process waits for the engine to take the last messages."""
+
+
+class Guest(Fleet):
+    """Connects with the engine at the first message. It sends and asks, and is not in the list of members.
+
+    Without FLEET the messages reach this process only.
+    """
+
+    def __init__(self, bus: ProcessBus) -> None:
+        self._bus = bus
+        self._alone = OwnProcess(bus)
+        self._lock = threading.Lock()
+        self._member: FleetMember | None = None
+        self._listens = False
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._member = None
+        self._listens = False
+
+    @property
+    def largest(self) -> int:  # type: ignore[override]
+        settings = conf.get().fleet
+        return self._alone.largest if settings is None else engine_class(settings).largest
+
+    def broadcast(self, channel: str, args: list[Any]) -> None:
+        settings = conf.get().fleet
+        target = self._alone if settings is None else self._joined(settings)
+        target.broadcast(channel, args)
+
+    def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
+        settings = conf.get().fleet
+        if settings is None:
+            super().broadcast_in_transaction(channel, args, using)
+        else:
+            send_in_transaction(settings, channel, args, using)
+
+    def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
+        settings = conf.get().fleet
+        target = self._alone if settings is None else self._joined(settings, listens=True)
+        return target.ask(channel, args, timeout)
+
+    def _close(self, pid: int) -> None:
+        if self._member is not None and pid == os.getpid():
+            self._member.close(TIME_TO_SEND)
+
+    def _joined(self, settings: FleetSettings, *, listens: bool = False) -> FleetMember:
+        with self._lock:
+            if self._member is None:
+                self._member = FleetMember(self._bus, settings, NoProcesses(), Identity(is_listed=False))
+                self._member.start(listens=listens)
+                atexit.register(self._close, os.getpid())
+            elif listens and not self._listens:
+                self._member.listen()
+            self._listens |= listens
+            return self._member
