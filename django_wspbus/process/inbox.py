@@ -91,7 +91,7 @@ class Inbox:
                 dropped, self._dropped = self._dropped, 0
                 delivery = self._waiting.popleft()
             if dropped:
-                self._publish(GAP, [delivery.sender, dropped])
+                self._publish(GAP, ["", dropped])
             self._publish(delivery.channel, delivery.args)
 
     def _publish(self, channel: str, args: list[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from ..engines import RedisServer
-from ..processes import DEADLINE, RunningSite, fetch, fetch_json, free_port
+from ..processes import fetch, free_port
 from ..projects import GUNICORN, THREADED, Project
 from .messaging import ask, broadcast, write_messaging
 

@@ -58,7 +58,7 @@ class Node:
         self.relay = Relay(
             engine,
             keys,
-            lambda id: Sender(engine.name, "host", pid, id),
+            lambda epoch: Sender(engine.name, "host", pid, epoch),
             lambda: Member(self.relay.id, "host", pid, "", "STARTED"),
             self.inbox,
             state or RelayState(),
