@@ -1,6 +1,6 @@
-"""Who leads: what a candidate does with the lease. Pure: the clock and the engine are the caller's.
+"""The algorithm of the lease, for one candidate. The clock and the engine are the caller's.
 
-Times are of one clock that no one sets and that also runs while the machine sleeps (CLOCK_BOOTTIME), in seconds.
+Times are seconds of a clock that is never set, and that also runs while the machine sleeps (CLOCK_BOOTTIME).
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from dataclasses import dataclass
 
 from .base import Lease
 
-LEAST_INTERVAL = 0.05
+LONGEST_LOOK = 0.8
+"""Seconds between two looks of a candidate: it leads less than a second after the lease is released."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The intervals that follow from a lease, in seconds."""
+    """The intervals that follow from the length of a lease, in seconds."""
 
     lease: float
 
     @property
     def margin(self) -> float:
-        """Seconds before its end at which a leader stops to lead: for the drift of clocks, and for what is under way."""
+        """The time before the end of the lease at which a leader ceases to lead.
+
+        Clocks may drift by that much, and what the leader has begun may end.
+        """
         return self.lease / 10
 
     @property
@@ -29,8 +33,19 @@ class Timing:
 
     @property
     def look(self) -> float:
-        """Seconds between two looks of a candidate."""
-        return min(self.lease / 5, 1.0)
+        """The time between two looks of a candidate."""
+        return min(self.lease / 5, LONGEST_LOOK)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """The time for which a process leads. A renewal makes another one, with the same token."""
+
+    lease: Lease
+    deadline: float
+    """The time from which the process does not lead any more."""
+    end: float
+    """The time from which another process may have taken the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +55,15 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Take the lease that was seen."""
+    """Take the lease, if it is still as it was seen."""
 
     seen: Lease | None
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
+    """Renew the lease."""
+
     lease: Lease
 
 
@@ -54,91 +71,73 @@ Action = Look | Take | Renew
 
 
 class Candidacy:
-    """The state of one candidate, which may lead."""
+    """A candidate, and the leader while it has a ``term``.
 
-    def __init__(self, holder: str, timing: Timing) -> None:
-        self.holder = holder
+    It takes a lease that it has seen unchanged for a whole lease, or one that its holder has released.
+    """
+
+    def __init__(self, timing: Timing) -> None:
         self.timing = timing
-        self.lease: Lease | None = None
-        """The lease, while it is this candidate's."""
-        self._valid_until = 0.0
+        self.term: Term | None = None
         self._seen: Lease | None = None
         self._unchanged_since: float | None = None
-        """The time at which the answer arrived that showed ``_seen`` for the first time."""
-        self._next = 0.0
+        """The time of the first answer that showed ``_seen``; None before any."""
+        self.due = 0.0
+        """The time of the next action."""
 
     def leads(self, now: float) -> bool:
-        return self.lease is not None and now < self.deadline
-
-    @property
-    def deadline(self) -> float:
-        """The time from which this process must not act as the leader."""
-        return self._valid_until - self.timing.margin
-
-    @property
-    def end(self) -> float:
-        """The time from which another may have taken the lease."""
-        return self._valid_until
-
-    def wake(self) -> None:
-        """Look at the next opportunity: the lease has been released."""
-        self._next = 0.0
-
-    def due(self) -> float:
-        """Return the time of the next action."""
-        return self._next
+        # Any thread asks this, so the term is one object.
+        return (term := self.term) is not None and now < term.deadline
 
     def next(self, now: float) -> Action:
-        """Return what to ask the engine for, now that it is time."""
-        if self.lease is not None:
-            return Renew(self.lease)
-        if self._unchanged_since is not None and self._may_take(now):
+        """Return the next action; its answer, or its failure, is to be noted."""
+        if self.term is not None:
+            return Renew(self.term.lease)
+        if self._may_take(now):
             return Take(self._seen)
         return Look()
 
     def _may_take(self, now: float) -> bool:
+        if self._unchanged_since is None:
+            return False
         is_released = self._seen is not None and self._seen.holder == ""
-        assert self._unchanged_since is not None
         return is_released or now - self._unchanged_since >= self.timing.lease
 
-    def note_seen(self, lease: Lease | None, asked: float, now: float) -> None:
-        """Note the answer to `Look`, which was sent at ``asked``."""
+    def note_seen(self, lease: Lease | None, now: float) -> None:
+        """Note the answer to `Look`."""
         if self._unchanged_since is None or lease != self._seen:
             self._seen, self._unchanged_since = lease, now
-        self._next = (
-            now
-            if self._may_take(now)
-            else min(now + self.timing.look, self._unchanged_since + self.timing.lease)
-        )
+        if self._may_take(now):
+            self.due = now
+        else:
+            self.due = min(now + self.timing.look, self._unchanged_since + self.timing.lease)
 
-    def note_taken(self, lease: Lease | None, asked: float, now: float) -> None:
-        """Note the answer to `Take` (None: it had changed)."""
-        self._seen = self._unchanged_since = None
-        if lease is None:
-            self._next = now
-            return
-        self._own(lease, asked)
-
-    def note_renewed(self, lease: Lease | None, asked: float, now: float) -> None:
-        """Note the answer to `Renew` (None: it is lost)."""
+    def note_held(self, lease: Lease | None, asked: float, now: float) -> None:
+        """Note the answer to `Take` or `Renew`, which was sent at ``asked``; None: another has the lease."""
+        self._forget()
         if lease is None:
             self.lose()
-            self._next = now
+            self.due = now
             return
-        self._own(lease, asked)
-
-    def _own(self, lease: Lease, asked: float) -> None:
-        self.lease = lease
-        self._valid_until = asked + self.timing.lease
-        self._next = asked + self.timing.renewal
+        end = asked + self.timing.lease
+        self.term = Term(lease, end - self.timing.margin, end)
+        self.due = asked + self.timing.renewal
 
     def note_failed(self, now: float) -> None:
-        """Note that the engine did not answer: it is unknown what it has done."""
-        # It may come back without its last writes, so that a record looks unchanged which was not.
-        self._seen = self._unchanged_since = None
-        self._next = now + min(self.timing.look, self.timing.renewal)
+        """Note that the engine has not answered, so that it is unknown what it has done."""
+        # It may come back without its last writes: a record that looks unchanged may have changed meanwhile.
+        self._forget()
+        self.due = now + self.timing.look
 
     def lose(self) -> None:
-        """Lead no longer, as the deadline has passed, or another holds the lease."""
-        self.lease = None
+        """End the term: its deadline has passed, or another process has the lease."""
+        self.term = None
+        self._forget()
+
+    def wake(self) -> None:
+        """Look at the next opportunity: the lease may have been released."""
+        if self.term is None:
+            self.due = 0.0
+
+    def _forget(self) -> None:
         self._seen = self._unchanged_since = None
