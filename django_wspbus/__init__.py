@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .fleet.cron import cron
     from .plugins.monitor import every
     from .process.bus import ProcessBus
+    from .process.leader import NotLeader
     from .process.site import SiteUnreachable
     from .wspbus import Bus, ChannelFailures, Refusal, states
     from .wspbus.plugin import Plugin
@@ -18,15 +20,28 @@ if TYPE_CHECKING:
     bus: ProcessBus
 
 __version__ = "0.1.0"
-__all__ = ["Bus", "ChannelFailures", "Plugin", "Refusal", "SiteUnreachable", "bus", "every", "states"]
+__all__ = [
+    "Bus",
+    "ChannelFailures",
+    "NotLeader",
+    "Plugin",
+    "Refusal",
+    "SiteUnreachable",
+    "bus",
+    "cron",
+    "every",
+    "states",
+]
 
 _HOMES = {
     "Bus": "wspbus",
     "ChannelFailures": "wspbus",
+    "NotLeader": "process.leader",
     "Plugin": "wspbus.plugin",
     "Refusal": "wspbus",
     "SiteUnreachable": "process.site",
     "bus": "process.bus",
+    "cron": "fleet.cron",
     "every": "plugins.monitor",
     "states": "wspbus",
 }

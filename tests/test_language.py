@@ -32,6 +32,9 @@ REPLACED = {
 }
 """A word that names nothing here, and the word that does."""
 
+FIXED = {"grace"}
+"""Names that users know from other programs: that argument of a job is called so in schedulers."""
+
 
 def strings_that_explain(tree: ast.AST) -> list[str]:
     """Return the docstrings of modules, classes, functions and attributes."""
@@ -69,6 +72,7 @@ def test_a_name_is_of_the_vocabulary(file):
         for name in names_in(ast.parse(file.read_text()))
     }
     wrong = {name: REPLACED[word] for name, parts in words.items() for word in parts if word in REPLACED}
+    wrong = {name: word for name, word in wrong.items() if name not in FIXED}
     assert wrong == {}
 
 

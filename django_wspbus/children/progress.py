@@ -39,6 +39,8 @@ class Progress:
         self.expected: int | None = None
         """The number of workers that serve, once the master has reported it."""
         self.policy = RetirementPolicy()
+        self.leads: bool | None = None
+        """True if its code has work for a leader; None: it is not known."""
         self.standby: set[int] = set()
         """PIDs of the workers that wait to begin."""
         self.begun: set[int] = set()
@@ -85,9 +87,10 @@ class Progress:
                 self.stopped.discard(pid)  # of an earlier process
             case Hello("listener", pid):
                 self.listeners[link.fileno()] = pid
-            case Expected(workers, policy):
+            case Expected(workers, policy, leads):
                 self.expected = workers
                 self.policy = policy
+                self.leads = leads
             case Standby(pid):
                 self.standby.add(pid)
             case Ready(pid):
@@ -154,6 +157,7 @@ class Progress:
     def adopt(self, state: ChildState) -> None:
         """Take over the state that the program before has handed over."""
         self.expected = state.expected
+        self.leads = state.leads
         self.has_answered = state.has_answered
         self.policy = RetirementPolicy(**state.policy)
         self.standby = set(state.standby)

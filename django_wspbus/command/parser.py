@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from . import results
+from . import jobs, results
 from . import status as site_status
 from .results import Shape
 
@@ -53,6 +53,7 @@ ACTIONS = {
         arguments=lambda options: {} if options.process is None else {"pid": options.process},
     ),
     "listeners": Subcommand("show each listener, by channel", results.listeners),
+    "jobs": Subcommand("show each job, and its last run", jobs.jobs, timeout=30),
     "graceful": Subcommand("reload: replace the workers, and wait", results.message, timeout=None),
     "restart": Subcommand(
         "restart the site, the children of one server, or one program, and wait",

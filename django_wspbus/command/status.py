@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .blocks import Block, Line, Table, Text
+from .jobs import leader
 from .text import NOTHING, as_duration, as_size, as_text, cut, first_line, plural, quoted
 
 SERVING = ("ready", "serving")
@@ -52,6 +53,7 @@ def report(status: Mapping[str, Any]) -> Iterator[Block]:
     if fleet := status.get("fleet"):
         yield Line("")
         yield from _fleet(fleet)
+    yield from leader(status.get("leader"))
     yield from _last_operation(status)
 
 

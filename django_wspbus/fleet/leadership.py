@@ -5,6 +5,7 @@ Times are seconds of a clock that is never set, and that also runs while the mac
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 from .base import Lease
@@ -141,3 +142,13 @@ class Candidacy:
 
     def _forget(self) -> None:
         self._seen = self._unchanged_since = None
+
+
+def name_of_holder(host: str, pid: int) -> str:
+    """Return the name under which a process holds the lease: another one for each process there ever is."""
+    return f"{host}:{pid}:{secrets.token_hex(4)}"
+
+
+def pid_of(holder: str) -> int:
+    """Return the PID in the name of a holder."""
+    return int(holder.split(":")[-2])

@@ -94,7 +94,8 @@ class Monitor(Plugin):
 def every(period: float, *, role: str | None = None, name: str | None = None) -> Callable[[F], F]:
     """Decorate a function to be called every ``period`` seconds while the process's bus is STARTED.
 
-    ``role``: "worker" (the default) for each process that serves, "site" for once per site.
+    ``role``: "worker" (the default) for each process that serves, "site" for once per site, "leader" for once
+    in the fleet.
     """
     from ..process.bus import bus
 

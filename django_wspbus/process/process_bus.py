@@ -11,6 +11,7 @@ from typing import Any
 from ..wspbus import Bus, Listener
 from .alone import OwnProcess
 from .fleet import LONGEST_TIMEOUT, Fleet, Reply, checked
+from .leader import Leader
 from .log_memory import log_memory
 from .site import NoSite, Site
 
@@ -26,6 +27,9 @@ class ProcessBus(Bus):
     site: Site
     """The site process, as this process reaches it."""
 
+    leader: Leader
+    """The leadership of this process."""
+
     fleet: Fleet
     """All processes of the fleet, as this process reaches them."""
 
@@ -36,6 +40,7 @@ class ProcessBus(Bus):
         super().__init__()
         self.roles = frozenset()
         self.site = NoSite()
+        self.leader = Leader()
         self.fleet = OwnProcess(self)
         self._joined = joined
         self.subscribe("log", log_to_python, role="any")

@@ -47,6 +47,8 @@ class Expected:
     workers: int
     """Those that serve; if workers retire, another one stands by."""
     policy: RetirementPolicy = RetirementPolicy()
+    leads: bool | None = None
+    """True if the project has listeners of the role "leader", or jobs; None: it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..children.child import Child
@@ -44,11 +44,22 @@ class ChildServer(Server):
     ) -> None:
         super().__init__(bus, settings, site, bound)
         self.children = children
-        self.respawner = Respawner(bus, self.alias, children, self.boot, site.ready_timeout)
+        self.respawner = Respawner(
+            *(bus, self.alias, children, self.boot, site.ready_timeout), wanted=lambda: self.is_wanted
+        )
 
     @property
     def alias(self) -> str:
         return self.settings.alias
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if the site needs a child of this server at present."""
+        return True
+
+    def is_needed_by(self, children: Iterable[Child]) -> bool:
+        """Return whether a site that switches to these children needs a child of this server."""
+        return True
 
     @property
     def patch(self) -> str | None:

@@ -18,17 +18,24 @@ class Respawner:
     """Replaces the child of a server that has ended, at growing intervals if its successors fail as well.
 
     ``boot()`` starts a child, which has to be ready within ``ready_timeout`` seconds. All methods are for the
-    main thread.
+    main thread. ``wanted()`` says if the server is to have a child at all.
     """
 
     def __init__(
-        self, bus: Bus, alias: str, children: Children, boot: Callable[[], Child], ready_timeout: float
+        self,
+        bus: Bus,
+        alias: str,
+        children: Children,
+        boot: Callable[[], Child],
+        ready_timeout: float,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.bus = bus
         self.alias = alias
         self.children = children
         self.boot = boot
         self.ready_timeout = ready_timeout
+        self.wanted = wanted
         self.is_active = False
         """True from the end of a start to the next stop: meanwhile the server has to have a child."""
         self.trouble: str | None = None
@@ -131,7 +138,7 @@ class Respawner:
             self._respawn()
 
     def _respawn(self) -> None:
-        if self._may_respawn and self._current is None and self._successor is None:
+        if self._may_respawn and self._current is None and self._successor is None and self.wanted():
             try:
                 self._successor = self.boot()
             except Refusal as refusal:  # a deployment has removed the interpreter, say, and may restore it

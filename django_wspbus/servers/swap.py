@@ -78,7 +78,8 @@ class Swap(Plugin):
 
     @property
     def child_servers(self) -> list[ChildServer]:
-        return [server for server in self.servers if isinstance(server, ChildServer)]
+        """The servers that have a child."""
+        return [server for server in self.servers if isinstance(server, ChildServer) and server.is_wanted]
 
     def graceful(self) -> None:
         """Replace the children; servers of this process and the site's listeners keep their code."""
@@ -90,15 +91,18 @@ class Swap(Plugin):
         kept = "".join(f", with {server.settings.alias!r}," for server in self.servers if server.in_process)
         self.bus.log(f"Reloading the workers. The site process{kept} keeps its code until a restart.")
         if self.bus.state is self.bus.states.STARTED:
-            self.replace_children(self.child_servers)
+            self.replace_children(self.child_servers, is_whole=True)
             self._call_switched()
 
     def _call_switched(self) -> None:
         for function in self.switched:
             function()
 
-    def replace_children(self, servers: Iterable[ChildServer]) -> None:
-        """Replace the children of these servers; a `Refusal` if one of the new ones does not become ready."""
+    def replace_children(self, servers: Iterable[ChildServer], *, is_whole: bool = False) -> None:
+        """Replace the children of these servers; a `Refusal` if one of the new ones does not become ready.
+
+        ``is_whole``: the new code may need a child where the old code needed none, and the reverse.
+        """
         with self.begin("reload"), contextlib.ExitStack() as undone:
             began = time.monotonic()
             booted: list[Child] = []
@@ -106,10 +110,28 @@ class Swap(Plugin):
             for server in servers:
                 booted.append(self.boot(server))
             self.await_ready(booted)
+            needless = self._complete(booted) if is_whole else []
             undone.pop_all()
             self.switch(booted)
+            for child in needless:
+                self.children.dismiss(child, is_replaced=True)
             self.log_result("Reloaded", booted, began)
             self.say(f"Reloaded in {time.monotonic() - began:.2f} s.")
+
+    def _complete(self, booted: list[Child]) -> list[Child]:
+        """Boot what the new code needs besides, and end what it does not; return what serves in vain then."""
+        needless = []
+        for server in [each for each in self.servers if isinstance(each, ChildServer)]:
+            own = next((child for child in booted if child.alias == server.alias), None)
+            if server.is_needed_by(booted) and own is None:
+                booted.append(self.boot(server))
+                self.await_ready(booted[-1:])
+            elif not server.is_needed_by(booted):
+                needless += [child for child in (server.current,) if child is not None]
+                if own is not None:
+                    booted.remove(own)
+                    self.end([own])
+        return needless
 
     def boot(self, server: ChildServer) -> Child:
         self.steps.show(f"booting {server.alias!r}")

@@ -39,6 +39,7 @@ from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .condition import SiteCondition
 from .fleet import SiteFleet
+from .leader import LeaderDesk
 from .log_files import LogFiles
 from .observing.log_store import LogStore
 from .policy import Policy
@@ -76,7 +77,11 @@ class Assembly:
             watch_files=policy.watches_files,
         )
         self.servers = [self._make_server(server) for server in settings.servers.values()]
-        self.swap = Swap(bus, settings, self.children, self.servers, say)
+        self.fleet = SiteFleet(bus, settings, self.children, self.answers, handed_over.fleet)
+        self.leader = LeaderDesk(
+            *(bus, settings, self.children, self.answers, self.fleet), handed_over=handed_over.leader
+        )
+        self.swap = Swap(bus, settings, self.children, [*self.servers, self.leader.server], say)
         self.drain = Drain(bus, settings, self.sockets, self.children, in_process=self.is_worker)
         self.condition = SiteCondition(bus, self.servers, self.swap)
         for observers in (self.swap.observers, self.children.observers):
@@ -85,8 +90,7 @@ class Assembly:
         self.programs = Programs(bus, settings, self.children, self.answers.answer, self.log_store.note)
         self.swap.switched.append(self.programs.reload)
         self.scaling = Scaling(bus, self.servers)
-        self.log_files = LogFiles(bus, self.children, self.servers, settings.daemonize)
-        self.fleet = SiteFleet(bus, settings, self.children, self.answers, handed_over.fleet)
+        self.log_files = LogFiles(bus, self.children, [*self.servers, self.leader.server], settings.daemonize)
         self.signals = SignalHandler(
             bus,
             settings.signals,
@@ -110,6 +114,7 @@ class Assembly:
             self.fleet,
             self.children,
             *self.servers,
+            self.leader.server,
             self.programs,
             self.swap,
             self.drain,
@@ -129,8 +134,13 @@ class Assembly:
         """True if a server serves in the site process."""
         return any(server.in_process for server in self.servers)
 
+    @property
+    def planned(self) -> list[Server]:
+        """The servers that this site starts, and the leader process if there is work for it."""
+        return [*self.servers, *([self.leader.server] if self.leader.server.is_wanted else [])]
+
     def _status(self) -> dict[str, Any]:
-        return self.condition.status()
+        return {**self.condition.status(), "leader": self.leader.status()}
 
     def _make_server(self, settings: ServerSettings) -> Server:
         backend = server_class(settings)

@@ -13,6 +13,7 @@ from ..control.calls import Action
 from ..control.identity import introduction
 from ..successor import start
 from .assembly import Assembly
+from .observing.jobs import jobs
 from .observing.listeners import listeners
 from .observing.logs import logs
 from .observing.publish import publish
@@ -38,6 +39,7 @@ MAKERS: dict[str, Maker] = {
     "requests": requests,
     "stacks": stacks,
     "listeners": listeners,
+    "jobs": jobs,
     "publish": publish,
     "logs": logs,
 }

@@ -21,6 +21,7 @@ from ..process.publication import Outcome
 from ..process.record import Record
 from ..process.reports import Broadcast, Replied, Report, Unsent
 from ..process.worker_orders import Order
+from ..servers.leader import ALIAS
 from ..successor import start
 from ..wspbus.plugin import Plugin
 
@@ -138,7 +139,7 @@ class AllProcesses:
 
 
 class ChildProcesses:
-    """The workers of the servers, and the programs that have joined the site."""
+    """The workers of the servers, the leader process, and the programs that have joined the site."""
 
     def __init__(self, children: Children) -> None:
         self._children = children
@@ -148,7 +149,11 @@ class ChildProcesses:
             child.offer(data)
 
     def serving(self) -> list[MemberProcess]:
-        return [MemberProcess(pid, ["worker"]) for child in self._serving() for pid in child.answering]
+        return [
+            MemberProcess(pid, ["leader" if child.alias == ALIAS else "worker"])
+            for child in self._serving()
+            for pid in child.answering
+        ]
 
     def order(self, pid: int, order: Order) -> bool:
         return any(child.order_worker(pid, order) for child in self._serving())

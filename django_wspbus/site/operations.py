@@ -87,12 +87,12 @@ class Operations(Plugin):
         return Result({"message": f"Stopped in {follower.age:.2f} s.", "seconds": follower.age})
 
     def _child_server(self, alias: Any) -> ChildServer:
-        for server in self.site.servers:
+        for server in self.site.planned:
             if server.settings.alias == alias:
                 if isinstance(server, ChildServer):
                     return server
                 raise Refusal(f"The server {alias!r} runs in the site process: restart the site.")
-        known = [server.settings.alias for server in self.site.servers]
+        known = [server.settings.alias for server in self.site.planned]
         known += dict.fromkeys(program.settings.alias for program in self.site.programs.programs)
         raise Misuse(
             f"There is no server or program {str(alias)[:200]!r}. The site has {', '.join(map(repr, known))}."

@@ -153,7 +153,7 @@ class SiteProcess:
         for plugin in site.plugins:
             plugin.subscribe()
         if self.handed_over is not None:
-            aliases = [each.alias for each in site.servers if isinstance(each, ChildServer)]
+            aliases = [each.alias for each in site.swap.child_servers]
             site.sockets.adopt()
             site.children.adopt(self.handed_over.children, aliases)
             site.programs.adopt(self.handed_over.programs)
@@ -217,7 +217,7 @@ class SiteProcess:
             server.settings.alias: PlannedServer(
                 server.run if isinstance(server, ChildServer) else None, list(map(str, server.settings.bind))
             )
-            for server in site.servers
+            for server in site.planned
         }
         sockets = [
             PlannedSocket(holder, str(address), backlog)

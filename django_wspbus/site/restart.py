@@ -158,6 +158,7 @@ class Restart(Plugin):
             restart_began=self._began,
             log=site.log_store.hand_over(),
             control=site.control.hand_over(),
+            leader=site.leader.hand_over(),
             fleet=site.fleet.hand_over(),
         )
 

@@ -130,6 +130,8 @@ class ChildState:
     wanted: int | None = None
     """The number of workers that `Children.scale` has set."""
     retiring: list[RetireeState] = field(default_factory=list)
+    leads: bool | None = None
+    """See `process.reports.Expected`."""
     stuck: list[tuple[int, int, int]] = field(default_factory=list)
     """The stuck requests that the log has already: PID, slot, serial."""
 
@@ -237,6 +239,9 @@ class SiteState:
     """The state of the connection with the fleet: the fields of `fleet.relay.RelayState`."""
     log: list[str] = field(default_factory=list)
     """The latest log records, as `process.log_memory` writes them."""
+
+    leader: dict[str, Any] = field(default_factory=dict)
+    """The result of `site.leader.LeaderDesk.hand_over`."""
 
     @property
     def holdings(self) -> Holdings:

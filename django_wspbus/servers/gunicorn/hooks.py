@@ -18,6 +18,7 @@ from ...application.client_progress import ClientProgress
 from ...children.spawn import StartedChild
 from ...development.debuggers import holds_thread
 from ...process.asking import RemoteSite
+from ...process.bus import bus
 from ...process.log_memory import log_memory
 from ...process.record import Record, Stage
 from ...process.reports import Died, Expected, Report, RetirementPolicy
@@ -130,7 +131,7 @@ class Hooks:
         self.site.announce_role("master", self.record)
         for problem in check_timeout_in_force(self.server, arbiter.cfg):
             logger.warning("%s", problem.line)
-        self.site.report(Expected(arbiter.cfg.workers, self.policy))
+        self.site.report(Expected(arbiter.cfg.workers, self.policy, bool(bus.of_role("leader"))))
 
     def when_ready(self, arbiter: Any) -> None:
         ignore_signals()

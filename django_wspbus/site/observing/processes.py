@@ -11,11 +11,15 @@ from ...children.child import Child
 from ...children.children import Children
 from ...process.record import Record
 from ...process.slots import InFlight
+from ...servers.leader import ALIAS
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedProcess:
-    """A process of a site. ``role``: "site", "master" or "worker"; ``record``: None if it has none."""
+    """A process of a site.
+
+    ``role``: "site", "master", "worker" or "leader"; ``record``: None if it has none.
+    """
 
     pid: int
     role: str
@@ -62,14 +66,16 @@ def all_processes(children: Children) -> Iterator[ObservedProcess]:
 
 
 def processes_of(child: Child) -> Iterator[ObservedProcess]:
-    if not child.ended:
+    workers = set(child.workers)
+    if not child.ended and child.pid not in workers:
         yield ObservedProcess(child.pid, "master", child, child.records.get(child.pid))
     yield from workers_of(child)
 
 
 def workers_of(child: Child) -> Iterator[ObservedProcess]:
+    role = "leader" if child.alias == ALIAS else "worker"
     for pid in sorted(set(child.workers)):
-        yield ObservedProcess(pid, "worker", child, child.records.get(pid))
+        yield ObservedProcess(pid, role, child, child.records.get(pid))
 
 
 def requests_of(record: Record) -> list[InFlight]:

@@ -111,7 +111,7 @@ class Publication:
 def is_ready_worker(process: ObservedProcess, serving: Iterable[Child]) -> bool:
     """Return whether a process is a worker that serves, or is about to."""
     child = process.child
-    if child is None or process.role != "worker" or child not in list(serving):
+    if child is None or process.role not in ("worker", "leader") or child not in list(serving):
         return False
     progress = child.progress
     return process.pid in {progress.workers.get(each) for each in list(progress.ready)}

@@ -62,6 +62,7 @@ def status(site: Assembly) -> Action:
             "servers": servers,
             "processes": programs,
             "fleet": site.fleet.member.status(),
+            "leader": _leader(site, processes, sizes),
             "last_operation": _last_operation(site),
         }
 
@@ -114,6 +115,17 @@ def _children(
         "busy": sum(row["busy"] for row in serving) if serving else None,
         "processes": rows,
     }
+
+
+def _leader(
+    site: Assembly, processes: Iterable[ObservedProcess], sizes: Mapping[int, int | None]
+) -> dict[str, Any] | None:
+    """Return the state of the leader process, and the processes of its child; None if none is needed."""
+    state = site.leader.status()
+    if state is None:
+        return None
+    own = [each for each in processes if each.child and each.child.alias == site.leader.server.alias]
+    return {**state, "processes": [described(process, sizes[process.pid]) for process in own]}
 
 
 def _known(threads: Iterable[int | None]) -> list[int]:

@@ -1,0 +1,110 @@
+"""The requests by which a process of a site uses the engine, which only its site has a connection with."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from ..process.asking import RemoteSite
+from ..process.site import SiteUnreachable
+from .base import LEADER, Engine, Lease, Member, Run, Unavailable
+
+REQUEST = "fleet.engine"
+"""The request: the name of an operation, and its arguments."""
+
+DESCRIBE = "fleet.describe_jobs"
+"""The request by which a leader process describes its jobs: its PID, and the description of each."""
+
+
+def _lease(values: dict[str, Any] | None) -> Lease | None:
+    return None if values is None else Lease(**values)
+
+
+def _held(values: dict[str, Any]) -> Lease:
+    return Lease(**values)
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "read": lambda engine: engine.read(LEADER),
+    "take": lambda engine, seen, holder: engine.take(LEADER, _lease(seen), holder),
+    "renew": lambda engine, lease: engine.renew(LEADER, _held(lease)),
+    "release": lambda engine, lease: engine.release(LEADER, _held(lease)),
+    "time": lambda engine: engine.time(),
+    "members": lambda engine: engine.members(),
+    "runs": lambda engine: engine.runs(),
+}
+"""The operations, as the site carries them out."""
+
+OF_RUNS: dict[str, Callable[[Engine, Run], bool]] = {
+    "claim": lambda engine, run: engine.claim(run),
+    "finish": lambda engine, run: engine.finish(run),
+}
+
+
+def operate(engine: Engine, member: str, operation: str, *args: Any) -> Any:
+    """Carry out an operation, in the site; return its result as JSON has it.
+
+    ``member``: the identifier of the site, to whose processes the runs belong that name none.
+    """
+    if operation in OF_RUNS:
+        run = Run(**args[0])
+        if run.pid and not run.host:
+            run = replace(run, host=socket.gethostname(), member=member)
+        return OF_RUNS[operation](engine, run)
+    result = OPERATIONS[operation](engine, *args)
+    if isinstance(result, list):
+        return [asdict(each) for each in result]
+    return asdict(result) if isinstance(result, Lease) else result
+
+
+class EngineOfSite:
+    """The engine, from another process of the site. Each method raises `Unavailable` if there is no answer.
+
+    ``timeout``: the seconds after which there is none, a few at most.
+    """
+
+    def __init__(self, site: RemoteSite, timeout: float) -> None:
+        self._site = site
+        self._timeout = timeout
+
+    def _ask(self, operation: str, *args: Any, timeout: float | None = None) -> Any:
+        try:
+            return self._site.ask_within(
+                min(timeout or self._timeout, self._timeout), REQUEST, operation, *args
+            )
+        except (RuntimeError, SiteUnreachable) as error:
+            raise Unavailable(str(error)) from error
+
+    def describe_jobs(self, jobs: list[dict[str, Any]]) -> None:
+        """Describe the jobs of this process, for the action ``jobs``."""
+        self._site.ask_within(self._timeout, DESCRIBE, os.getpid(), jobs)
+
+    def read(self) -> Lease | None:
+        return _lease(self._ask("read"))
+
+    def take(self, seen: Lease | None, holder: str) -> Lease | None:
+        return _lease(self._ask("take", None if seen is None else asdict(seen), holder))
+
+    def renew(self, lease: Lease, timeout: float) -> Lease | None:
+        return _lease(self._ask("renew", asdict(lease), timeout=timeout))
+
+    def release(self, lease: Lease) -> bool:
+        return bool(self._ask("release", asdict(lease)))
+
+    def time(self) -> float:
+        return float(self._ask("time"))
+
+    def members(self) -> list[Member]:
+        return [Member(**values) for values in self._ask("members")]
+
+    def runs(self) -> list[Run]:
+        return [Run(**values) for values in self._ask("runs")]
+
+    def claim(self, run: Run) -> bool:
+        return bool(self._ask("claim", asdict(run)))
+
+    def finish(self, run: Run) -> bool:
+        return bool(self._ask("finish", asdict(run)))

@@ -1,0 +1,291 @@
+"""The runs of jobs, over an engine whose clock the tests set."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from django_wspbus.fleet.base import Member, Run, Unavailable
+from django_wspbus.fleet.cron import Job, Schedule
+from django_wspbus.fleet.jobs import Jobs
+from django_wspbus.fleet.local import LocalEngine
+
+DEADLINE = 30
+BEGIN = 1_800_000_000.0
+"""A whole minute."""
+
+
+class Engine(LocalEngine):
+    """An engine with a clock of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = BEGIN + 1
+        self.lose_answers = False
+
+    def time(self) -> float:
+        return self.now
+
+    def claim(self, run: Run) -> bool:
+        claimed = super().claim(run)
+        if self.lose_answers:
+            self.lose_answers = False
+            raise Unavailable("the answer is lost")
+        return claimed
+
+    def last(self, name: str = "job") -> Run | None:
+        return next((run for run in self.runs() if run.job == name), None)
+
+
+class Calls:
+    """A function that counts its calls, and waits in each while it is held."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        self.count += 1
+        self.go.wait(DEADLINE)
+        if self.error is not None:
+            raise self.error
+
+
+def await_that(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class Leader:
+    """A process that leads."""
+
+    def __init__(self, engine: Engine, *jobs: Job) -> None:
+        self.engine = engine
+        self.leads = True
+        self.jobs = Jobs(engine, jobs, 15, lambda: self.leads)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Leader:
+        self.jobs.start()
+        await_that(self.engine.runs)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.jobs.stop(DEADLINE)
+
+    def advance(self, seconds: float) -> None:
+        self.engine.now += seconds
+        self.jobs.wake()
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+def make(calls: Calls, **options: object) -> Job:
+    return Job(calls, Schedule("* * * * *", "UTC"), name="job", **options)  # type: ignore[arg-type]
+
+
+def ended(engine: Engine, outcome: str, tick: float) -> Callable[[], bool]:
+    def is_so() -> bool:
+        run = engine.last()
+        return run is not None and (run.outcome, run.tick) == (outcome, BEGIN + tick)
+
+    return is_so
+
+
+def test_a_job_runs_at_each_tick_from_its_first_leader_on(engine: Engine, calls: Calls) -> None:
+    with Leader(engine, make(calls)) as leader:
+        assert calls.count == 0
+        for tick in (60, 120):
+            leader.advance(60)
+            await_that(ended(engine, "ok", tick))
+    assert calls.count == 2
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"ok": 2}
+    assert run.began == BEGIN + 121
+
+
+def test_a_new_leader_goes_on_where_the_last_one_stopped(engine: Engine, calls: Calls) -> None:
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+    engine.now += 59
+    with Leader(engine, make(calls)):
+        await_that(ended(engine, "ok", 120))
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(ended(engine, "ok", 180))
+    assert calls.count == 3
+
+
+def test_two_that_take_themselves_for_the_leader_run_a_tick_once(engine: Engine, calls: Calls) -> None:
+    with Leader(engine, make(calls)) as one, Leader(engine, make(calls)) as other:
+        for tick in range(60, 660, 60):
+            engine.now += 60
+            one.jobs.wake()
+            other.jobs.wake()
+            await_that(ended(engine, "ok", tick))
+    assert calls.count == 10
+
+
+def test_a_clock_that_goes_back_runs_no_tick_again(engine: Engine, calls: Calls) -> None:
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+        leader.advance(-30)
+        leader.advance(31)
+        leader.advance(60)
+        await_that(ended(engine, "ok", 120))
+    assert calls.count == 2
+
+
+def test_a_late_tick_runs_within_the_grace_and_the_ones_before_it_are_skipped(
+    engine: Engine, calls: Calls
+) -> None:
+    with Leader(engine, make(calls)):
+        pass
+    engine.now += 240
+    with Leader(engine, make(calls)):
+        await_that(ended(engine, "ok", 240))
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"skipped": 3, "ok": 1}
+    assert calls.count == 1
+
+
+def test_a_tick_that_is_later_than_the_grace_is_skipped(
+    engine: Engine, calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Job(calls, Schedule("0 * * * *", "UTC"), name="job")  # BEGIN is a whole hour, too
+    with Leader(engine, job):
+        pass
+    engine.now += 3600 + 80
+    with Leader(engine, job):
+        await_that(ended(engine, "skipped", 3600))
+    assert calls.count == 0
+    assert "was due too long ago" in caplog.text
+
+
+def test_with_catch_up_it_runs_however_late_it_is(engine: Engine, calls: Calls) -> None:
+    job = Job(calls, Schedule("0 * * * *", "UTC"), name="job", catch_up=True)
+    with Leader(engine, job):
+        pass
+    engine.now += 3 * 3600 + 1800
+    with Leader(engine, job):
+        await_that(ended(engine, "ok", 3 * 3600))
+    assert calls.count == 1
+
+
+def test_a_run_that_outlasts_its_interval_does_not_pile_up(
+    engine: Engine, calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls.go.clear()
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(lambda: calls.count)
+        leader.advance(60)
+        await_that(lambda: "it still runs" in caplog.text)
+        calls.go.set()
+        await_that(ended(engine, "ok", 60))
+        leader.advance(60)
+        await_that(ended(engine, "ok", 180))
+    assert calls.count == 2
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"skipped": 1, "ok": 2}
+
+
+def test_it_does_not_pile_up_beyond_a_handover_either(
+    engine: Engine, calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls.go.clear()
+    with Leader(engine, make(calls)) as first:
+        first.advance(60)
+        await_that(lambda: calls.count)
+        first.jobs.stop(DEADLINE)
+        with Leader(engine, make(calls)) as second:
+            second.advance(60)
+            await_that(lambda: "it still runs" in caplog.text)
+            calls.go.set()
+            assert first.jobs.wait(lambda: time.monotonic() + DEADLINE) == []
+            second.advance(60)
+            await_that(ended(engine, "ok", 180))
+    assert calls.count == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("no stock"), SystemExit(3)])
+def test_a_job_that_fails_is_logged_and_counted(
+    engine: Engine, calls: Calls, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    calls.error = error
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(ended(engine, "failed", 60))
+        calls.error = None
+        leader.advance(60)
+        await_that(ended(engine, "ok", 120))
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"failed": 1, "ok": 1}
+    assert "Job job failed." in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_a_claim_whose_answer_is_lost_runs_once(
+    engine: Engine, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.fleet.jobs.RETRY", 0.01)
+    with Leader(engine, make(calls)) as leader:
+        engine.lose_answers = True
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+    assert calls.count == 1
+
+
+def test_a_run_of_a_member_that_is_gone_is_lost_and_the_next_tick_runs(
+    engine: Engine, calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.beat(Member("here", "host", 1, "", "STARTED"))
+    engine.claim(Run("job", BEGIN, host="gone", pid=7, member="gone", began=BEGIN, outcome="running"))
+    with Leader(engine, make(calls)) as leader:
+        await_that(ended(engine, "lost", 0))
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+    assert "is lost, as process 7 on gone ended" in caplog.text
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"lost": 1, "ok": 1}
+
+
+def test_one_that_leads_no_more_claims_nothing(engine: Engine, calls: Calls) -> None:
+    with Leader(engine, make(calls)) as leader:
+        leader.leads = False
+        leader.advance(60)
+    run = engine.last()
+    assert run is not None
+    assert run.tick < BEGIN + 60
+    assert calls.count == 0
+
+
+def test_the_wait_for_runs_names_those_that_are_not_over_in_time(engine: Engine, calls: Calls) -> None:
+    calls.go.clear()
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(lambda: calls.count)
+        assert leader.jobs.wait(lambda: 0.0) == ["job"]
+        calls.go.set()
+        assert leader.jobs.wait(lambda: time.monotonic() + DEADLINE) == []

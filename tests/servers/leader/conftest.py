@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.processes import DEADLINE
+from tests.projects import GUNICORN, Note, Project
+
+LEADING = """
+from django_wspbus import NotLeader, cron
+
+
+@bus.lifespan(role="leader")
+def leading():
+    note(f"leads with {bus.leader.token}")
+    yield
+    note("leads no more")
+
+"""
+
+
+URLS = """
+from django.http import HttpResponse, JsonResponse
+from django.urls import path
+
+from django_wspbus import bus
+
+urlpatterns = [
+    path("", lambda request: HttpResponse("served")),
+    path("status", lambda request: JsonResponse(bus.site.status())),
+]
+"""
+
+
+class Shop(Project):
+    """A project with a listener of the role "leader"."""
+
+    server = {**GUNICORN, "OPTIONS": {"workers": 1}}
+
+    def leads(self, more: str = "") -> None:
+        self.listeners(LEADING + more)
+
+    def of_leaders(self) -> list[Note]:
+        return [note for note in self.notes() if note.event.startswith("leads with")]
+
+    def expect_leaders(self, count: int) -> list[int]:
+        """Wait until processes have begun to lead so many times; return their PIDs, in this order."""
+        deadline = time.monotonic() + DEADLINE
+        while len(found := self.of_leaders()) < count:
+            assert time.monotonic() < deadline, f"No {count} leaders in {self.notes()}"
+            time.sleep(0.01)
+        return [note.pid for note in found]
+
+    def pids_of(self, beginning: str) -> list[int]:
+        return [note.pid for note in self.notes() if note.event.startswith(beginning)]
+
+    def tokens(self) -> list[int]:
+        return [int(note.event.split()[-1]) for note in self.of_leaders()]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    shop = Shop(tmp_path)
+    shop.leads()
+    shop.write("shop/urls.py", URLS)
+    shop.serves(shop.server)
+    return shop

@@ -1,0 +1,143 @@
+"""Jobs in the leader process of a site, from the tick to `wspbus jobs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from tests.processes import DEADLINE, RunningSite
+
+from .conftest import Shop
+from .test_leader import reload
+
+MIDNIGHT = 1_799_971_200
+
+ENGINE = f"""
+import time
+
+from django_wspbus.fleet.base import Run
+from django_wspbus.fleet.local import LocalEngine
+
+
+class Engine(LocalEngine):
+    "It is half a minute after midnight when the site begins, and the job ran an hour before."
+
+    offset = {MIDNIGHT} + 30 - time.time()
+
+    def __init__(self, name, lease=15):
+        super().__init__(name, lease)
+        self.claim(Run("import", {MIDNIGHT} - 3600))
+
+    def time(self):
+        return time.time() + self.offset
+"""
+
+FLEET = {"NAME": "shop", "BACKEND": "shop.engine.Engine"}
+
+JOB = """
+import time
+from pathlib import Path
+
+GO = Path(__file__).parent.parent / "go"
+
+
+@cron("0 0 * * *", name="import", timezone="UTC")
+def work():
+    note("works")
+    while not GO.exists():
+        time.sleep(0.01)
+    note("has worked")
+"""
+
+
+@pytest.fixture
+def shop(shop: Shop) -> Shop:
+    shop.write("shop/engine.py", ENGINE)
+    shop.leads(JOB)
+    shop.serves(shop.server, FLEET=FLEET)
+    return shop
+
+
+def job_of(shop: Shop, site: RunningSite) -> dict[str, Any]:
+    found = shop.run("wspbus", "jobs", "--json", "--pid", str(site.pid))
+    (job,) = json.loads(found.stdout)["jobs"]
+    return job
+
+
+def await_outcome(shop: Shop, site: RunningSite, outcome: str) -> dict[str, Any]:
+    deadline = time.monotonic() + DEADLINE
+    while (job := job_of(shop, site))["outcome"] != outcome:
+        assert time.monotonic() < deadline, job
+    return job
+
+
+def test_a_job_runs_in_the_leader_process_and_is_shown(shop: Shop) -> None:
+    shop.write("go", "")
+    with shop.serve("-v2") as site:
+        (leader,) = shop.expect_leaders(1)
+        (worked,) = shop.expect_note("has worked")
+        assert worked.pid == leader
+        job = await_outcome(shop, site, "ok")
+        assert (job["name"], job["pid"], job["counts"]) == ("import", leader, {"ok": 1})
+        assert (job["tick"], job["next"]) == (MIDNIGHT, MIDNIGHT + 86400)
+        shown = shop.run("wspbus", "jobs", "--pid", str(site.pid)).stdout
+        assert "import" in shown
+        assert "1 ok" in shown
+        assert site.stop() == 0
+
+
+@pytest.mark.extended
+def test_a_reload_hands_over_while_a_job_goes_on_in_the_old_process(shop: Shop) -> None:
+    with shop.serve("-v2") as site:
+        (first,) = shop.expect_leaders(1)
+        shop.expect_note("works")
+        reload(site)
+        _, second = shop.expect_leaders(2)
+        assert shop.notes("has worked") == []
+        shop.write("go", "")
+        (worked,) = shop.expect_note("has worked")
+        assert worked.pid == first != second
+        assert await_outcome(shop, site, "ok")["pid"] == first
+        assert site.stop() == 0
+
+
+@pytest.mark.extended
+def test_a_run_whose_process_is_killed_is_lost(shop: Shop) -> None:
+    with shop.serve("-v2") as site:
+        (leader,) = shop.expect_leaders(1)
+        shop.expect_note("works")
+        os.kill(leader, signal.SIGKILL)
+        site.wait_for_line("Job import: the run of .* is lost")
+        assert await_outcome(shop, site, "lost")["counts"] == {"lost": 1}
+        shop.expect_leaders(2)
+        assert site.stop() == 0
+
+
+@pytest.mark.extended
+def test_a_job_that_outlasts_the_exit_is_cut_off_and_named(shop: Shop) -> None:
+    shop.serves(shop.server, FLEET=FLEET, STOP_TIMEOUT=4)
+    with shop.serve("-v2") as site:
+        shop.expect_leaders(1)
+        shop.expect_note("works")
+        assert site.stop() == 70
+    assert any("jobs cut off in process" in line and "import" in line for line in site.lines)
+    assert shop.notes("leads no more") != []
+
+
+@pytest.mark.extended
+def test_ticks_and_runs_survive_a_restart_of_the_site(shop: Shop) -> None:
+    shop.write("go", "")
+    with shop.serve("-v2") as site:
+        shop.expect_leaders(1)
+        before = await_outcome(shop, site, "ok")
+        site.send(signal.SIGUSR2)
+        shop.expect_leaders(2)
+        site.wait_for_line("Bus STARTED", count=2)
+        after = job_of(shop, site)
+        assert (after["tick"], after["counts"]) == (before["tick"], {"ok": 1})
+        assert site.stop() == 0
