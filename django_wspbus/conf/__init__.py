@@ -8,6 +8,7 @@ from .processes import ProcessSettings
 from .project import (
     allowed_hosts,
     allows_hosts,
+    app_folders,
     default_application,
     has_static_files,
     is_debug,
@@ -35,6 +36,7 @@ __all__ = [
     "Settings",
     "allowed_hosts",
     "allows_hosts",
+    "app_folders",
     "default_application",
     "get",
     "has_static_files",

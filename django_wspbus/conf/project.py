@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from django.apps import apps
@@ -32,6 +34,16 @@ def logging_names(logger: str) -> bool:
     """Return whether the project's LOGGING names a logger."""
     config = getattr(settings, "LOGGING", None) or {}
     return logger in config.get("loggers", {})
+
+
+def app_folders() -> list[str]:
+    """Return the folders of the apps, and that of the settings module."""
+    module = sys.modules.get(settings_module() or "")
+    file = getattr(module, "__file__", None)
+    return [
+        *(os.path.dirname(each) for each in [file] if each),
+        *(app.path for app in apps.get_app_configs()),
+    ]
 
 
 # Static files

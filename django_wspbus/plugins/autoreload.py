@@ -19,18 +19,21 @@ from django.core.signals import request_finished, request_started
 from django.utils.autoreload import BaseReloader, autoreload_started, file_changed
 from django.utils.translation import get_language
 
-from ..conf import Autoreload
+from ..conf import Autoreload, Settings, app_folders, is_debug
 from ..development.debuggers import holds_terminal
 from ..development.launch import CHANGED, WATCH
 from ..development.watching.files import WatchList
 from ..process.site import SiteUnreachable
 from ..project import modules
+from ..project.libraries import is_library_file
 from ..project.tracebacks import shown
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
 logger = logging.getLogger("django_wspbus")
 django_logger = logging.getLogger("django.utils.autoreload")
+
+PYTHON = "**/*.py"
 
 DEBUGGER_INTERVAL = 0.2
 """Seconds between two checks whether a debugger still holds the terminal."""
@@ -72,10 +75,17 @@ class Autoreloader(Plugin):
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def of(cls, bus: Bus, settings: Autoreload | None) -> Autoreloader:
-        """Return an Autoreloader for AUTORELOAD; None: an edit has turned it off while the site reloads."""
-        settings = settings or Autoreload()
-        return cls(bus, extra_files=settings.extra_files, extra_dirs=settings.extra_dirs, poll=settings.poll)
+    def of(cls, bus: Bus, settings: Settings) -> Autoreloader:
+        """Return an Autoreloader for AUTORELOAD, which an edit may have turned off while the site reloads.
+
+        The programs of PROCESSES may have loaded any Python code of the project.
+        """
+        autoreload = settings.autoreload or Autoreload()
+        folders = dict(autoreload.extra_dirs)
+        if any(program.runs(debug=is_debug()) for program in settings.processes.values()):
+            found = {Path(each): PYTHON for each in app_folders() if not is_library_file(each)}
+            folders = found | folders
+        return cls(bus, extra_files=autoreload.extra_files, extra_dirs=folders, poll=autoreload.poll)
 
     def start(self) -> None:
         if self._thread is None:

@@ -45,7 +45,7 @@ class LauncherReplacement(Replacement):
             site.bus.log("AUTORELOAD is off now: start the site again for it to have an effect.", level=30)
         plugins: list[Plugin] = [self._relaunch]
         if site.is_worker:
-            plugins.append(Autoreloader.of(site.bus, autoreload))
+            plugins.append(Autoreloader.of(site.bus, settings))
         return plugins
 
     def replace(self) -> NoReturn:

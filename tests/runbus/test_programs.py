@@ -14,7 +14,7 @@ import pytest
 from django_wspbus.control.protocol import Error, Result
 
 from ..controlled import order, result, site_of
-from ..processes import DEADLINE, Running, RunningSite
+from ..processes import DEADLINE, Running, RunningSite, fetch_json
 from ..projects import GUNICORN, THREADED, Project
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a minder finds orphans in /proc")
@@ -36,6 +36,7 @@ class Command(BaseCommand):
         note(f"{name} begins")
         with bus.running("worker"):
             note(f"{name} runs in {type(bus.site).__name__}")
+            bus.broadcast("said", name)
             while True:
                 time.sleep(60)
 """
@@ -50,6 +51,24 @@ for channel in ("start", "stop"):
 @bus.subscribe("where", role="any")
 def where():
     return os.getpid()
+
+
+bus.subscribe("said", lambda name: note(f"heard {name}"), role="any")
+"""
+
+URLS = """
+from django.http import JsonResponse
+from django.urls import path
+
+from django_wspbus import bus
+
+
+
+def ask(request):
+    return JsonResponse([reply.result for reply in bus.ask("where", timeout=20)], safe=False)
+
+
+urlpatterns = [path("ask/", ask)]
 """
 
 ESCAPES = "setsid sleep 1000 & (setsid sh -c 'sleep 1001 & exec sleep 1002' &) ; echo up; sleep 1003"
@@ -64,6 +83,7 @@ def shop(project: Project) -> Project:
         project.write(name, "")
     project.write("shop/management/commands/work.py", WORK)
     project.listeners(LISTENERS)
+    project.write("shop/urls.py", URLS)
     return project
 
 
@@ -104,7 +124,7 @@ def sh(script: str, **keys: Any) -> dict[str, Any]:
 def test_a_command_joins_the_site_and_stops_with_it(shop: Project) -> None:
     shop.serves(THREADED, PROCESSES={"work": {"COMMAND": ["work", "w{index}"], "COUNT": 2}})
     with shop.serve() as site:
-        site.wait_until_started()
+        urls = site.wait_until_started()
         pids = {shop.expect_note(f"w{number} runs in SiteOfProgram")[0].pid for number in (1, 2)}
         found = programs(site)["work"]
         assert found["command"] == ["work", "w{index}"]
@@ -117,6 +137,10 @@ def test_a_command_joins_the_site_and_stops_with_it(shop: Project) -> None:
         replies = result(site_of(site), "publish", channel="where", timeout=DEADLINE)["replies"]
         assert {each["pid"] for each in replies} == {site.pid, *pids}
         assert {each["server"] for each in replies if each["pid"] in pids} == {"work"}
+        assert {site.pid, *pids} == set(fetch_json(f"{urls['default']}/ask/"))
+        assert {site.pid, *pids} <= {
+            note.pid for name in ("w1", "w2") for note in shop.expect_note(f"heard {name}", 2)
+        }
         stacks = result(site_of(site), "stacks")["processes"]
         assert all("time.sleep" in each["stacks"] or "work.py" in each["stacks"] for each in stacks[1:])
         texts = [(each["pid"], each["text"]) for each in result(site_of(site), "logs")["records"]]
@@ -318,7 +342,7 @@ def test_a_save_in_development_restarts_the_programs(shop: Project) -> None:
     with shop.serve() as site:
         (first,) = shop.expect_note("work runs in SiteOfProgram")
         site.wait_for_line("^up")
-        shop.write("shop/urls.py", (shop.root / "shop/urls.py").read_text() + "\n# saved\n")
+        shop.write("shop/management/commands/work.py", f"{WORK}\n# saved\n")  # no server loads it
         second = shop.expect_note("work runs in SiteOfProgram", count=2)[1]
         assert first.pid != second.pid
         site.wait_for_line("^up", count=2)

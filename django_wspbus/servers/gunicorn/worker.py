@@ -64,7 +64,7 @@ class WorkerProcess:
         """Answer for changed files, and ask the site to restart if need be: see `Autoreloader`."""
         from ...plugins.autoreload import Autoreloader  # a production worker has no use for it
 
-        Autoreloader.of(bus, self.settings.autoreload).subscribe()
+        Autoreloader.of(bus, self.settings).subscribe()
 
     # Orders
 
