@@ -29,11 +29,11 @@ IN_TEST = pytest.StashKey[bool]()
 
 @pytest.fixture
 def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
-    """The process's bus, STARTED with both roles, so that all start listeners of the project's apps have run.
+    """The process's bus, STARTED with both roles, so that all start listeners of the apps have run.
 
-    ``bus.site`` is this process, and so is the fleet: ``bus.broadcast`` publishes at once. The bus stops after
-    the test. The test then fails if it left a subscription behind, or if a thread that it or a listener has
-    started is still alive. The subscriptions are restored, so that tests do not affect each other.
+    ``bus.site`` is this process, and so is the fleet: ``bus.broadcast`` publishes at once. The bus stops
+    after the test. The test then fails if it left a subscription behind, or if a thread that it or a listener
+    has started is still alive. The subscriptions are restored, so that tests do not affect each other.
     """
     if {"db", "transactional_db"} & set(request.fixturenames):
         # Listeners may use the database, from the start to the stop.

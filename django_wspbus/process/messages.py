@@ -157,6 +157,7 @@ class Link:
 
     def _forget_unsent(self) -> None:
         # Without the lock: in a forked process, a thread that does not exist there may hold it for ever.
+        self._outbox.forget()
         unsent, self._unsent = self._unsent, deque()
         for part in unsent:
             part.close()

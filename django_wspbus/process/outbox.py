@@ -45,6 +45,11 @@ class Outbox:
         if self._lost == 1:
             logger.error("%s does not read its messages: the oldest are dropped.", self._name())
 
+    def forget(self) -> None:
+        """Drop all messages; it takes no lock, which a thread that a fork has left behind may hold."""
+        self._lost = 0
+        self._waiting = deque()
+
     def take(self) -> bytes:
         """Remove the next message and return it; b"" if there is none."""
         with self._lock:

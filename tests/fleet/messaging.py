@@ -17,6 +17,7 @@ import time
 bus.subscribe("shop.changed", lambda value: note(f"changed {value}"))
 bus.subscribe("fleet.gap", lambda sender, missed: note(f"gap {missed}"))
 bus.subscribe("shop.pid", os.getpid)
+bus.subscribe("shop.flood", lambda number: note(f"flood {number}") if number % 1000 == 999 else None)
 bus.subscribe("shop.say", lambda value: bus.broadcast("shop.changed", value), role="site")
 
 
@@ -56,6 +57,12 @@ def ask(request):
     return JsonResponse([asdict(each) | {"result": each.result} for each in replies], safe=False)
 
 
+def flood(request):
+    for number in range(int(request.GET["count"])):
+        bus.broadcast("shop.flood", number)
+    return HttpResponse("")
+
+
 def say(request):
     bus.site.publish("shop.say", request.GET["value"])
     return HttpResponse(str(os.getpid()))
@@ -66,6 +73,7 @@ urlpatterns = [
     path("broadcast", broadcast),
     path("ask", ask),
     path("say", say),
+    path("flood", flood),
     path("restart", lambda request: HttpResponse(str(bus.site.restart()))),
 ]
 """

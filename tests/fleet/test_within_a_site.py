@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ..processes import RunningSite, fetch
+from ..processes import DEADLINE, RunningSite, fetch
 from ..projects import GUNICORN, THREADED, Project
 from .messaging import ask, broadcast, write_messaging
 
@@ -55,6 +56,7 @@ def test_every_process_answers_an_ask(workers: Workers) -> None:
     assert len({each["host"] for each in replies}) == 1
 
 
+@pytest.mark.extended
 def test_the_failure_of_a_listener_is_the_error_of_a_reply(workers: Workers) -> None:
     _, site, url = workers
     errors = {each["pid"]: each["error"] for each in ask(url, "shop.fails")}
@@ -62,6 +64,7 @@ def test_the_failure_of_a_listener_is_the_error_of_a_reply(workers: Workers) -> 
     assert set(errors.values()) == {"ValueError: no stock"}
 
 
+@pytest.mark.extended
 def test_a_stopped_worker_is_named_and_misses_nothing_that_fits(workers: Workers) -> None:
     project, site, url = workers
     stopped = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
@@ -77,6 +80,7 @@ def test_a_stopped_worker_is_named_and_misses_nothing_that_fits(workers: Workers
     assert stopped in {note.pid for note in project.expect_note("changed meanwhile", 3)}
 
 
+@pytest.mark.extended
 def test_a_slow_listener_delays_no_other_process(workers: Workers) -> None:
     project, site, url = workers
     slow = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
@@ -85,6 +89,32 @@ def test_a_slow_listener_delays_no_other_process(workers: Workers) -> None:
     broadcast(url, ["after"])
     assert slow not in {note.pid for note in project.expect_note("changed after", 2)}
     assert {each["pid"] for each in ask(url, "shop.pid") if not each["missing"]} >= {slow, site.pid}
+
+
+@pytest.mark.extended
+def test_a_stopped_site_delays_no_request_and_what_does_not_fit_is_counted(workers: Workers) -> None:
+    project, site, url = workers
+    site.send(signal.SIGSTOP)
+    try:
+        fetch(f"{url}/flood?count=30000")
+    finally:
+        site.send(signal.SIGCONT)
+    project.expect_note("flood 29999", 3)
+    gaps = [note for note in project.notes() if note.event.startswith("gap")]
+    assert len({note.pid for note in gaps}) == 3
+    assert {int(note.event.split()[1]) > 10_000 for note in gaps} == {True}
+
+
+@pytest.mark.extended
+def test_a_worker_that_is_killed_is_not_waited_for(workers: Workers) -> None:
+    _, site, url = workers
+    victim = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
+    with ThreadPoolExecutor() as pool:
+        os.kill(victim, signal.SIGSTOP)
+        asked = pool.submit(ask, url, "shop.pid", 20)
+        assert not asked.done()
+        os.kill(victim, signal.SIGKILL)
+        assert victim not in {each["pid"] for each in asked.result(DEADLINE) if each["missing"]}
 
 
 def test_the_threaded_server_delivers_in_the_site_process(project: Project) -> None:
