@@ -47,6 +47,8 @@ STORAGES = {
 # Beat runs the tasks itself, which needs no broker.
 CELERY_BROKER_URL = "memory://"
 CELERY_TASK_ALWAYS_EAGER = True
+BEAT = ["celery", "-A", "config", "beat", "--pidfile="]
+BEAT += ["--scheduler", "django_celery_beat.schedulers:DatabaseScheduler"]
 CELERY_BEAT_SCHEDULE = {"tick": {"task": "notes.tasks.tick", "schedule": 1.0}}
 
 if DEBUG:
@@ -61,6 +63,7 @@ else:
         "HEALTH": f"unix:{BASE_DIR.resolve().parent.parent}/shared/health.sock",
         "READY_TIMEOUT": 300,
         "WARMUP": ["/", "/api/notes/"],
+        "PROCESSES": {"beat": {"PROGRAM": BEAT}},
     }
 """
 
@@ -149,18 +152,12 @@ class NotesConfig(AppConfig):
         from . import listeners  # noqa: F401
 """,
     "listeners": """\
-import subprocess
-import sys
 from functools import partial
 
 from apscheduler.schedulers.background import BackgroundScheduler
-from django.conf import settings
 
 from deploys.journal import note
 from django_wspbus import bus
-
-BEAT = [sys.executable, "-m", "celery", "-A", "config", "beat", "--pidfile="]
-SCHEDULER = ["--scheduler", "django_celery_beat.schedulers:DatabaseScheduler"]
 
 
 @bus.lifespan(role="site")
@@ -170,16 +167,6 @@ def jobs():
     scheduler.start()
     yield
     scheduler.shutdown()
-
-
-if not settings.DEBUG:
-
-    @bus.lifespan(role="site")
-    def tasks():
-        process = subprocess.Popen([*BEAT, *SCHEDULER])
-        yield
-        process.terminate()
-        process.wait()
 """,
 }
 
