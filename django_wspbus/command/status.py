@@ -12,6 +12,9 @@ from .text import NOTHING, as_duration, as_size, as_text, cut, first_line, plura
 SERVING = ("ready", "serving")
 """The states of a process that is as it should be."""
 
+LONGEST_COMMAND = 60
+"""Characters of the command line of a program."""
+
 EXPECTED = (*SERVING, "standby")
 
 COUNTED = {"waiting": "waiting to be sent", "unsent": "dropped before they were sent", "missed": "missed"}
@@ -143,13 +146,13 @@ def _programs(programs: Mapping[str, Any]) -> Table:
     """Return a row for each instance of a program."""
     rows = [
         [
-            alias if len(program["instances"]) == 1 else f"{alias}.{each.get('index')}",
+            alias if len(program.get("instances") or ()) == 1 else f"{alias}.{each.get('index')}",
             as_text(each.get("pid")),
             as_text(each.get("state")),
             as_duration(each.get("age")),
             as_text(each.get("starts")),
             as_size(each.get("memory")),
-            " ".join(program.get("command") or ()),
+            cut(" ".join(map(str, program.get("command") or ())), LONGEST_COMMAND),
             as_text(each.get("reason")),
         ]
         for alias, program in programs.items()

@@ -143,6 +143,36 @@ def test_a_server_in_the_site_process_has_no_fixed_number_of_workers_and_threads
     )
 
 
+def test_programs_have_a_row_for_each_instance():
+    usual = {"age": 60.0, "memory": 40_000_000, "starts": 1, "reason": None}
+    tasks = {"index": 1, "pid": 4201, "state": "running", **usual}
+    waiting = {"index": 2, "pid": None, "state": "waiting", **usual, "age": None, "memory": None, "starts": 7}
+    waiting["reason"] = "it exited with status 1"
+    programs = {
+        "tasks": {"command": ["db_worker"], "instances": [tasks]},
+        "celery": {"command": ["celery", "-A", "s" * 60], "instances": [{**tasks, "pid": 4202}, waiting]},
+    }
+    lines = text_of({**WELL, "processes": programs})
+    begin = lines.index(next(line for line in lines if line.startswith("Program")))
+    assert [line.split() for line in lines[begin : begin + 4]] == [
+        ["Program", "Process", "State", "Age", "Starts", "Memory", "Command", "Reason"],
+        ["tasks", "4201", "running", "60", "s", "1", "40", "MB", "db_worker", "-"],
+        ["celery.1", "4202", "running", "60", "s", "1", "40", "MB", "celery", "-A", f"{'s' * 47}...", "-"],
+        [
+            "celery.2",
+            "-",
+            "waiting",
+            "-",
+            "7",
+            "-",
+            "celery",
+            "-A",
+            f"{'s' * 47}...",
+            *waiting["reason"].split(),
+        ],
+    ]
+
+
 def test_a_site_of_another_version_is_reported_with_what_it_sends(play):
     """As the present `bus.site.status()`, or as that of a later version."""
     status = {"pid": 4101, "state": "STARTED", "condition": "ready", "reason": "", "servers": {"default": {}}}
@@ -159,6 +189,10 @@ processes = st.fixed_dictionaries(
 servers = st.fixed_dictionaries(
     {"urls": st.lists(names), "title": names, "wanted": numbers, "processes": st.lists(processes)}
 )
+instances = st.fixed_dictionaries(
+    {"index": numbers, "pid": numbers, "state": names, "memory": numbers, "age": numbers, "reason": names}
+)
+programs = st.fixed_dictionaries({"command": st.lists(names), "instances": st.lists(instances)})
 operations = st.fixed_dictionaries(
     {"operation": names, "succeeded": st.booleans(), "ago": numbers, "seconds": numbers, "error": names}
 )
@@ -177,6 +211,7 @@ operations = st.fixed_dictionaries(
             "directory": names,
             "versions": st.dictionaries(names, names),
             "servers": st.dictionaries(names, servers, max_size=3),
+            "processes": st.dictionaries(names, programs, max_size=3),
             "last_operation": st.none() | operations,
             "last_failure": st.none() | names,
         },

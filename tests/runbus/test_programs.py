@@ -165,6 +165,7 @@ def test_kill_9_of_the_site_ends_all_that_programs_have_started(shop: Project) -
         assert site.members() == []
 
 
+@pytest.mark.extended
 def test_what_does_not_stop_is_killed_and_named(shop: Project) -> None:
     shop.serves(THREADED, PROCESSES={"stubborn": sh(STUBBORN, STOP_TIMEOUT=0.3)})
     with shop.serve() as site:

@@ -108,7 +108,7 @@ def test_it_ends_with_the_status_of_its_program(bench: Bench) -> None:
     bench.await_line("sh 1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_it_ends_by_the_signal_that_has_ended_its_program(bench: Bench, number: signal.Signals) -> None:
     instance = bench.sh(f"kill -{number.value} $$")
     assert bench.await_end(instance) == f"was killed by {number.name}"
