@@ -73,6 +73,7 @@ class WorkerApplication:
                     raise
                 self._exit_with_the_process(os.getpid())
                 self._warn_of_role("site")
+                self._warn_of_role("leader")
             self._pid = os.getpid()
 
     def _warn_of_role(self, role: str) -> None:

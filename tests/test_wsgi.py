@@ -359,6 +359,23 @@ def test_the_bus_stops_once_in_a_process(project, program):
     assert_once_in_each(project, {int(pid)})
 
 
+def test_listeners_and_jobs_of_the_leader_are_named_once_as_they_never_run(project):
+    project.listeners(
+        """
+from django_wspbus import cron
+
+every(60, role="leader")(note)
+cron("0 3 * * *")(lambda: None)
+"""
+    )
+    project.write("program.py", REQUEST + "    request()\n    request()\n")
+    ended = run([sys.executable, "program.py"], env=os.environ | project.environment, cwd=project.root)
+    beginning = "Under this server no process plays the role 'leader', so these listeners never run: "
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith(beginning)]
+    assert "shop.journal.note" in line
+    assert "shop.listeners.<lambda>" in line
+
+
 def test_listeners_of_the_role_site_are_named_once_in_each_process_as_they_never_run(project):
     project.listeners(
         """

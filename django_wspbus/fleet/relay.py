@@ -108,8 +108,10 @@ class Relay:
         with self.turn:
             self.commands.put(Draft.to(target, BEAT, [self.number]))
 
-    def send(self, target: str, kind: str, args: list[Any], subject: str = "", channel: str = "") -> None:
-        """Send a message to one member."""
+    def send(
+        self, target: str | None, kind: str, args: list[Any], subject: str = "", channel: str = ""
+    ) -> None:
+        """Send a message to one member, or one without a number to all (None)."""
         self.commands.put(Draft.to(target, kind, args, subject, channel))
 
     def _sign(self, draft: Draft) -> bytes:

@@ -57,7 +57,12 @@ class Missed:
     count: int
 
 
-Order = Begin | Retire | Publish | Changed | Deliver | Missed
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The lease of the leader has been released: a leader process looks at it now."""
+
+
+Order = Begin | Retire | Publish | Changed | Deliver | Missed | Released
 
 _KINDS: dict[str, type[Order]] = {kind.__name__: kind for kind in get_args(Order)}
 

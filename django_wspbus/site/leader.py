@@ -20,9 +20,13 @@ from ..fleet.requests import DESCRIBE, REQUEST, operate
 from ..process.answering import Answers
 from ..process.exchange import Error, Reply, Result
 from ..process.record import Record
+from ..process.worker_orders import Released
 from ..servers.leader import ALIAS, LeaderServer
 from ..wspbus import Bus
 from .fleet import SiteFleet
+
+RELEASED = "released"
+"""The kind of a message to all members: the lease of the leader has been released."""
 
 
 class LeaderDesk:
@@ -58,6 +62,7 @@ class LeaderDesk:
         self._seen: Lease | None = None
         self._ended: list[int] = []
         """PIDs of the leader processes that have ended, of which the engine is not informed yet."""
+        fleet.member.handlers[RELEASED] = [lambda message: self._wake()]
         answers.handlers[REQUEST] = self._operate
         answers.handlers[DESCRIBE] = self._note_jobs
         children.record_readers.append(self._note_end)
@@ -88,6 +93,18 @@ class LeaderDesk:
             self._held = result and (Lease(**result), time.monotonic())
         elif operation == "release":
             self._held = None
+            self._note_release()
+
+    def _note_release(self) -> None:
+        """Make the candidates of the fleet look at the lease at once."""
+        self._wake()
+        if (relay := self._fleet.member.relay) is not None:
+            relay.send(None, RELEASED, [])
+
+    def _wake(self) -> None:
+        for child in self._children.all():
+            if child.alias == ALIAS:
+                child.order_worker(child.pid, Released())
 
     def _note_jobs(self, args: list[Any], reply: Callable[[Reply], None]) -> None:
         pid, jobs = args
@@ -109,6 +126,7 @@ class LeaderDesk:
         if held is not None and pid_of(held[0].holder) in ended:
             engine.release(LEADER, held[0])
             self._held = None
+            self._note_release()
         for run in engine.runs():
             is_here = run.pid in ended and run.member == self._member
             if is_here and run.outcome == "running" and engine.finish(as_lost(run)):

@@ -31,7 +31,7 @@ from ...process.membership import Membership
 from ...process.phases import Phases, time_of_site
 from ...process.record import Record, Stage
 from ...process.reports import Answered, Expected, Failed, FilesReopened, Ready, Stopped
-from ...process.worker_orders import Order
+from ...process.worker_orders import Order, Released
 from ...project.tracebacks import explain
 from ...successor.program import die_with
 from ...system.log_files import reopen
@@ -125,7 +125,9 @@ class LeaderProcess:
             self._report_stop([])  # of an exit that the site has not ordered, as after a failed start
 
     def _obey(self, order: Order) -> None:
-        """Carry out an order to workers; none of those that there are is for this process."""
+        """Carry out an order of the site; the others that there are go to workers alone."""
+        if isinstance(order, Released):
+            self.election.wake()
 
     def _reopen_log_files(self) -> None:
         result = reopen(self.child.start.outputs)

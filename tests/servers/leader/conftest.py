@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.processes import DEADLINE
@@ -34,6 +36,13 @@ urlpatterns = [
 """
 
 
+def await_that(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class Shop(Project):
     """A project with a listener of the role "leader"."""
 
@@ -47,11 +56,12 @@ class Shop(Project):
 
     def expect_leaders(self, count: int) -> list[int]:
         """Wait until processes have begun to lead so many times; return their PIDs, in this order."""
-        deadline = time.monotonic() + DEADLINE
-        while len(found := self.of_leaders()) < count:
-            assert time.monotonic() < deadline, f"No {count} leaders in {self.notes()}"
-            time.sleep(0.01)
-        return [note.pid for note in found]
+        await_that(lambda: len(self.of_leaders()) >= count)
+        return [note.pid for note in self.of_leaders()]
+
+    def has_stopped(self, pid: int) -> bool:
+        """Return whether a process has run its stop listeners, or has ended."""
+        return not psutil.pid_exists(pid) or pid in self.pids_of("leads no more")
 
     def pids_of(self, beginning: str) -> list[int]:
         return [note.pid for note in self.notes() if note.event.startswith(beginning)]
