@@ -10,7 +10,8 @@ from django_wspbus.fleet.engines import check_engine
 from django_wspbus.fleet.redis import RedisFleet
 
 from ..engines import RedisServer
-from ..processes import DEADLINE
+from ..processes import DEADLINE, fetch
+from ..projects import GUNICORN
 
 pytestmark = pytest.mark.extended
 
@@ -79,6 +80,18 @@ def test_a_killed_server_comes_back_empty_and_the_loss_of_the_connection_is_noti
     assert (engine.read("leader"), engine.members()) == (None, [])
     assert engine.renew("leader", lease) is None
     assert engine.take("leader", None, "two").token > lease.token
+
+
+def test_a_site_starts_and_serves_while_its_engine_hangs(server, project):
+    server.freeze()
+    options = {"url": server.url, "lease": 1.5}
+    backend = "django_wspbus.fleet.redis.RedisFleet"
+    project.serves(GUNICORN, FLEET={"NAME": "shop", "BACKEND": backend, "OPTIONS": options})
+    with project.serve() as site:
+        url = site.wait_until_started()["default"]
+        assert "STARTED" in fetch(url)
+        site.wait_for_line("Redis did not answer within 0.5 s.*W003")
+        assert site.stop() == 0
 
 
 def test_a_full_redis_is_unavailable_for_what_writes(server, engine):
