@@ -178,6 +178,27 @@ def test_a_fence_may_name_another_alias_of_the_database(engine, postgres_server,
 
 
 @extended
+def test_a_fence_holds_through_a_pooler(engine, postgres_server, notes):
+    lease = engine.take("leader", None, "one")
+    with Pooler(postgres_server, "transaction") as pooler, database("pooled", pooler.settings):
+        pooler.start()
+        with engine.fence(lease.token, "pooled"):
+            assert engine.take("leader", lease, "two") is None
+        listener = engine.listen("m1")
+        with transaction.atomic("pooled"):
+            engine.send_in_transaction([(None, b"1")], "pooled")
+        assert listener.receive(DEADLINE) == [b"1"]
+        listener.close()
+
+
+@extended
+def test_another_database_of_the_server_is_not_that_of_the_fleet(engine, postgres_server, notes):
+    entry = {**postgres_server.settings, "NAME": "template1"}
+    with database("other", entry), pytest.raises(ImproperlyConfigured), engine.fence(1, "other"):
+        pass
+
+
+@extended
 def test_a_process_that_stops_within_a_fence_loses_its_transaction_after_a_lease(engine, notes, later):
     lease = engine.take("leader", None, "one")
 

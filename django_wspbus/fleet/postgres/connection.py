@@ -17,6 +17,7 @@ from psycopg.abc import PQGen
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
 from ..base import Denied, Listener, Unavailable
+from . import queries
 
 T = TypeVar("T")
 
@@ -184,11 +185,24 @@ class PostgresListener(Listener):
             self._connection.close()
 
 
-def same_database(first: str, second: str) -> bool:
-    """Return True if two aliases name one database."""
+def is_one_database(first: str, second: str) -> bool:
+    """Return True if two aliases name one database, perhaps one of them through a pooler.
+
+    If their settings do not show it, this asks the databases over the connections of this thread.
+    """
     if first == second:
         return True
-    keys = ("HOST", "PORT", "NAME")
     databases: list[Mapping[str, Any]] = [connections.settings.get(alias, {}) for alias in (first, second)]
-    ours, theirs = ([str(each.get(key, "")) for key in keys] for each in databases)
-    return all(databases) and ours == theirs
+    ours, theirs = ([str(each.get(key, "")) for key in ("HOST", "PORT", "NAME")] for each in databases)
+    if not all(databases) or ours == theirs:
+        return all(databases)
+    if any(connections[alias].vendor != "postgresql" for alias in (first, second)):
+        return False
+    return _identity(first) == _identity(second)
+
+
+def _identity(alias: str) -> tuple[Any, ...]:
+    """Return what tells a database from all others: the identifier of its server, and its own."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(queries.IDENTITY)
+        return tuple(cursor.fetchone() or ())

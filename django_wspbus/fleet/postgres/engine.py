@@ -15,7 +15,7 @@ from ...conf.findings import Problem
 from ...process.leader import NotLeader
 from ..base import DEFAULT_LEASE, LEADER, Engine, Lease, Listener, Member, Run, Unavailable
 from . import checks, queries
-from .connection import Connection, PostgresListener, execute, open_connection, same_database
+from .connection import Connection, PostgresListener, execute, is_one_database, open_connection
 
 LONGEST_PAYLOAD = 7999
 """The most bytes of a notification."""
@@ -30,6 +30,8 @@ class PostgresFleet(Engine):
         super().__init__(name, lease)
         self.database = database
         self._connection: Connection | None = None
+        self._aliases: dict[str, bool] = {database: True}
+        """Alias -> whether it names the database of the fleet."""
 
     # Checks
 
@@ -166,7 +168,9 @@ class PostgresFleet(Engine):
 
     def _require(self, alias: str, user: str) -> None:
         """Raise an error if an alias is not the database of the fleet."""
-        if not same_database(alias, self.database):
+        if alias not in self._aliases:
+            self._aliases[alias] = is_one_database(alias, self.database)
+        if not self._aliases[alias]:
             raise ImproperlyConfigured(
                 f"{user} needs the database of the fleet, {self.database!r}, and not {alias!r}."
             )

@@ -77,6 +77,11 @@ WHERE fleet = %(fleet)s AND job = %(job)s AND tick = %(tick)s
 RETURNING {_WAIT}
 """
 
+IDENTITY = """
+SELECT system_identifier::text, (SELECT oid::text FROM pg_database WHERE datname = current_database())
+FROM pg_control_system()
+"""
+
 CONDITION = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
 TABLES = """
 SELECT name, to_regclass(name) IS NOT NULL
