@@ -10,6 +10,7 @@ from django_wspbus.conf.findings import IDS
 from django_wspbus.site.checks import check_start
 
 SERVER = {"BIND": "127.0.0.1:0"}
+REDIS = "django_wspbus.fleet.redis.RedisFleet"
 
 
 def with_server(**keys):
@@ -51,6 +52,10 @@ MACHINE = {
         with_server(OPTIONS={"config": "/nowhere/gunicorn.py"}),
         'WSPBUS["SERVERS"]["default"]["OPTIONS"]["config"]',
     ),
+    "W003": (
+        {"FLEET": {"NAME": "shop", "BACKEND": REDIS, "OPTIONS": {"url": "unix:///nowhere/redis.sock"}}},
+        'WSPBUS["FLEET"]',
+    ),
 }
 PARAMETERS = [
     *(pytest.param(each, *SHAPES[each], False, id=each) for each in SHAPES),
@@ -72,7 +77,8 @@ def check(settings):
 
 def test_every_id_is_produced_here():
     of_other_settings = {"E017", "E019"}  # what test_conf.py and test_application.py have
-    assert set(SHAPES) | set(MACHINE) | of_other_settings == set(IDS)
+    of_engines = {"E022", "E023", "E024", "E025", "E026"}  # what tests/fleet/ has
+    assert set(SHAPES) | set(MACHINE) | of_other_settings | of_engines == set(IDS)
 
 
 @pytest.mark.parametrize(("id", "wspbus", "path", "deploy_only"), PARAMETERS)
