@@ -40,6 +40,8 @@ SHAPES = {
         with_server(OPTIONS={"max_requests": 5}, RECYCLE={"REQUESTS": 5}),
         'WSPBUS["SERVERS"]["default"]["OPTIONS"]["max_requests"]',
     ),
+    "E027": ({"PROCESSES": {"default": {"COMMAND": ["check"]}}}, 'WSPBUS["PROCESSES"]["default"]'),
+    "E028": ({"PROCESSES": {"a": {"COMMAND": ["chek"]}}}, 'WSPBUS["PROCESSES"]["a"]["COMMAND"]'),
     "W001": ({"SIGNALS": {"SIGUSR1": "gracefull"}}, 'WSPBUS["SIGNALS"]["SIGUSR1"]'),
 }
 MACHINE = {
