@@ -50,6 +50,9 @@ class Inbox:
         """Add a message; any thread may call this, and it never waits for a listener."""
         if self._bus.exit_asked:  # what the listeners use may be closed already
             return
+        starts = self._bus.state is self._bus.states.STARTING  # a start listener may subscribe others
+        if not starts and not self._bus.plan(delivery.channel):
+            return
         if self._pid != os.getpid():
             self._begin()
         with self._changed:

@@ -10,7 +10,18 @@ from collections.abc import Collection
 from itertools import chain
 from typing import Any
 
-from . import developing, operating, publishing, recycling, reloading, rivals, serving, subscribing, watchers
+from . import (
+    developing,
+    messaging,
+    operating,
+    publishing,
+    recycling,
+    reloading,
+    rivals,
+    serving,
+    subscribing,
+    watchers,
+)
 
 BENCHMARKS = {
     "publish": publishing.run,
@@ -23,6 +34,7 @@ BENCHMARKS = {
     "reload": reloading.run,
     "recycle": recycling.run,
     "develop": developing.run,
+    "fleet": messaging.run,
 }
 SERVERS: dict[str, Collection[str]] = {
     "reload": rivals.RIVALS,

@@ -117,6 +117,30 @@ def test_a_worker_that_is_killed_is_not_waited_for(workers: Workers) -> None:
         assert victim not in {each["pid"] for each in asked.result(DEADLINE) if each["missing"]}
 
 
+@pytest.mark.extended
+def test_a_standby_worker_gets_broadcasts_and_does_not_answer(project: Project) -> None:
+    recycling = {"OPTIONS": {"workers": 1, "threads": 2}, "RECYCLE": {"REQUESTS": 10_000}}
+    write_messaging(project, {**GUNICORN, **recycling})
+    with project.serve() as site:
+        url = site.wait_until_started()["default"]
+        broadcast(url, ["x"])
+        everywhere = {note.pid for note in project.expect_note("changed x", 3)}
+        answered = {each["pid"] for each in ask(url, "shop.pid")}
+        assert len(everywhere) == 3
+        assert answered == {site.pid, int(fetch(url))}
+        assert answered < everywhere
+
+
+@pytest.mark.extended
+def test_greenlets_send_and_receive(project: Project) -> None:
+    write_messaging(project, {**GUNICORN, "OPTIONS": {"workers": 2, "worker_class": "gevent"}})
+    with project.serve() as site:
+        url = site.wait_until_started()["default"]
+        broadcast(url, range(100))
+        assert len({note.pid for note in project.expect_note("changed 99", 3)}) == 3
+        assert len(ask(url, "shop.pid")) == 3
+
+
 def test_the_threaded_server_delivers_in_the_site_process(project: Project) -> None:
     write_messaging(project, THREADED)
     with project.serve() as site:
