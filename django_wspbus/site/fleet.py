@@ -19,7 +19,7 @@ from ..process.fleet_of_site import ASK
 from ..process.process_bus import ProcessBus
 from ..process.publication import Outcome
 from ..process.record import Record
-from ..process.reports import Broadcast, Replied, Report, Unsent
+from ..process.reports import Broadcast, Ready, Replied, Report, Stopped, Unsent
 from ..process.worker_orders import Order
 from ..servers.leader import ALIAS
 from ..successor import start
@@ -105,6 +105,8 @@ class SiteFleet(Plugin):
                 self.member.skip(count)
             case Replied(number, pid, results, error):
                 self.member.note_reply(number, pid, Outcome(results, error))
+            case Ready() | Stopped() if self.member.relay is not None:  # the list of members names it, or not
+                self.member.relay.commands.beat_soon()
 
     def _note_end(self, child: Child, pid: int, record: Record) -> None:
         self.member.note_end(pid)

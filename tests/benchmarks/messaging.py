@@ -103,7 +103,8 @@ async def send(layer, count, rate):
 
 
 async def main():
-    layer = RedisChannelLayer(hosts=[url], **json.loads(sys.argv[4]))
+    hosts = [{{"address": url, "socket_timeout": None}}]  # as long as a process waits for a message
+    layer = RedisChannelLayer(hosts=hosts, **json.loads(sys.argv[4]))
     channel = await layer.new_channel()
     await layer.group_add("bench", channel)
     arrivals, order = [], None

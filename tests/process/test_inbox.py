@@ -1,0 +1,117 @@
+"""Messages of the fleet are published one after the other, in a thread of the process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from django_wspbus.process.inbox import Delivery, Inbox
+from django_wspbus.wspbus import Bus
+
+from ..processes import DEADLINE
+
+
+class Heard:
+    """What listeners have heard, and a condition to wait for it."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.threads: set[str] = set()
+        self._changed = threading.Condition()
+
+    def note(self, *values: Any) -> None:
+        with self._changed:
+            self.values.append(values[0] if len(values) == 1 else values)
+            self.threads.add(threading.current_thread().name)
+            self._changed.notify()
+
+    def expect(self, condition: Callable[[list[Any]], Any]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.values), DEADLINE), self.values
+
+
+@pytest.fixture
+def bus() -> Iterator[Bus]:
+    bus = Bus()
+    bus.start()
+    yield bus
+    bus.exit()
+
+
+@pytest.fixture
+def heard(bus: Bus) -> Heard:
+    heard = Heard()
+    bus.subscribe("shop.changed", heard.note)
+    bus.subscribe("fleet.gap", heard.note)
+    return heard
+
+
+def put(inbox: Inbox, *values: Any) -> None:
+    for value in values:
+        inbox.put(Delivery("host:1", "shop.changed", [value]))
+
+
+def test_messages_are_published_in_their_order_in_one_thread(bus: Bus, heard: Heard) -> None:
+    put(Inbox(bus), *range(100))
+    heard.expect(lambda values: values == list(range(100)))
+    assert heard.threads == {"Fleet delivery"}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3)], ids=repr)
+def test_a_listener_that_fails_ends_no_delivery(bus: Bus, heard: Heard, error: BaseException) -> None:
+    def fail(value: Any) -> None:
+        raise error
+
+    bus.subscribe("shop.changed", fail, 10)
+    put(Inbox(bus), 1, 2)
+    bus.unsubscribe("shop.changed", fail)
+    put(Inbox(bus), 3)
+    heard.expect(lambda values: 3 in values)
+
+
+def test_slow_listeners_lose_the_oldest_and_learn_how_many(
+    bus: Bus, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on, is_slow = threading.Event(), threading.Event()
+
+    def wait(value: Any) -> None:
+        is_slow.set()
+        goes_on.wait(DEADLINE)
+
+    bus.subscribe("shop.changed", wait, 10)
+    inbox = Inbox(bus, most=5)
+    put(inbox, "first")
+    assert is_slow.wait(DEADLINE)
+    with caplog.at_level(logging.ERROR):
+        put(inbox, *range(20))
+    goes_on.set()
+    heard.expect(lambda values: 19 in values)
+    assert heard.values == ["first", ("", 15), 15, 16, 17, 18, 19]
+    assert inbox.missed == 15
+    assert len(caplog.records) == 1
+
+
+def test_messages_wait_for_the_start_listeners_and_none_comes_after_an_exit() -> None:
+    bus, heard = Bus(), Heard()
+    inbox = Inbox(bus)
+
+    def start() -> None:
+        put(inbox, "while it starts")
+        bus.subscribe("shop.changed", heard.note)
+        heard.note("started")
+
+    bus.subscribe("start", start)
+    bus.start()
+    heard.expect(lambda values: len(values) == 2)
+    assert heard.values == ["started", "while it starts"]
+    bus.exit()
+    put(inbox, "after the exit")
+    bus.start()
+    put(inbox, "after another start")
+    heard.expect(lambda values: "after another start" in values)
+    bus.exit()
+    assert "after the exit" not in heard.values
