@@ -151,19 +151,26 @@ class Receiving:
                 return
             missing = self._senders.check(message, self._clock.now())
         except Rejected as rejected:
-            self.rejected[rejected.reason] += 1
+            self._reject(rejected.reason)
             return
         except (ValueError, TypeError, AttributeError):  # a version that we do not know, but signed
-            self.rejected["version"] += 1
+            self._reject("version")
             return
         if missing:
             self._receiver.miss(message.sender, missing)
         try:
             self._hand_on(message)
         except Rejected as rejected:
-            self.rejected[rejected.reason] += 1
+            self._reject(rejected.reason)
         except Exception:  # the messages that follow must arrive
             logger.exception("A message of the fleet was lost.")
+
+    def _reject(self, reason: str) -> None:
+        self.rejected[reason] += 1
+        if self.rejected[reason] == 1:
+            logger.warning(
+                "A message of the fleet was dropped (%s); `wspbus status` counts further ones.", reason
+            )
 
     def _hand_on(self, message: Message) -> None:
         if message.kind != "message":

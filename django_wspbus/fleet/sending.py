@@ -188,8 +188,10 @@ class Sending(Commands):
     def _leave(self) -> None:
         """Send what waits, and leave the list of members, if the engine answers."""
         try:
-            if self._clock.is_known and time.monotonic() >= self.connection.retry_at:
+            if time.monotonic() >= self.connection.retry_at:
                 self._run_calls()
+                if not self._clock.is_known:  # the process ends before the thread has begun
+                    self._beat()
                 while self._outgoing:
                     self._send_batch()
                 member = self._describe()

@@ -26,3 +26,9 @@ def fresh_connections(*, ends: bool = False) -> Generator[None]:
             connections.close_all()
         else:
             close_old_connections()
+
+
+def close_broken_connections() -> None:
+    """Close the connections of this thread that have failed, or are too old."""
+    if apps.ready:
+        close_old_connections()

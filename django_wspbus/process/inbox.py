@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..wspbus import Bus, ChannelFailures
-from .database import fresh_connections
+from .database import close_broken_connections, fresh_connections
 from .fleet import GAP
 
 logger = logging.getLogger("django_wspbus")
@@ -86,22 +86,27 @@ class Inbox:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
-            self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING, None)
+            if self._bus.state is self._bus.states.STARTING:
+                self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING)
             if self._bus.exit_asked:
                 self._pid = 0
                 return
-            with self._changed:
-                dropped, self._dropped = self._dropped, 0
-                delivery = self._waiting.popleft()
-            if dropped:
-                self._publish(GAP, ["", dropped])
-            self._publish(delivery.channel, delivery.args)
+            with fresh_connections():
+                while self._waiting and not self._bus.exit_asked:
+                    self._publish_next()
+
+    def _publish_next(self) -> None:
+        with self._changed:
+            dropped, self._dropped = self._dropped, 0
+            delivery = self._waiting.popleft()
+        if dropped:
+            self._publish(GAP, ["", dropped])
+        self._publish(delivery.channel, delivery.args)
 
     def _publish(self, channel: str, args: list[Any]) -> None:
-        with fresh_connections():
-            try:
-                self._bus.publish(channel, *args)
-            except ChannelFailures:  # each failure is in the log
-                pass
-            except BaseException:  # SystemExit of a listener must not end the delivery
-                logger.exception("A listener of %r raised an exit.", channel)
+        try:
+            self._bus.publish(channel, *args)
+        except ChannelFailures:  # each failure is in the log
+            close_broken_connections()
+        except BaseException:  # SystemExit of a listener must not end the delivery
+            logger.exception("A listener of %r raised an exit.", channel)

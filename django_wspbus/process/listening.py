@@ -49,10 +49,15 @@ class Listening:
         self._waker.close()
 
     def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._waker, select.POLLIN)
         with suppress(OSError):  # the site has ended
             while True:
-                self._wait()
-                self.link.flush()
+                poll.register(self.link, select.POLLIN | (select.POLLOUT if self.link.has_unsent else 0))
+                if any(descriptor == self._waker.fileno() for descriptor, _ in poll.poll()):
+                    self._waker.clear()
+                if self.link.has_unsent:
+                    self.link.flush()
                 messages = self.link.receive()
                 if messages is None:
                     return
@@ -61,10 +66,3 @@ class Listening:
                         self._hear(message)
                     except Exception:  # the orders that follow must be heard
                         logger.exception("An order of the site to process %s failed.", os.getpid())
-
-    def _wait(self) -> None:
-        poll = select.poll()
-        poll.register(self.link, select.POLLIN | (select.POLLOUT if self.link.has_unsent else 0))
-        poll.register(self._waker, select.POLLIN)
-        if any(descriptor == self._waker.fileno() for descriptor, _ in poll.poll()):
-            self._waker.clear()

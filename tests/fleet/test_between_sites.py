@@ -133,6 +133,11 @@ def test_a_management_command_sends_to_the_sites(redis: RedisServer, project: Pr
     with project.serve() as site:
         url = site.wait_until_started()["default"]
         await_members(url, 1)
+        result = project.run(
+            "shell", "-v", "0", "-c", "from django_wspbus import bus; bus.broadcast('shop.changed', 1)"
+        )
+        assert (result.stderr, result.stdout) == ("", "")
+        assert site.pid in {note.pid for note in project.expect_note("changed 1", 1)}
         code = "from django_wspbus import bus; bus.broadcast('shop.changed', 'of a command'); "
         code += "print([each.pid for each in bus.ask('shop.pid', timeout=10)])"
         result = project.run("shell", "-v", "0", "-c", code)
