@@ -25,6 +25,7 @@ from .processes import ChildProcess
 from .progress import Progress
 from .records import take_record
 from .spawn import read_refusal
+from .titles import title_of
 
 LEAST_SHORTENED = 0.1
 """Seconds by which a further order to exit has to be earlier, as every order stays in the pair of sockets."""
@@ -215,7 +216,7 @@ class Child(ProcessGroup):
             self._reported(self, report)
             return False
         if isinstance(report, Hello):
-            link.name = f"Process {report.pid} of the server {self.alias!r}"
+            link.name = f"Process {report.pid} of {title_of(self.alias)}"
         if isinstance(report, Died):  # first read the reason, which may wait unread in the worker's own link
             for descriptor, pid in list(self.progress.workers.items()):
                 if pid == report.pid:

@@ -21,6 +21,7 @@ from .handover import adopt, state_of
 from .lost import lost_requests
 from .retiring.retirement import Retirement
 from .spawn import MOST_WORKERS, ChildStart, spawn_server
+from .titles import capitalized, title_of
 
 if TYPE_CHECKING:
     from ..conf import Settings
@@ -100,9 +101,7 @@ class Children(Plugin):
         try:
             process, pair, refusal = spawn_server(start, descriptors)
         except OSError as error:  # there is no descriptor, process or memory left
-            raise Refusal(
-                f"no process for the server {alias!r} could be started: {error.strerror}."
-            ) from None
+            raise Refusal(f"no process for {title_of(alias)} could be started: {error.strerror}.") from None
         child = Child(
             *(alias, process, pair, self.switchboard, self.answer),
             changed=lambda: self._note_change_of(child),
@@ -265,7 +264,8 @@ class Children(Plugin):
         self.retirements.pop(child, None)
         if self.site.time_for_requests is None:
             failed += child.unanswered()
-        return [f"The server {child.alias!r}: {each}" for each in (*failed, *child.progress.failed_stops)]
+        title = capitalized(title_of(child.alias))
+        return [f"{title}: {each}" for each in (*failed, *child.progress.failed_stops)]
 
     def stop(self) -> None:
         """Tell all to exit, and kill those that are left when time is up; over a restart they may stay."""

@@ -61,6 +61,8 @@ def stacks(result: Mapping[str, Any]) -> Iterator[Block]:
 def _part(process: Mapping[str, Any]) -> str:
     """Return the part that a process plays in the site."""
     role, server = as_text(process.get("role")), process.get("server")
+    if role == server:  # the leader process
+        return f"{cut(role)} process"
     return f"{cut(role)} of {quoted(server)}" if server else cut(role)
 
 

@@ -21,10 +21,20 @@ from .project import (
 )
 from .reading import get, problems, read
 from .schema import Settings
-from .sections import GUNICORN, THREADED, Autoreload, Daemonize, PluginSettings, Recycle, ServerSettings
+from .sections import (
+    GUNICORN,
+    LEADER_ALIAS,
+    THREADED,
+    Autoreload,
+    Daemonize,
+    PluginSettings,
+    Recycle,
+    ServerSettings,
+)
 
 __all__ = [
     "GUNICORN",
+    "LEADER_ALIAS",
     "THREADED",
     "Autoreload",
     "Daemonize",

@@ -48,7 +48,7 @@ IDS = {
         "or does not permit what the fleet needs."
     ),
     "E026": "A connection pooler between the fleet and PostgreSQL that drops notifications.",
-    "E027": "An alias of `PROCESSES` that is taken: by a server, or by a process of the site itself.",
+    "E027": "An alias of `PROCESSES` or `SERVERS` that is taken: by another, or by the leader process.",
     "E028": "A management command, or a program, of `PROCESSES` that does not exist.",
     "W001": "A signal that publishes on a channel whose name is almost that of an action.",
     "W002": "gunicorn's `timeout` ends a sync worker before `REQUEST_TIMEOUT` replaces it.",

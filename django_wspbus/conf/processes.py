@@ -12,10 +12,11 @@ from typing import Any
 from . import values
 from .findings import Place, setting_path
 from .keys import key, keys_of, read_section
+from .sections import LEADER_ALIAS
 
 RESTART, KEEP = "restart", "keep"
 ALWAYS, DEBUG, PRODUCTION = "always", "debug", "production"
-RESERVED = ("leader",)
+RESERVED = (LEADER_ALIAS,)
 """Aliases of processes that the site starts by itself."""
 
 NEVER = ("runbus", "runserver")

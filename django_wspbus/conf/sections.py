@@ -15,6 +15,8 @@ from .keys import Option, key, keys_of, plain, read_section
 
 GUNICORN = "django_wspbus.servers.gunicorn.GunicornServer"
 THREADED = "django_wspbus.servers.threaded.ThreadedServer"
+LEADER_ALIAS = "leader"
+"""The alias of the leader process, which neither a server nor a program may have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +204,8 @@ def read_servers(place: Place, raw: Any) -> Mapping[str, ServerSettings]:
         here = place.at(alias)
         if not isinstance(alias, str) or not alias:
             here.wrong(alias, "a string as its alias")
+        elif alias == LEADER_ALIAS:
+            here.add("E027", f"{alias!r} is the name of a process of the site.", "Choose another alias.")
         elif not isinstance(server, Mapping):
             here.wrong(server, f"a dict of {', '.join(each.name for each in keys_of(ServerSettings))}")
         else:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from ..children.child import Child
 from ..children.children import Children
+from ..children.titles import capitalized, title_of
+from ..conf import LEADER_ALIAS
 from ..system.backoff import FIRST, HEALTHY_LIFETIME, MOST, Backoff
 from ..wspbus import Bus, Refusal
 
@@ -46,7 +48,7 @@ class Respawner:
 
     @property
     def _name(self) -> str:
-        return f"The server {self.alias!r}"
+        return capitalized(title_of(self.alias))
 
     @property
     def _may_respawn(self) -> bool:
@@ -95,10 +97,11 @@ class Respawner:
             self.bus.log(f"{self._name}: {progress.failed_stops.pop(0)}", level=40)
         while progress.failed_workers:
             reason = progress.failed_workers.pop()
-            self._say(f"A new worker of the server {self.alias!r} did not start: {reason}")
+            self._say(f"A new worker of {title_of(self.alias)} did not start: {reason}")
         if self.trouble is not None and progress.has_answered:
             self.trouble = self._said = None
-            self.bus.log(f"{self._name} answers again, process {current.pid}.")
+            works = "leads" if self.alias == LEADER_ALIAS else "answers"
+            self.bus.log(f"{self._name} {works} again, process {current.pid}.")
 
     def _replace(self, ended: Child) -> None:
         how = ended.how_ended()
@@ -125,9 +128,10 @@ class Respawner:
 
     def _fail(self, why: str) -> None:
         self.trouble = why
+        is_leader, waits = self.alias == LEADER_ALIAS, "; new connections wait"
         self._say(
             f"{self._name} did not restart: {why}\n"
-            f"The site tries again at intervals of up to {MOST:g} seconds; new connections wait."
+            f"The site tries again at intervals of up to {MOST:g} seconds{'' if is_leader else waits}."
         )
         self._respawn_in(max(self._backoff.note(worked=False), FIRST))
 

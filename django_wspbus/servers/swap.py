@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..children.child import Child
 from ..children.children import Children
+from ..children.titles import title_of
 from ..wspbus import Bus, Refusal
 from ..wspbus.plugin import Plugin
 from .child import ChildServer
@@ -213,7 +214,7 @@ class Swap(Plugin):
         if not_ready:
             # A child that failed says more than those that are still booting.
             first = max(not_ready, key=lambda child: child.is_settled)
-            why = f"the server {first.alias!r} did not start: {first.why_not_ready(timeout)}"
+            why = f"{title_of(first.alias)} did not start: {first.why_not_ready(timeout)}"
             raise Refusal(why, status=first.progress.status)
 
     def _is_decided(self, booted: Sequence[Child]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..children.child import Child
 from ..children.children import Children
-from ..conf import Settings
+from ..conf import LEADER_ALIAS, Settings
 from ..fleet.base import MemberProcess
 from ..fleet.member import FleetMember, Identity, Processes
 from ..fleet.relay import Commands, RelayState
@@ -21,7 +21,6 @@ from ..process.publication import Outcome
 from ..process.record import Record
 from ..process.reports import Broadcast, Ready, Replied, Report, Stopped, Unsent
 from ..process.worker_orders import Order
-from ..servers.leader import ALIAS
 from ..successor import start
 from ..wspbus.plugin import Plugin
 
@@ -152,7 +151,7 @@ class ChildProcesses:
 
     def serving(self) -> list[MemberProcess]:
         return [
-            MemberProcess(pid, ["leader" if child.alias == ALIAS else "worker"])
+            MemberProcess(pid, ["leader" if child.alias == LEADER_ALIAS else "worker"])
             for child in self._serving()
             for pid in child.answering
         ]

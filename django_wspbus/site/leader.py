@@ -10,7 +10,7 @@ from typing import Any
 
 from ..children.child import Child
 from ..children.children import Children
-from ..conf import Settings
+from ..conf import LEADER_ALIAS, Settings
 from ..fleet.base import LEADER, Engine, Lease, Run, Unavailable
 from ..fleet.engines import make_engine
 from ..fleet.jobs import as_lost, sentence_of_loss
@@ -21,7 +21,7 @@ from ..process.answering import Answers
 from ..process.exchange import Error, Reply, Result
 from ..process.record import Record
 from ..process.worker_orders import Released
-from ..servers.leader import ALIAS, LeaderServer
+from ..servers.leader import LeaderServer
 from ..wspbus import Bus
 from .fleet import SiteFleet
 
@@ -103,7 +103,7 @@ class LeaderDesk:
 
     def _wake(self) -> None:
         for child in self._children.all():
-            if child.alias == ALIAS:
+            if child.alias == LEADER_ALIAS:
                 child.order_worker(child.pid, Released())
 
     def _note_jobs(self, args: list[Any], reply: Callable[[Reply], None]) -> None:
@@ -113,7 +113,7 @@ class LeaderDesk:
 
     def _note_end(self, child: Child, pid: int, record: Record) -> None:
         """Release the lease of a process that has ended, and record that its jobs are lost."""
-        if child.alias == ALIAS:
+        if child.alias == LEADER_ALIAS:
             if len(self.jobs) > 1:  # else there is no other description of the jobs for now
                 self.jobs.pop(str(pid), None)
             self._ended.append(pid)
@@ -164,8 +164,9 @@ class LeaderDesk:
     @property
     def trouble(self) -> str | None:
         """The reason why this site has no leader process, although it needs one."""
-        reason = self.server.respawner.trouble
-        return f"The leader process does not run: {reason}" if reason and self.server.is_wanted else None
+        child, reason = self.server.current, self.server.respawner.trouble
+        is_missing = self.server.is_wanted and (child is None or child.ended)
+        return f"The leader process does not run: {reason}" if is_missing and reason else None
 
     def current_jobs(self) -> list[dict[str, Any]]:
         """Return the jobs of the leader process that serves, or else of the last one."""

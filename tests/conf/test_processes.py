@@ -68,6 +68,11 @@ def test_an_alias_is_neither_that_of_a_server_nor_that_of_the_leader_process(ali
     assert (problem.id, problem.path) == ("E027", f'WSPBUS["PROCESSES"]["{alias}"]')
 
 
+def test_a_server_has_another_alias_than_the_leader_process():
+    _, (problem,) = read_raw({"SERVERS": {"default": {}, "leader": {}}}, debug=False)
+    assert (problem.id, problem.path) == ("E027", 'WSPBUS["SERVERS"]["leader"]')
+
+
 @pytest.mark.parametrize("alias", ["", 7])
 def test_an_alias_is_a_string(alias):
     _, (problem,) = read_raw(

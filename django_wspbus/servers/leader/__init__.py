@@ -1,4 +1,3 @@
 """The leader process: a child without sockets, which leads the fleet while it has the lease."""
 
-from .server import ALIAS as ALIAS
 from .server import LeaderServer as LeaderServer

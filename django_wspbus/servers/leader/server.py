@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 
 from ...children.child import Child
 from ...children.children import Children
-from ...conf import Recycle, ServerSettings
+from ...conf import LEADER_ALIAS, Recycle, ServerSettings
 from ..child import ChildServer
 
 if TYPE_CHECKING:
     from ...conf import Settings
     from ...wspbus import Bus
-
-ALIAS = "leader"
-"""The alias of the leader process, which no server may have."""
 
 
 class LeaderServer(ChildServer):
@@ -30,7 +27,7 @@ class LeaderServer(ChildServer):
 
     def __init__(self, bus: Bus, site: Settings, children: Children) -> None:
         settings = ServerSettings(
-            alias=ALIAS,
+            alias=LEADER_ALIAS,
             backend=f"{__name__}.{type(self).__name__}",
             bind=(),
             mounts=MappingProxyType({}),
@@ -41,7 +38,7 @@ class LeaderServer(ChildServer):
 
     @property
     def is_wanted(self) -> bool:
-        serving = [child for alias, child in self.children.serving.items() if alias != ALIAS]
+        serving = [child for alias, child in self.children.serving.items() if alias != LEADER_ALIAS]
         return self.is_needed_by(serving)
 
     def is_needed_by(self, children: Iterable[Child]) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 from ...children.child import Child
 from ...children.children import Children
+from ...conf import LEADER_ALIAS
 from ...process.record import Record
 from ...process.slots import InFlight
-from ...servers.leader import ALIAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def processes_of(child: Child) -> Iterator[ObservedProcess]:
 
 
 def workers_of(child: Child) -> Iterator[ObservedProcess]:
-    role = "leader" if child.alias == ALIAS else "worker"
+    role = "leader" if child.alias == LEADER_ALIAS else "worker"
     for pid in sorted(set(child.workers)):
         yield ObservedProcess(pid, role, child, child.records.get(pid))
 

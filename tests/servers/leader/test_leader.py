@@ -144,3 +144,17 @@ def in_a_worker():
         shop.expect_leaders(1)
         assert site.stop() == 0
     assert any("does not lead" in event for event in shop.events())
+
+
+@pytest.mark.extended
+def test_what_runs_at_intervals_in_the_leader_moves_with_a_reload(shop):
+    shop.leads("every(0.1, role='leader')(lambda: note('call'))")
+    with shop.serve("-v2") as site:
+        (first,) = shop.expect_leaders(1)
+        shop.expect_note("call", 2)
+        reload(site)
+        _, second = shop.expect_leaders(2)
+        await_that(lambda: any(note.pid == second for note in shop.notes("call")))
+        assert site.stop() == 0
+    calls = [note.pid for note in shop.notes("call")]
+    assert calls == [first] * calls.count(first) + [second] * calls.count(second)
