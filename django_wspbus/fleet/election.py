@@ -117,10 +117,10 @@ class Election:
                 case Renew(held):
                     assert candidacy.term is not None
                     lease = self._engine.renew(held, max(candidacy.term.deadline - asked, 0.01))
-        except Unavailable as error:
+        except Exception as error:  # the thread must not end
             with self._changed:
                 candidacy.note_failed(now())
-            self._note_trouble(str(error))
+            self._note_trouble(str(error) if isinstance(error, Unavailable) else repr(error))
             return
         self._note_trouble(None)
         with self._changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -97,6 +98,9 @@ class Jobs:
                 pause = self._attend()
             except Unavailable:
                 is_known, pause = False, RETRY  # another may have led meanwhile
+            except Exception:  # the jobs must not stop without a word
+                logger.exception("The jobs wait for %g seconds.", LONGEST_PAUSE)
+                is_known, pause = False, LONGEST_PAUSE
             with self._changed:
                 if self._is_active():
                     self._changed.wait(pause)
@@ -108,21 +112,26 @@ class Jobs:
         return self._thread is threading.current_thread()
 
     def _read_runs(self) -> None:
+        known = {*self._running, *self._lost_answers}
         self._runs = {run.job: run for run in self._engine.runs()}
         living = {member.id for member in self._living()}
+        here = socket.gethostname(), os.getpid()
         for run in list(self._runs.values()):
-            if run.outcome == "running" and run.member and run.member not in living:
-                self._note_lost(run)
+            if run.outcome != "running" or run.job in known:
+                continue
+            if (run.host, run.pid) == here:
+                self._note_lost(as_lost(run, "the engine has taken the claim too late"))
+            elif run.member and run.member not in living:
+                self._note_lost(as_lost(run))
 
     def _living(self) -> list[Member]:
         now = self._engine.time()
         return [member for member in self._engine.members() if now - member.seen <= self._lease]
 
-    def _note_lost(self, run: Run) -> None:
-        lost = as_lost(run)
+    def _note_lost(self, lost: Run) -> None:
         if self._engine.finish(lost):
-            self._runs[run.job] = lost
-            logger.error("%s", sentence_of_loss(run))
+            self._runs[lost.job] = lost
+            logger.error("%s", sentence_of_loss(lost))
 
     def _take_lost_answers(self) -> None:
         """Begin the runs that this process has claimed, although it has not got the answer of the engine."""
@@ -259,12 +268,11 @@ def counted(run: Run, **more: int) -> dict[str, int]:
     }
 
 
-def as_lost(run: Run) -> Run:
-    """Return a run of which the process has ended before it did."""
-    return replace(run, outcome="lost", error="its process ended", counts=counted(run, lost=1))
+def as_lost(run: Run, why: str = "its process has ended") -> Run:
+    """Return a run that has not come to its end."""
+    return replace(run, outcome="lost", error=why, counts=counted(run, lost=1))
 
 
-def sentence_of_loss(run: Run) -> str:
-    return (
-        f"Job {run.job}: the run of {local_time(run.tick)} is lost, as process {run.pid} on {run.host} ended."
-    )
+def sentence_of_loss(lost: Run) -> str:
+    where = f"in process {lost.pid} on {lost.host}"
+    return f"Job {lost.job}: the run of {local_time(lost.tick)} {where} is lost: {lost.error}."

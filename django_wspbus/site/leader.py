@@ -130,7 +130,7 @@ class LeaderDesk:
         for run in engine.runs():
             is_here = run.pid in ended and run.member == self._member
             if is_here and run.outcome == "running" and engine.finish(as_lost(run)):
-                self._bus.log(sentence_of_loss(run), level=40)
+                self._bus.log(sentence_of_loss(as_lost(run)), level=40)
         del self._ended[: len(ended)]
 
     # Its state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -265,10 +267,22 @@ def test_a_run_of_a_member_that_is_gone_is_lost_and_the_next_tick_runs(
         await_that(ended(engine, "lost", 0))
         leader.advance(60)
         await_that(ended(engine, "ok", 60))
-    assert "is lost, as process 7 on gone ended" in caplog.text
+    assert "in process 7 on gone is lost: its process has ended" in caplog.text
     run = engine.last()
     assert run is not None
     assert run.counts == {"lost": 1, "ok": 1}
+
+
+def test_a_claim_that_the_engine_carries_out_too_late_is_lost_and_the_next_tick_runs(
+    engine: Engine, calls: Calls
+) -> None:
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    engine.claim(Run("job", BEGIN, **here, began=BEGIN, outcome="running"))
+    with Leader(engine, make(calls)) as leader:
+        await_that(ended(engine, "lost", 0))
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+    assert calls.count == 1
 
 
 def test_one_that_leads_no_more_claims_nothing(engine: Engine, calls: Calls) -> None:

@@ -158,3 +158,20 @@ def test_what_runs_at_intervals_in_the_leader_moves_with_a_reload(shop):
         assert site.stop() == 0
     calls = [note.pid for note in shop.notes("call")]
     assert calls == [first] * calls.count(first) + [second] * calls.count(second)
+
+
+@pytest.mark.extended
+def test_a_restart_starts_the_leader_process_that_the_new_code_needs_and_ends_it_with_the_need(shop):
+    shop.listeners("")
+    with shop.serve("-v2") as site:
+        site.wait_until_started()
+        shop.leads()
+        site.send(signal.SIGUSR2)
+        (leader,) = shop.expect_leaders(1)
+        site.wait_for_line("Bus STARTED", count=2)
+        shop.listeners("")
+        site.send(signal.SIGUSR2)
+        shop.expect_note("leads no more")
+        await_that(lambda: not psutil.pid_exists(leader))
+        site.wait_for_line("Bus STARTED", count=3)
+        assert site.stop() == 0
