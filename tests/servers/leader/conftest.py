@@ -29,9 +29,16 @@ from django.urls import path
 
 from django_wspbus import bus
 
+
+
+def ask(request):
+    return JsonResponse([[each.pid, each.roles] for each in bus.ask("shop.pid")], safe=False)
+
+
 urlpatterns = [
     path("", lambda request: HttpResponse("served")),
     path("status", lambda request: JsonResponse(bus.site.status())),
+    path("ask", ask),
 ]
 """
 

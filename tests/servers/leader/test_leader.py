@@ -175,3 +175,15 @@ def test_a_restart_starts_the_leader_process_that_the_new_code_needs_and_ends_it
         await_that(lambda: not psutil.pid_exists(leader))
         site.wait_for_line("Bus STARTED", count=3)
         assert site.stop() == 0
+
+
+@pytest.mark.extended
+def test_the_leader_process_answers_and_hears_like_any_other_process(shop):
+    shop.leads("bus.subscribe('shop.pid', lambda: note('asked'))")
+    with shop.serve("-v2") as site:
+        (leader,) = shop.expect_leaders(1)
+        replies = fetch_json(site.wait_until_started()["default"] + "/ask")
+        assert [leader, ["leader"]] in replies
+        assert sorted(roles for _, (roles,) in replies) == ["leader", "site", "worker"]
+        assert leader in [note.pid for note in shop.notes("asked")]
+        assert site.stop() == 0
