@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import inspect
+import json
 import math
 import os
 import signal
@@ -22,7 +23,7 @@ from ...process.switchboard import Switchboard
 from ...successor import start
 from ...successor.invocation import SITE
 from ...successor.state import ProgramState
-from ...successor.values import write_values
+from ...successor.values import scratch_file
 from ...system.terminal import ALONE
 from ...wspbus import Refusal
 from ..child import Child
@@ -35,7 +36,7 @@ from .output import Source
 MINDER = inspect.getsource(minder)  # read at import, as a deployment may remove the file
 
 BOOTSTRAP = (
-    "import json, sys; file = open(int(sys.argv[1])); file.seek(0); values = json.load(file)['values']; "
+    "import json, sys; file = open(int(sys.argv[1])); file.seek(0); values = json.load(file); "
     "file.close(); exec(compile(values['source'], 'minder.py', 'exec')); main(values)"
 )
 
@@ -153,19 +154,21 @@ class Launcher:
         self, settings: ProcessSettings, number: int, name: str, changed: Callable[[], None]
     ) -> Instance:
         """Start a program; a `Refusal` says why that is not possible. Call it in the main thread."""
-        with contextlib.ExitStack() as stack:
-            pair, other = socket.socketpair()
-            link, minders_end = socket.socketpair()
-            output, writer = os.pipe()
-            for each in (other, minders_end):
-                stack.callback(each.close)
-            stack.callback(os.close, writer)
-            failed = stack.enter_context(contextlib.ExitStack())
-            for end in (pair, link):
-                failed.callback(end.close)
-            failed.callback(os.close, output)
-            process = self._spawn(settings, number, name, other, minders_end, writer)
-            failed.pop_all()
+        try:
+            with contextlib.ExitStack() as minders, contextlib.ExitStack() as ours:
+                pair, other = socket.socketpair()
+                ours.callback(pair.close)
+                minders.callback(other.close)
+                link, minders_end = socket.socketpair()
+                ours.callback(link.close)
+                minders.callback(minders_end.close)
+                output, writer = os.pipe()
+                ours.callback(os.close, output)
+                minders.callback(os.close, writer)
+                process = self._spawn(settings, number, name, other, minders_end, writer)
+                ours.pop_all()
+        except OSError as error:  # there is no descriptor, process or memory left
+            raise Refusal(f"{error.strerror}: {error.filename or 'no process could be started'}.") from error
         widen(output)
         source = Source(name, output, process.pid)
         return self._watched(settings.alias, number, process, pair, link, source, changed)
@@ -181,34 +184,28 @@ class Launcher:
     ) -> subprocess.Popen[bytes]:
         start.check()
         invocation = start.original()
-        values = None
-        try:
-            values = write_values(
-                {
-                    "source": MINDER,
-                    "words": words_of(settings, number, invocation),
-                    "link": link.fileno(),
-                    "pair": pair.fileno(),
-                    "stop_signal": signal.Signals[settings.stop_signal].value,
-                    "stop_timeout": settings.stop_timeout,
-                }
-            )
+        with scratch_file() as values:
+            written = {
+                "source": MINDER,
+                "words": words_of(settings, number, invocation),
+                "link": link.fileno(),
+                "pair": pair.fileno(),
+                "stop_signal": signal.Signals[settings.stop_signal].value,
+                "stop_timeout": settings.stop_timeout,
+            }
+            values.write(json.dumps(written).encode())
+            values.flush()
             environment = environment_of(settings, invocation)
             environment[SITE] = f"{pair.fileno()}:{os.fstat(pair.fileno()).st_ino}"
             return subprocess.Popen(
-                [invocation.find_interpreter(), "-S", "-E", "-c", BOOTSTRAP, str(values), name],
-                pass_fds=[values, pair.fileno(), link.fileno()],
+                [invocation.find_interpreter(), "-S", "-E", "-c", BOOTSTRAP, str(values.fileno()), name],
+                pass_fds=[values.fileno(), pair.fileno(), link.fileno()],
                 cwd=invocation.directory,
                 env=environment,
                 stdout=output,
                 stderr=output,
                 **ALONE,
             )
-        except OSError as error:
-            raise Refusal(f"{error.strerror}: {error.filename or 'its process'}.") from error
-        finally:
-            if values is not None:
-                os.close(values)
 
     def adopt(self, state: ProgramState, name: str, changed: Callable[[], None]) -> Instance:
         """Go on with a program of the site before a restart."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -90,10 +91,12 @@ def bench() -> Iterator[Bench]:
     bench.close()
 
 
-def below(instance: Instance) -> list[psutil.Process]:
-    """Return the processes of a program, of which there must be some."""
-    found = psutil.Process(instance.pid).children(recursive=True)
-    assert found
+def below(instance: Instance, count: int = 1) -> list[psutil.Process]:
+    """Return the processes of a program, once there are so many."""
+    minder, deadline = psutil.Process(instance.pid), time.monotonic() + DEADLINE
+    while len(found := minder.children(recursive=True)) < count:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
     return found
 
 
@@ -151,8 +154,7 @@ def test_what_the_program_has_started_ends_with_it(bench: Bench) -> None:
     instance = bench.sh(f"{ESCAPES} sleep 1003")
     bench.await_line("up")
     bench.await_that(lambda: instance.program is not None)
-    processes = below(instance)
-    assert len(processes) >= 4
+    processes = below(instance, count=5)
     os.kill(instance.program or 0, signal.SIGKILL)
     assert bench.await_end(instance) == "was killed by SIGKILL"
     await_gone(processes)
@@ -224,3 +226,17 @@ def test_a_directory_that_is_gone_is_a_refusal(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr(start, "original", lambda: invocation)
     with pytest.raises(Refusal, match="No such file or directory: "):
         bench.sh("echo up")
+
+
+def test_without_a_free_descriptor_it_is_a_refusal_and_nothing_stays_open(bench: Bench) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    before = set(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 5, limits[1]))
+    try:
+        with pytest.raises(Refusal, match="Too many open files"):
+            bench.sh("echo up")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert set(os.listdir("/proc/self/fd")) <= before
