@@ -135,6 +135,8 @@ class Output:
                 for descriptor in sources:
                     poll.register(descriptor, select.POLLIN)
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0) * 1000
+            if not self._pending and any(source.has_ended for source in sources.values()):
+                left = 0  # there may be more to read, and no event for its end
             for descriptor, _ in poll.poll(left):
                 if descriptor == self._waker.fileno():
                     self._waker.clear()
