@@ -23,13 +23,13 @@ from .measure import table
 
 SITES, WORKERS = 4, 7
 PROCESSES = SITES * (WORKERS + 1)
-RATE, COUNT = 200, 2000
+RATE, COUNT = 200, 1000
 """Messages in a second, and in all."""
 
-FLOOD = 5000
+FLOOD = 2000
 """Messages that are sent as fast as possible."""
 
-MOST_QUIET = 10.0
+MOST_QUIET = 30.0
 """Seconds without a further arrival after which the rest counts as lost."""
 
 LISTENERS = """
@@ -102,21 +102,15 @@ async def send(layer, count, rate):
         await layer.group_send("bench", {{"type": "ping", "sent": time.monotonic_ns()}})
 
 
-async def main():
-    hosts = [{{"address": url, "socket_timeout": None}}]  # as long as a process waits for a message
-    layer = RedisChannelLayer(hosts=hosts, **json.loads(sys.argv[4]))
-    channel = await layer.new_channel()
-    await layer.group_add("bench", channel)
-    arrivals, order = [], None
-    if sends:
-        async def commands():
-            while line := await asyncio.to_thread(sys.stdin.readline):
-                name, count, rate = line.split()
-                await send(layer, int(count), int(rate))
-                await asyncio.sleep(2)
-                await layer.group_send("bench", {{"type": "save", "name": name}})
-        order = asyncio.create_task(commands())
-    print("ready", flush=True)
+async def obey(layer):
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        name, count, rate = line.split()
+        await send(layer, int(count), int(rate))
+        await layer.group_send("bench", {{"type": "save", "name": name}})
+
+
+async def receive(layer, channel):
+    arrivals = []
     while True:
         message = await layer.receive(channel)
         if message["type"] == "ping":
@@ -127,6 +121,15 @@ async def main():
                 json.dump(arrivals, output)
             os.rename(file + ".partial", file + ".json")
             arrivals = []
+
+
+async def main():
+    hosts = [{{"address": url, "socket_timeout": None}}]  # as long as a process waits for a message
+    layer = RedisChannelLayer(hosts=hosts, **json.loads(sys.argv[4]))
+    channel = await layer.new_channel()
+    await layer.group_add("bench", channel)
+    print("ready", flush=True)
+    await asyncio.gather(receive(layer, channel), *([obey(layer)] if sends else []))
 
 asyncio.run(main())
 """
