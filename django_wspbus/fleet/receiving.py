@@ -92,7 +92,7 @@ class Receiving:
             self._thread.join(timeout)
 
     def look(self) -> None:
-        """Listen anew if the messages to oneself do not arrive; called after each sign of life."""
+        """Listen anew if no message arrives, not even one to oneself; called after each sign of life."""
         self._wake.set()
         silent = time.monotonic() - self._heard_at
         if self.connection.is_up and silent > self._engine.lease:
@@ -128,6 +128,7 @@ class Receiving:
             self._listens()
             while not self._is_closing:
                 for data in self._listener.receive(RECEIVE_TIMEOUT):
+                    self._heard_at = time.monotonic()
                     self._receive(data)
         except Unavailable as error:
             self._note_down(error)
@@ -147,7 +148,6 @@ class Receiving:
         try:
             message = self._signer.read(data)
             if message.epoch == self._id:
-                self._heard_at = time.monotonic()
                 return
             missing = self._senders.check(message, self._clock.now())
         except Rejected as rejected:

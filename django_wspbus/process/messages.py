@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
-from .encoding import HEADER, LARGEST, MOST_DESCRIPTORS, VERSION, Part, encode, split
+from .encoding import HEADER, LARGEST, MOST_DESCRIPTORS, NO_SIGNAL, VERSION, Part, encode, split
 from .encoding import Message as Message
 from .outbox import Outbox
 
@@ -112,8 +112,27 @@ class Link:
 
         ``lost(number)``: the message by which the peer learns how many were dropped.
         """
-        self._outbox.put(data, lost)
-        self.flush()
+        if self.has_unsent or not self._send_now(data):
+            self._outbox.put(data, lost)
+            self.flush()
+
+    def _send_now(self, data: bytes) -> bool:
+        """Send an encoded message if nothing waits before it; return False if the peer takes none of it."""
+        with self._lock:
+            if self._is_writing or self.has_unsent:
+                return False
+            self._is_writing = True
+            try:
+                sent = self._socket.send(data, NO_SIGNAL)
+                if sent < len(data):  # before what a signal handler has added meanwhile
+                    self._unsent.appendleft(Part(memoryview(data)[sent:], []))
+            except BlockingIOError:
+                return False
+            finally:
+                self._is_writing = False
+        if self.has_unsent:
+            self.flush()
+        return True
 
     def send(self, message: Message, descriptors: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send a message; TimeoutError if the peer has not taken all of it within ``timeout`` seconds."""

@@ -68,6 +68,13 @@ _KINDS: dict[str, type[Order]] = {kind.__name__: kind for kind in get_args(Order
 
 
 def as_message(order: Order) -> Message:
+    if isinstance(order, Deliver):  # there are many of these, and `asdict` copies what they hold
+        return {
+            "order": "Deliver",
+            "sender": order.sender,
+            "channel": order.channel,
+            "args": order.args,
+        }
     return {"order": type(order).__name__, **asdict(order)}
 
 

@@ -89,7 +89,7 @@ urlpatterns = [path("send", send), path("save", save), path("count", count)]
 # A process with a layer of channels: it writes what has arrived when it is told to.
 PEER = """
 import asyncio, json, os, sys, time
-from channels_redis.{module} import RedisChannelLayer
+from channels_redis.{module} import {layer} as Layer
 
 url, folder, sends = sys.argv[1], sys.argv[2], sys.argv[3] == "sender"
 
@@ -125,7 +125,7 @@ async def receive(layer, channel):
 
 async def main():
     hosts = [{{"address": url, "socket_timeout": None}}]  # as long as a process waits for a message
-    layer = RedisChannelLayer(hosts=hosts, **json.loads(sys.argv[4]))
+    layer = Layer(hosts=hosts, **json.loads(sys.argv[4]))
     channel = await layer.new_channel()
     await layer.group_add("bench", channel)
     print("ready", flush=True)
@@ -151,8 +151,12 @@ def measure() -> dict[str, list[str]]:
         if find_spec("channels_redis") is None:
             print("channels_redis is not installed: pip install channels-redis", file=sys.stderr)
         else:
-            rows["channels_redis `group_send`"] = measure_peers(redis.url, "core", {"capacity": 10_000})
-            rows["channels_redis, pub/sub"] = measure_peers(redis.url, "pubsub", {})
+            rows["channels_redis `group_send`"] = measure_peers(
+                *(redis.url, "core", "RedisChannelLayer", {"capacity": 10_000})
+            )
+            rows["channels_redis, pub/sub"] = measure_peers(
+                redis.url, "pubsub", "RedisPubSubChannelLayer", {}
+            )
     with PostgresServer() as postgres:
         postgres.start()
         backend = "django_wspbus.fleet.postgres.PostgresFleet"
@@ -202,12 +206,12 @@ def write_project(folder: Path, backend: str, options: dict[str, Any], database:
 # channels_redis
 
 
-def measure_peers(url: str, module: str, options: dict[str, Any]) -> list[str]:
+def measure_peers(url: str, module: str, layer: str, options: dict[str, Any]) -> list[str]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         (folder / "arrivals").mkdir()
         program = folder / "peer.py"
-        program.write_text(PEER.format(module=module))
+        program.write_text(PEER.format(module=module, layer=layer))
         sender = stack.enter_context(peers(program, url, folder, options))
         results = []
         for run_name, count, rate in (("warm", 200, RATE), ("steady", COUNT, RATE), ("flood", FLOOD, 0)):

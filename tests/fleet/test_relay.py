@@ -147,6 +147,8 @@ def test_the_next_program_of_a_member_learns_what_it_has_missed(start: Start) ->
     other.relay.close(5, leaves=False)
     state = other.relay.state
     one.say("missed")
+    while one.relay.commands.waiting:
+        threading.Event().wait(0.01)
     successor = start(state=state)
     successor.inbox.expect(lambda: successor.inbox.missed == [("host:1", 1)])
     one.say("second")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -100,9 +102,12 @@ def test_a_stopped_site_delays_no_request_and_what_does_not_fit_is_counted(worke
     finally:
         site.send(signal.SIGCONT)
     project.expect_note("flood 29999", 3)
-    gaps = [note for note in project.notes() if note.event.startswith("gap")]
-    assert len({note.pid for note in gaps}) == 3
-    assert {int(note.event.split()[1]) > 10_000 for note in gaps} == {True}
+    lost: Counter[int] = Counter()
+    for note in project.notes():
+        if note.event.startswith("gap"):
+            lost[note.pid] += int(note.event.split()[1])
+    assert len(lost) == 3
+    assert min(lost.values()) > 10_000
 
 
 @pytest.mark.extended
@@ -123,8 +128,12 @@ def test_a_standby_worker_gets_broadcasts_and_does_not_answer(project: Project) 
     write_messaging(project, {**GUNICORN, **recycling})
     with project.serve() as site:
         url = site.wait_until_started()["default"]
-        broadcast(url, ["x"])
-        everywhere = {note.pid for note in project.expect_note("changed x", 3)}
+        everywhere: set[int] = set()
+        deadline = time.monotonic() + DEADLINE
+        while len(everywhere) < 3:  # the standby worker is forked when the first one serves
+            assert time.monotonic() < deadline
+            broadcast(url, ["x"])
+            everywhere = {note.pid for note in project.expect_note("changed x", 2)}
         answered = {each["pid"] for each in ask(url, "shop.pid")}
         assert len(everywhere) == 3
         assert answered == {site.pid, int(fetch(url))}
