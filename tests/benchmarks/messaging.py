@@ -29,6 +29,9 @@ RATE, COUNT = 200, 1000
 FLOOD = 2000
 """Messages that are sent as fast as possible."""
 
+RUNS = (("warm", 200, RATE), ("steady", COUNT, RATE), ("flood", FLOOD, 0))
+"""The name of each run, the number of its messages, and their rate; 0: as fast as possible."""
+
 MOST_QUIET = 30.0
 """Seconds without a further arrival after which the rest counts as lost."""
 
@@ -71,11 +74,7 @@ def send(request):
         if rate:
             time.sleep(max(began + number / rate - time.monotonic(), 0))
         bus.broadcast("bench.ping", time.monotonic_ns())
-    return HttpResponse(str(time.monotonic() - began))
-
-
-def save(request):
-    bus.broadcast("bench.save", request.GET["name"])
+    bus.broadcast("bench.save", request.GET["name"])  # of the same process, so that it is the last to arrive
     return HttpResponse("")
 
 
@@ -83,7 +82,7 @@ def count(request):
     return HttpResponse(str(len(bus.ask("bench.count", timeout=5))))
 
 
-urlpatterns = [path("send", send), path("save", save), path("count", count)]
+urlpatterns = [path("send", send), path("count", count)]
 """
 
 # A process with a layer of channels: it writes what has arrived when it is told to.
@@ -179,15 +178,11 @@ def measure_sites(backend: str, options: dict[str, Any], database: dict[str, Any
             url = sites[-1].wait_until_started()["default"]
         while int(fetch(f"{url}/count")) < PROCESSES:
             pass
-        fetch(f"{url}/send?count=200&rate={RATE}")  # warms up
-        fetch(f"{url}/save?name=warm")
-        collect(folder, "warm")
-        fetch(f"{url}/send?count={COUNT}&rate={RATE}")
-        fetch(f"{url}/save?name=steady")
-        steady = collect(folder, "steady")
-        fetch(f"{url}/send?count={FLOOD}&rate=0")
-        fetch(f"{url}/save?name=flood")
-        return [*of_steady(steady), *of_flood(collect(folder, "flood"))]
+        results = []
+        for run_name, count, rate in RUNS:
+            fetch(f"{url}/send?count={count}&rate={rate}&name={run_name}")
+            results.append(collect(folder, run_name))
+        return [*of_steady(results[1]), *of_flood(results[2])]
 
 
 def write_project(folder: Path, backend: str, options: dict[str, Any], database: dict[str, Any]) -> Project:
@@ -214,7 +209,7 @@ def measure_peers(url: str, module: str, layer: str, options: dict[str, Any]) ->
         program.write_text(PEER.format(module=module, layer=layer))
         sender = stack.enter_context(peers(program, url, folder, options))
         results = []
-        for run_name, count, rate in (("warm", 200, RATE), ("steady", COUNT, RATE), ("flood", FLOOD, 0)):
+        for run_name, count, rate in RUNS:
             sender.write(f"{run_name} {count} {rate}\n")
             sender.flush()
             results.append(collect(folder, run_name))
