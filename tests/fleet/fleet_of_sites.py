@@ -1,0 +1,152 @@
+"""Several real sites on one real engine; their processes write what they do into one journal: `site_code`.
+
+Each site is ``runbus`` with a project of its own, and a Unix socket, which also reaches it in another network
+namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..engines import EngineServer, PostgresServer, RedisServer
+from ..processes import RunningSite
+from ..projects import THREADED, Project
+from ..servers.clients import ask
+from .journal import Journal, Note
+from .site_code import EFFECT, FENCED, JOURNAL, LISTENERS, NOT_FENCED, URLS
+
+Settings = dict[str, Any]
+
+
+@dataclass
+class Site:
+    """A site of the fleet, as a project, and as a program once it is started."""
+
+    name: str
+    project: Project
+    running: RunningSite = field(init=False)
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.project.root}/site.sock"
+
+    @property
+    def pid(self) -> int:
+        return self.running.pid
+
+    def get(self, path: str) -> str:
+        """Return the body of a page."""
+        status, body = ask(self.address, path)
+        assert status == 200, body
+        return body
+
+    def send(self, count: int = 1) -> str:
+        """Make a process of the site broadcast so many messages; return the name of the sender."""
+        return self.get(f"/send?count={count}")
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.get("/status"))
+        return found
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        assert self.running.stop(number) == 0, self.running.output
+
+
+class FleetOfSites:
+    """A fleet of ``count`` sites, as a context manager, which ends all that it has started.
+
+    ``server``: the engine, which runs already; ``host`` and ``port``: the way to it, if it is another one.
+    ``site``: the settings of the server of each site. ``interval``: the seconds between two ticks of the job.
+    ``code``: more listeners.
+    """
+
+    def __init__(
+        self,
+        server: EngineServer,
+        count: int = 2,
+        lease: float = 1.0,
+        *,
+        site: Settings = THREADED,
+        interval: float = 1.0,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        code: str = "",
+    ) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="fleet-"))
+        self.server = server
+        self.lease = lease
+        self.name = f"shop-{secrets.token_hex(4)}"  # tests may share the engine
+        self.journal = Journal(self.root / "journal")
+        self._exits = contextlib.ExitStack()
+        self._exits.callback(shutil.rmtree, self.root)
+        self.is_postgres = not isinstance(server, RedisServer)
+        settings = self._settings(host, port or server.port)
+        listeners = LISTENERS.format(interval=interval) + (FENCED if self.is_postgres else NOT_FENCED) + code
+        self.sites = [self._make(name, site, settings, listeners) for name in "abcdefgh"[:count]]
+
+    def _settings(self, host: str, port: int) -> Settings:
+        options: Settings = {"lease": self.lease}
+        settings: Settings = {}
+        if isinstance(self.server, RedisServer):
+            backend = "django_wspbus.fleet.redis.RedisFleet"
+            options["url"] = f"redis://{host}:{port}/0"
+        else:
+            backend = "django_wspbus.fleet.postgres.PostgresFleet"
+            database = {**PostgresServer.database, "HOST": host, "PORT": str(port)}
+            settings["DATABASES"] = {"default": database}
+            settings["INSTALLED_APPS"] = ["django_wspbus", "django_wspbus.fleet.postgres", "shop"]
+        settings["FLEET"] = {"NAME": self.name, "BACKEND": backend, "OPTIONS": options}
+        return settings
+
+    def _make(self, name: str, server: Settings, settings: Settings, listeners: str) -> Site:
+        (self.root / name).mkdir()
+        site = Site(name, Project(self.root / name))
+        site.project.write("shop/journal.py", JOURNAL.format(root=str(self.root), site=name))
+        site.project.write("shop/listeners.py", listeners)
+        site.project.write("shop/urls.py", URLS)
+        others = dict(settings)
+        wspbus = {"SERVERS": {"default": {**server, "BIND": site.address}}, "FLEET": others.pop("FLEET")}
+        site.project.configure(WSPBUS=wspbus, **others)
+        return site
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._exits.close()
+
+    # Its sites
+
+    def start(self, *sites: Site, within: Iterable[str] = (), **variables: str) -> None:
+        """Start sites, by default all, and wait until they serve; ``within``: the program that runs them."""
+        started = sites or self.sites
+        for site in started:
+            site.running = site.project.serve("-v2", **variables)
+            site.running.command[:0] = within
+            self._exits.enter_context(site.running)
+        for site in started:
+            site.running.wait_until_started()
+
+    def site_of(self, note: Note) -> Site:
+        return next(site for site in self.sites if site.name == note.site)
+
+    def others(self, *but: Site) -> list[Site]:
+        return [site for site in self.sites if site not in but]
+
+
+def prepare(server: PostgresServer) -> None:
+    """Make the tables of the fleet, and that of the effects, in a PostgreSQL that runs."""
+    with FleetOfSites(server, 1) as fleet:
+        project = fleet.sites[0].project
+        migrated = project.run("migrate", "-v0")
+        assert migrated.returncode == 0, migrated.stderr
+    server.query(EFFECT)
