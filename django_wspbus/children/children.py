@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..conf import LEADER_ALIAS
 from ..process.messages import Link, Message
 from ..process.phases import TIME_FOR_LAST_ANSWERS, TIME_FOR_LISTENERS, TIME_FOR_UNSERVED_CHILD, Phases
 from ..process.record import Record
@@ -127,8 +128,9 @@ class Children(Plugin):
         replaced = [old for old in before if old is not None]  # none if it had ended, and drains already
         for old in replaced:
             self.dismiss(old, is_replaced=True)
+        aliases = {old.alias for old in replaced} - {LEADER_ALIAS}  # it goes on only while jobs run
         for child in earlier:  # at most one generation drains
-            if child.alias in {old.alias for old in replaced} and child.is_serving:
+            if child.alias in aliases and child.is_serving:
                 self._shorten(child)
 
     def dismiss(self, child: Child, *, is_replaced: bool = False) -> None:
