@@ -83,6 +83,8 @@ class Candidacy:
         self._seen: Lease | None = None
         self._unchanged_since: float | None = None
         """The time of the first answer that showed ``_seen``; None before any."""
+        self._is_refused = False
+        """True from a take in vain to the next answer that shows the lease."""
         self.due = 0.0
         """The time of the next action."""
 
@@ -94,7 +96,7 @@ class Candidacy:
         """Return the next action; its answer, or its failure, is to be noted."""
         if self.term is not None:
             return Renew(self.term.lease)
-        if self._may_take(now):
+        if self._may_take(now) and not self._is_refused:
             return Take(self._seen)
         return Look()
 
@@ -106,6 +108,7 @@ class Candidacy:
 
     def note_seen(self, lease: Lease | None, now: float) -> None:
         """Note the answer to `Look`."""
+        self._is_refused = False
         if self._unchanged_since is None or lease != self._seen:
             self._seen, self._unchanged_since = lease, now
         if self._may_take(now):
@@ -114,15 +117,23 @@ class Candidacy:
             self.due = min(now + self.timing.look, self._unchanged_since + self.timing.lease)
 
     def note_held(self, lease: Lease | None, asked: float, now: float) -> None:
-        """Note the answer to `Take` or `Renew`, which was sent at ``asked``; None: another has the lease."""
-        self._forget()
+        """Note the answer to `Take` or `Renew`, which was sent at ``asked``; None: in vain."""
         if lease is None:
-            self.lose()
-            self.due = now
+            self._note_not_held(now)
             return
+        self._forget()
         end = asked + self.timing.lease
         self.term = Term(lease, end - self.timing.margin, end)
         self.due = asked + self.timing.renewal
+
+    def _note_not_held(self, now: float) -> None:
+        if self.term is not None:
+            self.lose()
+            self.due = now
+        else:
+            # A fence may hold the record: if it has not changed, the time for which it was seen still counts.
+            self._is_refused = True
+            self.due = now + self.timing.look
 
     def note_failed(self, now: float) -> None:
         """Note that the engine has not answered, so that it is unknown what it has done."""
@@ -142,6 +153,7 @@ class Candidacy:
 
     def _forget(self) -> None:
         self._seen = self._unchanged_since = None
+        self._is_refused = False
 
 
 def name_of_holder(host: str, pid: int) -> str:

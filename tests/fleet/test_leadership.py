@@ -66,7 +66,7 @@ class Simulation:
         match action:
             case Look():
                 return found
-            case Take(seen) if found == seen:
+            case Take(seen) if found == seen and self.random.random() > 0.1:  # else a fence holds it
                 self.lease = Lease(holder, max((found.token if found else 0) + 1, int(self.now * 1e6)), 0)
                 return self.lease
             case Renew(lease) if found and (found.holder, found.token) == (lease.holder, lease.token):
@@ -199,6 +199,26 @@ def test_a_released_lease_is_taken_at_once(candidacy):
     candidacy.note_seen(released, 101.0)
     assert candidacy.due == 101.0
     assert candidacy.next(101.0) == Take(released)
+
+
+@pytest.mark.parametrize("lease", [OTHER, Lease("", 7, 5)])
+def test_a_take_that_a_fence_refuses_is_tried_again_after_a_look(candidacy, lease):
+    candidacy.note_seen(lease, 100.0)
+    assert candidacy.next(110.0) == Take(lease)
+    candidacy.note_held(None, asked=110.0, now=110.1)
+    assert candidacy.due == pytest.approx(110.1 + TIMING.look)
+    assert candidacy.next(110.9) == Look()
+    candidacy.note_seen(lease, 111.0)
+    assert candidacy.due == 111.0
+    assert candidacy.next(111.0) == Take(lease)
+
+
+def test_a_lease_that_another_has_taken_instead_has_to_be_unchanged_for_a_lease_again(candidacy):
+    candidacy.note_seen(OTHER, 100.0)
+    candidacy.note_held(None, asked=110.0, now=110.1)
+    candidacy.note_seen(Lease("third", 8, 0), 111.0)
+    assert candidacy.next(120.0) == Look()
+    assert candidacy.next(121.0) == Take(Lease("third", 8, 0))
 
 
 def test_a_failed_call_begins_the_wait_again(candidacy):
