@@ -51,11 +51,11 @@ class HeardChild(Child):
 
     replies: dict[int, Replied]
 
-    def _note(self, link: Link, message: Message) -> None:
+    def _note(self, link: Link, message: Message) -> bool:
         report = read_report(message)
         if isinstance(report, Replied):
             self.replies[report.number] = report
-        super()._note(link, message)
+        return super()._note(link, message)
 
 
 class OwnSite:
