@@ -33,7 +33,7 @@ DUE = {
     "fleet/local.py": {"time.time"},
     "fleet/transaction.py": {"time.time"},
 }
-"""Files in which a job is due by the time of day of the engine, or a message is dated by it, and the calls."""
+"""Files in which a job is due, or a message is dated, by the time of day of the engine, and the calls."""
 
 COMPARES_FILES = ("development/", "plugins/autoreload.py")
 """Parts of development, which compare the times of files with those of boots and requests."""
