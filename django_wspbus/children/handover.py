@@ -26,6 +26,7 @@ def state_of(child: Child, unanswered: Callable[[Link], list[Message]]) -> Child
         links=child.links.hand_over(unanswered, progress.workers, progress.listeners, progress.ready),
         expected=progress.expected,
         leads=progress.leads,
+        version=progress.version,
         is_serving=child.is_serving,
         has_answered=progress.has_answered,
         time_left=None if child.deadline is None else max(child.deadline - time.monotonic(), 0),

@@ -41,6 +41,8 @@ class Progress:
         self.policy = RetirementPolicy()
         self.leads: bool | None = None
         """True if its code has work for a leader; None: it is not known."""
+        self.version = ""
+        """The version of its code, for the list of members; "" until it is known."""
         self.standby: set[int] = set()
         """PIDs of the workers that wait to begin."""
         self.begun: set[int] = set()
@@ -87,10 +89,11 @@ class Progress:
                 self.stopped.discard(pid)  # of an earlier process
             case Hello("listener", pid):
                 self.listeners[link.fileno()] = pid
-            case Expected(workers, policy, leads):
+            case Expected(workers, policy, leads, version):
                 self.expected = workers
                 self.policy = policy
                 self.leads = leads
+                self.version = version
             case Standby(pid):
                 self.standby.add(pid)
             case Ready(pid):
@@ -158,6 +161,7 @@ class Progress:
         """Take over the state that the program before has handed over."""
         self.expected = state.expected
         self.leads = state.leads
+        self.version = state.version
         self.has_answered = state.has_answered
         self.policy = RetirementPolicy(**state.policy)
         self.standby = set(state.standby)

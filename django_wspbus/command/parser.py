@@ -44,7 +44,10 @@ class Subcommand(NamedTuple):
 
 ACTIONS = {
     "status": Subcommand(
-        "show whether the site is well, and why not", site_status.report, site_status.is_well
+        "show whether the site, or the fleet, is well, and why not",
+        site_status.report,
+        site_status.is_well,
+        arguments=lambda options: {"fleet": True} if options.fleet else {},
     ),
     "requests": Subcommand("show each request in flight", results.requests),
     "stacks": Subcommand(
@@ -103,6 +106,7 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     match name:
         case "status":
             parser.add_argument("--watch", action="store_true", help=f"show it again every {INTERVAL:.0f} s")
+            parser.add_argument("--fleet", action="store_true", help="show the members of the fleet instead")
         case "stacks":
             parser.add_argument("process", metavar="PID", nargs="?", type=int, help="only of this process")
         case "restart":

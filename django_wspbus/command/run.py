@@ -186,7 +186,8 @@ class Command:
     def _look(self, site: FoundSite) -> tuple[list[Block], Any, FoundSite]:
         """Return the status, or the reason why there is none, and the site to ask next."""
         try:
-            for reply in ask(site, "status", timeout=self._action.timeout):
+            arguments = self._action.arguments(self._options)
+            for reply in ask(site, "status", arguments, timeout=self._action.timeout):
                 match reply:
                     case Result(dict() as value):
                         return list(self._action.show(value)), value, site

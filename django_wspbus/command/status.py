@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .blocks import Block, Line, Table, Text
+from .fleet import connection, has_members, members
 from .jobs import leader
 from .text import NOTHING, as_duration, as_size, as_text, cut, first_line, plural, quoted
 
@@ -17,28 +18,18 @@ LONGEST_COMMAND = 60
 
 EXPECTED = (*SERVING, "standby")
 
-COUNTED = {"waiting": "waiting to be sent", "unsent": "dropped before they were sent", "missed": "missed"}
-"""The counts of messages of a fleet, in words."""
-
-REJECTED = {
-    "key": "signed with another SECRET_KEY",
-    "unsigned": "without a valid signature",
-    "foreign": "of another fleet",
-    "replayed": "that had come before",
-    "future": "from the future: the clocks of the engine and the sender disagree",
-    "old": "too old",
-    "built-in": "on a channel of the bus itself",
-    "version": "of another version of django-wspbus",
-}
-"""The reasons for which messages are dropped, in words."""
-
 
 def is_well(status: Mapping[str, Any]) -> bool:
-    return bool(status.get("well"))
+    """Return whether the site is well, or with the members of its fleet in the report, whether that is."""
+    shown = status["fleet"] if has_members(status) else status
+    return bool(shown.get("well"))
 
 
 def report(status: Mapping[str, Any]) -> Iterator[Block]:
     """Yield what an operator wants to know first, first."""
+    if has_members(status):
+        yield from members(status["fleet"])
+        return
     yield from _condition(status)
     yield from _identity(status)
     servers: dict[str, Any] = status.get("servers") or {}
@@ -55,24 +46,9 @@ def report(status: Mapping[str, Any]) -> Iterator[Block]:
         yield _processes(rows)
     if fleet := status.get("fleet"):
         yield Line("")
-        yield from _fleet(fleet)
+        yield from connection(fleet)
     yield from leader(status.get("leader"))
     yield from _last_operation(status)
-
-
-def _fleet(fleet: Mapping[str, Any]) -> Iterator[Block]:
-    engine = str(fleet.get("engine")).rpartition(".")[2]
-    words = "up" if fleet.get("up") else "unavailable"
-    since = f", for {as_duration(fleet['since'])}" if fleet.get("since") is not None else ""
-    reason = f": {first_line(fleet['error'])}" if fleet.get("error") else ""
-    line = f"Fleet {quoted(fleet.get('name'))}: {cut(engine)} {words}{since}{reason}"
-    yield Line(line, "good" if fleet.get("up") else "bad")
-    counted = [(fleet.get(name), words) for name, words in COUNTED.items()]
-    counts = ", ".join(f"{count} {words}" for count, words in counted if count)
-    if counts:
-        yield Line(f"Messages: {counts}")
-    for reason, count in (fleet.get("rejected") or {}).items():
-        yield Line(f"Messages dropped: {count} {REJECTED.get(reason, cut(str(reason)))}", "bad")
 
 
 def _condition(status: Mapping[str, Any]) -> Iterator[Block]:

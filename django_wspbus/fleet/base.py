@@ -59,6 +59,8 @@ class Member:
     """The version of its code: the setting, or the path of its release."""
     state: str
     """The state of its bus."""
+    directory: str = ""
+    """The directory in which it was started: a site that is started there again takes its place."""
     processes: list[MemberProcess] = field(default_factory=list)
     leads: bool = False
     """True if one of its processes leads the fleet."""
@@ -66,6 +68,11 @@ class Member:
     """The identifier of the key with which it signs."""
     seen: float = 0.0
     """The time of its last sign of life, of the engine's clock; seconds since the epoch."""
+
+    @property
+    def is_site(self) -> bool:
+        """True for a site; False for a process that another program serves."""
+        return any("site" in process.roles for process in self.processes)
 
     def is_forgotten(self, now: float) -> bool:
         """Return True if it vanished so long ago that the list of members need not name it any more."""

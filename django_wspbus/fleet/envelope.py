@@ -110,6 +110,10 @@ class Signer:
         """The identifier of the key that signs."""
         return self._key.id.decode()
 
+    def accepts(self, key: str) -> bool:
+        """Return whether messages that are signed with a key are accepted; ``key``: its identifier."""
+        return key.encode() in self._keys
+
     def sign(self, draft: Draft, sender: Sender, time: float) -> bytes:
         """Return the bytes of a message."""
         values: dict[str, Any] = {

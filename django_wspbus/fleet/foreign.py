@@ -6,6 +6,7 @@ from .. import conf
 from ..process.process_bus import ProcessBus
 from ..successor import start
 from .member import FleetMember, Identity, NoProcesses
+from .version import version_of_code
 
 
 def join(bus: ProcessBus) -> FleetMember | None:
@@ -18,8 +19,8 @@ def join(bus: ProcessBus) -> FleetMember | None:
         bus.log("WSPBUS is wrong, so this process does not join the fleet: see manage.py check.", level=30)
     if settings is None or settings.fleet is None:
         return None
-    version = settings.fleet.version or start.TYPED.directory
-    member = FleetMember(bus, settings.fleet, NoProcesses(), Identity(version))
+    identity = Identity(version_of_code(settings.fleet), start.TYPED.directory)
+    member = FleetMember(bus, settings.fleet, NoProcesses(), identity)
     member.take_part()
     member.start()
     return member

@@ -67,7 +67,9 @@ class Identity:
     """The facts about a member that do not change while it lives."""
 
     version: str = ""
-    """The version of its code."""
+    """The version of the code of this process."""
+    directory: str = ""
+    """The directory in which it was started, by the path that was typed."""
     is_listed: bool = True
     """False for a process that only sends and asks, such as a management command."""
     state: RelayState = field(default_factory=RelayState)
@@ -97,6 +99,8 @@ class FleetMember(Fleet):
         self.inbox = Inbox(bus)
         self.is_leading: Callable[[], bool] = lambda: False
         """Returns True if one of its processes leads the fleet."""
+        self.version: Callable[[], str] = lambda: identity.version
+        """Returns the version of the code that serves."""
         self.handlers: dict[str, list[Handler]] = {
             ASK: [self._answer],
             EXPECT: [self._note_expected],
@@ -154,7 +158,8 @@ class FleetMember(Fleet):
             id=self.identity.state.id,
             host=self.host,
             pid=self.pid,
-            version=self.identity.version,
+            version=self.version(),
+            directory=self.identity.directory,
             state=self.bus.state.name,
             processes=self._serving(),
             leads=self.is_leading(),

@@ -49,6 +49,8 @@ class Expected:
     policy: RetirementPolicy = RetirementPolicy()
     leads: bool | None = None
     """True if the project has listeners of the role "leader", or jobs; None: it is not known."""
+    version: str = ""
+    """The version of the code that it has loaded: see `fleet.version`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class Assembly:
             observers.append(self.condition.note)
         self.log_store = LogStore(self.children, handed_over.log)
         self.programs = Programs(bus, settings, self.children, self.answers.answer, self.log_store.note)
-        self.swap.switched.append(self.programs.reload)
+        self.swap.switched += [self.programs.reload, self.fleet.note_switch]
         self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, [*self.servers, self.leader.server], settings.daemonize)
         self.signals = SignalHandler(

@@ -13,6 +13,7 @@ from ..conf import LEADER_ALIAS, Settings
 from ..fleet.base import MemberProcess
 from ..fleet.member import FleetMember, Identity, Processes
 from ..fleet.relay import Commands, RelayState
+from ..fleet.version import version_of_code
 from ..process.answering import Answers
 from ..process.exchange import Error, Reply, Result
 from ..process.fleet_of_site import ASK
@@ -47,9 +48,10 @@ class SiteFleet(Plugin):
         super().__init__(bus)
         self.sources: list[Processes] = [ChildProcesses(children)]
         """The processes of the site that belong to the fleet."""
-        version = settings.fleet.version if settings.fleet is not None else None
-        identity = Identity(version or start.original().directory, state=RelayState(**handed_over))
+        version, directory = version_of_code(settings.fleet), start.original().directory
+        identity = Identity(version, directory, state=RelayState(**handed_over))
         self.member = FleetMember(bus, settings.fleet, AllProcesses(self.sources), identity)
+        self.member.version = self._version
         self._process_bus = bus
         self._children = children
         self._before = bus.fleet
@@ -106,6 +108,16 @@ class SiteFleet(Plugin):
                 self.member.note_reply(number, pid, Outcome(results, error))
             case Ready() | Stopped() if self.member.relay is not None:  # the list of members names it, or not
                 self.member.relay.commands.beat_soon()
+
+    def note_switch(self) -> None:
+        """Show the other members the version that serves since a reload."""
+        if self.member.relay is not None:
+            self.member.relay.commands.beat_soon()
+
+    def _version(self) -> str:
+        """Return the version of the children that serve; after a reload it is not that of this process."""
+        found = {child.progress.version for child in list(self._children.serving.values())}
+        return ", ".join(sorted(found - {""})) or self.member.identity.version
 
     def _note_end(self, child: Child, pid: int, record: Record) -> None:
         self.member.note_end(pid)

@@ -131,7 +131,8 @@ class ChildState:
     """The number of workers that `Children.scale` has set."""
     retiring: list[RetireeState] = field(default_factory=list)
     leads: bool | None = None
-    """See `process.reports.Expected`."""
+    version: str = ""
+    """For both see `process.reports.Expected`."""
     stuck: list[tuple[int, int, int]] = field(default_factory=list)
     """The stuck requests that the log has already: PID, slot, serial."""
 

@@ -17,6 +17,7 @@ from ... import conf
 from ...application.client_progress import ClientProgress
 from ...children.spawn import StartedChild
 from ...development.debuggers import holds_thread
+from ...fleet.version import version_of_code
 from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.log_memory import log_memory
@@ -131,7 +132,8 @@ class Hooks:
         self.site.announce_role("master", self.record)
         for problem in check_timeout_in_force(self.server, arbiter.cfg):
             logger.warning("%s", problem.line)
-        self.site.report(Expected(arbiter.cfg.workers, self.policy, bool(bus.of_role("leader"))))
+        version = version_of_code(self.settings.fleet)
+        self.site.report(Expected(arbiter.cfg.workers, self.policy, bool(bus.of_role("leader")), version))
 
     def when_ready(self, arbiter: Any) -> None:
         ignore_signals()

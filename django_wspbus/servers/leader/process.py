@@ -25,6 +25,7 @@ from ...fleet.jobs import Jobs
 from ...fleet.leader import ElectedLeader
 from ...fleet.leadership import Timing, name_of_holder
 from ...fleet.requests import EngineOfSite
+from ...fleet.version import version_of_code
 from ...process.asking import RemoteSite
 from ...process.bus import bus
 from ...process.membership import Membership
@@ -114,7 +115,9 @@ class LeaderProcess:
         Membership(bus, self.site, self.record, self._obey).join()
         bus.roles = {"leader"}
         self.requests.describe_jobs([job.description() for job in jobs_of(bus)])
-        self.site.report(Expected(1, leads=bool(bus.of_role("leader"))))
+        self.site.report(
+            Expected(1, leads=bool(bus.of_role("leader")), version=version_of_code(self.settings.fleet))
+        )
         self.record.stage = Stage.READY
         self.site.report(Ready(os.getpid()))
         threading.Thread(target=self._watch_site, name="Site watch", daemon=True).start()

@@ -19,6 +19,7 @@ from ...sockets.queue import queue_length
 from ...successor import start
 from ...system.memory import private_memory
 from ..assembly import Assembly
+from .fleet import described_fleet
 from .memories import Memories
 from .processes import ObservedProcess, processes_of
 from .programs import described_programs, troubles_of
@@ -35,6 +36,7 @@ def status(site: Assembly) -> Action:
     memories = Memories()
 
     def answer(call: Call) -> dict[str, Any]:
+        of_fleet = call.argument("fleet", bool, default=False)
         brief = site.condition.status()
         processes = [process for child in site.children.all() for process in processes_of(child)]
         sizes = memories.measure([process.pid for process in processes])
@@ -61,7 +63,7 @@ def status(site: Assembly) -> Action:
             },
             "servers": servers,
             "processes": programs,
-            "fleet": site.fleet.member.status(),
+            "fleet": described_fleet(site) if of_fleet else site.fleet.member.status(),
             "leader": _leader(site, processes, sizes),
             "last_operation": _last_operation(site),
         }
