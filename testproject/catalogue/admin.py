@@ -10,7 +10,7 @@ class AuthorAdmin(admin.ModelAdmin):
 
 @admin.register(Book)
 class BookAdmin(admin.ModelAdmin):
-    list_display = ["title", "author", "year"]
+    list_display = ["title", "author", "year", "price"]
     list_select_related = ["author"]
     search_fields = ["title", "author__name"]
 

@@ -5,4 +5,4 @@ class CatalogueConfig(AppConfig):
     name = "catalogue"
 
     def ready(self):
-        from . import listeners  # noqa: F401
+        from . import jobs, listeners, prices  # noqa: F401

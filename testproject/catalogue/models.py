@@ -1,5 +1,6 @@
 import contextlib
 import os
+from decimal import Decimal
 
 from django.db import DatabaseError, connection, models
 from django.db.models import F
@@ -23,6 +24,7 @@ class Book(models.Model):
     title = models.CharField(max_length=200)
     author = models.ForeignKey(Author, on_delete=models.PROTECT, related_name="books")
     year = models.PositiveSmallIntegerField()
+    price = models.DecimalField(max_digits=6, decimal_places=2, default=Decimal("12.00"))
 
     class Meta:
         ordering = ["title"]

@@ -7,7 +7,9 @@ from django.views.decorators.http import require_POST, require_safe
 from django_wspbus import SiteUnreachable, bus
 
 from .context_processors import answered_by
+from .forms import PriceForm
 from .models import Book, ProcessEvent
+from .prices import prices
 
 
 @require_safe
@@ -36,9 +38,26 @@ def book_list_json(request):
 
 @require_safe
 def book_detail(request, pk):
-    book = get_object_or_404(Book.objects.select_related("author"), pk=pk)
-    others = book.author.books.exclude(pk=book.pk)
-    return render(request, "catalogue/book_detail.html", {"book": book, "others": others})
+    book = get_object_or_404(Book.objects.select_related("author").defer("price"), pk=pk)
+    context = {"book": book, "price": prices.get(pk), "others": book.author.books.exclude(pk=pk)}
+    return render(request, "catalogue/book_detail.html", context)
+
+
+@require_POST
+def change_price(request, pk):
+    form = PriceForm(request.POST, instance=get_object_or_404(Book, pk=pk))
+    if not form.is_valid():
+        return HttpResponseBadRequest(form.errors.as_text(), content_type="text/plain; charset=utf-8")
+    form.save()
+    return redirect("book", pk)
+
+
+@require_safe
+def prices_json(request, pk):
+    """Return the price of a book that each process has in its memory, or why it has none."""
+    get_object_or_404(Book, pk=pk)
+    replies = bus.ask("catalogue.price", pk, timeout=5)
+    return JsonResponse({"prices": {reply.pid: reply.result or reply.error for reply in replies}})
 
 
 @require_safe

@@ -1,9 +1,12 @@
 """The pages of the testproject, by Django's test client."""
 
 import os
+from decimal import Decimal
 
 import pytest
+from catalogue import jobs
 from catalogue.models import Author, Book, ProcessEvent
+from catalogue.prices import prices
 from django.core.management import call_command
 from django.urls import reverse
 
@@ -12,6 +15,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def book():
+    prices.forget_all()
     return Book.objects.get(title="Frankenstein")
 
 
@@ -82,7 +86,7 @@ def test_pages_refuse_to_be_posted_to(client):
 def test_the_admin_lists_books_and_takes_new_ones(admin_client, book):
     assert "Frankenstein" in admin_client.get(reverse("admin:catalogue_book_changelist")).text
 
-    new = {"title": "Mathilda", "author": book.author.pk, "year": 1959}
+    new = {"title": "Mathilda", "author": book.author.pk, "year": 1959, "price": "9.50"}
     assert admin_client.post(reverse("admin:catalogue_book_add"), new).status_code == 302
     assert Book.objects.get(title="Mathilda").author == book.author
 
@@ -140,3 +144,38 @@ def test_listeners_run_with_the_bus(db, bus, client):
         ("lifespan, until yield", "site + worker"),
     ]
     assert "lifespan, until yield" in client.get("/processes/").text
+
+
+def test_a_price_is_kept_until_a_message_says_that_it_has_changed(
+    bus, client, book, django_capture_on_commit_callbacks
+):
+    assert 'value="12.00"' in client.get(book.get_absolute_url()).text
+    with django_capture_on_commit_callbacks() as messages:
+        assert client.post(reverse("change-price", args=[book.pk]), {"price": "7.50"}).status_code == 302
+    assert 'value="12.00"' in client.get(book.get_absolute_url()).text
+    for send in messages:
+        send()
+    assert 'value="7.50"' in client.get(book.get_absolute_url()).text
+    assert client.get(reverse("prices-json", args=[book.pk])).json() == {"prices": {str(os.getpid()): "7.50"}}
+
+
+def test_a_process_that_has_missed_messages_reads_all_prices_again(bus, book):
+    prices.get(book.pk)
+    Book.objects.update(price=8)
+    assert prices.get(book.pk) == Decimal("12.00")
+    bus.publish("fleet.gap", "web1:1", 1)
+    assert prices.get(book.pk) == Decimal("8.00")
+
+
+def test_a_price_that_is_no_number_is_refused(client, book):
+    answer = client.post(reverse("change-price", args=[book.pk]), {"price": "cheap"})
+    assert (answer.status_code, "Enter a number" in answer.text) == (400, True)
+
+
+def test_the_job_of_the_night_removes_the_sessions_that_are_over(client):
+    session = client.session
+    session.set_expiry(-1)
+    session.save()
+    assert client.session.exists(session.session_key)
+    jobs.clear_sessions()
+    assert not client.session.exists(session.session_key)

@@ -2,10 +2,13 @@
 
 import contextlib
 import http.client
+import json
 import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,7 +18,7 @@ import pytest
 
 from tests.fork_server import INTERPRETER
 from tests.processes import DEADLINE, MANAGE, ROOT, Running, RunningSite, fetch, fetch_json
-from tests.servers.load import await_that
+from tests.servers.load import await_that, await_value
 
 SERVERS = ["gunicorn", "threaded"]
 LAST_RUN = """
@@ -87,6 +90,32 @@ def test_both_servers_answer_every_page(site, server, path):
     assert site.fetch(path, server)
 
 
+def test_a_price_that_one_process_changes_shows_in_all(site):
+    """Each process answers with the price that it has in its memory."""
+    before = fetch_prices(site.urls["gunicorn"])
+    assert {*before.values()} == {"12.00"}
+    assert {str(pid) for pid in site.processes()["site"]["servers"]["gunicorn"]["workers"]} < {*before}
+    assert str(site.running.pid) in before
+
+    post(site, "/books/1/", "/books/1/price/", "gunicorn", price="7.50")
+    await_value(lambda: {*fetch_prices(site.urls["gunicorn"]).values()}, {"7.50"})
+    assert {*before} <= {*fetch_prices(site.urls["threaded"])}
+
+
+def fetch_prices(url):
+    return fetch_json(url + "/books/1/prices.json")["prices"]
+
+
+def test_one_process_has_the_job_of_the_night(site):
+    command = [sys.executable, "-m", "django_wspbus", "jobs", "--json", "--pid", str(site.running.pid)]
+
+    def schedules():
+        shown = subprocess.run(command, capture_output=True, check=True).stdout
+        return {job["name"]: job["schedule"] for job in json.loads(shown)["jobs"]}
+
+    await_value(schedules, {"catalogue.jobs.clear_sessions": "0 3 * * *"})
+
+
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("path", ["catalogue/style.css", "admin/css/base.css"])
 def test_both_servers_serve_static_files_under_debug(site, server, path):
@@ -105,6 +134,8 @@ def test_an_answer_shows_which_process_and_server_gave_it(site):
 
 def test_both_servers_show_the_same_of_the_site(site):
     shown = [site.processes(server)["site"] for server in SERVERS]
+    for each in shown:
+        del each["leader"]  # for how long it leads
 
     assert shown[0] == shown[1]
     assert shown[0]["pid"] == site.running.pid
@@ -155,8 +186,8 @@ def test_the_readme_shows_the_events_of_a_site_with_two_workers_of_gunicorn(data
 def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_no_process(database):
     with serve(database) as site:
         serving = {site.running.pid, *site.processes()["site"]["servers"]["gunicorn"]["workers"]}
-        # With gunicorn's master, and the standby worker, which follows the others.
-        await_that(lambda: len(site.running.members()) == 5, site.running.members)
+        # With gunicorn's master, the leader process, and the standby worker, which follows the others.
+        await_that(lambda: len(site.running.members()) == 6, site.running.members)
         assert site.running.stop(signal.SIGTERM) == 0
         assert site.running.members() == []
     with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -165,14 +196,19 @@ def test_a_stop_runs_the_stop_listeners_everywhere_and_leaves_no_process(databas
     assert sorted(ended) == [(pid, 1) for pid in sorted(serving)]
 
 
-def press(site, what, server):
-    """Press a button of the page of the processes, as a browser does; return the page that follows."""
+def post(site, page, action, server, **fields):
+    """Send the form of a page, as a browser does; return the page that follows."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-    with opener.open(site.urls[server] + "/processes/", timeout=DEADLINE) as page:
-        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())[1]
-    form = urllib.parse.urlencode({"csrfmiddlewaretoken": token, "what": what}).encode()
-    with opener.open(site.urls[server] + "/processes/renew/", form, timeout=DEADLINE) as page:
-        return page.read().decode()
+    with opener.open(site.urls[server] + page, timeout=DEADLINE) as answer:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', answer.read().decode())[1]
+    form = urllib.parse.urlencode({"csrfmiddlewaretoken": token, **fields}).encode()
+    with opener.open(site.urls[server] + action, form, timeout=DEADLINE) as answer:
+        return answer.read().decode()
+
+
+def press(site, what, server):
+    """Press a button of the page of the processes; return the page that follows."""
+    return post(site, "/processes/", "/processes/renew/", server, what=what)
 
 
 @pytest.mark.extended
