@@ -11,14 +11,18 @@ import json
 import secrets
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from ..engines import EngineServer, PostgresServer, RedisServer
-from ..processes import RunningSite
+from ..processes import DEADLINE, RunningSite
 from ..projects import THREADED, Project
 from ..servers.clients import ask
 from .journal import Journal, Note
@@ -34,6 +38,8 @@ class Site:
     name: str
     project: Project
     running: RunningSite = field(init=False)
+    within: list[str] = field(default_factory=list)
+    """The beginning of the commands that run where the site does."""
 
     @property
     def address(self) -> str:
@@ -54,7 +60,12 @@ class Site:
         return self.get(f"/send?count={count}")
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.get("/status"))
+        """Return what ``python -m django_wspbus status`` shows."""
+        command = [sys.executable, "-m", "django_wspbus", "status", "--json", "--pid", str(self.pid)]
+        shown = subprocess.run(
+            [*self.within, *command], capture_output=True, text=True, timeout=DEADLINE, check=False, cwd="/"
+        )
+        found: dict[str, Any] = json.loads(shown.stdout)
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -126,11 +137,12 @@ class FleetOfSites:
 
     # Its sites
 
-    def start(self, *sites: Site, within: Iterable[str] = (), **variables: str) -> None:
+    def start(self, *sites: Site, within: Sequence[str] = (), **variables: str) -> None:
         """Start sites, by default all, and wait until they serve; ``within``: the program that runs them."""
         started = sites or self.sites
         for site in started:
             site.running = site.project.serve("-v2", **variables)
+            site.within = list(within)
             site.running.command[:0] = within
             self._exits.enter_context(site.running)
         for site in started:
@@ -141,6 +153,14 @@ class FleetOfSites:
 
     def others(self, *but: Site) -> list[Site]:
         return [site for site in self.sites if site not in but]
+
+    def await_stop(self, leader: Note, process: psutil.Process) -> None:
+        """Wait until a leader process has run its stop listeners, or has ended."""
+
+        def has_stopped() -> bool:
+            return bool(self.journal.notes("stops", token=leader.token)) or not process.is_running()
+
+        self.journal.await_that(has_stopped, f"stop of {leader}")
 
 
 def prepare(server: PostgresServer) -> None:

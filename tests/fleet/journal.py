@@ -140,6 +140,19 @@ class Journal:
         assert all(numbers == sorted(set(numbers)) for numbers in found.values()), found
         return {pid: len(numbers) for pid, numbers in found.items()}
 
+    def unaccounted(self, sender: str, site: int, process: int) -> int:
+        """Return how many messages a process has neither got nor seen in a gap, since the first that it got.
+
+        ``site``: the PID of the site that has sent them; it has no other sender.
+        """
+        sent = self.notes("sent", sender=sender)
+        got = self.notes("received", sender=sender, pid=process)
+        if not got:
+            return len(sent)
+        gaps = [each for each in self.notes("gap", pid=process) if each.values["sender"].endswith(f":{site}")]
+        missed = sum(each.values["missed"] for each in gaps)
+        return int(sent[-1].values["number"] - got[0].values["number"]) + 1 - len(got) - missed
+
 
 def _place(note: Note) -> float:
     """Return the place of an effect: in its table, or in the journal, which the store's lock orders."""

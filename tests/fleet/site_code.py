@@ -128,7 +128,7 @@ URLS = """\
 import itertools
 import os
 
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse
 from django.urls import path
 
 from django_wspbus import bus
@@ -139,17 +139,17 @@ numbers = itertools.count(1)
 
 
 def send(request):
+    sender = f"{SENDER}-{os.getpid()}"  # a worker is a fork
     for _ in range(int(request.GET["count"])):
         number = next(numbers)
-        note("sent", sender=SENDER, number=number)
-        bus.broadcast("shop.number", SENDER, number)
-    return HttpResponse(SENDER)
+        note("sent", sender=sender, number=number)
+        bus.broadcast("shop.number", sender, number)
+    return HttpResponse(sender)
 
 
 urlpatterns = [
     path("", lambda request: HttpResponse(str(os.getpid()))),
     path("send", send),
-    path("status", lambda request: JsonResponse(bus.site.status())),
 ]
 """
 
