@@ -16,6 +16,7 @@ REJECTED = {
     "key": "signed with another SECRET_KEY",
     "unsigned": "without a valid signature",
     "foreign": "of another fleet",
+    "misdirected": "for another member",
     "replayed": "that had come before",
     "future": "from the future: the clocks of the engine and the sender disagree",
     "old": "too old",

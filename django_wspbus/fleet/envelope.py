@@ -63,6 +63,8 @@ class Message:
     """The time of the engine at which it was sent."""
     subject: str
     nonce: str
+    target: str
+    """The identifier of the only member that may take it; "": all may."""
     channel: str
     args: list[Any]
 
@@ -126,6 +128,7 @@ class Signer:
             "t": round(time, 6),
             "i": draft.subject,
             "u": draft.nonce,
+            "o": draft.target or "",
             "c": draft.channel,
             "a": draft.args,
         }
@@ -165,6 +168,7 @@ def _decode(text: bytes) -> Message:
         time=get("t", 0.0),
         subject=get("i", ""),
         nonce=get("u", ""),
+        target=get("o", ""),
         channel=get("c", ""),
         args=get("a", []),
     )

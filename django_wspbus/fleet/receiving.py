@@ -149,6 +149,8 @@ class Receiving:
             message = self._signer.read(data)
             if message.epoch == self._id:
                 return
+            if message.target not in ("", self._id):
+                raise Rejected("misdirected")
             missing = self._senders.check(message, self._clock.now())
         except Rejected as rejected:
             self._reject(rejected.reason)

@@ -204,5 +204,6 @@ def test_forged_and_replayed_messages_are_dropped_and_counted(start: Start) -> N
     once = signed(Draft.to(None, "message", ["once"], channel="shop.changed"))
     send(once)
     send(once)
+    send(signed(Draft.to(one.relay.id, "order", [])))
     other.inbox.expect(lambda: other.inbox.delivered == ["first", "once"])
-    other.expect_rejected(unsigned=2, replayed=2, future=1, old=1, built_in=1, foreign=1)
+    other.expect_rejected(unsigned=2, replayed=2, future=1, old=1, built_in=1, foreign=1, misdirected=1)
