@@ -30,6 +30,8 @@ class Connection:
         self.since = time.monotonic()
         self.error = Unavailable("The engine of the fleet has not answered yet.")
         """The last error."""
+        self.failures = 0
+        """The number of failures so far."""
         self.retry_at = 0.0
         """The time of `time.monotonic` of the next attempt."""
 
@@ -43,6 +45,7 @@ class Connection:
     def note_down(self, error: Unavailable, *, is_logged: bool = True) -> None:
         """Note a failure, and set the time of the next attempt; ``is_logged``: the log may name it."""
         self.error = error
+        self.failures += 1
         wait = min(self._backoff.note(worked=self.is_up), self._longest_wait)
         self.retry_at = time.monotonic() + wait
         if self.is_up:

@@ -5,6 +5,7 @@ Times are seconds of a clock that is never set, and that also runs while the mac
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
 
@@ -74,7 +75,8 @@ Action = Look | Take | Renew
 class Candidacy:
     """A candidate, and the leader while it has a ``term``.
 
-    It takes a lease that it has seen unchanged for a whole lease, or one that its holder has released.
+    It takes a lease that it has seen unchanged for a whole lease, or one that its holder has released. After
+    a failure of the engine, it takes a released one after a whole lease as well.
     """
 
     def __init__(self, timing: Timing) -> None:
@@ -85,6 +87,10 @@ class Candidacy:
         """The time of the first answer that showed ``_seen``; None before any."""
         self._is_refused = False
         """True from a take in vain to the next answer that shows the lease."""
+        self._has_failed = False
+        """True from a failure of the engine to its next answer."""
+        self._doubts_until = -math.inf
+        """The time until which a released lease may be an old record, which lacks the next leader."""
         self.due = 0.0
         """The time of the next action."""
 
@@ -104,11 +110,14 @@ class Candidacy:
         if self._unchanged_since is None:
             return False
         is_released = self._seen is not None and self._seen.holder == ""
-        return is_released or now - self._unchanged_since >= self.timing.lease
+        if is_released and now >= self._doubts_until:
+            return True
+        return now - self._unchanged_since >= self.timing.lease
 
     def note_seen(self, lease: Lease | None, now: float) -> None:
         """Note the answer to `Look`."""
         self._is_refused = False
+        self._note_answer(now)
         if self._unchanged_since is None or lease != self._seen:
             self._seen, self._unchanged_since = lease, now
         if self._may_take(now):
@@ -118,6 +127,7 @@ class Candidacy:
 
     def note_held(self, lease: Lease | None, asked: float, now: float) -> None:
         """Note the answer to `Take` or `Renew`, which was sent at ``asked``; None: in vain."""
+        self._note_answer(now)
         if lease is None:
             self._note_not_held(now)
             return
@@ -139,6 +149,7 @@ class Candidacy:
         """Note that the engine has not answered, so that it is unknown what it has done."""
         # It may come back without its last writes: a record that looks unchanged may have changed meanwhile.
         self._forget()
+        self._has_failed = True
         self.due = now + self.timing.look
 
     def lose(self) -> None:
@@ -150,6 +161,11 @@ class Candidacy:
         """Look at the next opportunity: the lease may have been released."""
         if self.term is None:
             self.due = 0.0
+
+    def _note_answer(self, now: float) -> None:
+        if self._has_failed:
+            self._has_failed = False
+            self._doubts_until = now + self.timing.lease
 
     def _forget(self) -> None:
         self._seen = self._unchanged_since = None

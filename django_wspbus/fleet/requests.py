@@ -28,7 +28,6 @@ def _held(values: dict[str, Any]) -> Lease:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    "read": lambda engine: engine.read(LEADER),
     "take": lambda engine, seen, holder: engine.take(LEADER, _lease(seen), holder),
     "renew": lambda engine, lease: engine.renew(LEADER, _held(lease)),
     "release": lambda engine, lease: engine.release(LEADER, _held(lease)),
@@ -44,11 +43,24 @@ OF_RUNS: dict[str, Callable[[Engine, Run], bool]] = {
 }
 
 
-def operate(engine: Engine, member: str, operation: str, *args: Any) -> Any:
+class Stale(Exception):
+    """The engine has failed since the candidate looked at the lease."""
+
+
+def operate(engine: Engine, member: str, failures: int, operation: str, *args: Any) -> Any:
     """Carry out an operation, in the site; return its result as JSON has it.
 
-    ``member``: the identifier of the site, to whose processes the runs belong that name none.
+    ``member``: the identifier of the site, to whose processes the runs belong that name none. ``failures``:
+    the number of failures of the engine so far; `Stale` if a candidate knows another one.
     """
+    if operation == "read":
+        lease = engine.read(LEADER)
+        return [None if lease is None else asdict(lease), failures]
+    if operation == "take":
+        seen, holder, known = args
+        if known != failures:
+            raise Stale("The engine has failed since the lease was read.")
+        args = (seen, holder)
     if operation in OF_RUNS:
         run = Run(**args[0])
         if run.pid and not run.host:
@@ -69,6 +81,8 @@ class EngineOfSite:
     def __init__(self, site: RemoteSite, timeout: float) -> None:
         self._site = site
         self._timeout = timeout
+        self._failures: int | None = None
+        """The number of failures of the engine when this process last looked at the lease; None: unknown."""
 
     def _ask(self, operation: str, *args: Any, timeout: float | None = None) -> Any:
         try:
@@ -83,10 +97,18 @@ class EngineOfSite:
         self._site.ask_within(self._timeout, DESCRIBE, os.getpid(), jobs)
 
     def read(self) -> Lease | None:
-        return _lease(self._ask("read"))
+        """Return the lease; `Unavailable` if the engine has failed since the last look."""
+        known, self._failures = self._failures, None
+        lease, failures = self._ask("read")
+        self._failures = failures
+        if known not in (None, failures):
+            raise Unavailable("The engine has failed meanwhile, and may have lost its last writes.")
+        return _lease(lease)
 
     def take(self, seen: Lease | None, holder: str) -> Lease | None:
-        return _lease(self._ask("take", None if seen is None else asdict(seen), holder))
+        """Take the lease, unless the engine has failed since `read`."""
+        known, self._failures = self._failures, None
+        return _lease(self._ask("take", None if seen is None else asdict(seen), holder, known))
 
     def renew(self, lease: Lease, timeout: float) -> Lease | None:
         return _lease(self._ask("renew", asdict(lease), timeout=timeout))

@@ -64,6 +64,12 @@ class SiteFleet(Plugin):
         """Calls of the engine; without FLEET, of one in the memory of this process."""
         return self.member.commands
 
+    @property
+    def failures(self) -> int:
+        """The number of failures of the engine so far."""
+        relay = self.member.relay
+        return 0 if relay is None else relay.commands.connection.failures
+
     # Its life
 
     def subscribe(self) -> None:

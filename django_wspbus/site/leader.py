@@ -16,7 +16,7 @@ from ..fleet.engines import make_engine
 from ..fleet.jobs import as_lost, sentence_of_loss
 from ..fleet.leadership import pid_of
 from ..fleet.local import LocalEngine
-from ..fleet.requests import DESCRIBE, REQUEST, operate
+from ..fleet.requests import DESCRIBE, REQUEST, Stale, operate
 from ..process.answering import Answers
 from ..process.exchange import Error, Reply, Result
 from ..process.record import Record
@@ -76,17 +76,25 @@ class LeaderDesk:
         operation = str(args[0])
 
         def done(result: Any, error: Unavailable | None) -> None:
-            if error is None:
+            if error is None and not isinstance(result, Stale):
                 self._note(operation, result)
-            reply(Result(result) if error is None else Error(str(error)))
+                reply(Result(result))
+            else:
+                reply(Error(str(error or result)))
 
-        self._fleet.commands.submit(lambda engine: operate(engine, self._member, *args), done)
+        def run(engine: Engine) -> Any:
+            try:
+                return operate(engine, self._member, self._fleet.failures, *args)
+            except Stale as error:
+                return error
+
+        self._fleet.commands.submit(run, done)
         if self._ended:
             self._fleet.commands.submit(self._clean_up, lambda nothing, error: None)
 
     def _note(self, operation: str, result: Any) -> None:
         if operation == "read":
-            self._seen = result and Lease(**result)
+            self._seen = Lease(**result[0]) if result[0] else None
         elif operation in ("take", "renew"):
             if operation == "take" or self._held is None:
                 self._elected = time.monotonic()

@@ -67,6 +67,7 @@ class Simulation:
             case Look():
                 return found
             case Take(seen) if found == seen and self.random.random() > 0.1:  # else a fence holds it
+                self.history.append(found)
                 self.lease = Lease(holder, max((found.token if found else 0) + 1, int(self.now * 1e6)), 0)
                 return self.lease
             case Renew(lease) if found and (found.holder, found.token) == (lease.holder, lease.token):
@@ -139,6 +140,7 @@ class Member:
         term, found = self.candidacy.term, self.simulation.lease
         if term is not None:
             if found is not None and (found.holder, found.token) == (self.name, term.lease.token):
+                self.simulation.history.append(found)
                 self.simulation.lease = Lease("", found.token, found.beat + 1)
             self.candidacy.lose()
 
