@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from .base import Member, Run, Unavailable
@@ -113,7 +113,8 @@ class Jobs:
 
     def _read_runs(self) -> None:
         known = {*self._running, *self._lost_answers}
-        self._runs = {run.job: run for run in self._engine.runs()}
+        found = {run.job: run for run in self._engine.runs()}
+        self._runs = {**found, **self._forgotten_by(found)}
         living = {member.id for member in self._living()}
         here = socket.gethostname(), os.getpid()
         for run in list(self._runs.values()):
@@ -123,6 +124,15 @@ class Jobs:
                 self._note_lost(as_lost(run, "the engine has taken the claim too late"))
             elif run.member and run.member not in living:
                 self._note_lost(as_lost(run))
+
+    def _forgotten_by(self, found: Mapping[str, Run]) -> dict[str, Run]:
+        """Return the runs that an engine has lost with its last writes: their ticks do not run again."""
+        lost = {}
+        for name, run in self._runs.items():
+            if name not in found or found[name].tick < run.tick:
+                is_unknown = run.outcome == "running" and name not in self._running
+                lost[name] = as_lost(run, "the engine has lost its record") if is_unknown else run
+        return lost
 
     def _living(self) -> list[Member]:
         now = self._engine.time()

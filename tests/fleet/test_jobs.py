@@ -27,9 +27,18 @@ class Engine(LocalEngine):
         super().__init__()
         self.now = BEGIN + 1
         self.lose_answers = False
+        self.is_away = False
 
     def time(self) -> float:
+        if self.is_away:
+            self.is_away = False
+            raise Unavailable("the engine is away")
         return self.now
+
+    def return_with(self, runs: list[Run]) -> None:
+        """Fail once, and come back with other records."""
+        self._runs = {run.job: run for run in runs}
+        self.is_away = True
 
     def claim(self, run: Run) -> bool:
         claimed = super().claim(run)
@@ -153,6 +162,41 @@ def test_a_clock_that_goes_back_runs_no_tick_again(engine: Engine, calls: Calls)
         leader.advance(60)
         await_that(ended(engine, "ok", 120))
     assert calls.count == 2
+
+
+def test_an_engine_that_loses_its_last_writes_makes_its_leader_repeat_no_tick(
+    engine: Engine, calls: Calls
+) -> None:
+    with Leader(engine, make(calls)) as leader:
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+        before = engine.runs()
+        leader.advance(60)
+        await_that(ended(engine, "ok", 120))
+        for left, tick in ((before, 180), ([], 240)):
+            engine.return_with(left)
+            leader.jobs.wake()
+            await_that(lambda: not engine.is_away)
+            leader.advance(60)
+            await_that(ended(engine, "ok", tick))
+    run = engine.last()
+    assert run is not None
+    assert (run.counts, calls.count) == ({"ok": 4}, 4)
+
+
+def test_a_run_whose_record_the_engine_has_lost_does_not_keep_the_job_from_running(
+    engine: Engine, calls: Calls
+) -> None:
+    engine.beat(Member("m2", "web2", 1, "", "STARTED"))
+    engine.claim(Run("job", BEGIN, "web2", 7, "m2", began=BEGIN, outcome="running"))
+    with Leader(engine, make(calls)) as leader:
+        await_that(lambda: "job" in leader.jobs._runs)
+        engine.return_with([])
+        leader.advance(60)
+        await_that(ended(engine, "ok", 60))
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"lost": 1, "ok": 1}
 
 
 def test_a_late_tick_runs_within_the_grace_and_the_ones_before_it_are_skipped(
