@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
@@ -156,8 +157,8 @@ def cron(
     ``timezone``: the name of a time zone, by default TIME_ZONE. ``name``: that of the job, by default the
     dotted name of the function. ``jitter``: the most seconds by which a run is delayed, at random. A tick
     that is more than ``grace`` seconds late is skipped, by default the lease and 60 s; with ``catch_up`` the
-    last one that was missed runs, however late it is. ValueError for arguments that make no sense, and
-    ImportError without the library cronsim.
+    last one that was missed runs, however late it is. ValueError and TypeError for arguments that make no
+    sense, and for a function that cannot be a job; ImportError without the library cronsim.
     """
     from ..process.bus import bus
 
@@ -165,19 +166,63 @@ def cron(
         import cronsim  # noqa: F401
     except ImportError as error:
         raise ImportError('@cron needs the library cronsim: pip install "django-wspbus[cron]"') from error
+    _check_texts(expression, timezone, name)
+    _check_seconds("jitter", jitter)
+    if grace is not None:
+        _check_seconds("grace", grace)
     schedule = Schedule(expression, timezone)
-    for key, seconds in (("jitter", jitter), ("grace", grace)):
-        if seconds is not None and not 0 <= seconds < math.inf:
-            raise ValueError(f"{key} is a number of seconds from 0 on, and not {seconds!r}.")
 
     def decorate(function: F) -> F:
+        _check_function(function, name)
         job = Job(function, schedule, name=name, jitter=jitter, catch_up=catch_up, most_late=grace)
-        if job.name in (each.name for each in jobs_of(bus)):
-            raise ValueError(f"Two jobs have the name {job.name!r}: give one of them another name=.")
+        for other in jobs_of(bus):
+            if other.name == job.name:
+                raise ValueError(
+                    f"Two jobs have the name {job.name!r}, {_place(other.function)} and {_place(function)}: "
+                    f"give one of them another name=."
+                )
         bus.subscribe(JOBS, job, role="leader")
         return function
 
     return decorate
+
+
+def _check_texts(expression: Any, timezone: Any, name: Any) -> None:
+    if not isinstance(expression, str):
+        raise TypeError(f"@cron takes an expression first, as @cron('0 3 * * *'), and not {expression!r}.")
+    if not isinstance(timezone, str | None):
+        raise TypeError(f"timezone is the name of a time zone, and not {timezone!r}.")
+    if not isinstance(name, str | None) or name == "":
+        raise TypeError(f"name is the name of the job, and not {name!r}.")
+
+
+def _check_seconds(key: str, seconds: Any) -> None:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"{key} is a number of seconds from 0 on, and not {seconds!r}.")
+
+
+def _check_function(function: Any, name: str | None) -> None:
+    """Raise TypeError for a function of which each run would fail, or do nothing."""
+    if not callable(function):
+        raise TypeError(f"A job is a function, and {function!r} is none.")
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_kind(function) for is_kind in kinds):
+        raise TypeError(f"The job {_place(function)} is async or a generator: its code would not run.")
+    if name is None and not hasattr(function, "__qualname__"):
+        raise TypeError(f"{function!r} has no name of its own: give the job a name=.")
+    try:
+        inspect.signature(function).bind()
+    except ValueError:  # a function in C may have no signature
+        return
+    except TypeError as error:
+        raise TypeError(f"A job is called without arguments; {_place(function)}: {error}.") from None
+
+
+def _place(function: Any) -> str:
+    """Return where a function is, for a message."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    name = getattr(function, "__qualname__", repr(function))
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def jobs_of(bus: Messenger) -> list[Job]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -77,19 +80,65 @@ def test_other_arguments_that_make_no_sense_are_value_errors() -> None:
         cron("* * * * *", grace=float("nan"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"expression": 5}, r"takes an expression first, as @cron\('0 3 \* \* \*'\), and not 5"),
+        ({"timezone": 1}, "timezone is the name of a time zone, and not 1"),
+        ({"name": 3}, "name is the name of the job, and not 3"),
+        ({"name": ""}, "name is the name of the job, and not ''"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_type_errors(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        cron(**{"expression": "* * * * *", **arguments})
+
+
+def test_seconds_that_are_no_number_are_value_errors() -> None:
+    with pytest.raises(ValueError, match="jitter is a number of seconds from 0 on, and not '5'"):
+        cron("* * * * *", jitter="5")  # type: ignore[arg-type]
+
+
+async def wait_for_prices() -> None: ...
+
+
+def yield_once() -> Iterator[None]:
+    yield
+
+
+def clean_up(folder: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (wait_for_prices, r"wait_for_prices \(.*test_cron.py:\d+\) is async or a generator"),
+        (yield_once, "yield_once .* is async or a generator"),
+        (clean_up, "without arguments; clean_up .*: missing a required argument: 'folder'"),
+        (functools.partial(clean_up, "/tmp"), "has no name of its own: give the job a name="),
+        ("clean", "A job is a function, and 'clean' is none"),
+    ],
+)
+def test_a_function_that_cannot_be_a_job_is_a_type_error(function: Any, sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        cron("* * * * *")(function)
+
+
 def clean() -> None:
     """Delete what is old."""
 
 
 def test_the_decorator_subscribes_a_job_for_the_leader_and_returns_the_function() -> None:
     assert cron("0 3 * * *", name="clean")(clean) is clean
-    (job,) = jobs_of(bus)
+    (job,) = [each for each in jobs_of(bus) if each.name == "clean"]
     assert (job.name, job.__doc__) == ("clean", "Delete what is old.")
     assert ("fleet.jobs", job) in bus.of_role("leader")
-    with pytest.raises(ValueError, match="Two jobs have the name 'clean'"):
+    with pytest.raises(
+        ValueError, match=r"Two jobs have the name 'clean', clean \(.*test_cron.py:\d+\) and clean"
+    ):
         cron("0 4 * * *", name="clean")(clean)
     bus.unsubscribe("fleet.jobs", job)
-    assert jobs_of(bus) == []
+    assert job not in jobs_of(bus)
 
 
 def test_the_name_is_that_of_the_function_by_default() -> None:
