@@ -77,7 +77,7 @@ class FleetOfSites:
 
     ``server``: the engine, which runs already; ``host`` and ``port``: the way to it, if it is another one.
     ``site``: the settings of the server of each site. ``interval``: the seconds between two ticks of the job.
-    ``code``: more listeners.
+    ``code``: more listeners. ``database``: OPTIONS of the sites' entry in DATABASES.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class FleetOfSites:
         host: str = "127.0.0.1",
         port: int | None = None,
         code: str = "",
+        database: Settings | None = None,
     ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="fleet-"))
         self.server = server
@@ -100,11 +101,11 @@ class FleetOfSites:
         self._exits = contextlib.ExitStack()
         self._exits.callback(shutil.rmtree, self.root)
         self.is_postgres = not isinstance(server, RedisServer)
-        settings = self._settings(host, port or server.port)
+        settings = self._settings(host, port or server.port, database or {})
         listeners = LISTENERS.format(interval=interval) + (FENCED if self.is_postgres else NOT_FENCED) + code
         self.sites = [self._make(name, site, settings, listeners) for name in "abcdefgh"[:count]]
 
-    def _settings(self, host: str, port: int) -> Settings:
+    def _settings(self, host: str, port: int, database: Settings) -> Settings:
         options: Settings = {"lease": self.lease}
         settings: Settings = {}
         if isinstance(self.server, RedisServer):
@@ -112,8 +113,8 @@ class FleetOfSites:
             options["url"] = f"redis://{host}:{port}/0"
         else:
             backend = "django_wspbus.fleet.postgres.PostgresFleet"
-            database = {**PostgresServer.database, "HOST": host, "PORT": str(port)}
-            settings["DATABASES"] = {"default": database}
+            entry = {**PostgresServer.database, "HOST": host, "PORT": str(port), "OPTIONS": database}
+            settings["DATABASES"] = {"default": entry}
             settings["INSTALLED_APPS"] = ["django_wspbus", "django_wspbus.fleet.postgres", "shop"]
         settings["FLEET"] = {"NAME": self.name, "BACKEND": backend, "OPTIONS": options}
         return settings

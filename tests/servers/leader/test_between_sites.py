@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.engines import EngineServer, PostgresServer, RedisServer
 
-from .conftest import URLS, Shop, await_that
+from .conftest import URLS, Shop
 
 pytestmark = pytest.mark.extended
 
@@ -23,12 +20,12 @@ APPS = ["django_wspbus", "django_wspbus.fleet.postgres", "shop"]
 
 
 class Fleet:
-    """The projects of three hosts, with one journal."""
+    """The projects of two hosts, with one journal."""
 
     def __init__(self, root: Path, server: EngineServer, fleet: dict[str, Any], **settings: Any) -> None:
         self.server = server
         self.shops = []
-        for name in ("one", "two", "three"):
+        for name in ("one", "two"):
             (root / name).mkdir()
             shop = Shop(root / name)
             shop.write("shop/urls.py", URLS)
@@ -66,51 +63,8 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
-def site_of(pid: int) -> int:
-    return psutil.Process(pid).ppid()
-
-
-def test_another_site_leads_after_an_exit_a_kill_and_a_stop(fleet: Fleet) -> None:
-    one, two, three = fleet.shops
-    journal = fleet.journal
-    with one.serve("-v2") as first:
-        (leader,) = journal.expect_leaders(1)
-        assert site_of(leader) == first.pid
-        with two.serve("-v2") as second, three.serve("-v2") as third:
-            second.wait_until_started()
-            third.wait_until_started()
-            assert first.stop() == 0
-            _, leader = journal.expect_leaders(2)
-            sites = {second.pid: second, third.pid: third}
-            killed = sites.pop(site_of(leader))
-            os.kill(killed.pid, signal.SIGKILL)
-            _, _, leader = journal.expect_leaders(3)
-            (left,) = sites.values()
-            assert site_of(leader) == left.pid
-            killed.wait_for_members()
-            assert left.stop() == 0
-    tokens = journal.tokens()
-    assert tokens == sorted(set(tokens))
-
-
-def test_a_stopped_leader_process_is_followed_and_does_not_lead_when_it_continues(fleet: Fleet) -> None:
-    one, two, _ = fleet.shops
-    journal = fleet.journal
-    with one.serve("-v2"):
-        (stopped,) = journal.expect_leaders(1)
-        with two.serve("-v2") as second:
-            second.wait_until_started()
-            os.kill(stopped, signal.SIGSTOP)
-            _, leader = journal.expect_leaders(2)
-            assert site_of(leader) == second.pid
-            os.kill(stopped, signal.SIGCONT)
-            await_that(lambda: journal.has_stopped(stopped))
-            assert second.stop() == 0
-    assert journal.of_leaders()[0].pid == stopped
-
-
 def test_while_the_engine_is_away_no_process_leads_and_one_does_after_its_return(fleet: Fleet) -> None:
-    one, two, _ = fleet.shops
+    one, two = fleet.shops
     journal = fleet.journal
     with one.serve("-v2") as first, two.serve("-v2") as second:
         second.wait_until_started()
@@ -126,7 +80,7 @@ def test_while_the_engine_is_away_no_process_leads_and_one_does_after_its_return
 
 
 def test_an_engine_that_takes_too_long_costs_the_leadership_and_no_process(fleet: Fleet) -> None:
-    one, _, _ = fleet.shops
+    one, _ = fleet.shops
     journal = fleet.journal
     with one.serve("-v2") as first:
         (leader,) = journal.expect_leaders(1)
@@ -140,7 +94,7 @@ def test_an_engine_that_takes_too_long_costs_the_leadership_and_no_process(fleet
 
 @pytest.mark.parametrize("fleet", ["postgres"], indirect=True)
 def test_a_fence_commits_only_while_its_process_leads(fleet: Fleet) -> None:
-    one, _, _ = fleet.shops
+    one, _ = fleet.shops
     journal = fleet.journal
     one.leads(
         """
