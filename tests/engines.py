@@ -122,7 +122,7 @@ class RedisServer(EngineServer):
 
 
 class PostgresServer(EngineServer):
-    """PostgreSQL with the user and the database ``shop``, and no password. Its data survive a kill."""
+    """PostgreSQL with a user ``shop``, who needs no password; a user ``locked`` does. Data survive a kill."""
 
     ready = "database system is ready to accept"
     # The data need not survive a power cut, so that tests are faster.
@@ -149,6 +149,8 @@ class PostgresServer(EngineServer):
     def make_data(self) -> None:
         arguments = ["-D", str(self.data), "-A", "trust", "-U", "shop", "-E", "UTF8", "--no-sync"]
         self.run_tool("initdb", *arguments)
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host all locked all scram-sha-256\n{rules.read_text()}")
 
     def run_tool(self, program: str, *arguments: str) -> None:
         command = [*AS_NOBODY, find(program), *arguments]

@@ -70,7 +70,7 @@ def check_engine(settings: FleetSettings | None) -> Iterable[Problem]:
         engine.connect()
         yield from engine.check(settings.path())
     except Denied as error:
-        yield Problem("E025", settings.path(), f"the engine of the fleet does not permit its use. {error}")
+        yield Problem("E025", settings.path(), f"the engine of the fleet refuses this site. {error}")
     except Unavailable as error:
         yield Problem(
             "W003",

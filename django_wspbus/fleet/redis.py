@@ -6,15 +6,16 @@ import hashlib
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import Connection, UnixDomainSocketConnection, parse_url
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, ResponseError
 from redis.retry import Retry
 
 from ..conf.checks import check_text
-from ..conf.findings import Problem
+from ..conf.findings import Problem, shown
 from .base import DEFAULT_LEASE, Denied, Engine, Lease, Listener, Member, Run, Unavailable
 
 OLDEST_VERSION = 5
@@ -91,6 +92,8 @@ class RedisFleet(Engine):
         if isinstance(url, str) and url and not _is_url(url):
             takes = 'It takes "redis://host:port/0", "rediss://host:port/0" or "unix:///path?db=0".'
             yield Problem("E012", f'{path}["url"]', "it is no URL that redis-py takes.", takes)
+        elif isinstance(url, str) and url and (reason := _misfit(url)):
+            yield Problem("E012", f'{path}["url"]', reason)
 
     def check(self, path: str) -> Iterable[Problem]:
         info = self._info()
@@ -134,10 +137,7 @@ class RedisFleet(Engine):
             self._connection = self._open()
 
     def _open(self) -> Any:
-        options: dict[str, Any] = parse_url(self.url)  # type: ignore[no-untyped-call]
-        kind: Any = options.pop("connection_class", Connection)
-        for name in ("max_connections", "timeout"):  # those of a pool
-            options.pop(name, None)
+        kind, options = _options(self.url)
         options |= {
             "client_name": "wspbus",
             "decode_responses": False,
@@ -156,6 +156,8 @@ class RedisFleet(Engine):
             connection.connect()
         except (redis.RedisError, OSError) as error:
             connection.disconnect()
+            if isinstance(error, ResponseError):  # such as a database that it does not have
+                raise Denied(f"Redis: {error}") from error
             raise self._unavailable(error) from error
         return connection
 
@@ -304,6 +306,29 @@ def _is_url(url: str) -> bool:
     except ValueError:  # its text may hold a part of the password
         return False
     return True
+
+
+def _options(url: str) -> tuple[Any, dict[str, Any]]:
+    """Return the class of the connection to a URL, and its arguments."""
+    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    kind = options.pop("connection_class", Connection)
+    for name in ("max_connections", "timeout"):  # those of a pool
+        options.pop(name, None)
+    return kind, options
+
+
+def _misfit(url: str) -> str | None:
+    """Return what redis-py would leave out of a URL, or raise an error for."""
+    parts = urlsplit(url)
+    database = unquote(parts.path).replace("/", "")
+    if parts.scheme != "unix" and database and not database.isdecimal():
+        return f"the database {shown(database)} is no number."
+    kind, options = _options(url)
+    try:
+        kind(**options | {"protocol": 2})
+    except (TypeError, ValueError, redis.RedisError) as error:
+        return f"redis-py does not take it: {str(error).partition(') ')[2] or error}."
+    return None
 
 
 def _batches(messages: Sequence[tuple[str | None, bytes]]) -> Iterator[list[tuple[str | None, bytes]]]:

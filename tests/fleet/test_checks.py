@@ -88,6 +88,14 @@ def test_a_wrong_shape_is_found(problems, value, problem):
             fleet(url="redis://u:se#cret@h"),
             """E012: ["FLEET"]["OPTIONS"]["url"]: it is no URL that redis-py""",
         ),
+        (
+            fleet(url="redis://:se%23cret@h/x"),
+            """E012: ["FLEET"]["OPTIONS"]["url"]: the database 'x' is no number.""",
+        ),
+        (
+            fleet(url="rediss://:se%23cret@h/0?nonsense=1"),
+            """E012: ["FLEET"]["OPTIONS"]["url"]: redis-py does not take it: got an unexpected keyword""",
+        ),
         (fleet(url="http://h"), """E012: ["FLEET"]["OPTIONS"]["url"]: it is no URL that redis-py takes."""),
         (fleet(lease="15"), """E012: ["FLEET"]["OPTIONS"]["lease"]: got '15'."""),
         (fleet(lease=0.5), """E015: ["FLEET"]["OPTIONS"]["lease"]: got 0.5."""),

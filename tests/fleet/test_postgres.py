@@ -6,6 +6,7 @@ import contextlib
 import io
 import secrets
 import time
+from dataclasses import replace
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -238,6 +239,41 @@ def test_a_database_without_the_tables_is_found(settings, postgres_server):
 
 
 @extended
+def test_a_router_that_keeps_the_tables_out_is_named(settings, postgres_server):
+    class Router:
+        def allow_migrate(self, db, app_label, **hints):
+            return app_label != "wspbus_fleet"
+
+    settings.DATABASE_ROUTERS = [Router()]
+    check(settings, ALIAS)
+    with database("empty", {**postgres_server.settings, "NAME": "template1"}):
+        fleet = replace(conf.get().fleet, options={"database": "empty"})
+        (problem,) = check_engine(fleet)
+    assert (problem.id, "DATABASE_ROUTERS" in problem.hint) == ("E024", True)
+
+
+@extended
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"USER": "locked", "PASSWORD": "wrong-7"}, 'password authentication failed for user "locked"'),
+        ({"NAME": "missing"}, 'database "missing" does not exist'),
+        ({"HOST": "localhost", "USER": "missing"}, 'role "missing" does not exist'),
+        ({"OPTIONS": {"assume_role": "missing"}}, 'role "missing" does not exist'),
+        ({"OPTIONS": {"service": "missing"}}, 'connection is bad: definition of service "missing" not found'),
+        ({"OPTIONS": {"missing": "x"}}, 'invalid connection option "missing"'),
+        ({"NAME": ""}, "settings.DATABASES is improperly configured"),
+    ],
+)
+def test_a_connection_that_is_refused_is_an_error_of_one_sentence(settings, postgres_server, entry, reason):
+    with database("refused", {**postgres_server.settings, **entry}):
+        ((number, message),) = check(settings, "refused")
+    assert number == "E025"
+    assert message.startswith(f"the engine of the fleet refuses this site. PostgreSQL: {reason}")
+    assert "wrong-7" not in message
+
+
+@extended
 def test_missing_privileges_are_found_and_those_that_the_docs_name_suffice(settings, postgres_server):
     postgres_server.query(
         "CREATE ROLE site LOGIN; GRANT SELECT, INSERT, UPDATE ON wspbus_fleet_lease TO site"
@@ -277,12 +313,14 @@ def test_a_pooler_with_a_session_for_each_client_passes(settings, postgres_serve
 
 @extended
 def test_options_of_the_database_are_kept(postgres_server):
-    entry = {**postgres_server.settings, "OPTIONS": {"options": "-c search_path=nowhere", "pool": True}}
+    options = "-c search_path=nowhere -c idle_session_timeout=1000 -c statement_timeout=1"
+    entry = {**postgres_server.settings, "OPTIONS": {"options": options, "pool": True}}
     with database("options", entry):
         engine = PostgresFleet("shop", "options", lease=3)
         with pytest.raises(Unavailable, match="does not exist"):
             engine.read("leader")
         assert engine._execute("SHOW statement_timeout") == [("800ms",)]
+        assert engine._execute("SHOW idle_session_timeout") == [("0",)]
         engine.close()
 
 

@@ -137,6 +137,11 @@ def test_a_wrong_password_is_found_and_shown_nowhere(settings, server):
         RedisFleet("shop", server.url).time()
 
 
+def test_a_database_that_redis_does_not_have_is_found(settings, server):
+    message = "the engine of the fleet refuses this site. Redis: DB index is out of range"
+    assert check(settings, server.url.replace("/0", "/99")) == [("E025", message)]
+
+
 def test_the_permissions_that_the_docs_name_suffice(settings, server):
     permissions = ["+@connection", "+@scripting", "+@hash", "+@pubsub", "+time", "+info"]
     server.call("ACL", "SETUSER", "site", "on", ">word", "~wspbus:{shop}:*", "&wspbus:{shop}:*", *permissions)

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.apps import apps
-from django.db import connections
+from django.db import connections, router
 
 from ...conf.checks import check_text
 from ...conf.findings import Problem, shown
 from ..base import Engine, Listener
 
 APP = "django_wspbus.fleet.postgres"
+
+LABEL = "wspbus_fleet"
 
 
 def check_database(path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
@@ -48,6 +50,8 @@ def check_tables(path: str, alias: str, tables: Iterable[tuple[str, bool]]) -> I
     missing = [name for name, exists in tables if not exists]
     if missing:
         hint = f"Run: manage.py migrate --database={alias}"
+        if not router.allow_migrate(alias, LABEL):
+            hint = "A router of DATABASE_ROUTERS keeps them out of this database (allow_migrate)."
         yield Problem("E024", path, f"the database {alias!r} has no table {', '.join(missing)}.", hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from psycopg import sql
 from psycopg.abc import PQGen
@@ -21,11 +23,26 @@ from . import queries
 
 T = TypeVar("T")
 
+PREFIX = "PostgreSQL: "
+"""The beginning of each error."""
+
 MOST_CHUNKS = 64
 """Notifications of one message; a larger number is not one of ours."""
 
 MOST_UNFINISHED = 100
 """Messages that wait for the rest of their chunks."""
+
+
+# PostgreSQL and pgbouncer give no code with the refusal of a connection. A server with messages in another
+# language only seems to be away.
+REFUSED = re.compile(
+    r"authentication failed|no password supplied|pg_hba\.conf|not permitted to log in|permission denied for|"
+    r"(role|database|user) \"[^\"]*\" does not exist|no such (user|database)|SSL was required|"
+    r"invalid connection option|invalid \w+ value|definition of service"
+)
+"""The reasons that do not pass by themselves."""
+
+FIRST_WITH_IDLE_SESSION_TIMEOUT = 14_00_00
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -65,7 +82,10 @@ def _poll(descriptor: int, wanted: int, timeout: float) -> Any:
 
 def open_connection(alias: str, timeout: float) -> Connection:
     """Connect to a database of the project. Each call ends after ``timeout`` seconds."""
-    parameters = connections[alias].get_connection_params()
+    try:
+        parameters = connections[alias].get_connection_params()
+    except ImproperlyConfigured as error:
+        raise Denied(f"PostgreSQL: {error}") from error
     for name in ("context", "cursor_factory"):  # Django's own
         parameters.pop(name, None)
     parameters |= {
@@ -79,29 +99,40 @@ def open_connection(alias: str, timeout: float) -> Connection:
     try:
         connection = _connect(parameters, timeout)
     except psycopg.Error as error:
-        raise unavailable(error) from error
+        raise refused(str(error)) from error
     connection.timeout = timeout
     role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
     if role:
         try:
             execute(connection, sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-        except Unavailable:
+        except Unavailable as error:
             connection.close()
-            raise
+            raise refused(str(error).removeprefix(PREFIX)) from error
     return connection
+
+
+def refused(text: str) -> Unavailable:
+    """Return the error for the text of a failed connection, perhaps with several hosts."""
+    if not REFUSED.search(text):
+        return Unavailable(PREFIX + " ".join(text.split()))
+    reason = text.rpartition("FATAL: ")[2] or text
+    return Denied(PREFIX + " ".join(reason.split()))
 
 
 def _connect(parameters: Mapping[str, Any], timeout: float) -> Connection:
     # The server gives up before the client, so that no statement takes effect later.
     options = f"{parameters.get('options') or ''} -c statement_timeout={round(timeout * 800)}"
     try:
-        return Connection.connect(**{**parameters, "options": options.strip()}, autocommit=True)
+        connection = Connection.connect(**{**parameters, "options": options.strip()}, autocommit=True)
     except psycopg.OperationalError as error:
         # A pooler takes no options. Set by a query instead, the timeout would hold for other clients of its
         # sessions.
         if "startup parameter" not in str(error):
             raise
         return Connection.connect(**parameters, autocommit=True)
+    if connection.info.server_version >= FIRST_WITH_IDLE_SESSION_TIMEOUT:
+        connection.execute("SET idle_session_timeout = 0")  # a connection that listens may be idle for long
+    return connection
 
 
 def execute(connection: Connection, query: Any, **values: Any) -> list[tuple[Any, ...]]:
@@ -117,7 +148,7 @@ def execute(connection: Connection, query: Any, **values: Any) -> list[tuple[Any
 
 def unavailable(error: Exception) -> Unavailable:
     kind = Denied if isinstance(error, InsufficientPrivilege) else Unavailable
-    return kind(f"PostgreSQL: {' '.join(str(error).split())}")
+    return kind(PREFIX + " ".join(str(error).split()))
 
 
 class PostgresListener(Listener):
