@@ -22,7 +22,7 @@ RECEIVE_TIMEOUT = 1.0
 """Seconds for which the thread waits for messages before it looks whether it has to end."""
 
 PING = "ping"
-"""The kind of a message to oneself, which shows that messages arrive."""
+"""The kind of a message to all, which shows each of them that messages arrive."""
 
 
 class Receiver(Protocol):
@@ -91,11 +91,15 @@ class Receiving:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
+    @property
+    def silence(self) -> float:
+        """Return the seconds since the last message of any member; 0 if it does not listen."""
+        return time.monotonic() - self._heard_at if self.connection.is_up else 0.0
+
     def look(self) -> None:
-        """Listen anew if no message arrives, not even one to oneself; called after each sign of life."""
+        """Listen anew if no message arrives, not even one's own; called after each sign of life."""
         self._wake.set()
-        silent = time.monotonic() - self._heard_at
-        if self.connection.is_up and silent > self._engine.lease:
+        if self.silence > self._engine.lease:
             logger.warning("No message of the fleet arrives: listening anew.")
             self._heard_at = time.monotonic()
             self._cut_off()

@@ -123,8 +123,10 @@ class Relay:
         self.commands.put(Draft.to(None, HELLO, []))
 
     def _ping(self) -> None:
-        if self._listens:
-            self.commands.put(Draft.to(self.id, PING, []))
+        # The first member that finds it quiet sends one to all. To oneself, each ping would wake all members
+        # on PostgreSQL, so that the cost of each would grow with their number.
+        if self.messages.silence > self.engine.lease / 6:
+            self.commands.put(Draft.to(None, PING, []))
 
     def hear(self, message: Message) -> None:
         match message.kind:
