@@ -71,6 +71,8 @@ class WorkerApplication:
                     self._leave()
                     self.bus.fleet = before
                     raise
+                if self._member is not None:
+                    self._member.announce()
                 self._exit_with_the_process(os.getpid())
                 self._warn_of_role("site")
                 self._warn_of_role("leader")

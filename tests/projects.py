@@ -193,10 +193,10 @@ class Project:
         """Return the events in the journal, of all processes, in order."""
         return [note.event for note in self.notes()]
 
-    def expect_note(self, event: str, count: int = 1) -> list[Note]:
-        """Wait until the journal holds an event ``count`` times; return its notes."""
+    def expect_note(self, event: str, count: int = 1, pid: int | None = None) -> list[Note]:
+        """Wait until the journal holds an event ``count`` times, of one process or any; return its notes."""
         deadline = time.monotonic() + DEADLINE
-        while len(found := self.notes(event)) < count:
+        while len(found := [each for each in self.notes(event) if pid in (None, each.pid)]) < count:
             assert time.monotonic() < deadline, f"No {count} of {event!r} in {self.notes()}"
             time.sleep(0.01)
         return found

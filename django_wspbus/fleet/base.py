@@ -175,8 +175,11 @@ class Engine(ABC):
     @classmethod
     def check_options(cls, path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
         """Find what is wrong with OPTIONS, without a connection. ``path``: that of OPTIONS."""
-        known = [name for name in inspect.signature(cls).parameters if name != "name"]
+        known = {name: each for name, each in inspect.signature(cls).parameters.items() if name != "name"}
         yield from check_option_names(path, options, known, cls.__name__)
+        for name, parameter in known.items():
+            if parameter.default is parameter.empty and name not in options:
+                yield Problem("E012", f'{path}["{name}"]', f"got nothing, and {cls.__name__} needs it.")
         yield from check_seconds(path, options, "lease", SHORTEST_LEASE, LONGEST_LEASE)
 
     def check(self, path: str) -> Iterable[Problem]:

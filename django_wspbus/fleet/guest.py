@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import threading
+from collections.abc import Callable
+from multiprocessing.util import Finalize
 from typing import Any
 
 from .. import conf
@@ -18,6 +21,9 @@ from .transaction import send_in_transaction
 
 TIME_TO_SEND = 5.0
 """Seconds for which the end of the process waits for the engine to take the last messages."""
+
+LAST = -100
+"""After all finalizers of multiprocessing, which has joined the process's own children by then."""
 
 
 class Guest(Fleet):
@@ -70,8 +76,16 @@ class Guest(Fleet):
             if self._member is None:
                 self._member = FleetMember(self._bus, settings, NoProcesses(), Identity(is_listed=False))
                 self._member.start(listens=listens)
-                atexit.register(self._close, os.getpid())
+                _call_at_end(self._close, os.getpid())
             elif listens and not self._listens:
                 self._member.listen()
             self._listens |= listens
             return self._member
+
+
+def _call_at_end(function: Callable[[int], None], pid: int) -> None:
+    """Call a function when this process ends."""
+    if multiprocessing.parent_process() is None:
+        atexit.register(function, pid)
+    else:  # a child of multiprocessing calls no atexit handlers
+        Finalize(None, function, (pid,), exitpriority=LAST)

@@ -152,6 +152,11 @@ class FleetMember(Fleet):
         if self.relay is not None:
             self.relay.close(timeout, leaves=leaves)
 
+    def announce(self) -> None:
+        """Show the other members soon what has changed in this one."""
+        if self.relay is not None:
+            self.relay.commands.beat_soon()
+
     def describe(self) -> Member:
         """Return the member as it is now."""
         return Member(

@@ -112,13 +112,12 @@ class SiteFleet(Plugin):
                 self.member.skip(count)
             case Replied(number, pid, results, error):
                 self.member.note_reply(number, pid, Outcome(results, error))
-            case Ready() | Stopped() if self.member.relay is not None:  # the list of members names it, or not
-                self.member.relay.commands.beat_soon()
+            case Ready() | Stopped():  # the list of members names it, or not
+                self.member.announce()
 
     def note_switch(self) -> None:
         """Show the other members the version that serves since a reload."""
-        if self.member.relay is not None:
-            self.member.relay.commands.beat_soon()
+        self.member.announce()
 
     def _version(self) -> str:
         """Return the version of the children that serve; after a reload it is not that of this process."""

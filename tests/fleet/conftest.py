@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,6 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
+from django.utils.module_loading import import_string
 
 from django_wspbus.fleet.base import Engine
 from django_wspbus.fleet.local import LocalEngine
@@ -59,6 +62,8 @@ def postgres_server(django_db_blocker: Any) -> Iterator[PostgresServer]:
 
 
 KINDS = ["local", *(pytest.param(kind, marks=pytest.mark.extended) for kind in ("redis", "postgres"))]
+if "FLEET_BACKEND" in os.environ:
+    KINDS = ["own"]
 
 
 @pytest.fixture(params=KINDS)
@@ -78,6 +83,13 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     yield make
     for engine in made:
         engine.close()
+
+
+@pytest.fixture
+def own_engine() -> Connect:
+    """The engine with the dotted path FLEET_BACKEND, and FLEET_OPTIONS, JSON, as its OPTIONS."""
+    engine = import_string(os.environ["FLEET_BACKEND"])
+    return lambda name: engine(name, **json.loads(os.environ.get("FLEET_OPTIONS", "{}")))
 
 
 @pytest.fixture

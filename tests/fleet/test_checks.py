@@ -14,6 +14,7 @@ from django_wspbus.fleet.local import LocalEngine
 from ..processes import free_port
 
 REDIS = "django_wspbus.fleet.redis.RedisFleet"
+OWN = "tests.fleet.own_engine.OwnEngine"
 POSTGRES = "django_wspbus.fleet.postgres.PostgresFleet"
 
 
@@ -82,6 +83,8 @@ def test_a_wrong_shape_is_found(problems, value, problem):
             """E014: ["FLEET"]["BACKEND"]: collections.OrderedDict is no engine""",
         ),
         (fleet(urls="x"), """E012: ["FLEET"]["OPTIONS"]["urls"]: RedisFleet has no option 'urls'."""),
+        (fleet(OWN), """E012: ["FLEET"]["OPTIONS"]["store"]: got nothing, and OwnEngine needs it."""),
+        (fleet(OWN, store="a", lease=0), """E015: ["FLEET"]["OPTIONS"]["lease"]: got 0."""),
         (fleet(url=7), """E012: ["FLEET"]["OPTIONS"]["url"]: got int."""),
         (fleet(url=""), """E012: ["FLEET"]["OPTIONS"]["url"]: got nothing."""),
         (
