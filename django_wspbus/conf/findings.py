@@ -44,8 +44,8 @@ IDS = {
         "or its tables in the database."
     ),
     "E025": (
-        "An engine of the fleet that refuses the site, as its password is wrong or its database is missing; or "
-        "one that cannot keep a lease: it may evict keys, is a replica, is too old, or lacks a permission."
+        "An engine of the fleet that refuses the site, as its password is wrong or its database is missing; "
+        "or one that cannot keep a lease: it may evict keys, is a replica, is too old, or lacks a permission."
     ),
     "E026": "A connection pooler between the fleet and PostgreSQL that drops notifications.",
     "E027": "An alias of `PROCESSES` or `SERVERS` that is taken: by another, or by the leader process.",
