@@ -26,7 +26,7 @@ from ..processes import DEADLINE, RunningSite
 from ..projects import THREADED, Project
 from ..servers.clients import ask
 from .journal import Journal, Note
-from .site_code import EFFECT, FENCED, JOURNAL, LISTENERS, NOT_FENCED, URLS
+from .site_code import EFFECT, FENCED, JOURNAL, LISTENERS, URLS
 
 Settings = dict[str, Any]
 
@@ -102,7 +102,7 @@ class FleetOfSites:
         self._exits.callback(shutil.rmtree, self.root)
         self.is_postgres = not isinstance(server, RedisServer)
         settings = self._settings(host, port or server.port, database or {})
-        listeners = LISTENERS.format(interval=interval) + (FENCED if self.is_postgres else NOT_FENCED) + code
+        listeners = LISTENERS.format(interval=interval) + (FENCED if self.is_postgres else "") + code
         self.sites = [self._make(name, site, settings, listeners) for name in "abcdefgh"[:count]]
 
     def _settings(self, host: str, port: int, database: Settings) -> Settings:

@@ -2,7 +2,7 @@
 
 | event | and its values |
 | --- | --- |
-| ``leads``, ``acts`` | ``token``, valid at a moment from ``since`` until the note; acts are ten a second |
+| ``leads``, ``acts`` | ``token``, valid at a moment from ``since`` until the note; acts are 20 a second |
 | ``stops`` | ``token``; the stop listeners of the role "leader" run |
 | ``stores``, ``refused`` | ``token``; a store of all sites took an effect, or had seen a larger token |
 | ``fenced`` | ``token``, ``number``; a row of the table ``effect``, in ``bus.leader.fence()`` |
@@ -74,14 +74,13 @@ def leading():
     note("stops", token=token)
 
 
-@every(0.1, role="leader")
+@every(0.05, role="leader")
 def act():
     since = now()
     try:
         token = bus.leader.token
         note("acts", token=token, since=since)
         store(token)
-        fenced()
     except NotLeader:
         pass
 
@@ -104,14 +103,9 @@ bus.subscribe("shop.number", lambda sender, number: note("received", sender=send
 bus.subscribe("fleet.gap", lambda sender, missed: note("gap", sender=sender, missed=missed))
 """
 
-NOT_FENCED = """
-
-def fenced():
-    pass
-"""
-
 FENCED = """
 
+@every(0.1, role="leader")
 def fenced():
     from django.db import DatabaseError, connection
 
@@ -120,6 +114,8 @@ def fenced():
             cursor.execute("INSERT INTO effect (token) VALUES (%s) RETURNING number", [token])
             (number,) = cursor.fetchone()
         note("fenced", token=token, number=number)
+    except NotLeader:
+        pass
     except DatabaseError:
         connection.close()
 """

@@ -46,23 +46,29 @@ def change_leader(fleet: FleetOfSites, leader: Note) -> Note:
     return fleet.journal.await_leader(leader.token)
 
 
+def goes_on(fleet: FleetOfSites, jump: int) -> bool:
+    """Make the leader's clock jump, with jobs and messages after it; return whether it leads on."""
+    leader = fleet.journal.await_leader()
+    site = fleet.site_of(leader)
+    (other,) = fleet.others(site)
+    runs = len(fleet.journal.notes("runs"))
+    set_clock(site, jump)
+    fleet.journal.expect("runs", runs + 2)
+    fleet.journal.expect("received", sender=site.send(), pid=other.pid)
+    return fleet.journal.await_leader().token == leader.token
+
+
 def test_neither_clocks_that_differ_nor_clocks_that_jump_matter(redis_server: RedisServer) -> None:
     with FleetOfSites(redis_server, lease=2) as fleet:
         start(fleet)
+        # On a machine that is very busy, a leader may lose its lease meanwhile for want of time.
+        for way in (1, -1):
+            assert any(goes_on(fleet, way * 400 * DAY * number) for number in range(1, 4))
         leader = fleet.journal.await_leader()
-        site = fleet.site_of(leader)
-        (other,) = fleet.others(site)
-        for jump in (2 * DAY, -400 * DAY):
-            set_clock(site, jump)
-            runs = len(fleet.journal.notes("runs"))
-            fleet.journal.expect("runs", runs + 2)
-            sender = site.send()
-            fleet.journal.expect("received", 1, sender=sender, pid=other.pid)
-        assert {note.pid for note in fleet.journal.notes("acts")} == {leader.pid}
         for _ in range(2):
             leader = change_leader(fleet, leader)
             fleet.journal.expect("runs", pid=leader.pid)
-        check_counts(fleet, other)
+        check_counts(fleet, fleet.sites[0])
         for each in fleet.sites:
             each.stop()
         fleet.journal.check_leaders()
