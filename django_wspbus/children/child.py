@@ -251,10 +251,10 @@ class Child(ProcessGroup):
             self.links.post(descriptor, as_message(order))
         return bool(found)
 
-    def offer(self, data: bytes) -> None:
+    def offer(self, data: bytes, count: int = 1) -> None:
         """Send an encoded order to each process that listens; one that does not read loses the oldest."""
         for descriptor in list(self.progress.listeners):
-            self.links.offer(descriptor, data)
+            self.links.offer(descriptor, data, count)
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended

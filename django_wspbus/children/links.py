@@ -61,11 +61,11 @@ class Links:
             with contextlib.suppress(OSError):
                 self.switchboard.post(link, message)
 
-    def offer(self, descriptor: int, data: bytes) -> None:
+    def offer(self, descriptor: int, data: bytes, count: int = 1) -> None:
         """Send an encoded order to one of the processes; while that does not read, the oldest are dropped."""
         if (link := self._links.get(descriptor)) is not None:
             with contextlib.suppress(OSError):
-                self.switchboard.offer(link, data, lambda count: as_message(Missed(count)))
+                self.switchboard.offer(link, data, lambda lost: as_message(Missed(lost)), count)
 
     def close(self) -> None:
         for descriptor in (self.pair.fileno(), *self._links):

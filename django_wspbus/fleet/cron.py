@@ -21,6 +21,9 @@ F = TypeVar("F", bound=Callable[[], Any])
 JOBS = "fleet.jobs"
 """The channel on which the jobs are subscribed. Nothing is published on it."""
 
+LONGEST_JOB_NAME = 255
+"""Characters of the name of a job, as PostgreSQL stores them; it is the same for each engine."""
+
 MOST_COUNTED = 1000
 """Ticks that are counted one by one: an expression of each minute has 1,440 a day."""
 
@@ -175,6 +178,11 @@ def cron(
     def decorate(function: F) -> F:
         _check_function(function, name)
         job = Job(function, schedule, name=name, jitter=jitter, catch_up=catch_up, most_late=grace)
+        if len(job.name) > LONGEST_JOB_NAME or "\0" in job.name:
+            raise ValueError(
+                f"The job {_place(function)} has a name of {len(job.name)} characters: give it a name= of "
+                f"{LONGEST_JOB_NAME} at most, without NUL."
+            )
         for other in jobs_of(bus):
             if other.name == job.name:
                 raise ValueError(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from .. import conf
 from ..conf import FleetSettings
 from ..process.encoding import encode
-from ..process.fleet import Fleet, Reply
+from ..process.fleet import GAP, Fleet, Reply
 from ..process.inbox import Delivery, Inbox
 from ..process.process_bus import ProcessBus
 from ..process.publication import Outcome, Publication
@@ -39,8 +39,8 @@ Handler = Callable[[Message], None]
 class Processes(Protocol):
     """The other processes of a member. No method waits."""
 
-    def offer(self, data: bytes) -> None:
-        """Send an encoded order to each of them."""
+    def offer(self, data: bytes, count: int = 1) -> None:
+        """Send an encoded order to each of them; with it ``count`` messages are lost."""
 
     def serving(self) -> list[MemberProcess]:
         """Return those that answer an ask."""
@@ -52,7 +52,7 @@ class Processes(Protocol):
 class NoProcesses:
     """A member of one process has no others."""
 
-    def offer(self, data: bytes) -> None:
+    def offer(self, data: bytes, count: int = 1) -> None:
         pass
 
     def serving(self) -> list[MemberProcess]:
@@ -276,7 +276,7 @@ class FleetMember(Fleet):
         with self._turn:
             self.missed += count
             self.inbox.note_missed(sender, count)
-            self._processes.offer(encode(as_message(Deliver(sender, "fleet.gap", [sender, count])), []))
+            self._processes.offer(encode(as_message(Deliver(sender, GAP, [sender, count])), []), count)
 
     def hear(self, message: Message) -> None:
         for handler in self.handlers.get(message.kind, ()):

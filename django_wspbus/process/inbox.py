@@ -59,8 +59,7 @@ class Inbox:
             self._begin()
         with self._lock:
             if len(self._waiting) >= self._most:
-                self._waiting.popleft()
-                self._note_dropped()
+                self._note_dropped(self._waiting.popleft())
             self._waiting.append(delivery)
         self._wakeups.put(None)
 
@@ -78,10 +77,14 @@ class Inbox:
         self._pid = os.getpid()
         threading.Thread(target=self._run, name="Fleet delivery", daemon=True).start()
 
-    def _note_dropped(self) -> None:
-        self.missed += 1
-        self._dropped += 1
-        if self._dropped == 1:
+    def _note_dropped(self, delivery: Delivery) -> None:
+        is_first = not self._dropped
+        if delivery.channel == GAP:  # what it counts is among ``missed`` already
+            self._dropped += delivery.args[1]
+        else:
+            self.missed += 1
+            self._dropped += 1
+        if is_first:
             text = "More than %d messages of the fleet wait for slow listeners: the oldest are dropped."
             logger.error(text, self._most)
 

@@ -107,13 +107,13 @@ class Link:
             for part in parts:
                 part.keep()
 
-    def offer(self, data: bytes, lost: Callable[[int], Message]) -> None:
+    def offer(self, data: bytes, lost: Callable[[int], Message], count: int = 1) -> None:
         """Send an encoded message without waiting; while the peer does not read, the oldest are dropped.
 
         ``lost(number)``: the message by which the peer learns how many were dropped.
         """
         if self.has_unsent or not self._send_now(data):
-            self._outbox.put(data, lost)
+            self._outbox.put(data, lost, count)
             self.flush()
 
     def _send_now(self, data: bytes) -> bool:

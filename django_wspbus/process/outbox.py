@@ -21,7 +21,7 @@ class Outbox:
 
     def __init__(self, name: Callable[[], str]) -> None:
         self._name = name
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, int]] = deque()
         self._size = 0
         self._lost = 0
         self._notice: Callable[[int], Message] | None = None
@@ -30,19 +30,23 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, data: bytes, lost: Callable[[int], Message]) -> None:
-        """Add a message; ``lost(number)`` makes the one that takes the place of those that were dropped."""
+    def put(self, data: bytes, lost: Callable[[int], Message], count: int = 1) -> None:
+        """Add a message; ``lost(number)`` makes the one that takes the place of those that were dropped.
+
+        ``count``: the number that is lost with it, which is larger for a message that announces a loss.
+        """
         with self._lock:
-            self._waiting.append(data)
+            self._waiting.append((data, count))
             self._size += len(data)
             while len(self._waiting) > 1 and (len(self._waiting) > MOST_WAITING or self._size > MOST_BYTES):
-                self._size -= len(self._waiting.popleft())
-                self._note_lost(lost)
+                dropped, number = self._waiting.popleft()
+                self._size -= len(dropped)
+                self._note_lost(lost, number)
 
-    def _note_lost(self, lost: Callable[[int], Message]) -> None:
+    def _note_lost(self, lost: Callable[[int], Message], number: int) -> None:
         self._notice = lost
-        self._lost += 1
-        if self._lost == 1:
+        is_first, self._lost = not self._lost, self._lost + number
+        if is_first:
             logger.error("%s does not read its messages: the oldest are dropped.", self._name())
 
     def forget(self) -> None:
@@ -58,6 +62,6 @@ class Outbox:
                 return encode(self._notice(lost), [])
             if not self._waiting:
                 return b""
-            data = self._waiting.popleft()
+            data, _ = self._waiting.popleft()
             self._size -= len(data)
             return data

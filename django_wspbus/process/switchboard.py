@@ -59,9 +59,9 @@ class Switchboard:
         if link.has_unsent:
             self._wake()
 
-    def offer(self, link: Link, data: bytes, lost: Callable[[int], Message]) -> None:
+    def offer(self, link: Link, data: bytes, lost: Callable[[int], Message], count: int = 1) -> None:
         """Send an encoded message over a watched link, unless its peer does not read; see `Link.offer`."""
-        link.offer(data, lost)
+        link.offer(data, lost, count)
         if link.has_unsent:
             self._wake()
 

@@ -145,9 +145,9 @@ class AllProcesses:
     def __init__(self, sources: list[Processes]) -> None:
         self._sources = sources
 
-    def offer(self, data: bytes) -> None:
+    def offer(self, data: bytes, count: int = 1) -> None:
         for source in self._sources:
-            source.offer(data)
+            source.offer(data, count)
 
     def serving(self) -> list[MemberProcess]:
         return [process for source in self._sources for process in source.serving()]
@@ -162,9 +162,9 @@ class ChildProcesses:
     def __init__(self, children: Children) -> None:
         self._children = children
 
-    def offer(self, data: bytes) -> None:
+    def offer(self, data: bytes, count: int = 1) -> None:
         for child in self._children.every():
-            child.offer(data)
+            child.offer(data, count)
 
     def serving(self) -> list[MemberProcess]:
         return [

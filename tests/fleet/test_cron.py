@@ -94,6 +94,15 @@ def test_arguments_of_the_wrong_type_are_type_errors(arguments: dict[str, Any], 
         cron(**{"expression": "* * * * *", **arguments})
 
 
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b"])
+def test_a_name_that_an_engine_could_not_store_is_a_value_error(name: str) -> None:
+    def import_prices() -> None:
+        pass
+
+    with pytest.raises(ValueError, match=rf"import_prices .*test_cron\.py:\d+\) has a name of {len(name)}"):
+        cron("0 3 * * *", name=name)(import_prices)
+
+
 def test_seconds_that_are_no_number_are_value_errors() -> None:
     with pytest.raises(ValueError, match="jitter is a number of seconds from 0 on, and not '5'"):
         cron("* * * * *", jitter="5")  # type: ignore[arg-type]

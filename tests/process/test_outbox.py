@@ -67,6 +67,19 @@ def test_the_oldest_are_dropped_counted_and_logged_once(
     assert len(numbers) + notice["lost"] == 1000
 
 
+def test_a_loss_that_a_dropped_message_announced_is_counted(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MOST_WAITING", 10)
+    ours, theirs = pair
+    text = "x" * 2000
+    for number in range(1000):
+        ours.offer(encode({"number": number, "text": text}, []), lost, 3)
+    found = read_all(ours, theirs)
+    (notice,) = [message for message in found if "lost" in message]
+    assert 3 * (len(found) - 1) + notice["lost"] == 3000
+
+
 def test_a_message_beyond_the_bytes_that_may_wait_is_sent_alone(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
