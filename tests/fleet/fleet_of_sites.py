@@ -75,7 +75,8 @@ class Site:
 class FleetOfSites:
     """A fleet of ``count`` sites, as a context manager, which ends all that it has started.
 
-    ``server``: the engine, which runs already; ``host`` and ``port``: the way to it, if it is another one.
+    ``server``: the engine, which runs already; ``host`` and ``port``: the way to it, if it is another one;
+    ``ports``: that for each site.
     ``site``: the settings of the server of each site. ``interval``: the seconds between two ticks of the job.
     ``code``: more listeners. ``database``: OPTIONS of the sites' entry in DATABASES.
     """
@@ -90,6 +91,7 @@ class FleetOfSites:
         interval: float = 1.0,
         host: str = "127.0.0.1",
         port: int | None = None,
+        ports: Sequence[int] | None = None,
         code: str = "",
         database: Settings | None = None,
     ) -> None:
@@ -101,9 +103,12 @@ class FleetOfSites:
         self._exits = contextlib.ExitStack()
         self._exits.callback(shutil.rmtree, self.root)
         self.is_postgres = not isinstance(server, RedisServer)
-        settings = self._settings(host, port or server.port, database or {})
+        each = ports or [port or server.port] * count
         listeners = LISTENERS.format(interval=interval) + (FENCED if self.is_postgres else "") + code
-        self.sites = [self._make(name, site, settings, listeners) for name in "abcdefgh"[:count]]
+        self.sites = [
+            self._make(name, site, self._settings(host, port, database or {}), listeners)
+            for name, port in zip("abcdefgh", each, strict=False)
+        ]
 
     def _settings(self, host: str, port: int, database: Settings) -> Settings:
         options: Settings = {"lease": self.lease}

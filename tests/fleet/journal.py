@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,10 @@ class Journal:
 
     # The promises
 
-    def check_leaders(self) -> list[int]:
+    def check_leaders(self, effects: Iterable[str] = ("stores", "fenced")) -> list[int]:
         """Fail if two processes acted under valid tokens at a time, or an effect was fenced in vain.
 
-        Return the tokens.
+        ``effects``: the events whose order shows the latter. Return the tokens.
         """
         first_seen: dict[int, float] = {}
         last_seen: dict[int, float] = {}
@@ -121,7 +121,7 @@ class Journal:
         for token in sorted(first_seen):
             assert first_seen[token] >= end, f"Two lead at a time, {token} and another.\n{self.story()}"
             end = max(end, last_seen[token])
-        for event in ("stores", "fenced"):
+        for event in effects:
             tokens = [note.token for note in sorted(self.notes(event), key=_place)]
             assert tokens == sorted(tokens), event
         return sorted(first_seen)
