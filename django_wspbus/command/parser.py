@@ -25,6 +25,12 @@ def _no_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
+def _of_deploy(options: argparse.Namespace) -> dict[str, Any]:
+    """Return those of a deploy that are given."""
+    given = {"fleet": options.fleet, "parallel": options.parallel, "skip_missing": options.skip_missing}
+    return {name: value for name, value in given.items() if value}
+
+
 def _always(result: Mapping[str, Any]) -> bool:
     return True
 
@@ -57,11 +63,15 @@ ACTIONS = {
     ),
     "listeners": Subcommand("show each listener, by channel", results.listeners),
     "jobs": Subcommand("show each job, and its last run", jobs.jobs, timeout=30),
-    "graceful": Subcommand("reload: replace the workers, and wait", results.message, timeout=None),
+    "graceful": Subcommand(
+        "reload: replace the workers, and wait", results.message, arguments=_of_deploy, timeout=None
+    ),
     "restart": Subcommand(
         "restart the site, the children of one server, or one program, and wait",
         results.message,
-        arguments=lambda options: {} if options.alias is None else {"alias": options.alias},
+        arguments=lambda options: (
+            _of_deploy(options) | ({} if options.alias is None else {"alias": options.alias})
+        ),
         timeout=None,
     ),
     "stop": Subcommand("stop the site, and wait until it has ended", results.message, timeout=None),
@@ -109,8 +119,11 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
             parser.add_argument("--fleet", action="store_true", help="show the members of the fleet instead")
         case "stacks":
             parser.add_argument("process", metavar="PID", nargs="?", type=int, help="only of this process")
+        case "graceful":
+            _add_options_of_deploy(parser)
         case "restart":
             parser.add_argument("alias", metavar="ALIAS", nargs="?", help="only the children of this server")
+            _add_options_of_deploy(parser)
         case "scale":
             parser.add_argument("server", metavar="SERVER", help="its name in SERVERS")
             parser.add_argument("workers", metavar="N", type=_number_of_workers)
@@ -123,6 +136,16 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
             parser.add_argument("-f", "--follow", action="store_true", help="go on with new records")
 
 
+def _add_options_of_deploy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fleet", action="store_true", help="on each host of the fleet, one after another")
+    parser.add_argument(
+        "--parallel", metavar="N", type=_number_of_hosts, help="with --fleet: on N hosts at a time"
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="with --fleet: leave out hosts that cannot be reached"
+    )
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options of all actions")
     group.add_argument("--pid", type=int, metavar="PID", help="the site with this site process")
@@ -132,12 +155,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _number_of_workers(text: str) -> int:
+    return _number(text, "a server has at least 1 worker")
+
+
+def _number_of_hosts(text: str) -> int:
+    return _number(text, "a deploy is done on at least 1 host at a time")
+
+
+def _number(text: str, too_small: str) -> int:
     try:
         number = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if number < 1:
-        raise argparse.ArgumentTypeError("a server has at least 1 worker")
+        raise argparse.ArgumentTypeError(too_small)
     return number
 
 

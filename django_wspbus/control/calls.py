@@ -43,6 +43,8 @@ class Call:
 
     def __init__(self, request: Request, connection: socket.socket) -> None:
         self.request = request
+        self.then: Request | None = None
+        """The request that the next program has to do after a restart, instead of an answer: none."""
         self.is_answered = False
         """True if the last reply was sent, or if another program sends it."""
         self.is_held = False

@@ -39,6 +39,7 @@ from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .condition import SiteCondition
 from .fleet import SiteFleet
+from .fleet_orders import FleetOrders
 from .leader import LeaderDesk
 from .log_files import LogFiles
 from .observing.log_store import LogStore
@@ -88,7 +89,7 @@ class Assembly:
             observers.append(self.condition.note)
         self.log_store = LogStore(self.children, handed_over.log)
         self.programs = Programs(bus, settings, self.children, self.answers.answer, self.log_store.note)
-        self.swap.switched += [self.programs.reload, self.fleet.note_switch]
+        self.swap.switched += [self.programs.reload, self.fleet.note_change]
         self.scaling = Scaling(bus, self.servers)
         self.log_files = LogFiles(bus, self.children, [*self.servers, self.leader.server], settings.daemonize)
         self.signals = SignalHandler(
@@ -106,6 +107,11 @@ class Assembly:
             self.actions,
             owner=identity(settings.user, settings.group),
             handed_over=handed_over.control,
+        )
+        self.orders = FleetOrders(
+            *(bus, self.fleet.member, self.control.calls.begin),
+            restarts=policy.keeps_children,
+            handed_over=handed_over.orders,
         )
         self.plugins = [
             self.signals,

@@ -115,8 +115,8 @@ class SiteFleet(Plugin):
             case Ready() | Stopped():  # the list of members names it, or not
                 self.member.announce()
 
-    def note_switch(self) -> None:
-        """Show the other members the version that serves since a reload."""
+    def note_change(self) -> None:
+        """Show the other members the state of this site, and the version that serves, at once."""
         self.member.announce()
 
     def _version(self) -> str:

@@ -6,7 +6,9 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from ..control.protocol import Request
 from ..project.tracebacks import explain
 from ..wspbus import ChannelFailures, Refusal
 
@@ -22,8 +24,27 @@ class Outcome:
     is_too_late: bool = False
 
 
+class Client(Protocol):
+    """The client of an operation: a `Call`, or the part of a deploy that is done here."""
+
+    @property
+    def action(self) -> str: ...
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+    @property
+    def then(self) -> Request | None:
+        """The request that the next program has to do for it; None: it waits for the restart itself."""
+        ...
+
+    @property
+    def is_gone(self) -> bool: ...
+    def step(self, text: str) -> None: ...
+    def wait_until_gone(self, seconds: float) -> bool: ...
+    def detach(self) -> int: ...
+
+
 class Follower:
-    """A client that waits for the outcome of an operation: "reload", "restart" or "exit"."""
+    """A client that waits for the outcome of an operation: "reload", "restart", "exit" or "deploy"."""
 
     def __init__(self, waits_for: str) -> None:
         self.waits_for = waits_for

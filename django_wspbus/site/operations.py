@@ -18,7 +18,7 @@ from ..successor.state import WaitingClient
 from ..wspbus import Refusal
 from ..wspbus.plugin import Plugin
 from .assembly import Assembly
-from .following import Follower, Outcome, reason_of
+from .following import Client, Follower, Outcome, reason_of
 from .programs import restart_programs
 
 LOOK_INTERVAL = 0.5
@@ -49,7 +49,11 @@ class Operations(Plugin):
 
     # Actions
 
-    def _reload(self, call: Call) -> dict[str, Any]:
+    def act(self, call: Client) -> Any:
+        """Do an action for a client: "graceful" or "restart"."""
+        return self._reload(call) if call.action == "graceful" else self._restart(call)
+
+    def _reload(self, call: Client) -> dict[str, Any]:
         if not self.site.swap.child_servers:
             self.bus.defer(self.site.programs.reload)
             restarted = " Its programs are restarted." if self.site.programs.programs else ""
@@ -57,7 +61,7 @@ class Operations(Plugin):
         seconds = self._follow(call, partial(self.bus.request, "graceful"))
         return {"message": f"Reloaded in {seconds:.2f} s.", "seconds": seconds}
 
-    def _restart(self, call: Call) -> Any:
+    def _restart(self, call: Client) -> Any:
         """Restart the site; with the argument "alias", only the child of a server, or a program."""
         if (alias := call.arguments.get("alias")) is not None:
             if programs := self.site.programs.of(alias):
@@ -67,19 +71,24 @@ class Operations(Plugin):
             return {"message": f"Restarted {alias!r} in {seconds:.2f} s.", "seconds": seconds}
         return self._restart_site(call)
 
-    def _restart_site(self, call: Call) -> None:
+    def _restart_site(self, call: Client) -> None:
         with self._follower("restart", call) as follower:
             self.bus.request("restart", follower.note_outcome)
             self._show_steps(call, follower)
             is_same_process = self.site.children.survive_restarts  # else the launcher starts another
             call.step("executing the next program" if is_same_process else "booting the site")
-            self.site.control.waiting.append(WaitingClient(call.detach(), follower.began))
+            self._hand_over(call, follower.began, call.then)
 
     def _exit(self, call: Call) -> None:
         with self._follower("exit", call) as follower:
             self.bus.defer(self.bus.exit)
             self._show_steps(call, follower)
             call.hold(self._end_of_exit(follower))
+
+    def _hand_over(self, call: Client, began: float, then: Request | None) -> None:
+        """Leave a client to the next program; ``then``: what that has to do for it, besides its start."""
+        request = (None, {}) if then is None else (then.action, then.arguments)
+        self.site.control.waiting.append(WaitingClient(call.detach(), began, *request))
 
     def _end_of_exit(self, follower: Follower) -> Reply:
         if self.bus.failed:
@@ -112,7 +121,7 @@ class Operations(Plugin):
 
     # Following
 
-    def _follow(self, call: Call, begin: Callable[[Callable[[Exception | None], None]], object]) -> float:
+    def _follow(self, call: Client, begin: Callable[[Callable[[Exception | None], None]], object]) -> float:
         """Show a client the steps of an operation; return its seconds, or raise the reason why it failed."""
         with self._follower("reload", call) as follower:
             begin(follower.note_outcome)
@@ -120,21 +129,26 @@ class Operations(Plugin):
             return follower.age
 
     @contextlib.contextmanager
-    def _follower(self, waits_for: str, call: Call) -> Iterator[Follower]:
+    def _follower(self, waits_for: str, call: Client) -> Iterator[Follower]:
         if self.site.swap.under_way is not None:
             call.step(f"waiting for the {self.site.swap.under_way} that is under way")
         follower = Follower(waits_for)
+        with self.watched(follower), self.site.swap.steps.shown_to(follower.items.put):
+            yield follower
+
+    @contextlib.contextmanager
+    def watched(self, follower: Follower) -> Iterator[None]:
+        """Give a follower the outcome if the site exits, or restarts, meanwhile."""
         self._followers.append(follower)
         if self.bus.exit_asked:
             self._note_exit(follower)
         try:
-            with self.site.swap.steps.shown_to(follower.items.put):
-                yield follower
+            yield
         finally:
             self._followers.remove(follower)
             follower.is_served.set()
 
-    def _show_steps(self, call: Call, follower: Follower) -> None:
+    def _show_steps(self, call: Client, follower: Follower) -> None:
         shown = ""
         while True:
             try:
@@ -151,8 +165,7 @@ class Operations(Plugin):
                 shown = item
                 call.step(item)
         if item.is_too_late:
-            client = WaitingClient(call.detach(), follower.began, call.action, call.arguments)
-            self.site.control.waiting.append(client)
+            self._hand_over(call, follower.began, call.then or Request(call.action, call.arguments))
             raise ClientGone("the next program answers it")
         if item.error is not None:
             raise RuntimeError(reason_of(item.error))

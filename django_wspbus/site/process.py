@@ -30,6 +30,7 @@ from .assembly import Assembly, binds, make_plugins, make_sockets
 from .channels import SITE_CHANNELS
 from .condition import refusal_of
 from .control import actions
+from .deploying import Deploys
 from .operations import Operations
 from .replacement import ExecReplacement, Replacement
 
@@ -104,6 +105,8 @@ class SiteProcess:
                     site.swap.note_end("restart", self.handed_over.restart_began)
                 started(site)
                 self._operations.report_start()
+                site.orders.report_start()
+                site.fleet.note_change()
                 if foreground is not None:
                     foreground.report(0)
             else:
@@ -139,7 +142,8 @@ class SiteProcess:
         clients = [] if handed_over.control is None else handed_over.control.clients
         self._operations = Operations(site, clients)
         site.plugins.append(self._operations)
-        site.actions.table |= {**actions(site), **self._operations.actions}
+        deploys = Deploys(site, self._operations)
+        site.actions.table |= {**actions(site), **self._operations.actions, **deploys.actions}
         site.plugins += [*self.replacement.plugins(site), *make_plugins(self.bus, self.settings)]
         return site
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..children.programs.program import Program
-from ..control.calls import Call, ClientGone
+from ..control.calls import ClientGone
 from ..wspbus import Bus, Refusal
+from .following import Client
 
 LOOK_INTERVAL = 0.05
 
@@ -16,7 +17,7 @@ TIME_TO_FAIL = 1.0
 """Seconds that a new program has to run: most of those that cannot start end before."""
 
 
-def restart_programs(bus: Bus, call: Call, programs: Sequence[Program], timeout: float) -> dict[str, Any]:
+def restart_programs(bus: Bus, call: Client, programs: Sequence[Program], timeout: float) -> dict[str, Any]:
     """Replace all instances of an entry; return once the new ones run, or raise the reason why one does not.
 
     ``timeout``: seconds that they have besides their STOP_TIMEOUT.

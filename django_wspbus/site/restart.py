@@ -159,6 +159,7 @@ class Restart(Plugin):
             log=site.log_store.hand_over(),
             control=site.control.hand_over(),
             leader=site.leader.hand_over(),
+            orders=site.orders.hand_over(),
             fleet=site.fleet.hand_over(),
         )
 

@@ -243,6 +243,8 @@ class SiteState:
 
     leader: dict[str, Any] = field(default_factory=dict)
     """The result of `site.leader.LeaderDesk.hand_over`."""
+    orders: dict[str, Any] = field(default_factory=dict)
+    """The result of `site.fleet_orders.FleetOrders.hand_over`."""
 
     @property
     def holdings(self) -> Holdings:

@@ -22,6 +22,19 @@ urlpatterns = [path("", lambda request: HttpResponse({version!r}))]
 """
 
 
+HOLDING = """
+import os
+import time
+
+
+@bus.subscribe("start", role="worker")
+def wait():
+    note("held")
+    while not os.path.exists({free!r}):
+        time.sleep(0.02)
+"""
+
+
 class Host:
     """``releases/1`` and so on, each a project, and the link ``current``, by which its site is started."""
 
@@ -56,6 +69,18 @@ class Host:
     def path(self) -> str:
         """The path of the release that is deployed."""
         return str((self.folder / "current").resolve())
+
+    def hold(self) -> None:
+        """Have new workers of the release wait in their start listeners, until `let_go`."""
+        self._free.unlink(missing_ok=True)
+        self.project.listeners(HOLDING.format(free=str(self._free)))
+
+    def let_go(self) -> None:
+        self._free.touch()
+
+    @property
+    def _free(self) -> Path:
+        return self.folder / "free"
 
     def serve(self, *arguments: str) -> RunningSite:
         return self.project.serve(*arguments)

@@ -191,7 +191,7 @@ class LauncherControl:
             return self._status()
         if call.action == "stop":
             return self._stop(call)
-        if call.action in ("graceful", "restart"):
+        if call.action in ("graceful", "restart") and "fleet" not in call.arguments:
             return self._boot_again(call)
         raise RuntimeError(self._why_not())
 

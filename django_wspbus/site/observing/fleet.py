@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ...fleet.base import LEADER, Engine, Member, Unavailable
-from ...fleet.deploys import DEPLOY
 from ...fleet.relay import Relay
 from ...fleet.roster import Roster
+from ...fleet.turn import DEPLOY
 from ...wspbus import Refusal
 from ..assembly import Assembly
 
