@@ -31,8 +31,9 @@ IN_TEST = pytest.StashKey[bool]()
 def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     """The process's bus, STARTED with both roles, so that all start listeners of the apps have run.
 
-    ``bus.site`` is this process, and so is the fleet: ``bus.broadcast`` publishes at once. The bus stops
-    after the test. The test then fails if it left a subscription behind, or if a thread that it or a listener
+    ``bus.site`` is this process, and so is the fleet: ``bus.broadcast`` publishes at once. ``bus.leader`` has
+    a token, so that a test can call jobs; listeners of the role "leader" do not run. The bus stops after the
+    test. The test then fails if it left a subscription behind, or if a thread that it or a listener
     has started is still alive. The subscriptions are restored, so that tests do not affect each other.
     """
     if {"db", "transactional_db"} & set(request.fixturenames):
@@ -42,21 +43,21 @@ def bus(request: pytest.FixtureRequest) -> Iterator[ProcessBus]:
     from django.apps import apps
 
     from .application.loading import import_urlconf
-    from .process.alone import AtOnce
+    from .process.alone import AtOnce, OnlyLeader
     from .process.bus import bus
     from .process.site import LocalSite
 
     if apps.ready:  # otherwise subscriptions that views make at import would count as the test's
         import_urlconf()
-    before, site, fleet = Snapshot(bus), bus.site, bus.fleet
+    before, site, fleet, leader = Snapshot(bus), bus.site, bus.fleet, bus.leader
     threads = Threads(request.node.stash)
     bus.site = LocalSite(bus, lambda: {"pid": os.getpid(), "state": bus.state.name, "servers": {}})
-    bus.fleet = AtOnce(bus)
+    bus.fleet, bus.leader = AtOnce(bus), OnlyLeader()
     try:
         with threads.watched(), bus.running("site", "worker"):
             yield bus
     finally:
-        bus.site, bus.fleet = site, fleet
+        bus.site, bus.fleet, bus.leader = site, fleet, leader
         left = before.restore(bus) + threads.left()
     if left:
         pytest.fail("The test left behind:\n" + "\n".join(f"- {each}" for each in left), pytrace=False)

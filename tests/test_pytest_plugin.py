@@ -386,6 +386,31 @@ def test_the_site_is_this_process(outcomes):
     assert outcomes["site"].of == {"test_one": ["passed"], "test_without": ["passed"]}
 
 
+SOURCES["leader"] = """
+from django.db import connection
+
+from django_wspbus import NotLeader
+
+
+def test_leads(bus, db):
+    token = bus.leader.token
+    with bus.leader.fence() as fenced:
+        assert (fenced, connection.in_atomic_block) == (token, True)
+    assert bus.leader.token == token
+
+
+def test_without():
+    from django_wspbus import bus
+
+    with pytest.raises(NotLeader):
+        bus.leader.token
+"""
+
+
+def test_a_job_that_needs_a_token_can_be_called(outcomes):
+    assert outcomes["leader"].of == {"test_leads": ["passed"], "test_without": ["passed"]}
+
+
 SOURCES["views"] = """
 @pytest.mark.parametrize("n", range(2))
 def test_one(bus, client, n):

@@ -1,9 +1,12 @@
-"""The fleet of a process that belongs to no site: this process."""
+"""The fleet of a process that belongs to no site: this process. In tests it leads, too."""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +15,7 @@ from django.db import transaction
 from ..wspbus import Bus
 from .fleet import Fleet, Reply
 from .inbox import Delivery, Inbox
+from .leader import Leader
 from .publication import Publication
 
 
@@ -46,6 +50,22 @@ class AtOnce(Fleet):
 
     def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
         return [own_reply(self._bus, channel, args)]
+
+
+class OnlyLeader(Leader):
+    """The leadership of a process that nothing takes from it: for tests of jobs."""
+
+    def __init__(self) -> None:
+        self._token = time.time_ns() // 1000
+
+    @property
+    def token(self) -> int:
+        return self._token
+
+    @contextmanager
+    def fence(self, using: str = "default") -> Generator[int]:
+        with transaction.atomic(using=using):
+            yield self._token
 
 
 def own_reply(bus: Bus, channel: str, args: list[Any]) -> Reply:
