@@ -118,6 +118,11 @@ def _server(alias: str, server: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _command(program: Mapping[str, Any], instance: Mapping[str, Any]) -> str:
+    words = " ".join(map(str, program.get("command") or ()))
+    return words.replace("{index}", as_text(instance.get("index")))
+
+
 def _programs(programs: Mapping[str, Any]) -> Table:
     """Return a row for each instance of a program."""
     rows = [
@@ -128,7 +133,7 @@ def _programs(programs: Mapping[str, Any]) -> Table:
             as_duration(each.get("age")),
             as_text(each.get("starts")),
             as_size(each.get("memory")),
-            cut(" ".join(map(str, program.get("command") or ())), LONGEST_COMMAND),
+            cut(_command(program, each), LONGEST_COMMAND),
             as_text(each.get("reason")),
         ]
         for alias, program in programs.items()

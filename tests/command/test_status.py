@@ -150,14 +150,17 @@ def test_programs_have_a_row_for_each_instance():
     waiting["reason"] = "it exited with status 1"
     programs = {
         "tasks": {"command": ["db_worker"], "instances": [tasks]},
-        "celery": {"command": ["celery", "-A", "s" * 60], "instances": [{**tasks, "pid": 4202}, waiting]},
+        "celery": {
+            "command": ["celery", "w{index}", "s" * 60],
+            "instances": [{**tasks, "pid": 4202}, waiting],
+        },
     }
     lines = text_of({**WELL, "processes": programs})
     begin = lines.index(next(line for line in lines if line.startswith("Program")))
     assert [line.split() for line in lines[begin : begin + 4]] == [
         ["Program", "Process", "State", "Age", "Starts", "Memory", "Command", "Reason"],
         ["tasks", "4201", "running", "60", "s", "1", "40", "MB", "db_worker", "-"],
-        ["celery.1", "4202", "running", "60", "s", "1", "40", "MB", "celery", "-A", f"{'s' * 47}...", "-"],
+        ["celery.1", "4202", "running", "60", "s", "1", "40", "MB", "celery", "w1", f"{'s' * 47}...", "-"],
         [
             "celery.2",
             "-",
@@ -166,7 +169,7 @@ def test_programs_have_a_row_for_each_instance():
             "7",
             "-",
             "celery",
-            "-A",
+            "w2",
             f"{'s' * 47}...",
             *waiting["reason"].split(),
         ],

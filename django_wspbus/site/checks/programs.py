@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 
@@ -28,19 +29,22 @@ def check_commands(processes: Mapping[str, ProcessSettings]) -> Iterable[Problem
 def check_programs(processes: Mapping[str, ProcessSettings]) -> Iterable[Problem]:
     """Find the PROGRAMs that this machine does not have."""
     for process in processes.values():
-        if process.program and process.runs(debug=is_debug()) and not _is_there(process):
-            name, path = process.program[0], process.path("PROGRAM")
+        if process.program and process.runs(debug=is_debug()) and (trouble := _trouble(process)):
             hint = "It takes a program on PATH, or the path of one."
-            yield Problem("E028", path, f"there is no program {name!r}.", hint)
+            yield Problem("E028", process.path("PROGRAM"), trouble, hint)
 
 
-def _is_there(process: ProcessSettings) -> bool:
-    invocation, program = start.original(), process.program[0]
+def _trouble(process: ProcessSettings) -> str | None:
+    """Return why a program cannot be run; None if it can."""
+    invocation, name = start.original(), process.program[0]
     try:
         path = environment_of(process, invocation).get("PATH", os.defpath)
     except FileNotFoundError:  # the interpreter: no program could be started
-        return True
-    if os.sep in program:
-        program = os.path.join(invocation.directory, program)
+        return None
+    program = os.path.join(invocation.directory, name) if os.sep in name else name
     entries = (os.path.join(invocation.directory, entry) for entry in path.split(os.pathsep))
-    return shutil.which(program, path=os.pathsep.join(entries)) is not None
+    if shutil.which(program, path=os.pathsep.join(entries)) is not None:
+        return None
+    if os.sep in name and os.path.isfile(program):
+        return f"the file {name!r} is not executable: chmod +x {shlex.quote(name)}"
+    return f"there is no program {name!r}."
