@@ -149,6 +149,14 @@ def test_a_tick_that_is_due_while_the_leader_changes_is_neither_skipped_nor_run_
         fleet.journal.expect("runs", 4)
         leader = change(leader, -DAY)
         leader = change(leader, DAY + 20)
+        one, two = fleet.sites
+        sender = one.send()
+        fleet.journal.await_that(
+            lambda: one.send() and fleet.journal.notes("received", sender=sender, pid=two.pid), "message"
+        )
+        fleet.journal.await_that(
+            lambda: fleet.journal.unaccounted(sender, one.pid, two.pid) == 0, "message, or gap"
+        )
         fleet.journal.expect("runs", 5)
         beginning = 1_800_000_000
         assert fleet.journal.check_ticks() == [

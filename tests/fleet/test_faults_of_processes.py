@@ -149,3 +149,36 @@ def test_a_worker_that_is_killed_inside_a_listener_harms_no_other_process(redis_
             fleet.journal.check_messages(each)
         for site in fleet.sites:
             site.stop()
+
+
+SLOW = """
+
+def slow():
+    from .journal import ROOT
+
+    note("begins")
+    while (ROOT / "held").exists():
+        threading.Event().wait(0.01)
+
+
+bus.subscribe(JOBS, Job(slow, Often("* * * * *", "UTC"), name="slow"), role="leader")
+"""
+
+
+def test_a_run_in_a_leader_process_that_is_stopped_ends_with_it_and_no_other_begins_before(
+    redis_server: RedisServer,
+) -> None:
+    with FleetOfSites(redis_server, code=SLOW) as fleet:
+        journal = fleet.journal
+        (fleet.root / "held").touch()
+        fleet.start()
+        (begun,) = journal.expect("begins")
+        os.kill(begun.pid, signal.SIGSTOP)
+        leader = journal.await_leader(journal.notes("leads", pid=begun.pid)[-1].token)
+        journal.expect("runs", 3, pid=leader.pid)
+        assert journal.notes("begins") == [begun]
+        (fleet.root / "held").unlink()
+        os.kill(begun.pid, signal.SIGCONT)
+        journal.expect("begins", 2)
+        journal.check_leaders()
+        journal.check_ticks()
