@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from ..process.messages import Link, Message, Received
+from ..process.outbox import Offered
 from ..process.phases import Phases
 from ..process.record import Record
 from ..process.reports import OF_THE_FLEET, Died, Hello, Report, read_report
@@ -251,10 +252,10 @@ class Child(ProcessGroup):
             self.links.post(descriptor, as_message(order))
         return bool(found)
 
-    def offer(self, data: bytes, count: int = 1) -> None:
-        """Send an encoded order to each process that listens; one that does not read loses the oldest."""
+    def offer(self, orders: Sequence[Offered]) -> None:
+        """Send orders to each process that listens; one that does not read loses the oldest."""
         for descriptor in list(self.progress.listeners):
-            self.links.offer(descriptor, data, count)
+            self.links.offer(descriptor, orders)
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended

@@ -7,9 +7,10 @@ import select
 import socket
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..process.messages import Link, Message, Received, await_event
+from ..process.outbox import Offered
 from ..process.pairs import take_in
 from ..process.switchboard import Switchboard
 from ..process.worker_orders import Missed, as_message
@@ -61,11 +62,11 @@ class Links:
             with contextlib.suppress(OSError):
                 self.switchboard.post(link, message)
 
-    def offer(self, descriptor: int, data: bytes, count: int = 1) -> None:
-        """Send an encoded order to one of the processes; while that does not read, the oldest are dropped."""
+    def offer(self, descriptor: int, orders: Sequence[Offered]) -> None:
+        """Send orders to one of the processes; while that does not read, the oldest are dropped."""
         if (link := self._links.get(descriptor)) is not None:
             with contextlib.suppress(OSError):
-                self.switchboard.offer(link, data, lambda lost: as_message(Missed(lost)), count)
+                self.switchboard.offer(link, orders, lambda lost: as_message(Missed(lost)))
 
     def close(self) -> None:
         for descriptor in (self.pair.fileno(), *self._links):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from .. import conf
 from ..process.process_bus import ProcessBus
 from ..successor import start
-from .member import FleetMember, Identity, NoProcesses
+from .member import FleetMember, Identity
+from .processes import NoProcesses
 from .version import version_of_code
 
 

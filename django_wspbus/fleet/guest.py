@@ -16,7 +16,8 @@ from ..process.alone import OwnProcess
 from ..process.fleet import Fleet, Reply
 from ..process.process_bus import ProcessBus
 from .engines import engine_class
-from .member import FleetMember, Identity, NoProcesses
+from .member import FleetMember, Identity
+from .processes import NoProcesses
 from .transaction import send_in_transaction
 
 TIME_TO_SEND = 5.0

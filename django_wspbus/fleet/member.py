@@ -11,21 +11,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .. import conf
 from ..conf import FleetSettings
-from ..process.encoding import encode
 from ..process.fleet import GAP, Fleet, Reply
 from ..process.inbox import Delivery, Inbox
 from ..process.process_bus import ProcessBus
 from ..process.publication import Outcome, Publication
-from ..process.worker_orders import Deliver, Order, Publish, as_message
+from ..process.worker_orders import Deliver, Publish
 from .asks import EXPECT, GONE, REPLY, Answers, Question
 from .base import Engine, Member, MemberProcess, Unavailable
 from .commands import Commands, LocalCommands
 from .engines import make_engine
 from .envelope import Message, Sender
+from .processes import Processes, Spreading
 from .relay import LEAVE, Relay, RelayState
 from .transaction import send_in_transaction
 
@@ -34,32 +34,6 @@ ASK = "ask"
 
 Handler = Callable[[Message], None]
 """A function that gets the messages of one kind, in the thread that receives: it must not wait."""
-
-
-class Processes(Protocol):
-    """The other processes of a member. No method waits."""
-
-    def offer(self, data: bytes, count: int = 1) -> None:
-        """Send an encoded order to each of them; with it ``count`` messages are lost."""
-
-    def serving(self) -> list[MemberProcess]:
-        """Return those that answer an ask."""
-
-    def order(self, pid: int, order: Order) -> bool:
-        """Give an order to one of them; return False if it has ended."""
-
-
-class NoProcesses:
-    """A member of one process has no others."""
-
-    def offer(self, data: bytes, count: int = 1) -> None:
-        pass
-
-    def serving(self) -> list[MemberProcess]:
-        return []
-
-    def order(self, pid: int, order: Order) -> bool:
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +86,7 @@ class FleetMember(Fleet):
         self.missed = 0
         """Messages of other members that did not arrive."""
         self._processes = processes
+        self._spreading = Spreading(processes)
         self._answers = Answers(self._serving, self._order)
         self._questions: dict[str, Question] = {}
         self._turn = threading.RLock()
@@ -201,6 +176,7 @@ class FleetMember(Fleet):
     def broadcast(self, channel: str, args: list[Any]) -> None:
         with self._turn:
             size = self._spread(f"{self.host}:{self.pid}", channel, args)
+            self._spreading.flush()
             if self.relay is not None:
                 self.relay.publish("message", channel, args, size)
 
@@ -209,15 +185,14 @@ class FleetMember(Fleet):
         sender = f"{self.host}:{self.pid}"
         with self._turn:
             self.miss(sender, count)
+            self._spreading.flush()
             if self.relay is not None:
                 self.relay.skip(count)
 
     def _spread(self, sender: str, channel: str, args: list[Any]) -> int:
         """Deliver a message to all processes of this member; return its size."""
         self.inbox.put(Delivery(sender, channel, args))
-        data = encode(as_message(Deliver(sender, channel, args)), [])
-        self._processes.offer(data)
-        return len(data)
+        return self._spreading.put(Deliver(sender, channel, args))
 
     # Asks
 
@@ -276,7 +251,11 @@ class FleetMember(Fleet):
         with self._turn:
             self.missed += count
             self.inbox.note_missed(sender, count)
-            self._processes.offer(encode(as_message(Deliver(sender, GAP, [sender, count])), []), count)
+            self._spreading.put(Deliver(sender, GAP, [sender, count]), count)
+
+    def flush(self) -> None:
+        with self._turn:
+            self._spreading.flush()
 
     def hear(self, message: Message) -> None:
         for handler in self.handlers.get(message.kind, ()):

@@ -34,6 +34,9 @@ class Receiver(Protocol):
     def miss(self, sender: str, count: int) -> None:
         """Note that messages of a sender ("host:pid") are missing."""
 
+    def flush(self) -> None:
+        """Send on what has been delivered, or is missing: no other message has come together with it."""
+
     def hear(self, message: Message) -> None:
         """Handle a message that is not for the listeners of the project."""
 
@@ -134,6 +137,7 @@ class Receiving:
                 for data in self._listener.receive(RECEIVE_TIMEOUT):
                     self._heard_at = time.monotonic()
                     self._receive(data)
+                self._receiver.flush()
         except Unavailable as error:
             self._note_down(error)
         except Exception as error:  # of an engine of the project's own, or a library

@@ -147,4 +147,5 @@ class _Hearer:
     def __init__(self, relay: Relay, receiver: Receiver) -> None:
         self.deliver = receiver.deliver
         self.miss = receiver.miss
+        self.flush = receiver.flush
         self.hear = relay.hear

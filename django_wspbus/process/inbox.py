@@ -61,7 +61,9 @@ class Inbox:
             if len(self._waiting) >= self._most:
                 self._note_dropped(self._waiting.popleft())
             self._waiting.append(delivery)
-        self._wakeups.put(None)
+            is_first = len(self._waiting) == 1
+        if is_first:  # else the thread is at work
+            self._wakeups.put(None)
 
     def note_missed(self, sender: str, count: int) -> None:
         """Publish ``fleet.gap`` after the messages that wait: ``count`` messages of a site are lost."""
@@ -89,18 +91,14 @@ class Inbox:
             logger.error(text, self._most)
 
     def _run(self) -> None:
-        while True:
+        while not self._bus.exit_asked:
             self._wakeups.get()
-            if not self._waiting:  # it was published after an earlier wake-up
-                continue
             if self._bus.state is self._bus.states.STARTING:
                 self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING)
-            if self._bus.exit_asked:
-                self._pid = 0
-                return
             with fresh_connections():
                 while self._waiting and not self._bus.exit_asked:
                     self._publish_next()
+        self._pid = 0
 
     def _publish_next(self) -> None:
         with self._lock:

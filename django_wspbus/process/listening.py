@@ -12,6 +12,7 @@ from contextlib import suppress
 from ..system.waker import Waker
 from .encoding import Message, encode
 from .messages import Link
+from .outbox import Offered
 from .reports import Unsent, as_message
 
 logger = logging.getLogger("django_wspbus")
@@ -35,7 +36,7 @@ class Listening:
 
         OSError if the site has ended, TypeError and ValueError as `Link.post`.
         """
-        self.link.offer(encode(message, []), lambda count: as_message(Unsent(count)))
+        self.link.offer([Offered(encode(message, []))], lambda count: as_message(Unsent(count)))
         if self.link.has_unsent:
             self._waker.wake()
 

@@ -10,12 +10,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .encoding import HEADER, LARGEST, MOST_DESCRIPTORS, NO_SIGNAL, VERSION, Part, encode, split
 from .encoding import Message as Message
-from .outbox import Outbox
+from .outbox import Offered, Outbox
 
 MOST_UNSENT = 4 * LARGEST
 """Bytes that may wait for a process that does not read. A link with more is closed."""
@@ -107,17 +107,18 @@ class Link:
             for part in parts:
                 part.keep()
 
-    def offer(self, data: bytes, lost: Callable[[int], Message], count: int = 1) -> None:
-        """Send an encoded message without waiting; while the peer does not read, the oldest are dropped.
+    def offer(self, messages: Sequence[Offered], lost: Callable[[int], Message]) -> None:
+        """Send messages without waiting; while the peer does not read, the oldest are dropped.
 
         ``lost(number)``: the message by which the peer learns how many were dropped.
         """
-        if self.has_unsent or not self._send_now(data):
-            self._outbox.put(data, lost, count)
+        if self.has_unsent or not self._send_now(b"".join(each.data for each in messages)):
+            for each in messages:
+                self._outbox.put(each, lost)
             self.flush()
 
     def _send_now(self, data: bytes) -> bool:
-        """Send an encoded message if nothing waits before it; return False if the peer takes none of it."""
+        """Send encoded messages if nothing waits before them; return False if the peer takes no byte."""
         with self._lock:
             if self._is_writing or self.has_unsent:
                 return False

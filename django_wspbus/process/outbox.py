@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .encoding import Message, encode
 
@@ -16,12 +17,21 @@ MOST_BYTES = 16 * 2**20
 """Messages, and their bytes, that wait for one process; beyond that, the oldest are dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """An encoded message that may be dropped, and the number of messages that are lost with it."""
+
+    data: bytes
+    count: int = 1
+    """It is larger for a message that announces a loss."""
+
+
 class Outbox:
     """A queue of encoded messages for one process. ``name()`` returns its name for the log."""
 
     def __init__(self, name: Callable[[], str]) -> None:
         self._name = name
-        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._waiting: deque[Offered] = deque()
         self._size = 0
         self._lost = 0
         self._notice: Callable[[int], Message] | None = None
@@ -30,18 +40,15 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, data: bytes, lost: Callable[[int], Message], count: int = 1) -> None:
-        """Add a message; ``lost(number)`` makes the one that takes the place of those that were dropped.
-
-        ``count``: the number that is lost with it, which is larger for a message that announces a loss.
-        """
+    def put(self, message: Offered, lost: Callable[[int], Message]) -> None:
+        """Add a message; ``lost(number)`` makes the one that takes the place of those that were dropped."""
         with self._lock:
-            self._waiting.append((data, count))
-            self._size += len(data)
+            self._waiting.append(message)
+            self._size += len(message.data)
             while len(self._waiting) > 1 and (len(self._waiting) > MOST_WAITING or self._size > MOST_BYTES):
-                dropped, number = self._waiting.popleft()
-                self._size -= len(dropped)
-                self._note_lost(lost, number)
+                dropped = self._waiting.popleft()
+                self._size -= len(dropped.data)
+                self._note_lost(lost, dropped.count)
 
     def _note_lost(self, lost: Callable[[int], Message], number: int) -> None:
         self._notice = lost
@@ -62,6 +69,6 @@ class Outbox:
                 return encode(self._notice(lost), [])
             if not self._waiting:
                 return b""
-            data, _ = self._waiting.popleft()
+            data = self._waiting.popleft().data
             self._size -= len(data)
             return data

@@ -12,10 +12,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from .messages import BrokenLink, Link, Message
+from .outbox import Offered
 
 logger = logging.getLogger("django_wspbus")
 
@@ -59,9 +60,9 @@ class Switchboard:
         if link.has_unsent:
             self._wake()
 
-    def offer(self, link: Link, data: bytes, lost: Callable[[int], Message], count: int = 1) -> None:
-        """Send an encoded message over a watched link, unless its peer does not read; see `Link.offer`."""
-        link.offer(data, lost, count)
+    def offer(self, link: Link, messages: Sequence[Offered], lost: Callable[[int], Message]) -> None:
+        """Send messages over a watched link, unless its peer does not read; see `Link.offer`."""
+        link.offer(messages, lost)
         if link.has_unsent:
             self._wake()
 

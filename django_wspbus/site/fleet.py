@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +11,14 @@ from ..children.child import Child
 from ..children.children import Children
 from ..conf import LEADER_ALIAS, Settings
 from ..fleet.base import MemberProcess
-from ..fleet.member import FleetMember, Identity, Processes
+from ..fleet.member import FleetMember, Identity
+from ..fleet.processes import Processes
 from ..fleet.relay import Commands, RelayState
 from ..fleet.version import version_of_code
 from ..process.answering import Answers
 from ..process.exchange import Error, Reply, Result
 from ..process.fleet_of_site import ASK
+from ..process.outbox import Offered
 from ..process.process_bus import ProcessBus
 from ..process.publication import Outcome
 from ..process.record import Record
@@ -145,9 +147,9 @@ class AllProcesses:
     def __init__(self, sources: list[Processes]) -> None:
         self._sources = sources
 
-    def offer(self, data: bytes, count: int = 1) -> None:
+    def offer(self, orders: Sequence[Offered]) -> None:
         for source in self._sources:
-            source.offer(data, count)
+            source.offer(orders)
 
     def serving(self) -> list[MemberProcess]:
         return [process for source in self._sources for process in source.serving()]
@@ -162,9 +164,9 @@ class ChildProcesses:
     def __init__(self, children: Children) -> None:
         self._children = children
 
-    def offer(self, data: bytes, count: int = 1) -> None:
+    def offer(self, orders: Sequence[Offered]) -> None:
         for child in self._children.every():
-            child.offer(data, count)
+            child.offer(orders)
 
     def serving(self) -> list[MemberProcess]:
         return [

@@ -37,6 +37,9 @@ class Inbox:
             self.missed.append((sender, count))
             self._changed.notify()
 
+    def flush(self) -> None:
+        pass
+
     def hear(self, message: Message) -> None:
         with self._changed:
             self.heard.append((message.kind, message.args))
