@@ -171,6 +171,8 @@ class ProgramState:
     """The beginning of a line of its output, in base64."""
     began: float
     """The time of `time.monotonic` at which it was started."""
+    mark: str
+    """The value of `SITE` in its environment."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -38,6 +38,16 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def with_variable(name: str, value: str) -> list[int]:
+    """Return the processes that were started with a variable in their environment; none without /proc."""
+    entry, found = f"{name}={value}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or of another user
+            if entry in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
+
+
 def read_stat(path: Path) -> list[str]:
     """Return the fields of a file ``stat`` in /proc that follow the name: the state, the parent, ..."""
     # The name of the program, in parentheses, may hold anything.

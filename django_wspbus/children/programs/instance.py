@@ -24,6 +24,7 @@ from ...successor import start
 from ...successor.invocation import SITE
 from ...successor.state import ProgramState
 from ...successor.values import scratch_file
+from ...system.processes import with_variable
 from ...system.terminal import ALONE
 from ...wspbus import Refusal
 from ..child import Child
@@ -48,7 +49,8 @@ class Instance(Child):
     """One run of a program, from its spawn to its end, with all that it starts.
 
     ``process`` is the minder: see `minder`. Processes of the program that have joined the site are its
-    workers. ``link``: the site's end of the pair of sockets that leads to the minder.
+    workers. ``link``: the site's end of the pair of sockets that leads to the minder. ``mark``: the value of
+    `SITE` in the environment of the program, and so of all that it starts.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Instance(Child):
         pair: socket.socket,
         link: socket.socket,
         source: Source,
+        mark: str,
         switchboard: Switchboard,
         answer: Callable[[Link, Message], None],
         changed: Callable[[], None],
@@ -71,6 +74,7 @@ class Instance(Child):
         self.number = number
         self.link = link
         self.source = source
+        self.mark = mark
         self.program: int | None = None
         """The PID of the program; None until the minder has reported it."""
 
@@ -109,9 +113,18 @@ class Instance(Child):
         if not self.ended:
             self.send_signal(signal.SIGCONT)
         elif self.program is not None and self.process.wait() == -signal.SIGKILL:
-            # The minder may have been killed: what has left the program's group is out of reach then.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.program, signal.SIGKILL)
+            self._kill_marked()
+
+    def _kill_marked(self) -> None:
+        """Kill what has left the group of the program, as its minder may have been killed."""
+        deadline = time.monotonic() + minder.TIME_TO_KILL
+        while (found := with_variable(SITE, self.mark)) and time.monotonic() < deadline:
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(minder.KILL_INTERVAL)
 
     def close(self) -> None:
         super().close()
@@ -130,6 +143,7 @@ class Instance(Child):
             output=self.source.descriptor,
             partial=b64encode(self.source.buffer).decode(),
             began=self.spawned,
+            mark=self.mark,
         )
 
 
@@ -165,19 +179,21 @@ class Launcher:
                 output, writer = os.pipe()
                 ours.callback(os.close, output)
                 minders.callback(os.close, writer)
-                process = self._spawn(settings, number, name, other, minders_end, writer)
+                mark = f"{other.fileno()}:{os.fstat(other.fileno()).st_ino}"
+                process = self._spawn(settings, number, name, mark, other, minders_end, writer)
                 ours.pop_all()
         except OSError as error:  # there is no descriptor, process or memory left
             raise Refusal(f"{error.strerror}: {error.filename or 'no process could be started'}.") from error
         widen(output)
         source = Source(name, output, process.pid)
-        return self._watched(settings.alias, number, process, pair, link, source, changed)
+        return self._watched(settings.alias, number, process, pair, link, source, mark, changed)
 
     def _spawn(
         self,
         settings: ProcessSettings,
         number: int,
         name: str,
+        mark: str,
         pair: socket.socket,
         link: socket.socket,
         output: int,
@@ -196,7 +212,7 @@ class Launcher:
             values.write(json.dumps(written).encode())
             values.flush()
             environment = environment_of(settings, invocation)
-            environment[SITE] = f"{pair.fileno()}:{os.fstat(pair.fileno()).st_ino}"
+            environment[SITE] = mark
             return subprocess.Popen(
                 [invocation.find_interpreter(), "-S", "-E", "-c", BOOTSTRAP, str(values.fileno()), name],
                 pass_fds=[values.fileno(), pair.fileno(), link.fileno()],
@@ -214,7 +230,7 @@ class Launcher:
         source = Source(name, state.output, pid, kept=b64decode(state.partial))
         process = AdoptedProcess(state.child.pid)
         return self._watched(
-            *(state.child.alias, state.number, process, pair, link, source, changed), before=state
+            *(state.child.alias, state.number, process, pair, link, source, state.mark, changed), before=state
         )
 
     def _watched(
@@ -225,11 +241,12 @@ class Launcher:
         pair: socket.socket,
         link: socket.socket,
         source: Source,
+        mark: str,
         changed: Callable[[], None],
         before: ProgramState | None = None,
     ) -> Instance:
         instance = Instance(
-            *(alias, number, process, pair, link, source),
+            *(alias, number, process, pair, link, source, mark),
             *(self._switchboard, self._answer, changed, self._ended, self._reported),
         )
         if before is not None:

@@ -156,8 +156,9 @@ class Output:
         if source not in self._sources:
             return
         lines, is_open = source.read()
+        prefix = self._prefix(source)
+        self._pending += b"".join(prefix + line + b"\n" for line in lines)
         for line in lines:
-            self._pending += self._prefix(source) + line + b"\n"
             if source.is_noted():
                 self._note(source.pid, source.name, _CONTROL.sub("", line.decode(errors="replace")))
         if not is_open:
