@@ -130,8 +130,7 @@ class Tally:
         runs: dict[float, list[Note]] = defaultdict(list)
         for note in self.journal.notes("runs"):
             runs[note.values["tick"]].append(note)
-        first, last = min(runs), max(runs)
-        due = round((last - first) / self.interval) + 1
+        due = round((max(runs) - min(runs)) / self.interval) + 1 if runs else 0
         twice = {tick: notes for tick, notes in runs.items() if len(notes) > 1}
         for tick, notes in twice.items():
             if not any(

@@ -232,6 +232,24 @@ def test_a_failed_call_begins_the_wait_again(candidacy):
     assert candidacy.next(129.0) == Look()
 
 
+def test_after_a_failed_call_a_released_lease_has_to_stay_so_for_a_whole_lease(candidacy):
+    """The record may be an old one, which lacks the next leader."""
+    candidacy.note_failed(100.0)
+    released = Lease("", 7, 5)
+    for time in (101.0, 110.9):
+        candidacy.note_seen(released, time)
+        assert candidacy.next(time) == Look()
+    assert candidacy.next(111.0) == Take(released)
+
+
+def test_a_lease_that_is_released_a_lease_after_a_failed_call_is_taken_at_once(candidacy):
+    candidacy.note_failed(100.0)
+    candidacy.note_seen(OTHER, 101.0)
+    released = Lease("", 7, 4)
+    candidacy.note_seen(released, 111.0)
+    assert candidacy.next(111.0) == Take(released)
+
+
 def test_the_deadline_counts_from_the_moment_before_the_request(candidacy):
     candidacy.note_held(OTHER, asked=100.0, now=103.0)
     assert candidacy.leads(108.9)

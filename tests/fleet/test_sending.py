@@ -1,0 +1,77 @@
+"""Messages that wait while the engine is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from django_wspbus.fleet import outgoing
+from django_wspbus.fleet.base import Member, Unavailable
+from django_wspbus.fleet.local import LocalEngine
+
+from .test_relay import Node
+
+
+class FickleEngine(LocalEngine):
+    """An engine that is away, or loses an answer, if a test says so."""
+
+    is_away = False
+    loses_answer = False
+
+    def beat(self, member: Member) -> float:
+        if self.is_away:
+            raise Unavailable("It is away.")
+        return super().beat(member)
+
+    def send(self, messages: Sequence[tuple[str | None, bytes]]) -> None:
+        if self.is_away:
+            raise Unavailable("It is away.")
+        super().send(messages)
+        if self.loses_answer:
+            self.loses_answer = False
+            raise Unavailable("The answer is lost.")
+
+
+@pytest.fixture
+def engine() -> FickleEngine:
+    return FickleEngine("shop")
+
+
+@pytest.fixture
+def nodes(engine: FickleEngine) -> Iterator[list[Node]]:
+    """Two relays, of which the second one knows the first."""
+    made = [Node(engine, 1), Node(engine, 2)]
+    made[0].say("first")
+    made[1].inbox.expect(lambda: made[1].inbox.delivered == ["first"])
+    yield made
+    for node in made:
+        node.relay.close(5)
+
+
+def test_too_many_messages_drop_the_oldest_and_the_others_count_them(
+    engine: FickleEngine, nodes: list[Node], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outgoing, "MOST_WAITING", 100)
+    one, other = nodes
+    engine.is_away = True
+    for number in range(150):
+        one.say(number)
+    assert one.relay.commands.waiting == 100
+    engine.is_away = False
+    other.inbox.expect(lambda: 149 in other.inbox.delivered)
+    arrived = other.inbox.delivered[1:]
+    assert arrived == list(range(150 - len(arrived), 150))
+    assert sum(count for _, count in other.inbox.missed) == 150 - len(arrived)
+    assert one.relay.commands.dropped >= 50
+    assert caplog.text.count("the oldest are dropped") == 1
+
+
+def test_messages_whose_answer_is_lost_arrive_once(engine: FickleEngine, nodes: list[Node]) -> None:
+    one, other = nodes
+    engine.loses_answer = True
+    for number in range(150):
+        one.say(number)
+    other.inbox.expect(lambda: 149 in other.inbox.delivered)
+    assert other.inbox.delivered == ["first", *range(150)]
+    assert other.inbox.missed == []
