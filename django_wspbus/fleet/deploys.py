@@ -35,18 +35,14 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order to a host: an action of the control socket.
+    """The order to a host: an action of the control socket. ``token``: that of the deploy's lease."""
 
-    ``target``: the identifier of the member that it is for; ``token``: that of the deploy's lease.
-    """
-
-    target: str
     action: str
     arguments: dict[str, Any]
     token: int
 
     def as_args(self) -> list[Any]:
-        return [self.target, self.action, self.arguments, self.token]
+        return [self.action, self.arguments, self.token]
 
 
 @dataclass(slots=True)
@@ -126,7 +122,7 @@ class Deploy:
             self._look_for_reasons()
             while waiting and not failures and len(self._parts) < self._limits.parallel:
                 name, member = waiting.popleft()
-                self._begin(name, member, Order(member.id, action, arguments, self._turn.lease.token))
+                self._begin(name, member, Order(action, arguments, self._turn.lease.token))
             if not self._parts or (failures and not self._turn.is_held):
                 break
             self._attend()

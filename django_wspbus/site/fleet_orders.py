@@ -71,9 +71,7 @@ class FleetOrders:
 
     def _note(self, message: Message) -> None:
         """Note an order, in the thread that receives."""
-        target, action, arguments, token = message.args
-        if target != self._member.identity.state.id:  # somebody else has sent it on
-            return
+        action, arguments, token = message.args
         order = self._orders.get(message.subject)
         if order is None:
             order = Received(message.subject, message.epoch, action, time.monotonic())

@@ -41,6 +41,8 @@ class Host:
     def __init__(self, folder: Path, fleet: dict[str, Any], **wspbus: Any) -> None:
         self.folder = folder
         (folder / "releases" / "1").mkdir(parents=True)
+        (folder / "journal.txt").touch()
+        (folder / "releases" / "1" / "journal.txt").symlink_to("../../journal.txt")  # one for all releases
         self._link(1)
         self.project = Project(folder / "current")
         self.wspbus = {"SERVERS": {"default": WORKER}, "FLEET": fleet, **wspbus}
@@ -60,7 +62,7 @@ class Host:
         """Make another release with the page of its number, or with another file of URLs; return its path."""
         releases, before = self.folder / "releases", self.number
         self.number += 1
-        shutil.copytree(releases / str(before), releases / str(self.number))
+        shutil.copytree(releases / str(before), releases / str(self.number), symlinks=True)
         self._link(self.number)
         self.project.write("shop/urls.py", urls or URLS.format(version=str(self.number)))
         return self.path

@@ -123,7 +123,7 @@ def test_one_host_gets_the_order_after_the_other_and_its_steps_are_shown(site: S
     one, two = site.add("one", succeed), site.add("two", succeed)
     assert site.run(one, two) == ["one", "two"]
     assert site.shown == ["one: booting", "one: Reloaded.", "two: booting", "two: Reloaded."]
-    assert one.orders[0].args == [one.relay.id, "graceful", {"alias": "x"}, site.turn.lease.token]
+    assert one.orders[0].args == ["graceful", {"alias": "x"}, site.turn.lease.token]
 
 
 def test_hosts_get_the_order_at_the_same_time_up_to_a_number(site: Site) -> None:

@@ -67,10 +67,10 @@ class Launcher:
         client.connect(name.address)
         return client
 
-    def ask(self, action: str) -> list[Any]:
+    def ask(self, action: str, **arguments: Any) -> list[Any]:
         """Return the replies to a request."""
         with self.connect() as client:
-            client.sendall(request(action))
+            client.sendall(request(action, **arguments))
             return replies(client)
 
     @property
@@ -119,6 +119,8 @@ def test_code_that_does_not_boot_is_the_answer_to_every_action(launcher: Launche
     found = launcher.ask("status")[0]["result"]
     assert (found["condition"], found["state"], found["reason"]) == ("failed", "STOPPED", "NameError: x")
     assert (found["well"], found["last_failure"]) == (False, "shop/urls.py, line 1: NameError: x")
+    (reply,) = launcher.ask("graceful", fleet=True)  # it begins no deploy
+    assert "does not boot" in reply["error"]
     (reply,) = launcher.ask("stacks")
     assert "does not boot" in reply["error"]
     assert "shop/urls.py, line 1: NameError: x" in reply["error"]

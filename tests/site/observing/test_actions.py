@@ -457,3 +457,11 @@ def test_the_number_of_workers_is_that_of_a_server_with_workers(served: Served) 
     ):
         (outcome,) = request(served.site, "scale", {"server": server, "workers": 2})
         assert outcome == Error(reason, status)
+
+
+def test_a_site_that_belongs_to_no_fleet_says_so(served: Served) -> None:
+    for action in ("graceful", "restart", "status"):
+        _, outcome = order(served.site, action, fleet=True)
+        assert outcome == Error('This site belongs to no fleet: WSPBUS["FLEET"] is not set.')
+    _, outcome = order(served.site, "graceful", skip_missing=True)
+    assert outcome == Error("graceful takes 'skip_missing' for a whole fleet only.", 2)
