@@ -11,6 +11,7 @@ import pytest
 from django_wspbus.fleet.base import Engine, Member
 from django_wspbus.fleet.envelope import Draft, Message, Sender
 from django_wspbus.fleet.relay import Relay, RelayState
+from django_wspbus.process.fleet import checked
 
 from ..processes import DEADLINE
 from .conftest import Connect
@@ -212,3 +213,21 @@ def test_forged_and_replayed_messages_are_dropped_and_counted(start: Start) -> N
     send(signed(Draft.to(one.relay.id, "order", [])))
     other.inbox.expect(lambda: other.inbox.delivered == ["first", "once"])
     other.expect_rejected(unsigned=2, replayed=2, future=1, old=1, built_in=1, foreign=1, misdirected=1)
+
+
+def test_a_message_of_the_most_bytes_arrives_whole_and_a_larger_one_is_refused(start: Start) -> None:
+    one, two = start(), start()
+    largest = one.relay.engine.largest
+
+    def message(size: int) -> str:
+        """Return the argument of a message that has so many bytes, as `bus.broadcast` checks it."""
+        (value,) = checked("shop.changed", ["x" * (size - len('"shop.changed"[""]'))], largest)
+        return str(value)
+
+    values = [message(largest - 1), message(largest), "small"]
+    for value in values:
+        one.say(value)
+    two.inbox.expect(lambda: len(two.inbox.delivered) == 3)
+    assert two.inbox.delivered == values
+    with pytest.raises(ValueError, match="are the most"):
+        message(largest + 1)
