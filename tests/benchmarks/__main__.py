@@ -12,6 +12,7 @@ from typing import Any
 
 from . import (
     developing,
+    growing,
     messaging,
     operating,
     publishing,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "recycle": recycling.run,
     "develop": developing.run,
     "fleet": messaging.run,
+    "growth": growing.run,
 }
 SERVERS: dict[str, Collection[str]] = {
     "reload": rivals.RIVALS,
