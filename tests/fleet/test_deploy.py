@@ -48,6 +48,9 @@ class Node:
     def miss(self, sender: str, count: int) -> None:
         pass
 
+    def flush(self) -> None:
+        pass
+
     def hear(self, message: Message) -> None:
         if message.kind == ORDER:
             self.orders.append(message)
