@@ -194,7 +194,7 @@ class Jobs:
         else:
             skipped = self._skipped[job.name] + len(due) - 1
             if len(due) > 1:
-                logger.warning("Job %s: %d earlier ticks were missed.", job.name, len(due) - 1)
+                logger.warning("Job %s: earlier ticks that were missed: %d.", job.name, len(due) - 1)
             counts = counted(last, skipped=skipped)
             run = Run(job.name, tick, pid=os.getpid(), began=now, outcome="running", counts=counts)
         if self._claim(run):
