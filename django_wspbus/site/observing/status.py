@@ -47,8 +47,8 @@ def status(site: Assembly) -> Action:
             }
             for server in site.servers
         }
-        programs = described_programs(site.programs)
-        trouble = "; ".join([*_troubles(servers), *troubles_of(programs)])
+        programs, leader = described_programs(site.programs), _leader(site, processes, sizes)
+        trouble = "; ".join([*_troubles(servers), *_troubles_of_leader(leader), *troubles_of(programs)])
         return {
             **introduction(conf.settings_module() or "", start.original().directory),
             **brief,
@@ -64,7 +64,7 @@ def status(site: Assembly) -> Action:
             "servers": servers,
             "processes": programs,
             "fleet": described_fleet(site) if of_fleet else site.fleet.member.status(),
-            "leader": _leader(site, processes, sizes),
+            "leader": leader,
             "last_operation": _last_operation(site),
         }
 
@@ -142,6 +142,12 @@ def _troubles(servers: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
         for process in server["processes"]:
             if (words := NOT_WELL.get(process["state"])) is not None:
                 yield f"{process['role']} {process['pid']} of the server {alias!r} {words}"
+
+
+def _troubles_of_leader(leader: Mapping[str, Any] | None) -> Iterable[str]:
+    for process in (leader or {}).get("processes", ()):
+        if (words := NOT_WELL.get(process["state"])) is not None:
+            yield f"the leader process {process['pid']} {words}"
 
 
 def _last_operation(site: Assembly) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import signal
 import psutil
 import pytest
 
+from tests.controlled import result, site_of
 from tests.processes import RunningSite, fetch, fetch_json
 
 from .conftest import await_that
@@ -108,6 +109,12 @@ def test_a_leader_that_is_stopped_for_longer_than_its_lease_leads_no_more_when_i
     with shop.serve("-v2") as site:
         (first,) = shop.expect_leaders(1)
         os.kill(first, signal.SIGSTOP)
+        await_that(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
+        status = result(site_of(site), "status")
+        assert (status["well"], status["reason"]) == (
+            False,
+            f"the leader process {first} is stopped (SIGSTOP)",
+        )
         reload(site)  # another candidate
         _, second = shop.expect_leaders(2)
         os.kill(first, signal.SIGCONT)
