@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from .base import Member, Run, Unavailable
+from .base import Run, Unavailable
 from .cron import Job, local_time
 from .requests import EngineOfSite
 
@@ -54,6 +55,8 @@ class Jobs:
         """The claims of which it is not known if the engine has taken them."""
         self._passed: dict[str, float] = {}
         """The last tick of each job that has passed while it ran."""
+        self._in_doubt: set[str] = set()
+        """The jobs that run in a member which may have ended: its sign of life is overdue."""
         self._skipped: Counter[str] = Counter()
         """The number of those ticks, until the next claim records it."""
         self._changed = threading.Condition()
@@ -115,15 +118,19 @@ class Jobs:
         known = {*self._running, *self._lost_answers}
         found = {run.job: run for run in self._engine.runs()}
         self._runs = {**found, **self._forgotten_by(found)}
-        living = {member.id for member in self._living()}
+        silences = self._silences()
         here = socket.gethostname(), os.getpid()
+        self._in_doubt = set()
         for run in list(self._runs.values()):
             if run.outcome != "running" or run.job in known:
                 continue
+            silent = silences.get(run.member, math.inf) if run.member else 0.0
             if (run.host, run.pid) == here:
                 self._note_lost(as_lost(run, "the engine has taken the claim too late"))
-            elif run.member and run.member not in living:
+            elif silent > self._lease:
                 self._note_lost(as_lost(run))
+            elif silent > self._lease / 2:
+                self._in_doubt.add(run.job)
 
     def _forgotten_by(self, found: Mapping[str, Run]) -> dict[str, Run]:
         """Return the runs that an engine has lost with its last writes: their ticks do not run again."""
@@ -134,9 +141,10 @@ class Jobs:
                 lost[name] = as_lost(run, "the engine has lost its record") if is_unknown else run
         return lost
 
-    def _living(self) -> list[Member]:
+    def _silences(self) -> dict[str, float]:
+        """Return the seconds since the last sign of life of each member."""
         now = self._engine.time()
-        return [member for member in self._engine.members() if now - member.seen <= self._lease]
+        return {member.id: now - member.seen for member in self._engine.members()}
 
     def _note_lost(self, lost: Run) -> None:
         if self._engine.finish(lost):
@@ -166,7 +174,8 @@ class Jobs:
         ticks = job.schedule.between(max(last.tick, self._passed.get(job.name, last.tick)), now)
         due = [tick for tick in ticks if tick + job.delay(tick) <= now]
         if due:
-            self._take_ticks(job, due, now)
+            if not self._take_ticks(job, due, now):
+                return now + RETRY
             ticks = [tick for tick in ticks if tick > due[-1]]
         return ticks[0] + job.delay(ticks[0]) if ticks else self._next(job, now)
 
@@ -174,19 +183,24 @@ class Jobs:
         tick = job.schedule.next(now)
         return None if tick is None else tick + job.delay(tick)
 
-    def _take_ticks(self, job: Job, due: list[float], now: float) -> None:
-        """Claim the last of the ticks that are due, and run the job, or skip it."""
+    def _take_ticks(self, job: Job, due: list[float], now: float) -> bool:
+        """Claim the last of the ticks that are due, and run the job, or skip it.
+
+        Return False if it is not known whether the job still runs elsewhere: then the ticks wait.
+        """
         tick, last = due[-1], self._runs[job.name]
         if (
             job.name not in self._running and last.outcome == "running"
         ):  # in another process, which may be done
             self._read_runs()
             last = self._runs[job.name]
+            if job.name in self._in_doubt:
+                return False
         if job.name in self._running or last.outcome == "running":
             self._passed[job.name] = tick
             self._skipped[job.name] += len(due)
             self._log_skipped(job, tick, "it still runs")
-            return
+            return True
         if job.is_too_late(tick, now, self._lease):
             self._log_skipped(job, tick, "it was due too long ago")
             skipped = self._skipped[job.name] + len(due)
@@ -202,6 +216,7 @@ class Jobs:
             self._skipped[job.name] = 0
             if run.outcome == "running":
                 self._begin(job, run)
+        return True
 
     def _log_skipped(self, job: Job, tick: float, why: str) -> None:
         logger.warning("Job %s: the tick of %s was skipped: %s.", job.name, local_time(tick), why)

@@ -28,6 +28,12 @@ class Engine(LocalEngine):
         self.now = BEGIN + 1
         self.lose_answers = False
         self.is_away = False
+        self.looks = 0
+        """The number of times that the members were read."""
+
+    def members(self) -> list[Member]:
+        self.looks += 1
+        return super().members()
 
     def time(self) -> float:
         if self.is_away:
@@ -312,6 +318,26 @@ def test_a_run_of_a_member_that_is_gone_is_lost_and_the_next_tick_runs(
         leader.advance(60)
         await_that(ended(engine, "ok", 60))
     assert "in process 7 on gone is lost: its process has ended" in caplog.text
+    run = engine.last()
+    assert run is not None
+    assert run.counts == {"lost": 1, "ok": 1}
+
+
+def test_a_tick_that_is_due_before_it_is_known_that_a_member_is_gone_runs_late(
+    engine: Engine, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.fleet.jobs.RETRY", 0.01)
+    engine.claim(Run("job", BEGIN, host="host", pid=7, member="killed", began=BEGIN, outcome="running"))
+    engine.now = BEGIN + 50
+    engine.beat(Member("killed", "host", 1, "", "STARTED"))
+    engine.now = BEGIN + 60
+    with Leader(engine, make(calls)) as leader:
+        await_that(lambda: engine.looks > 2)  # for its sign of life, which is overdue
+        run = engine.last()
+        assert run is not None
+        assert (run.outcome, run.tick) == ("running", BEGIN)
+        leader.advance(6)
+        await_that(ended(engine, "ok", 60))
     run = engine.last()
     assert run is not None
     assert run.counts == {"lost": 1, "ok": 1}
