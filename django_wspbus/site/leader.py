@@ -120,7 +120,7 @@ class LeaderDesk:
         reply(Result(None))
 
     def _note_end(self, child: Child, pid: int, record: Record) -> None:
-        """Release the lease of a process that has ended, and record that its jobs are lost."""
+        """Record that the jobs of a process that has ended are lost, and release its lease."""
         if child.alias == LEADER_ALIAS:
             if len(self.jobs) > 1:  # else there is no other description of the jobs for now
                 self.jobs.pop(str(pid), None)
@@ -130,15 +130,15 @@ class LeaderDesk:
     def _clean_up(self, engine: Engine) -> None:
         """Do so for all that have ended. If the engine does not answer, the next request tries again."""
         ended = list(self._ended)
+        for run in engine.runs():  # before another process leads, which skips the ticks of what still runs
+            is_here = run.pid in ended and run.member == self._member
+            if is_here and run.outcome == "running" and engine.finish(as_lost(run)):
+                self._bus.log(sentence_of_loss(as_lost(run)), level=40)
         held = self._held
         if held is not None and pid_of(held[0].holder) in ended:
             engine.release(LEADER, held[0])
             self._held = None
             self._note_release()
-        for run in engine.runs():
-            is_here = run.pid in ended and run.member == self._member
-            if is_here and run.outcome == "running" and engine.finish(as_lost(run)):
-                self._bus.log(sentence_of_loss(as_lost(run)), level=40)
         del self._ended[: len(ended)]
 
     # Its state
