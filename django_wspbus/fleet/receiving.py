@@ -116,8 +116,7 @@ class Receiving:
 
     def note_number(self, message: Message, number: int) -> int:
         """Note the last number of the sender of a message; return how many messages are missing."""
-        now = self._clock.now()
-        return self._senders.note(message.epoch, number, now, is_new=False) or 0
+        return self._senders.note(message.epoch, number, is_new=False) or 0
 
     def _run(self) -> None:
         while not self._is_closing:

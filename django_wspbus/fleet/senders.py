@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ SENDER_REMEMBERED = 24 * 3600.0
 
 @dataclass(slots=True)
 class Sequence:
-    """The last number of a sender, and the time at which it was seen."""
+    """The last number of a sender, and the time of `time.monotonic` at which it was seen."""
 
     last: int
     seen: float
@@ -53,7 +54,7 @@ class Senders:
             raise Rejected("old")
         self._sweep(now)
         if message.number:
-            missing = self.note(message.epoch, message.number, now, is_new=True)
+            missing = self.note(message.epoch, message.number, is_new=True)
             if missing is None:
                 raise Rejected("replayed")
             return missing
@@ -62,12 +63,12 @@ class Senders:
         self._nonces[message.nonce] = now
         return 0
 
-    def note(self, epoch: str, number: int, now: float, *, is_new: bool) -> int | None:
+    def note(self, epoch: str, number: int, *, is_new: bool) -> int | None:
         """Note a number of a sender; return how many messages up to it are missing; None if it is replayed.
 
         ``is_new``: whether a message of this number has come, or only the announcement that there was one.
         """
-        sequence = self._sequences.get(epoch)
+        sequence, now = self._sequences.get(epoch), time.monotonic()
         if sequence is None:
             self._sequences[epoch] = Sequence(number, now)
             return 0
@@ -80,10 +81,11 @@ class Senders:
 
     def _sweep(self, now: float) -> None:
         """Forget what is older than any message that is accepted."""
-        if now - self._swept < MOST_SKEW:
+        here = time.monotonic()  # the clock of the engine may jump, and no sender is to be forgotten then
+        if here - self._swept < MOST_SKEW:
             return
-        self._swept = now
+        self._swept = here
         self._sequences = {
-            epoch: each for epoch, each in self._sequences.items() if now - each.seen < SENDER_REMEMBERED
+            epoch: each for epoch, each in self._sequences.items() if here - each.seen < SENDER_REMEMBERED
         }
         self._nonces = {nonce: seen for nonce, seen in self._nonces.items() if now - seen < NONCE_REMEMBERED}
