@@ -6,12 +6,12 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 import django_wspbus
 
 PACKAGE = Path(django_wspbus.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {
+    str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))
+}
 
 NO_BEGINNING = re.compile(r"(Whether|What|Who|Have|Let|How|Where|When|Why)\b")
 """A first line is an imperative or a noun phrase."""
@@ -55,28 +55,27 @@ def names_in(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_docstring_begins_with_an_imperative_or_a_noun(file):
+def test_a_docstring_begins_with_an_imperative_or_a_noun():
     wrong = [
-        text.splitlines()[0]
-        for text in strings_that_explain(ast.parse(file.read_text()))
+        f"{file}: {text.splitlines()[0]}"
+        for file, tree in TREES.items()
+        for text in strings_that_explain(tree)
         if NO_BEGINNING.match(text)
     ]
     assert wrong == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_name_is_of_the_vocabulary(file):
-    words = {
-        name: [word.lower() for word in re.split(r"_|(?<=[a-z])(?=[A-Z])", name)]
-        for name in names_in(ast.parse(file.read_text()))
-    }
-    wrong = {name: REPLACED[word] for name, parts in words.items() for word in parts if word in REPLACED}
-    wrong = {name: word for name, word in wrong.items() if name not in FIXED}
-    assert wrong == {}
+def test_a_name_is_of_the_vocabulary():
+    wrong = [
+        f"{file}: {name}, write {REPLACED[word]}"
+        for file, tree in TREES.items()
+        for name in names_in(tree)
+        for word in map(str.lower, re.split(r"_|(?<=[a-z])(?=[A-Z])", name))
+        if word in REPLACED and name not in FIXED
+    ]
+    assert wrong == []
 
 
 def test_there_are_names_and_docstrings_to_look_at():
-    trees = [ast.parse(file.read_text()) for file in FILES]
-    assert sum(len(names_in(tree)) for tree in trees) > 1000
-    assert sum(len(strings_that_explain(tree)) for tree in trees) > 500
+    assert sum(len(names_in(tree)) for tree in TREES.values()) > 1000
+    assert sum(len(strings_that_explain(tree)) for tree in TREES.values()) > 500
