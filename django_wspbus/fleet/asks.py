@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,18 @@ from .base import Member, MemberProcess
 EXPECT, REPLY, GONE = "expect", "reply", "gone"
 """Kinds of messages to the member that asks: the processes that are going to answer; the answer of one; one
 has ended before it answered."""
+
+LONGEST_CHARACTER = 12
+"""Bytes of a character in JSON, at most."""
+
+
+def fitting(outcome: Outcome, largest: int) -> Outcome:
+    """Return an outcome that a message of ``largest`` bytes can hold: larger results become an error."""
+    if outcome.error is not None:
+        return Outcome(None, outcome.error[: largest // LONGEST_CHARACTER])
+    if (size := len(json.dumps(outcome.results))) <= largest:
+        return outcome
+    return Outcome(None, f"Its results have {size:,} bytes; {largest:,} are the most for another member.")
 
 
 class Question:

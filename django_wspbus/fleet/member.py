@@ -20,7 +20,7 @@ from ..process.inbox import Delivery, Inbox
 from ..process.process_bus import ProcessBus
 from ..process.publication import Outcome, Publication
 from ..process.worker_orders import Deliver, Publish
-from .asks import EXPECT, GONE, REPLY, Answers, Question
+from .asks import EXPECT, GONE, REPLY, Answers, Question, fitting
 from .base import Engine, Member, MemberProcess, Unavailable
 from .commands import Commands, LocalCommands
 from .engines import make_engine
@@ -315,7 +315,8 @@ class _There:
         self._send(EXPECT, [[each.pid, each.roles] for each in processes])
 
     def reply(self, pid: int, outcome: Outcome) -> None:
-        self._send(REPLY, [pid, outcome.results, outcome.error])
+        sent = fitting(outcome, self._relay.engine.largest)
+        self._send(REPLY, [pid, sent.results, sent.error])
 
     def gone(self, pid: int) -> None:
         self._send(GONE, [pid])

@@ -15,7 +15,7 @@ from ...conf.findings import Problem
 from ...process.leader import NotLeader
 from ..base import DEFAULT_LEASE, LEADER, Engine, Lease, Listener, Member, Run, Unavailable
 from . import checks, queries
-from .connection import Connection, PostgresListener, execute, is_one_database, open_connection
+from .connection import MOST_CHUNKS, Connection, PostgresListener, execute, is_one_database, open_connection
 
 LONGEST_PAYLOAD = 7999
 """The most bytes of a notification."""
@@ -179,7 +179,7 @@ class PostgresFleet(Engine):
 def chunks(text: str) -> Iterator[str]:
     """Divide a message into notifications. No two are equal: a transaction sends equal ones once."""
     serial = secrets.token_hex(6)
-    size = LONGEST_PAYLOAD - len(f"{serial} 99/99 ")
+    size = LONGEST_PAYLOAD - len(f"{serial} {MOST_CHUNKS}/{MOST_CHUNKS} ")
     count = max(-(-len(text) // size), 1)
     for index in range(count):
         yield f"{serial} {index}/{count} {text[index * size : (index + 1) * size]}"
