@@ -134,9 +134,10 @@ class Deploy:
             if reason := self._why_to_stop():
                 self.progress.failures.append(reason)
             elif not self._turn.is_held:
-                error = self._relay.commands.connection.error
-                reason = "this site is not sure any more that there is no other deploy"
-                self.progress.failures.append(f"The deploy stops: {reason}. {error}")
+                reason = "this site is not sure any more that there is no other deploy."
+                self.progress.failures.append(
+                    f"The deploy stops: {reason} {self._relay.trouble or ''}".strip()
+                )
 
     def _why(self, not_begun: list[str]) -> str:
         groups = {

@@ -158,7 +158,7 @@ class FleetMember(Fleet):
             "engine": self.settings.backend,
             "up": not down,
             "since": now - max(each.since for each in (down or both)),
-            "error": str(down[0].error) if down else None,
+            "error": self.relay.trouble,
             "waiting": self.relay.commands.waiting,
             "unsent": self.relay.commands.dropped,
             "missed": self.missed,
@@ -218,8 +218,8 @@ class FleetMember(Fleet):
     def _others(self, relay: Relay, timeout: float) -> list[Member]:
         """Return the other members that live; `Unavailable` if that takes longer than half of the timeout."""
         until = time.monotonic() + timeout / 2
-        if not relay.messages.has_listened.wait(timeout / 2):
-            raise relay.messages.connection.error
+        if not relay.messages.has_listened.wait(timeout / 2) and (trouble := relay.trouble) is not None:
+            raise Unavailable(trouble)
         members = relay.commands.call(lambda engine: engine.members(), until - time.monotonic())
         oldest = relay.clock.now() - relay.engine.lease
         return [each for each in members if each.seen >= oldest and each.id != relay.id]

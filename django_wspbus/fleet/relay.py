@@ -86,6 +86,12 @@ class Relay:
             self.messages.close(max(deadline - time.monotonic(), 0.1))
 
     @property
+    def trouble(self) -> str | None:
+        """The reason why a connection with the engine is down; None if both are up."""
+        both = (self.commands.connection, self.messages.connection)
+        return next((str(each.error) for each in both if not each.is_up), None)
+
+    @property
     def state(self) -> RelayState:
         return RelayState(self.id, self.number, self.messages.known)
 

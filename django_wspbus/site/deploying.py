@@ -163,8 +163,8 @@ class Run:
         return Limits(parallel=parallel, skips_silent=self._skips, silence=silence)
 
     def run(self) -> Any:
-        if not self._relay.messages.connection.is_up:
-            raise self._relay.messages.connection.error
+        if (trouble := self._relay.trouble) is not None:
+            raise Unavailable(trouble)
         self._turn.take(self._wait)
         is_handed_over = False
         try:
