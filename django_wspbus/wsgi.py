@@ -63,8 +63,9 @@ class WorkerApplication:
                 return
             if "worker" not in (self.bus.roles or ()):  # else runbus has started it
                 self.bus.roles = {"worker"}
-                before, self._member = self.bus.fleet, join(self.bus)
+                before = self.bus.fleet
                 try:
+                    self._member = join(self.bus)
                     self.bus.start()
                 except BaseException:
                     self.bus.roles = frozenset()

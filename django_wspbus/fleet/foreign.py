@@ -13,7 +13,8 @@ from .version import version_of_code
 def join(bus: ProcessBus) -> FleetMember | None:
     """Make this process a member, with connections of its own; None without FLEET.
 
-    Wrong settings do not keep it from serving: it then stays alone, and the log says so.
+    Wrong settings, or an engine whose library is missing, do not keep it from serving: it then stays alone,
+    and the log says so.
     """
     settings, _ = conf.read()
     if settings is None:
@@ -21,7 +22,12 @@ def join(bus: ProcessBus) -> FleetMember | None:
     if settings is None or settings.fleet is None:
         return None
     identity = Identity(version_of_code(settings.fleet), start.TYPED.directory)
-    member = FleetMember(bus, settings.fleet, NoProcesses(), identity)
+    try:
+        member = FleetMember(bus, settings.fleet, NoProcesses(), identity)
+    except Exception as error:  # of the class that FLEET names, or its OPTIONS
+        reason = f"{settings.fleet.path()}: {type(error).__name__}: {error}"
+        bus.log(f"This process does not join the fleet: {reason}. See manage.py check.", level=40)
+        return None
     member.take_part()
     member.start()
     return member

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from django_wspbus.process.bus import ProcessBus
 from django_wspbus.wsgi import WorkerApplication
 
@@ -47,3 +49,19 @@ def test_it_joins_at_its_first_request_shows_that_it_has_started_and_leaves_at_i
         app._exit(os.getpid())
         atexit.unregister(app._exit)
     assert engine.members() == []
+
+
+def test_an_engine_that_cannot_be_made_keeps_no_process_from_serving(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.WSPBUS = {"FLEET": {"NAME": "shop", "BACKEND": "tests.nowhere.Engine"}}
+    bus, started = ProcessBus(), []
+    bus.subscribe("start", lambda: started.append("started"))
+    app = WorkerApplication(lambda environ, start_response: [b"served"], bus)
+    try:
+        assert app({}, lambda *args: None) == [b"served"]
+        assert started == ["started"]
+        assert "No module named 'tests.nowhere'" in caplog.text
+    finally:
+        app._exit(os.getpid())
+        atexit.unregister(app._exit)
