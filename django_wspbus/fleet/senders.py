@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,8 +33,8 @@ class Senders:
     """
 
     def __init__(self, known: Mapping[str, int]) -> None:
-        # They are not forgotten before they have sent something.
-        self._sequences = {epoch: Sequence(last, math.inf) for epoch, last in known.items()}
+        now = time.monotonic()
+        self._sequences = {epoch: Sequence(last, now) for epoch, last in known.items()}
         self._nonces: dict[str, float] = {}
         self._swept = 0.0
 
