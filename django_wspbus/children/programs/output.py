@@ -88,6 +88,8 @@ class Output:
     def show(self, source: Source) -> None:
         with self._lock:
             self._sources.append(source)
+            if source.name not in self._names:  # of an entry that a restart has removed
+                self._names.append(source.name)
         if self._waker is None:
             self._waker = Waker()
         source.wake = self._waker.wake

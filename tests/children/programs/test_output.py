@@ -99,6 +99,14 @@ def test_no_color_keeps_the_names(terminal: Shown, monkeypatch: pytest.MonkeyPat
     os.close(writer)
 
 
+def test_a_program_that_a_restart_has_removed_has_its_name_as_well(terminal: Shown) -> None:
+    _, writer = terminal.program("mail")
+    os.write(writer, b"bye\n")
+    expected = b"\x1b[32mmail     |\x1b[0m bye\r\n"
+    assert terminal.read(len(expected)) == expected
+    os.close(writer)
+
+
 def test_lines_of_two_programs_do_not_mix_and_the_last_one_needs_no_end(shown: Shown) -> None:
     _, first = shown.program("tasks", 1)
     _, second = shown.program("celery.2", 2)
