@@ -182,9 +182,9 @@ class Receiving:
             )
 
     def _hand_on(self, message: Message) -> None:
-        if message.kind != "message":
-            self._receiver.hear(message)
-        elif is_reserved(message.channel):
+        if is_reserved(message.channel):  # an ask has a channel as well
             raise Rejected("built-in")
-        else:
+        if message.kind == "message":
             self._receiver.deliver(message)
+        else:
+            self._receiver.hear(message)

@@ -206,13 +206,14 @@ def test_forged_and_replayed_messages_are_dropped_and_counted(start: Start) -> N
     send(signed(Draft("message", "shop.changed", ["x"], 2), now + 61))
     send(signed(Draft("message", "shop.changed", ["x"], 2), now - 61))
     send(signed(Draft("message", "exit", [], 2)))
+    send(signed(Draft.to(None, "ask", [[], 1], channel="exit")))
     send(signed(Draft("message", "shop.changed", ["x"], 3), sender=Sender("blog", "host", 1, "e")))
     once = signed(Draft.to(None, "message", ["once"], channel="shop.changed"))
     send(once)
     send(once)
     send(signed(Draft.to(one.relay.id, "order", [])))
     other.inbox.expect(lambda: other.inbox.delivered == ["first", "once"])
-    other.expect_rejected(unsigned=2, replayed=2, future=1, old=1, built_in=1, foreign=1, misdirected=1)
+    other.expect_rejected(unsigned=2, replayed=2, future=1, old=1, built_in=2, foreign=1, misdirected=1)
 
 
 def test_a_message_of_the_most_bytes_arrives_whole_and_a_larger_one_is_refused(start: Start) -> None:
