@@ -130,7 +130,8 @@ class RemoteSite(Site):
             with self._turn:
                 if self._listening is None:  # in a process that takes no orders, such as a forked one
                     self._listening = Listening(self._connect("other"), lambda message: None)
-            self._listening.offer(as_message(report))
+                listening = self._listening
+            listening.offer(as_message(report))
 
     @contextmanager
     def _link(self) -> Iterator[Link]:

@@ -44,6 +44,10 @@ class FleetOfSite(Fleet):
             raise SiteUnreachable(f"The site process cannot ask the fleet: {error}") from error
         return [Reply(**each) for each in replies]
 
+    def close(self) -> None:
+        """Publish no further message: this process leaves the site."""
+        self._inbox.close()
+
     def hear(self, order: Deliver | Missed) -> None:
         """Publish a message on the bus of this process, in the thread for that."""
         match order:

@@ -19,6 +19,11 @@ logger = logging.getLogger("django_wspbus")
 MOST_WAITING = 10_000
 """Messages that wait for slow listeners; beyond that, the oldest are dropped."""
 
+_beginning = threading.RLock()  # of the threads; a fork waits for it, so that its child can take it
+os.register_at_fork(
+    before=_beginning.acquire, after_in_parent=_beginning.release, after_in_child=_beginning.release
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -45,18 +50,21 @@ class Inbox:
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # which wakes a thread faster than a Condition
         self._dropped = 0
         self._pid = 0
+        self._is_closed = False
         self.missed = 0
         """Messages that did not reach the listeners since the process began."""
 
     def put(self, delivery: Delivery) -> None:
         """Add a message; any thread may call this, and it never waits for a listener."""
-        if self._bus.exit_asked:  # what the listeners use may be closed already
+        if self._ends:  # what the listeners use may be closed already
             return
         starts = self._bus.state is self._bus.states.STARTING  # a start listener may subscribe others
         if not starts and not self._bus.plan(delivery.channel):
             return
         if self._pid != os.getpid():
-            self._begin()
+            with _beginning:
+                if self._pid != os.getpid():  # else another thread was first
+                    self._begin()
         with self._lock:
             if len(self._waiting) >= self._most:
                 self._note_dropped(self._waiting.popleft())
@@ -69,6 +77,15 @@ class Inbox:
         """Publish ``fleet.gap`` after the messages that wait: ``count`` messages of a site are lost."""
         self.missed += count
         self.put(Delivery(sender, GAP, [sender, count]))
+
+    def close(self) -> None:
+        """End the thread; what waits is not published."""
+        self._is_closed = True
+        self._wakeups.put(None)
+
+    @property
+    def _ends(self) -> bool:
+        return self._is_closed or self._bus.exit_asked
 
     def _begin(self) -> None:
         """Start the thread, with no messages of the parent if this is a forked process."""
@@ -91,12 +108,12 @@ class Inbox:
             logger.error(text, self._most)
 
     def _run(self) -> None:
-        while not self._bus.exit_asked:
+        while not self._ends:
             self._wakeups.get()
             if self._bus.state is self._bus.states.STARTING:
                 self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING)
             with fresh_connections():
-                while self._waiting and not self._bus.exit_asked:
+                while self._waiting and not self._ends:
                     self._publish_next()
         self._pid = 0
 

@@ -52,6 +52,7 @@ class Membership:
         """Leave the site, which goes on; a process that ends need not call this."""
         self.bus.fleet = self.fleet.before
         self.site.close()
+        self.fleet.close()
         log_memory.stop()
 
     def hear(self, message: Message) -> None:

@@ -58,7 +58,7 @@ class Outbox:
 
     def forget(self) -> None:
         """Drop all messages; it takes no lock, which a thread that a fork has left behind may hold."""
-        self._lost = 0
+        self._lost = self._size = 0
         self._waiting = deque()
 
     def take(self) -> bytes:

@@ -116,3 +116,30 @@ def test_messages_wait_for_the_start_listeners_and_none_comes_after_an_exit() ->
     heard.expect(lambda values: "after another start" in values)
     bus.exit()
     assert "after the exit" not in heard.values
+
+
+def test_the_first_messages_of_several_threads_all_arrive(bus: Bus, heard: Heard) -> None:
+    inbox, at_once = Inbox(bus), threading.Barrier(8)
+
+    def send(value: int) -> None:
+        at_once.wait(DEADLINE)
+        put(inbox, value)
+
+    threads = [threading.Thread(target=send, args=(value,)) for value in range(8)]
+    for thread in threads:
+        thread.start()
+    heard.expect(lambda values: sorted(values) == list(range(8)))
+    for thread in threads:
+        thread.join(DEADLINE)
+
+
+def test_a_process_that_leaves_its_site_keeps_no_thread(bus: Bus, heard: Heard) -> None:
+    inbox, found = Inbox(bus), []
+    bus.subscribe("shop.changed", lambda value: found.append(threading.current_thread()), 10)
+    put(inbox, 1)
+    heard.expect(lambda values: values == [1])
+    inbox.close()
+    found[0].join(DEADLINE)
+    assert not found[0].is_alive()
+    put(inbox, 2)
+    assert heard.values == [1]
