@@ -37,7 +37,7 @@ class Program:
         self.is_wanted = False
         """True while the site is to keep it running."""
         self.starts = 0
-        """The number of runs so far."""
+        """The number of times that it was started, or could not be."""
         self.trouble: str | None = None
         """The reason why it does not run, or has not run for long."""
         self.due: float | None = None
@@ -120,12 +120,12 @@ class Program:
         self._is_replaced = False
         if not self.is_wanted or self.instance is not None:
             return
+        self.starts += 1
         try:
             self.instance = self._launch(self)
         except Refusal as refusal:
             self._fail(f"could not be started: {refusal}", worked=False)
             return
-        self.starts += 1
         if self.trouble is not None:
             self._later(HEALTHY_LIFETIME, self.look)
 
