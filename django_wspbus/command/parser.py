@@ -122,7 +122,9 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
         case "graceful":
             _add_options_of_deploy(parser)
         case "restart":
-            parser.add_argument("alias", metavar="ALIAS", nargs="?", help="only the children of this server")
+            parser.add_argument(
+                "alias", metavar="ALIAS", nargs="?", help="only the children of this server, or this program"
+            )
             _add_options_of_deploy(parser)
         case "scale":
             parser.add_argument("server", metavar="SERVER", help="its name in SERVERS")

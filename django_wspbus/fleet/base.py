@@ -154,7 +154,8 @@ class Engine(ABC):
     A method that needs the engine raises `Unavailable` if that does not answer within ``timeout`` seconds. It
     has closed the connection then, and the next call opens another. No connection is replaced in silence: an
     engine that has come back may have lost its last writes, which matters to a candidate for a lease.
-    The methods are called by one thread at a time. ``name``: that of the fleet, which all keys and channels
+    One thread at a time calls the methods, but for `listen`, which another thread calls meanwhile, and those
+    for transactions, which any thread calls. ``name``: that of the fleet, which all keys and channels
     contain.
     """
 

@@ -151,8 +151,9 @@ class Sending(Commands):
                 self._note_down(error)
 
     def _beat(self) -> None:
-        asked, member = time.monotonic(), self._describe()
-        self._next_beat = asked + self.engine.lease / 3
+        asked = time.monotonic()
+        self._next_beat = asked + self.engine.lease / 3  # before it is described: a change asks for another
+        member = self._describe()
         self._clock.measure(self.engine.time() if member is None else self.engine.beat(member), asked)
         self.connection.note_up()
         if self._announces_after_beat:

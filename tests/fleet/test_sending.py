@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from django_wspbus.fleet import outgoing
 from django_wspbus.fleet.base import Member, Unavailable
+from django_wspbus.fleet.envelope import Sender
 from django_wspbus.fleet.local import LocalEngine
+from django_wspbus.fleet.relay import Relay, RelayState
 
-from .test_relay import Node
+from ..processes import DEADLINE
+from .test_relay import KEYS, Inbox, Node
 
 
 class FickleEngine(LocalEngine):
@@ -75,3 +79,23 @@ def test_messages_whose_answer_is_lost_arrive_once(engine: FickleEngine, nodes: 
     other.inbox.expect(lambda: 149 in other.inbox.delivered)
     assert other.inbox.delivered == ["first", *range(150)]
     assert other.inbox.missed == []
+
+
+def test_a_change_while_the_member_is_described_is_shown_soon() -> None:
+    """The next sign of life would come after 20 minutes."""
+    engine, is_first, is_shown = LocalEngine("shop", lease=3600), threading.Event(), threading.Event()
+
+    def describe() -> Member:
+        if is_first.is_set():
+            is_shown.set()
+        else:
+            is_first.set()
+            relay.commands.beat_soon()
+        return Member(relay.id, "host", 1, "", "STARTED")
+
+    relay = Relay(engine, KEYS, lambda own: Sender("shop", "host", 1, own), describe, Inbox(), RelayState())
+    relay.start()
+    try:
+        assert is_shown.wait(DEADLINE)
+    finally:
+        relay.close(5)
