@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from ..process.database import fresh_connections
 from .base import Run, Unavailable
 from .cron import Job, local_time
 from .requests import EngineOfSite
@@ -31,7 +32,7 @@ LONGEST_ERROR = 500
 class Jobs:
     """Runs jobs at their ticks from `start` to `stop`, each in a thread of its own.
 
-    ``leads()`` says if this process still leads. ``clean()`` is called before and after each run.
+    ``leads()`` says if this process still leads. Each run has database connections of its own.
     """
 
     def __init__(
@@ -40,13 +41,11 @@ class Jobs:
         jobs: Sequence[Job],
         lease: float,
         leads: Callable[[], bool],
-        clean: Callable[[], object] = lambda: None,
     ) -> None:
         self._engine = engine
         self._jobs = jobs
         self._lease = lease
         self._leads = leads
-        self._clean = clean
         self._runs: dict[str, Run] = {}
         """The last run of each job, as the engine has it."""
         self._running: dict[str, Run] = {}
@@ -247,11 +246,8 @@ class Jobs:
     def _carry_out(self, job: Job, run: Run) -> None:
         began, error = time.monotonic(), ""
         try:
-            self._clean()
-            try:
+            with fresh_connections(ends=True):
                 job()
-            finally:
-                self._clean()
         except BaseException as failure:  # SystemExit would end the thread without a word
             error = f"{type(failure).__name__}: {failure}"[:LONGEST_ERROR]
             logger.exception("Job %s failed.", job.name)

@@ -7,13 +7,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db import connections
 
 from django_wspbus.fleet.base import Member, Run, Unavailable
 from django_wspbus.fleet.cron import Job, Schedule
 from django_wspbus.fleet.jobs import Jobs
 from django_wspbus.fleet.local import LocalEngine
+
+from .conftest import database
 
 DEADLINE = 30
 BEGIN = 1_800_000_000.0
@@ -277,6 +282,24 @@ def test_it_does_not_pile_up_beyond_a_handover_either(
             second.advance(60)
             await_that(ended(engine, "ok", 180))
     assert calls.count == 2
+
+
+def test_a_run_leaves_no_connection_with_a_database(
+    engine: Engine, tmp_path: Path, django_db_blocker: Any
+) -> None:
+    """One that may live for ever would stay open when the thread of the run has ended."""
+    entry = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "db", "CONN_MAX_AGE": None}
+    found = []
+
+    def query() -> None:
+        found.append(connections["of_jobs"])
+        found[0].ensure_connection()
+
+    with database("of_jobs", entry), django_db_blocker.unblock():
+        with Leader(engine, Job(query, Schedule("* * * * *", "UTC"), name="job")) as leader:
+            leader.advance(60)
+            await_that(ended(engine, "ok", 60))
+        assert found[0].connection is None
 
 
 @pytest.mark.parametrize("error", [ValueError("no stock"), SystemExit(3)])

@@ -11,8 +11,6 @@ import time
 from _thread import start_new_thread
 from typing import Any, NoReturn
 
-from django.db import close_old_connections
-
 from ... import conf
 from ...children.deadlines import Deadlines
 from ...children.orders import SERVE, follow_orders, read_exit, read_orders
@@ -98,7 +96,7 @@ class LeaderProcess:
             lost=lambda: bus.defer(self._end_term),
             log=bus.log,
         )
-        self.jobs = Jobs(requests, jobs_of(bus), engine.lease, self._leads, close_old_connections)
+        self.jobs = Jobs(requests, jobs_of(bus), engine.lease, self._leads)
         bus.leader = ElectedLeader(self.election, engine)
 
     def _leads(self) -> bool:
