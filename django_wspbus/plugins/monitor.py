@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.apps import apps
-from django.db import close_old_connections
-
+from ..process.database import close_all_connections, fresh_connections
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
@@ -22,7 +20,8 @@ class BackgroundTask(threading.Thread):
 
     The first call comes after one period. If a call fails, even with SystemExit, the error is logged and the
     calls go on. A call that takes longer than the period delays the next one; missed calls are not made up
-    for. Django's old database connections are closed before and after each call.
+    for. Django's old database connections are closed before and after each call, and all of the thread's own
+    at its end.
     """
 
     def __init__(self, bus: Bus, period: float, function: Callable[[], Any], name: str | None = None) -> None:
@@ -42,14 +41,12 @@ class BackgroundTask(threading.Thread):
         while not self._cancelled.wait(max(0, due - time.monotonic())):
             self._call()
             due = max(due + self.period, time.monotonic())
+        close_all_connections()
 
     def _call(self) -> None:
         try:
-            _close_connections()
-            try:
+            with fresh_connections():
                 self.function()
-            finally:
-                _close_connections()
         except BaseException:  # SystemExit would end the thread, and with it all further calls
             with contextlib.suppress(BaseException):  # a log listener may raise SystemExit as well
                 self.bus.log(f"Error in {self.name}", level=40, traceback=True)
@@ -104,11 +101,6 @@ def every(period: float, *, role: str | None = None, name: str | None = None) ->
         return function
 
     return decorate
-
-
-def _close_connections() -> None:
-    if apps.ready:  # without Django there are no connections
-        close_old_connections()
 
 
 def _name(function: Callable[..., Any]) -> str:

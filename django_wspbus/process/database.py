@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from django.apps import apps
 from django.db import close_old_connections, connections
@@ -23,12 +23,20 @@ def fresh_connections(*, ends: bool = False) -> Generator[None]:
         yield
     finally:
         if ends:
-            connections.close_all()
+            close_all_connections()
         else:
             close_old_connections()
 
 
 def close_broken_connections() -> None:
-    """Close the connections of this thread that have failed, or are too old."""
-    if apps.ready:
-        close_old_connections()
+    """Close the connections of this thread that have failed, or are too old, as far as they can be closed."""
+    with suppress(Exception):  # of a backend: the thread has other work
+        if apps.ready:
+            close_old_connections()
+
+
+def close_all_connections() -> None:
+    """Close the connections of this thread, which ends, as far as they can be closed."""
+    with suppress(Exception):  # of a backend: it must not undo what the thread has done
+        if apps.ready:
+            connections.close_all()

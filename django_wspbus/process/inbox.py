@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..wspbus import Bus, ChannelFailures
-from .database import close_broken_connections, fresh_connections
+from .database import close_all_connections, close_broken_connections
 from .fleet import GAP
 
 logger = logging.getLogger("django_wspbus")
@@ -110,12 +110,17 @@ class Inbox:
     def _run(self) -> None:
         while not self._ends:
             self._wakeups.get()
-            if self._bus.state is self._bus.states.STARTING:
-                self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING)
-            with fresh_connections():
-                while self._waiting and not self._ends:
-                    self._publish_next()
+            self._publish_waiting()
+        close_all_connections()
         self._pid = 0
+
+    def _publish_waiting(self) -> None:
+        if self._bus.state is self._bus.states.STARTING:
+            self._bus.wait_for(lambda: self._bus.state is not self._bus.states.STARTING)
+        close_broken_connections()
+        while self._waiting and not self._ends:
+            self._publish_next()
+        close_broken_connections()
 
     def _publish_next(self) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from django_wspbus.process.inbox import Delivery, Inbox
 from django_wspbus.wspbus import Bus
@@ -143,3 +144,16 @@ def test_a_process_that_leaves_its_site_keeps_no_thread(bus: Bus, heard: Heard) 
     assert not found[0].is_alive()
     put(inbox, 2)
     assert heard.values == [1]
+
+
+def test_a_connection_that_fails_to_close_ends_no_delivery(
+    bus: Bus, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("the connection cannot be closed")
+
+    monkeypatch.setattr(type(connections), "all", fail)
+    inbox = Inbox(bus)
+    for value in range(3):
+        put(inbox, value)
+        heard.expect(lambda values, value=value: value in values)
