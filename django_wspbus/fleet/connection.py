@@ -46,10 +46,12 @@ class Connection:
         """Note a failure, and set the time of the next attempt; ``is_logged``: the log may name it."""
         self.error = error
         self.failures += 1
-        wait = min(self._backoff.note(worked=self.is_up), self._longest_wait)
-        self.retry_at = time.monotonic() + wait
+        now = time.monotonic()
+        # An engine may answer the first call after each connect, and refuse the next one.
+        worked = self.is_up and now - self.since >= self._longest_wait
+        self.retry_at = now + min(self._backoff.note(worked=worked), self._longest_wait)
         if self.is_up:
-            self.is_up, self.since = False, time.monotonic()
+            self.is_up, self.since = False, now
         if is_logged and not self._is_logged and self._backoff.failures >= self._logs_after:
             self._is_logged = True
             logger.error("The engine of the fleet is unavailable (%s): %s", self._purpose, error)
