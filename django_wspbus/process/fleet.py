@@ -39,7 +39,7 @@ class Reply:
     results: list[Any] = field(default_factory=list)
     """The results of its listeners, in the order of their priorities."""
     error: str | None = None
-    """The reason why there are no results: a listener failed, or the process did not answer."""
+    """The reason why there are no results: a listener failed, they are too large, or no answer came."""
     missing: bool = False
     """True if it did not answer in time."""
 
