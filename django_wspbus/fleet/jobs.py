@@ -239,9 +239,16 @@ class Jobs:
     # A run
 
     def _begin(self, job: Job, run: Run) -> None:
+        thread = threading.Thread(
+            target=self._carry_out, args=(job, run), name=f"Job {job.name}", daemon=True
+        )
         with self._changed:
             self._running[job.name] = run
-        threading.Thread(target=self._carry_out, args=(job, run), name=f"Job {job.name}", daemon=True).start()
+        try:
+            thread.start()
+        except RuntimeError as failure:  # the system has no thread left
+            logger.error("Job %s failed: %s.", job.name, failure)
+            self._finish(job, 0.0, f"RuntimeError: {failure}")
 
     def _carry_out(self, job: Job, run: Run) -> None:
         began, error = time.monotonic(), ""

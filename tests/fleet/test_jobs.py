@@ -284,6 +284,26 @@ def test_it_does_not_pile_up_beyond_a_handover_either(
     assert calls.count == 2
 
 
+def test_a_run_for_which_there_is_no_thread_has_failed_and_the_next_tick_runs(
+    engine: Engine, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "Job job":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with Leader(engine, make(calls)) as leader:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            leader.advance(60)
+            await_that(ended(engine, "failed", 60))
+        leader.advance(60)
+        await_that(ended(engine, "ok", 120))
+    assert calls.count == 1
+
+
 def test_a_run_leaves_no_connection_with_a_database(
     engine: Engine, tmp_path: Path, django_db_blocker: Any
 ) -> None:
