@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 
 from .envelope import Draft
-
-logger = logging.getLogger("django_wspbus")
 
 MOST_WAITING = 10_000
 MOST_BYTES = 64 * 2**20
@@ -17,6 +14,9 @@ MOST_IN_BATCH = 100
 MOST_BYTES_IN_BATCH = 2**20
 """Messages, and their bytes, that are sent in one call."""
 
+HEADER = 200
+"""Bytes of a message without its arguments, about."""
+
 
 class Outgoing:
     """A queue. The caller has a lock."""
@@ -25,6 +25,7 @@ class Outgoing:
         self._waiting: deque[tuple[Draft, int]] = deque()
         self._size = 0
         self._is_dropping = False
+        self._begins_to_drop = False
         self.dropped = 0
         """Messages that were dropped so far."""
 
@@ -39,8 +40,12 @@ class Outgoing:
             self._size -= self._waiting.popleft()[1]
             self.dropped += 1
             if not self._is_dropping:
-                self._is_dropping = True
-                logger.error("Too many messages wait for the engine of the fleet: the oldest are dropped.")
+                self._is_dropping = self._begins_to_drop = True
+
+    def begins_to_drop(self) -> bool:
+        """Return, once, that messages are dropped, until the queue has been empty."""
+        begins, self._begins_to_drop = self._begins_to_drop, False
+        return begins
 
     def batch(self) -> list[Draft]:
         """Return the messages to send next, which stay in the queue until they are `sent`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -13,6 +14,7 @@ from .base import Engine, Member
 from .commands import Commands as Commands
 from .connection import EngineClock
 from .envelope import Draft, Message, Sender, Signer
+from .outgoing import HEADER
 from .receiving import PING, Receiver, Receiving
 from .sending import Sending
 
@@ -118,7 +120,8 @@ class Relay:
         self, target: str | None, kind: str, args: list[Any], subject: str = "", channel: str = ""
     ) -> None:
         """Send a message to one member, or one without a number to all (None)."""
-        self.commands.put(Draft.to(target, kind, args, subject, channel))
+        size = len(json.dumps(args)) + HEADER
+        self.commands.put(Draft.to(target, kind, args, subject, channel), size)
 
     def _sign(self, draft: Draft) -> bytes:
         return self.signer.sign(draft, self._sender, self.clock.now())

@@ -13,7 +13,7 @@ from .base import Engine, Member, Unavailable
 from .commands import Command, Commands
 from .connection import Connection, EngineClock
 from .envelope import Draft
-from .outgoing import Outgoing
+from .outgoing import HEADER, Outgoing
 
 logger = logging.getLogger("django_wspbus")
 
@@ -84,7 +84,7 @@ class Sending(Commands):
         if is_late:
             command.finish(None, LEAVES)
 
-    def put(self, draft: Draft, size: int = 200) -> None:
+    def put(self, draft: Draft, size: int = HEADER) -> None:
         """Send a message of about ``size`` bytes soon."""
         with self._changed:
             self._outgoing.put(draft, size)
@@ -110,6 +110,7 @@ class Sending(Commands):
         while not self._is_closing:
             with self._changed:
                 self._changed.wait_for(self._has_work, self._pause())
+            self._log_dropped()
             try:
                 self._turn()
             except Unavailable as error:
@@ -165,6 +166,7 @@ class Sending(Commands):
     def _send_batch(self) -> None:
         with self._changed:
             batch = self._outgoing.batch()
+        self._log_dropped()
         if not batch:
             return
         # A batch whose outcome is unknown is sent again: receivers drop the numbers that they have.
@@ -176,6 +178,13 @@ class Sending(Commands):
 
     def _send(self, batch: list[Draft]) -> None:
         self.engine.send([(draft.target, self._sign(draft)) for draft in batch])
+
+    def _log_dropped(self) -> None:
+        # The threads that add messages hold locks, and a handler of the log may wait, or broadcast.
+        with self._changed:
+            begins = self._outgoing.begins_to_drop()
+        if begins:
+            logger.error("Too many messages wait for the engine of the fleet: the oldest are dropped.")
 
     def _note_down(self, error: Unavailable) -> None:
         self.connection.note_down(error)

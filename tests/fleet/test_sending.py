@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,11 @@ class FickleEngine(LocalEngine):
     is_away = False
     loses_answer = False
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.sizes: list[int] = []
+        """The bytes of the messages of each call."""
+
     def beat(self, member: Member) -> float:
         if self.is_away:
             raise Unavailable("It is away.")
@@ -31,6 +37,7 @@ class FickleEngine(LocalEngine):
     def send(self, messages: Sequence[tuple[str | None, bytes]]) -> None:
         if self.is_away:
             raise Unavailable("It is away.")
+        self.sizes.append(sum(len(data) for _, data in messages))
         super().send(messages)
         if self.loses_answer:
             self.loses_answer = False
@@ -69,6 +76,44 @@ def test_too_many_messages_drop_the_oldest_and_the_others_count_them(
     assert sum(count for _, count in other.inbox.missed) == 150 - len(arrived)
     assert one.relay.commands.dropped >= 50
     assert caplog.text.count("the oldest are dropped") == 1
+
+
+def test_large_messages_to_one_member_are_sent_in_several_calls(
+    engine: FickleEngine, nodes: list[Node]
+) -> None:
+    one, other = nodes
+    engine.is_away = True
+    for _ in range(100):
+        one.relay.send(other.relay.id, "reply", ["x" * 2**16])
+    engine.is_away = False
+    other.inbox.expect(lambda: [kind for kind, _ in other.inbox.heard].count("reply") == 100)
+    assert max(engine.sizes) <= outgoing.MOST_BYTES_IN_BATCH
+
+
+def test_the_log_is_written_while_no_message_waits_for_it(
+    engine: FickleEngine, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler of the log waits until another thread has sent a message."""
+    monkeypatch.setattr(outgoing, "MOST_WAITING", 10)
+    one, is_sent, waited = nodes[0], threading.Event(), []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "the oldest are dropped" in record.getMessage():
+                waited.append(is_sent.wait(DEADLINE))
+
+    logger, handler = logging.getLogger("django_wspbus"), Handler()
+    logger.addHandler(handler)
+    try:
+        engine.is_away = True
+        for number in range(20):
+            one.say(number)
+        is_sent.set()
+        engine.is_away = False
+        nodes[1].inbox.expect(lambda: 19 in nodes[1].inbox.delivered)
+    finally:
+        logger.removeHandler(handler)
+    assert waited == [True]
 
 
 def test_messages_whose_answer_is_lost_arrive_once(engine: FickleEngine, nodes: list[Node]) -> None:
