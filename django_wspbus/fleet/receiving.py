@@ -55,7 +55,7 @@ class Receiving:
         signer: Signer,
         id: str,  # noqa: A002
         receiver: Receiver,
-        known: dict[str, int],
+        senders: Senders,
         listens: Callable[[], None],
         commands: Connection,
     ) -> None:
@@ -69,7 +69,7 @@ class Receiving:
         self._signer = signer
         self._id = id
         self._receiver = receiver
-        self._senders = Senders(known)
+        self._senders = senders
         self._listens = listens
         self._commands = commands
         self._wake = threading.Event()
@@ -77,11 +77,6 @@ class Receiving:
         self._listener: Listener | None = None
         self._heard_at = 0.0
         self._thread: threading.Thread | None = None
-
-    @property
-    def known(self) -> dict[str, int]:
-        """The last number of each sender."""
-        return self._senders.known
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="Fleet messages", daemon=True)

@@ -16,6 +16,7 @@ from .connection import EngineClock
 from .envelope import Draft, Message, Sender, Signer
 from .outgoing import HEADER
 from .receiving import PING, Receiver, Receiving
+from .senders import Senders
 from .sending import Sending
 
 HELLO, BEAT, LEAVE = "hello", "beat", "leave"
@@ -33,6 +34,8 @@ class RelayState:
     """The number of its last message."""
     known: dict[str, int] = field(default_factory=dict)
     """The last number of each sender."""
+    nonces: dict[str, float] = field(default_factory=dict)
+    """The latest messages without a number: see `senders.Senders`."""
 
 
 class Relay:
@@ -60,10 +63,11 @@ class Relay:
         self.clock = EngineClock()
         self._sender = sender(self.id)
         self._receiver = receiver
+        self._senders = Senders(state.known, state.nonces)
         self.commands = Sending(engine, self.clock, self._sign, describe, self.announce)
         self.messages = Receiving(
             *(engine, self.clock, self.signer, self.id, _Hearer(self, receiver)),
-            *(state.known, self._say_hello, self.commands.connection),
+            *(self._senders, self._say_hello, self.commands.connection),
         )
         self.commands.on_beat += [self._ping, self.messages.look]
         self._listens = False
@@ -95,7 +99,7 @@ class Relay:
 
     @property
     def state(self) -> RelayState:
-        return RelayState(self.id, self.number, self.messages.known)
+        return RelayState(self.id, self.number, self._senders.known, self._senders.nonces)
 
     # Sending
 

@@ -17,6 +17,9 @@ NONCE_REMEMBERED = 2 * MOST_SKEW + 5
 SENDER_REMEMBERED = 24 * 3600.0
 """Seconds for which a sender is remembered that sends nothing; then a gap at its end is not noticed."""
 
+MOST_HANDED_OVER = 10_000
+"""Messages without a number that the next program of a process knows, at most."""
+
 
 @dataclass(slots=True)
 class Sequence:
@@ -29,18 +32,26 @@ class Sequence:
 class Senders:
     """Finds replayed messages, and gaps, by the sequence numbers of each sender.
 
-    ``known``: the last numbers by sender, as an earlier program of this process has seen them.
+    ``known`` and ``nonces``: those that an earlier program of this process has handed over.
     """
 
-    def __init__(self, known: Mapping[str, int]) -> None:
+    def __init__(self, known: Mapping[str, int], nonces: Mapping[str, float]) -> None:
         now = time.monotonic()
         self._sequences = {epoch: Sequence(last, now) for epoch, last in known.items()}
-        self._nonces: dict[str, float] = {}
+        self._nonces = dict(nonces)
         self._swept = 0.0
 
     @property
     def known(self) -> dict[str, int]:
+        """The last number of each sender."""
         return {epoch: each.last for epoch, each in list(self._sequences.items())}
+
+    @property
+    def nonces(self) -> dict[str, float]:
+        """The nonces of the latest messages without a number -> the time of the engine at which each came."""
+        latest = list(self._nonces.items())[-MOST_HANDED_OVER:]
+        newest = max((seen for _, seen in latest), default=0.0)
+        return {nonce: seen for nonce, seen in latest if newest - seen < NONCE_REMEMBERED}
 
     def check(self, message: Message, now: float) -> int:
         """Note a message; return how many before it are missing. `Rejected` if it must not be delivered.

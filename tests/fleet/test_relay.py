@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -162,6 +164,21 @@ def test_the_next_program_of_a_member_learns_what_it_has_missed(start: Start) ->
     successor.say("third")
     one.inbox.expect(lambda: one.inbox.delivered == ["third"])
     assert one.inbox.missed == []
+
+
+def test_the_next_program_of_a_member_drops_a_replayed_message_without_a_number(start: Start) -> None:
+    one, other = start(), start()
+    sender = Sender(one.relay.engine.name, "host", 1, one.relay.id)
+    draft = Draft.to(None, "message", ["once"], channel="shop.changed")
+    once = one.relay.signer.sign(draft, sender, one.relay.clock.now())
+    send_raw(one, other, once)
+    other.inbox.expect(lambda: other.inbox.delivered == ["once"])
+    other.relay.close(5, leaves=False)
+    handed_over = json.loads(json.dumps(asdict(other.relay.state)))
+    successor = start(state=RelayState(**handed_over))
+    send_raw(one, successor, once)
+    successor.expect_rejected(replayed=1)
+    assert successor.inbox.delivered == []
 
 
 def test_two_names_do_not_hear_each_other(start: Start) -> None:
