@@ -17,11 +17,13 @@ LONGEST_WAIT = 5.0
 class Connection:
     """The state of a connection, and the time of the next attempt.
 
-    ``purpose``: for the log; ``logs_after``: the number of failures after which the log names the error.
+    ``purpose``: for the log; ``lease``: the seconds for which it has to stay up before the log says that the
+    engine answers again; ``logs_after``: the number of failures after which the log names the error.
     """
 
     def __init__(self, purpose: str, lease: float, logs_after: int = 1) -> None:
         self._purpose = purpose
+        self._lease = lease
         self._longest_wait = min(LONGEST_WAIT, lease / 3)
         self._backoff = Backoff()
         self._logs_after = logs_after
@@ -36,11 +38,14 @@ class Connection:
         """The time of `time.monotonic` of the next attempt."""
 
     def note_up(self) -> None:
+        """Note that the engine has answered. Call it again and again while it does."""
+        now = time.monotonic()
         if not self.is_up:
-            self.is_up, self.since = True, time.monotonic()
-            if self._is_logged:
-                logger.warning("The engine of the fleet answers again (%s).", self._purpose)
-                self._is_logged = False
+            self.is_up, self.since = True, now
+        # An engine that fails soon after each connect must not fill the log.
+        if self._is_logged and now - self.since >= self._lease:
+            self._is_logged = False
+            logger.warning("The engine of the fleet answers again (%s).", self._purpose)
 
     def note_down(self, error: Unavailable, *, is_logged: bool = True) -> None:
         """Note a failure, and set the time of the next attempt; ``is_logged``: the log may name it."""

@@ -132,6 +132,7 @@ class Receiving:
                     self._heard_at = time.monotonic()
                     self._receive(data)
                 self._receiver.flush()
+                self.connection.note_up()
         except Unavailable as error:
             self._note_down(error)
         except Exception as error:  # of an engine of the project's own, or a library
