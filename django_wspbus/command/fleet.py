@@ -6,24 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..system.rejections import REJECTED
 from .blocks import Block, Line, Table
 from .text import NOTHING, as_duration, as_text, cut, first_line, plural, quoted
 
 COUNTED = {"waiting": "waiting to be sent", "unsent": "dropped before they were sent", "missed": "missed"}
 """The counts of messages of a fleet, in words."""
-
-REJECTED = {
-    "key": "signed with another SECRET_KEY",
-    "unsigned": "without a valid signature",
-    "foreign": "of another fleet",
-    "misdirected": "for another member",
-    "replayed": "that had come before",
-    "future": "from the future: the clocks of the engine and the sender disagree",
-    "old": "too old",
-    "built-in": "on a channel of the bus itself",
-    "version": "of another version of django-wspbus",
-}
-"""The reasons for which messages are dropped, in words."""
 
 
 def connection(fleet: Mapping[str, Any]) -> Iterator[Block]:

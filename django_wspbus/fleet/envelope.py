@@ -14,11 +14,15 @@ VERSION = b"1"
 
 
 class Rejected(Exception):
-    """The message is not to be delivered. ``reason``: one of those that the status counts."""
+    """The message is not to be delivered.
 
-    def __init__(self, reason: str) -> None:
+    ``reason``: one of those of `system.rejections`; ``sender``: "host:pid", if the signature is valid.
+    """
+
+    def __init__(self, reason: str, sender: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.sender = sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class Signer:
             raise Rejected("unsigned")
         message = _decode(text)
         if message.fleet != self.fleet:
-            raise Rejected("foreign")
+            raise Rejected("foreign", message.sender)
         return message
 
 

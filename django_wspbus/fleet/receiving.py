@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..process.fleet import is_reserved
+from ..system.rejections import REJECTED, REMEDIES
 from .base import Engine, Listener, Unavailable
 from .connection import Connection, EngineClock
 from .envelope import Message, Rejected, Signer
@@ -148,33 +149,38 @@ class Receiving:
             self.connection.note_down(error, is_logged=self._commands.is_up)
 
     def _receive(self, data: bytes) -> None:
+        sender = ""  # unknown until the signature is verified
         try:
             message = self._signer.read(data)
+            sender = message.sender
             if message.epoch == self._id:
                 return
             if message.target not in ("", self._id):
                 raise Rejected("misdirected")
             missing = self._senders.check(message, self._clock.now())
         except Rejected as rejected:
-            self._reject(rejected.reason)
+            self._reject(rejected.reason, rejected.sender or sender)
             return
         except (ValueError, TypeError, AttributeError):  # a version that we do not know, but signed
-            self._reject("version")
+            self._reject("version", sender)
             return
         if missing:
             self._receiver.miss(message.sender, missing)
         try:
             self._hand_on(message)
         except Rejected as rejected:
-            self._reject(rejected.reason)
+            self._reject(rejected.reason, sender)
         except Exception:  # the messages that follow must arrive
             logger.exception("A message of the fleet was lost.")
 
-    def _reject(self, reason: str) -> None:
+    def _reject(self, reason: str, sender: str) -> None:
         self.rejected[reason] += 1
         if self.rejected[reason] == 1:
             logger.warning(
-                "A message of the fleet was dropped (%s); `wspbus status` counts further ones.", reason
+                "The fleet dropped a message %s%s.%s `wspbus status` counts further ones.",
+                REJECTED[reason],
+                f" (signed by {sender})" if sender else "",
+                f" {REMEDIES[reason]}" if reason in REMEDIES else "",
             )
 
     def _hand_on(self, message: Message) -> None:

@@ -189,11 +189,16 @@ def test_two_names_do_not_hear_each_other(start: Start) -> None:
     assert blog.inbox.delivered == []
 
 
-def test_messages_of_another_key_are_dropped_and_counted(start: Start) -> None:
+def test_messages_of_another_key_are_dropped_and_counted(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     one, stranger = start(), start(keys=["another secret"])
     stranger.say("x")
     one.expect_rejected(key=2)  # with the hello of the stranger
     assert one.inbox.delivered == []
+    line = next(each for each in caplog.messages if "signed with another SECRET_KEY." in each)
+    assert line.startswith("The fleet dropped a message ")
+    assert " SECRET_KEY_FALLBACKS. " in line
 
 
 def test_a_fallback_is_accepted_while_keys_change(start: Start) -> None:
@@ -204,7 +209,9 @@ def test_a_fallback_is_accepted_while_keys_change(start: Start) -> None:
     old.inbox.expect(lambda: old.inbox.delivered == ["of the new key"])
 
 
-def test_forged_and_replayed_messages_are_dropped_and_counted(start: Start) -> None:
+def test_forged_and_replayed_messages_are_dropped_and_counted(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     one, other = start(), start()
     sender = Sender(one.relay.engine.name, "host", 1, one.relay.id)
     now = one.relay.clock.now()
@@ -231,6 +238,12 @@ def test_forged_and_replayed_messages_are_dropped_and_counted(start: Start) -> N
     send(signed(Draft.to(one.relay.id, "order", [])))
     other.inbox.expect(lambda: other.inbox.delivered == ["first", "once"])
     other.expect_rejected(unsigned=2, replayed=2, future=1, old=1, built_in=2, foreign=1, misdirected=1)
+    dropped = {each.partition(".")[0] for each in caplog.messages if "dropped a message" in each}
+    assert {
+        "The fleet dropped a message without a valid signature",
+        "The fleet dropped a message that had come before (signed by host:1)",
+        "The fleet dropped a message on a channel of the bus itself (signed by host:1)",
+    } <= dropped
 
 
 def test_a_message_of_the_most_bytes_arrives_whole_and_a_larger_one_is_refused(start: Start) -> None:
