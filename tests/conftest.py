@@ -34,6 +34,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             compileall.compile_dir(ROOT / name, quiet=2)
 
 
+LONGEST = ("tests/real/", "tests/fleet/test_chaos.py", "tests/servers/test_resources.py")
+"""The files that take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process of pytest-xdist is busy alone at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 @pytest.hookimpl(trylast=True)  # after the teardown of the last fixtures
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the fork server; fail if a test was skipped on a machine that has to run all of them."""
