@@ -48,7 +48,8 @@ def restart(site: Running, count: int = 2) -> None:
 # A good one
 
 
-@pytest.mark.parametrize("kind", ["gthread", pytest.param("sync", marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", ["gthread", "sync"])
 def test_under_load_no_request_fails_and_the_process_stays_the_same(
     shop: Shop, short: Path, kind: str
 ) -> None:
@@ -263,6 +264,7 @@ def test_the_command_line_is_kept_whatever_the_directory_and_the_name_of_the_ser
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_a_thread_of_the_project_does_not_delay_the_dry_run(shop: Shop) -> None:
     configure(shop, {"default": {"BACKEND": THREADED}}, READY_TIMEOUT=15)
     shop.listeners(

@@ -81,6 +81,7 @@ def test_a_reload_starts_the_leader_process_that_the_new_code_needs_and_ends_it_
         assert site.stop() == 0
 
 
+@pytest.mark.extended
 def test_a_killed_leader_process_is_followed_at_once_and_harms_no_request(shop):
     with shop.serve("-v2") as site:
         (first,) = shop.expect_leaders(1)
