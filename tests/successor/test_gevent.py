@@ -74,12 +74,11 @@ def set_up(project: Project, *, debug: bool = False, **options: object) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"worker_class": "gevent"},
         {"worker_class": "gevent_pywsgi", "preload_app": False},
         {"config": "gunicorn.conf.py"},
         {"worker_class": "workers.Own"},
     ],
-    ids=["by name", "pywsgi", "in gunicorn's file", "a class of the project"],
+    ids=["by name", "in gunicorn's file", "a class of the project"],
 )
 def test_a_database_is_used_and_an_exit_waits_for_no_job(
     project: Project, options: dict[str, object]
