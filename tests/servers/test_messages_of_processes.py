@@ -122,6 +122,7 @@ def post(address: str, path: str, value: Any) -> Any:
     return json.loads(body)
 
 
+@pytest.mark.extended
 def test_messages_of_threads_do_not_mix_and_have_a_limit_that_is_said(site: RunningSite) -> None:
     address = address_of(site, "shop")
 

@@ -74,6 +74,7 @@ def test_a_site_that_does_not_start_is_never_ready(shop: Shop, manager: ServiceM
     assert manager.messages[-1]["STATUS"].startswith("failed: The server 'default' did not start: ")
 
 
+@pytest.mark.extended
 def test_a_refused_reload_ends_ready_with_the_reason(shop: Shop, manager: ServiceManager) -> None:
     configure(shop, {"default": CHILD})
     with serve(shop, manager) as site:
