@@ -71,12 +71,15 @@ def check(settings, alias):
 # The app
 
 
-def test_the_migration_makes_the_tables_of_the_models_in_other_databases_too(settings, django_db_blocker):
-    memory = database("memory", {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"})
+def test_the_migration_makes_the_tables_of_the_models_in_other_databases_too(
+    settings, django_db_blocker, tmp_path
+):
+    # Not one in memory, which Django does not close.
+    file = database("file", {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "db.sqlite3"})
     apps = override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, APP])
-    with apps, memory, django_db_blocker.unblock():
-        call_command("migrate", "wspbus_fleet", database="memory", verbosity=0)
-        tables = connections["memory"].introspection.table_names()
+    with apps, file, django_db_blocker.unblock():
+        call_command("migrate", "wspbus_fleet", database="file", verbosity=0)
+        tables = connections["file"].introspection.table_names()
         output = io.StringIO()
         call_command("makemigrations", "wspbus_fleet", check=True, dry_run=True, stdout=output)
     assert "No changes detected" in output.getvalue()
