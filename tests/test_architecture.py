@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,12 @@ def module_name(path):
 
 
 MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@functools.cache  # rather than at import, which each process of pytest-xdist does
+def trees():
+    """Return the syntax tree of each module."""
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def imported(name, node):
@@ -73,15 +79,18 @@ def ours(dotted):
     return inner
 
 
-GRAPH = {
-    name: {
-        module
-        for node in ast.walk(tree)
-        for dotted in imported(name, node)
-        if (module := ours(dotted)) not in (None, name)
+@functools.cache
+def graph():
+    """Return the modules of ours that each module imports."""
+    return {
+        name: {
+            module
+            for node in ast.walk(tree)
+            for dotted in imported(name, node)
+            if (module := ours(dotted)) not in (None, name)
+        }
+        for name, tree in trees().items()
     }
-    for name, tree in TREES.items()
-}
 
 
 def folder(name):
@@ -94,9 +103,9 @@ NAMED = sorted(set(MODULES) - {""})
 
 def test_there_is_a_graph():
     assert len(NAMED) > 20
-    assert sum(map(len, GRAPH.values())) > 40
-    assert "wspbus" in GRAPH["process.process_bus"]
-    assert "wspbus.plugin" in GRAPH["plugins.monitor"]
+    assert sum(map(len, graph().values())) > 40
+    assert "wspbus" in graph()["process.process_bus"]
+    assert "wspbus.plugin" in graph()["plugins.monitor"]
 
 
 def test_the_listing_of_the_package_is_the_list_of_folders():
@@ -105,7 +114,7 @@ def test_the_listing_of_the_package_is_the_list_of_folders():
 
 def test_each_module_imports_folders_above_its_own():
     # The package itself imports nothing before it is asked.
-    edges = [(name, other) for name in NAMED for other in GRAPH[name] if other]
+    edges = [(name, other) for name in NAMED for other in graph()[name] if other]
     for name, other in edges:
         assert other not in TOP or name == "__main__", f"{name} imports {other}"
         if name not in TOP and folder(other) != folder(name):
@@ -119,7 +128,7 @@ def test_nothing_imports_in_a_circle():
         assert name not in under_way, " <- ".join([*under_way[under_way.index(name) :], name])
         if name not in done:
             under_way.append(name)
-            for other in GRAPH[name]:
+            for other in graph()[name]:
                 visit(other)
             under_way.pop()
             done.add(name)
@@ -133,7 +142,7 @@ def test_the_idea_imports_the_standard_library_only():
     ours_alone = [name for name in NAMED if folder(name) == "wspbus"]
     assert len(ours_alone) > 1
     for name in ours_alone:
-        names = {dotted for node in ast.walk(TREES[name]) for dotted in imported(name, node)}
+        names = {dotted for node in ast.walk(trees()[name]) for dotted in imported(name, node)}
         others = {dotted.split(".")[0] for dotted in names if not dotted.startswith(f"{NAME}.wspbus")}
         assert others <= set(sys.stdlib_module_names) | {"__future__"}, name
 
@@ -164,7 +173,7 @@ def importers(package):
     """Return the modules that import a package of another project, in a function and for types, too."""
     return {
         name
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         for dotted in imported(name, node)
         if f"{dotted}.".startswith(f"{package}.")
@@ -193,7 +202,7 @@ def test_the_command_imports_neither_django_nor_the_modules_of_a_site():
     ours_alone = [name for name in NAMED if folder(name) == "command"]
     assert len(ours_alone) > 1
     for name in ours_alone:
-        others = {folder(other) for other in GRAPH[name] if other}
+        others = {folder(other) for other in graph()[name] if other}
         assert others <= {"command", "control", "system"}, name
     assert importers("django").isdisjoint(ours_alone)
 
@@ -204,7 +213,7 @@ LONGEST_FILE, LONGEST_CLASS = 350, 300
 
 def test_a_file_can_be_read_in_one_sitting():
     assert [name for name in NAMED if len(MODULES[name].read_text().splitlines()) > LONGEST_FILE] == []
-    classes = [node for name in NAMED for node in ast.walk(TREES[name]) if isinstance(node, ast.ClassDef)]
+    classes = [node for name in NAMED for node in ast.walk(trees()[name]) if isinstance(node, ast.ClassDef)]
     assert [each.name for each in classes if each.end_lineno - each.lineno >= LONGEST_CLASS] == []
 
 
@@ -212,7 +221,7 @@ def test_no_two_folders_import_each_other():
     pairs = {
         (folder(name), folder(other))
         for name in NAMED
-        for other in GRAPH[name]
+        for other in graph()[name]
         if name not in TOP and other not in ("", *TOP) and folder(name) != folder(other)
     }
     assert len(pairs) > len(FOLDERS)

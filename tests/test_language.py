@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
 import django_wspbus
 
 PACKAGE = Path(django_wspbus.__file__).parent
-TREES = {
-    str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))
-}
+
+
+@functools.cache  # rather than at import, which each process of pytest-xdist does
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of each file."""
+    return {
+        str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))
+    }
+
 
 NO_BEGINNING = re.compile(r"(Whether|What|Who|Have|Let|How|Where|When|Why)\b")
 """A first line is an imperative or a noun phrase."""
@@ -58,7 +65,7 @@ def names_in(tree: ast.AST) -> set[str]:
 def test_a_docstring_begins_with_an_imperative_or_a_noun():
     wrong = [
         f"{file}: {text.splitlines()[0]}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for text in strings_that_explain(tree)
         if NO_BEGINNING.match(text)
     ]
@@ -68,7 +75,7 @@ def test_a_docstring_begins_with_an_imperative_or_a_noun():
 def test_a_name_is_of_the_vocabulary():
     wrong = [
         f"{file}: {name}, write {REPLACED[word]}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for name in names_in(tree)
         for word in map(str.lower, re.split(r"_|(?<=[a-z])(?=[A-Z])", name))
         if word in REPLACED and name not in FIXED
@@ -77,5 +84,5 @@ def test_a_name_is_of_the_vocabulary():
 
 
 def test_there_are_names_and_docstrings_to_look_at():
-    assert sum(len(names_in(tree)) for tree in TREES.values()) > 1000
-    assert sum(len(strings_that_explain(tree)) for tree in TREES.values()) > 500
+    assert sum(len(names_in(tree)) for tree in trees().values()) > 1000
+    assert sum(len(strings_that_explain(tree)) for tree in trees().values()) > 500
