@@ -8,17 +8,18 @@ import os
 import threading
 from collections.abc import Callable
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import conf
 from ..conf import FleetSettings
 from ..process.alone import OwnProcess
 from ..process.fleet import Fleet, Reply
 from ..process.process_bus import ProcessBus
-from .engines import engine_class
-from .member import FleetMember, Identity
-from .processes import NoProcesses
-from .transaction import send_in_transaction
+
+if TYPE_CHECKING:
+    from .member import FleetMember
+
+# The modules of a member are imported with the first message: every management command imports this one.
 
 TIME_TO_SEND = 5.0
 """Seconds for which the end of the process waits for the engine to take the last messages."""
@@ -48,6 +49,8 @@ class Guest(Fleet):
 
     @property
     def largest(self) -> int:  # type: ignore[override]
+        from .engines import engine_class
+
         settings = conf.get().fleet
         return self._alone.largest if settings is None else engine_class(settings).largest
 
@@ -57,6 +60,8 @@ class Guest(Fleet):
         target.broadcast(channel, args)
 
     def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
+        from .transaction import send_in_transaction
+
         settings = conf.get().fleet
         if settings is None:
             super().broadcast_in_transaction(channel, args, using)
@@ -73,6 +78,9 @@ class Guest(Fleet):
             self._member.close(TIME_TO_SEND)
 
     def _joined(self, settings: FleetSettings, *, listens: bool = False) -> FleetMember:
+        from .member import FleetMember, Identity
+        from .processes import NoProcesses
+
         with self._lock:
             if self._member is None:
                 self._member = FleetMember(self._bus, settings, NoProcesses(), Identity(is_listed=False))
