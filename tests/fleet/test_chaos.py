@@ -1,4 +1,4 @@
-"""Random faults for half a minute; `chaos` is the script for more."""
+"""Random faults for a minute; `chaos` is the script for more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .chaos import run
 from .failing import ENGINES
 
-SECONDS = 30
+SECONDS = 60
 
 
 @pytest.mark.extended

@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from django_wspbus.servers.threaded.request_handler import KEEP_ALIVE, LAST_CHANCE
@@ -231,7 +231,12 @@ def every_process_has_stopped(project: RealProject) -> None:
 # Whole journeys
 
 
-def develop(project: RealProject, steps: list[Step], look: Callable[[Journey], object]) -> None:
+def nothing_more(journey: Journey) -> None: ...
+
+
+def develop(
+    project: RealProject, steps: list[Step], look: Callable[[Journey], object] = nothing_more
+) -> None:
     """Develop the project for a day. ``look``: further assertions."""
     project.is_in_production = False
     project.forget()
@@ -249,7 +254,12 @@ def develop(project: RealProject, steps: list[Step], look: Callable[[Journey], o
     every_process_has_stopped(project)
 
 
-def operate(project: RealProject, steps: list[Step], look: Callable[[Journey], object]) -> None:
+def operate(
+    project: RealProject,
+    steps: list[Step],
+    look: Callable[[Journey], object] = nothing_more,
+    breakages: Sequence[Breakage] = BREAKAGES,
+) -> None:
     """Serve in production, deploy, and exit. ``look``: assertions on the first and the last release."""
     project.is_in_production = True
     project.forget()
@@ -262,7 +272,7 @@ def operate(project: RealProject, steps: list[Step], look: Callable[[Journey], o
         look(journey)
         deploy(journey, signal.SIGUSR1, "two")
         deploy(journey, signal.SIGUSR2, "three")
-        for count, breakage in enumerate(BREAKAGES, 1):
+        for count, breakage in enumerate(breakages, 1):
             refuse(journey, signal.SIGUSR2 if count == 2 else signal.SIGUSR1, breakage, count)
         deploy(journey, signal.SIGUSR1, "four")
         look(journey)

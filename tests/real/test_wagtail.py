@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .journey import Step, develop, operate
+from .journey import BREAKAGES, Step, develop, operate
 from .project import Edit, RealProject, run_tool
 
 pytestmark = [pytest.mark.extended, pytest.mark.usefixtures("new_interpreters")]
@@ -24,7 +24,7 @@ DATABASES["default"]["OPTIONS"] = {"init_command": "PRAGMA synchronous=OFF"}
 
 PRODUCTION = """
 WSPBUS = {
-    "SERVERS": {"default": {"BIND": "127.0.0.1:0", "OPTIONS": {"workers": 3}}},
+    "SERVERS": {"default": {"BIND": "127.0.0.1:0", "OPTIONS": {"workers": 2}}},
     "READY_TIMEOUT": 300,
     "WARMUP": ["/", "/search/"],
 }
@@ -85,8 +85,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> RealProject:
 
 
 def test_development(project: RealProject, steps: list[Step]) -> None:
-    develop(project, steps, lambda journey: None)
+    develop(project, steps)
 
 
 def test_production(project: RealProject, steps: list[Step]) -> None:
-    operate(project, steps, lambda journey: None)
+    operate(project, steps, breakages=BREAKAGES[:1])  # of the larger project, whose boots take longest

@@ -92,11 +92,8 @@ KINDS = {"child": GUNICORN, "thread": THREADED}
         ("in the folder", "child", signal.SIGUSR1),
         pytest.param("in the folder", "thread", signal.SIGUSR2, marks=pytest.mark.extended),
         pytest.param("in the folder", "child", signal.SIGUSR2, marks=pytest.mark.extended),
-        *(
-            pytest.param(how, "child", number, marks=pytest.mark.extended)
-            for how in list(HOW)[1:]
-            for number in (signal.SIGUSR1, signal.SIGUSR2)
-        ),
+        pytest.param("by an absolute path", "child", signal.SIGUSR1, marks=pytest.mark.extended),
+        pytest.param("as a module", "child", signal.SIGUSR2, marks=pytest.mark.extended),
     ],
 )
 def test_the_release_that_the_link_points_to_answers_and_the_old_one_may_be_gone(
