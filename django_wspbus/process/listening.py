@@ -52,7 +52,8 @@ class Listening:
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._waker, select.POLLIN)
-        with suppress(OSError):  # the site has ended
+        # The site has ended, or an order has outlasted the link of this process, which then has no number.
+        with suppress(OSError, ValueError):
             while True:
                 poll.register(self.link, select.POLLIN | (select.POLLOUT if self.link.has_unsent else 0))
                 if any(descriptor == self._waker.fileno() for descriptor, _ in poll.poll()):

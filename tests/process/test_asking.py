@@ -65,11 +65,6 @@ def in_thread(function: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def end(site: RemoteSite) -> None:
-    """Close its links, as the end of its process would."""
-    site._forget()
-
-
 def test_a_worker_listens_to_what_the_site_asks_over_a_link_of_its_own(pair: Sockets) -> None:
     site = RemoteSite(pair[1], "worker")
     heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -83,7 +78,7 @@ def test_a_worker_listens_to_what_the_site_asks_over_a_link_of_its_own(pair: Soc
     link.close()
     listening.join(DEADLINE)
     assert not listening.is_alive()
-    end(site)
+    site.close()
 
 
 def test_a_worker_hears_the_orders_that_follow_one_that_fails(
@@ -104,7 +99,29 @@ def test_a_worker_hears_the_orders_that_follow_one_that_fails(
     assert heard.get(timeout=DEADLINE) == {"after": 1}
     assert "can't start new thread" in caplog.text
     link.close()
-    end(site)
+    site.close()
+
+
+def test_an_order_may_outlast_the_link(pair: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def obey(order: Message) -> None:
+        begun.set()
+        go_on.wait(DEADLINE)
+
+    site = RemoteSite(pair[1], "worker")
+    before = set(threading.enumerate())
+    site.listen(obey)
+    (listening,) = set(threading.enumerate()) - before
+    link, _ = take_link(pair[0])
+    link.send({"slow": True})
+    assert begun.wait(DEADLINE)
+    monkeypatch.setattr(asking, "SITE_TIMEOUT", 0.01)
+    site.close()
+    go_on.set()
+    listening.join(DEADLINE)  # an exception in the thread would fail the test
+    assert not listening.is_alive()
+    link.close()
 
 
 def test_one_link_serves_for_questions_that_come_one_after_the_other(pair: Sockets) -> None:
@@ -122,7 +139,7 @@ def test_one_link_serves_for_questions_that_come_one_after_the_other(pair: Socke
     answering = in_thread(answer)
     assert [site.ask("anything", 1), site.ask("else")] == [7, 8]
     answering.join(DEADLINE)
-    end(site)
+    site.close()
 
     assert heard == [
         as_message(Hello("asker", os.getpid())),
@@ -144,7 +161,7 @@ def test_an_answer_may_come_in_parts(pair: Sockets) -> None:
     answering = in_thread(answer)
     assert site.ask("anything") == 7
     answering.join(DEADLINE)
-    end(site)
+    site.close()
 
 
 def test_a_question_that_takes_long_does_not_hold_up_that_of_another_thread(pair: Sockets) -> None:
@@ -162,7 +179,7 @@ def test_a_question_that_takes_long_does_not_hold_up_that_of_another_thread(pair
     slow.join(DEADLINE)
     for each in (link, other):
         each.close()
-    end(site)
+    site.close()
 
     assert results == ["quick", "slow"]
 
@@ -193,7 +210,7 @@ def test_the_answer_to_a_thread_that_was_interrupted_is_dropped(
     answering = in_thread(answer)
     assert site.ask("second") == "second"
     answering.join(DEADLINE)
-    end(site)
+    site.close()
 
 
 def test_a_forked_process_closes_its_copies_of_the_links_and_has_its_own(pair: Sockets) -> None:
@@ -208,7 +225,7 @@ def test_a_forked_process_closes_its_copies_of_the_links_and_has_its_own(pair: S
         finally:
             os._exit(0)
     os.close(reader)
-    end(site)
+    site.close()
     assert hello == as_message(Hello("worker", os.getpid()))
     assert link.link.receive(DEADLINE) is None  # although the forked process lives
     os.close(writer)
@@ -248,7 +265,7 @@ def test_a_link_that_the_site_has_closed_meanwhile_is_replaced(pair: Sockets) ->
         select.select([link], [], [], DEADLINE)
     assert site.ask("second") == "second"
     answering.join(DEADLINE)
-    end(site)
+    site.close()
 
 
 def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_one(pair: Sockets) -> None:
@@ -261,7 +278,7 @@ def test_a_message_is_sent_again_over_a_new_link_if_the_site_has_closed_the_old_
     assert hello == as_message(Hello("worker", os.getpid()))
     assert link.receive() == as_message(Answered(1))
     link.close()
-    end(site)
+    site.close()
 
 
 def test_threads_that_report_at_the_same_time_share_one_link(pair: Sockets) -> None:
@@ -274,7 +291,7 @@ def test_threads_that_report_at_the_same_time_share_one_link(pair: Sockets) -> N
 
     assert sorted(numbers) == list(range(8))
     link.close()
-    end(site)
+    site.close()
 
 
 def test_a_message_is_lost_without_a_site(pair: Sockets) -> None:
