@@ -49,6 +49,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # which wakes a thread faster than a Condition
         self._dropped = 0
+        self._is_dropping = False
         self._pid = 0
         self._is_closed = False
         self.missed = 0
@@ -66,12 +67,14 @@ class Inbox:
                 if self._pid != os.getpid():  # else another thread was first
                     self._begin()
         with self._lock:
-            if len(self._waiting) >= self._most:
-                self._note_dropped(self._waiting.popleft())
+            begins_to_drop = len(self._waiting) >= self._most and self._drop_oldest()
             self._waiting.append(delivery)
             is_first = len(self._waiting) == 1
         if is_first:  # else the thread is at work
             self._wakeups.put(None)
+        if begins_to_drop:  # without the lock, as a handler of the log may broadcast
+            text = "More than %d messages of the fleet wait for slow listeners: the oldest are dropped."
+            logger.error(text, self._most)
 
     def note_missed(self, sender: str, count: int) -> None:
         """Publish ``fleet.gap`` after the messages that wait: ``count`` messages of a site are lost."""
@@ -93,19 +96,20 @@ class Inbox:
         self._lock = threading.Lock()
         self._wakeups = SimpleQueue()
         self._dropped = 0
+        self._is_dropping = False
         self._pid = os.getpid()
         threading.Thread(target=self._run, name="Fleet delivery", daemon=True).start()
 
-    def _note_dropped(self, delivery: Delivery) -> None:
-        is_first = not self._dropped
+    def _drop_oldest(self) -> bool:
+        """Drop a message; return True if it is the first one since the queue was empty."""
+        delivery = self._waiting.popleft()
         if delivery.channel == GAP:  # what it counts is among ``missed`` already
             self._dropped += delivery.args[1]
         else:
             self.missed += 1
             self._dropped += 1
-        if is_first:
-            text = "More than %d messages of the fleet wait for slow listeners: the oldest are dropped."
-            logger.error(text, self._most)
+        begins, self._is_dropping = not self._is_dropping, True
+        return begins
 
     def _run(self) -> None:
         while not self._ends:
@@ -126,6 +130,8 @@ class Inbox:
         with self._lock:
             dropped, self._dropped = self._dropped, 0
             delivery = self._waiting.popleft()
+            if not self._waiting:
+                self._is_dropping = False
         if dropped:
             self._publish(GAP, ["", dropped])
         self._publish(delivery.channel, delivery.args)

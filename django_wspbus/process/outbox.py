@@ -34,6 +34,7 @@ class Outbox:
         self._waiting: deque[Offered] = deque()
         self._size = 0
         self._lost = 0
+        self._is_dropping = False
         self._notice: Callable[[int], Message] | None = None
         self._lock = threading.RLock()  # a signal handler may interrupt its owner
 
@@ -43,22 +44,22 @@ class Outbox:
     def put(self, message: Offered, lost: Callable[[int], Message]) -> None:
         """Add a message; ``lost(number)`` makes the one that takes the place of those that were dropped."""
         with self._lock:
+            was_dropping = self._is_dropping
             self._waiting.append(message)
             self._size += len(message.data)
             while len(self._waiting) > 1 and (len(self._waiting) > MOST_WAITING or self._size > MOST_BYTES):
                 dropped = self._waiting.popleft()
                 self._size -= len(dropped.data)
-                self._note_lost(lost, dropped.count)
-
-    def _note_lost(self, lost: Callable[[int], Message], number: int) -> None:
-        self._notice = lost
-        is_first, self._lost = not self._lost, self._lost + number
-        if is_first:
+                self._lost += dropped.count
+                self._notice, self._is_dropping = lost, True
+            begins_to_drop = self._is_dropping and not was_dropping
+        if begins_to_drop:  # once, until all have been read
             logger.error("%s does not read its messages: the oldest are dropped.", self._name())
 
     def forget(self) -> None:
         """Drop all messages; it takes no lock, which a thread that a fork has left behind may hold."""
         self._lost = self._size = 0
+        self._is_dropping = False
         self._waiting = deque()
 
     def take(self) -> bytes:
@@ -71,4 +72,6 @@ class Outbox:
                 return b""
             data = self._waiting.popleft().data
             self._size -= len(data)
+            if not self._waiting:
+                self._is_dropping = False
             return data

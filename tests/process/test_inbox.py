@@ -97,6 +97,43 @@ def test_slow_listeners_lose_the_oldest_and_learn_how_many_with_earlier_losses(
     assert len(caplog.records) == 1
 
 
+def test_a_queue_that_stays_full_is_logged_once_and_a_handler_of_the_log_may_broadcast(
+    bus: Bus, heard: Heard
+) -> None:
+    turns, inbox, logged = threading.Semaphore(0), Inbox(bus, most=5), []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append(record)
+            put(inbox, "of the log")
+
+    def listen(value: Any) -> None:
+        turns.acquire(timeout=DEADLINE)
+        heard.note(value)
+
+    bus.subscribe("shop.flood", listen)
+    logger, handler = logging.getLogger("django_wspbus"), Handler(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        for number in range(5):
+            for value in range(10):
+                inbox.put(Delivery("host:1", "shop.flood", [value]))
+            turns.release()
+            heard.expect(lambda values, number=number: sum(isinstance(each, int) for each in values) > number)
+        assert len(logged) == 1
+        turns.release(100)
+        put(inbox, "all are published")
+        heard.expect(lambda values: "all are published" in values)
+        while turns.acquire(blocking=False):
+            pass
+        for value in range(10):
+            inbox.put(Delivery("host:1", "shop.flood", [value]))
+        assert len(logged) == 2
+    finally:
+        logger.removeHandler(handler)
+        turns.release(100)
+
+
 def test_messages_wait_for_the_start_listeners_and_none_comes_after_an_exit() -> None:
     bus, heard = Bus(), Heard()
     inbox = Inbox(bus)

@@ -75,6 +75,21 @@ def test_the_oldest_are_dropped_counted_and_logged_once(
     assert len(arrived) + notice["lost"] == 1000
 
 
+def test_a_queue_that_stays_full_is_logged_once(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox, "MOST_WAITING", 10)
+    ours, theirs = pair
+    flood = [offered(text="x" * 100_000)] * 20  # more than the peer takes at once
+    for count in (1, 2):
+        for _ in range(5):
+            ours.offer(flood, lost)
+            assert theirs.receive()
+            ours.flush()
+        assert len(caplog.records) == count
+        read_all(ours, theirs)
+
+
 def test_a_loss_that_a_dropped_message_announced_is_counted(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
