@@ -59,6 +59,10 @@ class Guest(Fleet):
         target = self._alone if settings is None else self._joined(settings)
         target.broadcast(channel, args)
 
+    @property
+    def has_engine(self) -> bool:
+        return conf.get().fleet is not None
+
     def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
         from .transaction import send_in_transaction
 

@@ -167,6 +167,10 @@ class FleetMember(Fleet):
 
     # Messages to all
 
+    @property
+    def has_engine(self) -> bool:
+        return self.settings is not None
+
     def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
         if self.settings is None:
             super().broadcast_in_transaction(channel, args, using)

@@ -6,9 +6,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
-
-from django.core.exceptions import ImproperlyConfigured
 
 from ..conf.signals import SITE_ACTIONS
 from ..wspbus.messenger import BUILT_IN_CHANNELS
@@ -59,12 +58,20 @@ class Fleet(ABC):
     def broadcast(self, channel: str, args: list[Any]) -> None:
         """Send a message to every process, without waiting. The arguments are those of `checked`."""
 
+    @property
+    def has_engine(self) -> bool:
+        """True if the project has FLEET, and so an engine that may send with a commit."""
+        return False
+
     def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
-        """Send a message with the commit of the transaction under way."""
-        raise ImproperlyConfigured(
-            "A message of a transaction (atomic=True) needs FLEET with PostgreSQL as its engine: with "
-            "on_commit=True it is sent right after the commit."
-        )
+        """Send a message with the commit of the transaction under way: right after it, without an engine."""
+        from django.db import transaction  # a bus without Django has no transactions
+
+        if not transaction.get_connection(using).in_atomic_block:
+            raise transaction.TransactionManagementError(
+                "A message of a transaction (atomic=True) needs transaction.atomic()."
+            )
+        transaction.on_commit(partial(self.broadcast, channel, args), using=using)
 
     @abstractmethod
     def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:

@@ -34,8 +34,15 @@ class FleetOfSite(Fleet):
     def broadcast(self, channel: str, args: list[Any]) -> None:
         self._site.offer(Broadcast(channel, args))
 
+    @property
+    def has_engine(self) -> bool:
+        return self.before.has_engine
+
     def broadcast_in_transaction(self, channel: str, args: list[Any], using: str | None) -> None:
-        self.before.broadcast_in_transaction(channel, args, using)
+        if self.has_engine:
+            self.before.broadcast_in_transaction(channel, args, using)
+        else:
+            super().broadcast_in_transaction(channel, args, using)
 
     def ask(self, channel: str, args: list[Any], timeout: float) -> list[Reply]:
         try:

@@ -65,7 +65,7 @@ class ProcessBus(Bus):
 
         It returns at once. ``on_commit``: send after the commit of the transaction on the database ``using``,
         and nothing after a rollback. ``atomic``: send with that commit, as a part of the transaction; only on
-        PostgreSQL, if that is the engine of the fleet.
+        PostgreSQL, if that is the engine of the fleet, and right after the commit without FLEET.
 
         Arguments arrive as JSON has them. TypeError for what JSON does not know; ValueError for a message
         that is too large, and for a channel on which the bus itself publishes.
