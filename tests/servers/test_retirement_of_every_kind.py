@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -75,16 +76,20 @@ def test_no_client_of_a_worker_notices_that_it_is_replaced(
 def test_a_sync_worker_finishes_its_one_client_while_its_successor_serves(
     shop: Shop, later: Later, client: str, reason: str
 ) -> None:
-    # A worker that has just got too big may retire before its client has come to it.
-    workers = 2 if reason in ("timeout", "memory") else 1
+    workers = 2 if reason == "timeout" else 1  # one has the request that hangs
     serve(shop, workers=workers, worker_class="sync", **KEYS[reason])
     shop.write("shop/urls.py", (shop.root / "shop/urls.py").read_text() + DRIPPING)
     with shop.serve("-v2") as site, ExitStack() as stack:
         address = address_of(site)
         if reason == "memory":
             time.sleep(FIRST_MEASUREMENT)
-        old = provoke(reason, address, stack, shop, later)
-        steady = KINDS[client](address)
+        # Meanwhile the site replaces no worker, which might retire before the client has come to it.
+        site.send(signal.SIGSTOP)
+        try:
+            old = provoke(reason, address, stack, shop, later)
+            steady = KINDS[client](address)
+        finally:
+            site.send(signal.SIGCONT)
         site.wait_for_line(f"Worker {old} of the server 'default' retires")
         before = set(workers_of(address)) - {old}
         await_that(lambda: pid_of(address) != old)
