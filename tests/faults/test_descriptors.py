@@ -7,27 +7,17 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 import pytest
 
-from django_wspbus.control.client import ask as ask_site
-from django_wspbus.control.finding import choose, find
-from django_wspbus.control.protocol import Result
-from tests.processes import DEADLINE, RunningSite, fetch
+from tests.controlled import result, site_of
+from tests.processes import DEADLINE, fetch
 from tests.projects import Project
 from tests.servers.conftest import KINDS, Later, address_of, ask, configure, kill
 from tests.servers.load import await_that
 
 pytestmark = pytest.mark.extended
-
-
-def status_of(site: RunningSite) -> dict[str, Any]:
-    """Return the status of a site, as its control socket shows it."""
-    (reply,) = ask_site(choose(find(), pid=site.pid), "status")
-    assert isinstance(reply, Result)
-    return dict(reply.value)
 
 
 def answers_of_both(address: str) -> set[str]:
@@ -74,9 +64,9 @@ def test_a_site_serves_and_answers_probes_and_clients_without_a_free_descriptor(
             for answer in before:
                 kill(psutil.Process(int(answer.split()[0])))
             assert [ask(address)[0] for _ in range(20)] == [200] * 20
-            assert status_of(site)["state"] == "STARTED"
+            assert result(site_of(site), "status")["state"] == "STARTED"
         workers = {int(ask(address)[1].split()[0]) for _ in range(20)}
-        await_that(lambda: set(status_of(site)["servers"]["default"]["workers"]) >= workers)
+        await_that(lambda: set(result(site_of(site), "status")["servers"]["default"]["workers"]) >= workers)
         site.send(signal.SIGUSR1)
         await_that(lambda: int(ask(address)[1].split()[0]) not in workers)
         assert site.stop() == 0
@@ -94,7 +84,7 @@ def test_a_server_in_the_site_process_answers_once_a_descriptor_is_free(
         with no_descriptors(site.pid):
             answers = [later(ask, address) for _ in range(10)]
             assert fetch(f"{health}/livez") == "ready\n"
-            assert status_of(site)["state"] == "STARTED"
+            assert result(site_of(site), "status")["state"] == "STARTED"
         assert [answer.result(DEADLINE)[0] for answer in answers] == [200] * 10
         assert site.stop() == 0
     assert "Traceback" not in site.output
