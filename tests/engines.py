@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -68,7 +69,8 @@ class EngineServer:
     def _send(self, number: int) -> None:
         assert self.running is not None
         for process in psutil.Process(self.running.pid).children(recursive=True):
-            process.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):  # a worker of PostgreSQL may end at any time
+                process.send_signal(number)
         self.running.send(number)
 
     def __enter__(self) -> Self:
@@ -107,7 +109,7 @@ class RedisServer(EngineServer):
         return [find("redis-server"), "--port", str(self.port), *options]
 
     def call(self, *command: str) -> str:
-        """Send a command, and return the answer: a line, or what follows the line of its size."""
+        """Send a command, and return the answer: a line, or a text, which is "" if there is none."""
         with (
             socket.create_connection(("127.0.0.1", self.port), DEADLINE) as sock,
             sock.makefile("rwb") as file,
@@ -118,7 +120,7 @@ class RedisServer(EngineServer):
             file.flush()
             answer = file.readline().decode().strip()
             assert not answer.startswith("-"), answer
-            return file.readline().decode().strip() if answer.startswith("$") else answer
+            return file.read(max(int(answer[1:]), 0)).decode() if answer.startswith("$") else answer
 
 
 class PostgresServer(EngineServer):

@@ -54,17 +54,31 @@ def store(token):
         note("stores", token=token)
 """
 
-LISTENERS = """\
+OFTEN = """
 import math
+
+from django_wspbus.fleet.cron import JOBS, Job, Schedule
+
+
+class Often(Schedule):
+    def after(self, time):
+        tick = math.floor(time / INTERVAL) * INTERVAL
+        while True:
+            tick += INTERVAL
+            yield tick
+
+"""
+"""A schedule with a tick in each INTERVAL, in seconds, which can be shorter than a minute."""
+
+LISTENERS = f"""\
 import threading
 
 from django_wspbus import NotLeader, bus, every
-from django_wspbus.fleet.cron import JOBS, Job, Schedule
 
 from .journal import note, now, store
 
-INTERVAL = {interval!r}
-
+INTERVAL = {{interval!r}}
+{OFTEN}
 
 @bus.lifespan(role="leader")
 def leading():
@@ -83,14 +97,6 @@ def act():
         store(token)
     except NotLeader:
         pass
-
-
-class Often(Schedule):
-    def after(self, time):
-        tick = math.floor(time / INTERVAL) * INTERVAL
-        while True:
-            tick += INTERVAL
-            yield tick
 
 
 def run():

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.processes import DEADLINE
+from django_wspbus.control.protocol import Result
+from tests.controlled import order, site_of
+from tests.processes import RunningSite
 from tests.projects import GUNICORN, Note, Project
+from tests.servers.load import await_that
 
 LEADING = """
 from django_wspbus import NotLeader, cron
@@ -30,7 +31,6 @@ from django.urls import path
 from django_wspbus import bus
 
 
-
 def ask(request):
     return JsonResponse([[each.pid, each.roles] for each in bus.ask("shop.pid")], safe=False)
 
@@ -43,17 +43,16 @@ urlpatterns = [
 """
 
 
-def await_that(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 class Shop(Project):
     """A project with a listener of the role "leader"."""
 
     server = {**GUNICORN, "OPTIONS": {"workers": 1}}
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.leads()
+        self.write("shop/urls.py", URLS)
+        self.serves(self.server)
 
     def leads(self, more: str = "") -> None:
         self.listeners(LEADING + more)
@@ -65,6 +64,11 @@ class Shop(Project):
         """Wait until processes have begun to lead so many times; return their PIDs, in this order."""
         await_that(lambda: len(self.of_leaders()) >= count)
         return [note.pid for note in self.of_leaders()]
+
+    def expect_successor(self, before: int) -> int:
+        """Wait until another process than the one with this PID leads; return its PID."""
+        await_that(lambda: self.of_leaders()[-1].pid != before, self.notes)
+        return self.of_leaders()[-1].pid
 
     def has_stopped(self, pid: int) -> bool:
         """Return whether a process has run its stop listeners, or has ended."""
@@ -79,8 +83,10 @@ class Shop(Project):
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    shop = Shop(tmp_path)
-    shop.leads()
-    shop.write("shop/urls.py", URLS)
-    shop.serves(shop.server)
-    return shop
+    return Shop(tmp_path)
+
+
+def act(site: RunningSite, action: str) -> None:
+    """Reload ("graceful") or restart a site, and wait until it is done."""
+    _, outcome = order(site_of(site), action)
+    assert isinstance(outcome, Result), outcome

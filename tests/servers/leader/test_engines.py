@@ -42,6 +42,7 @@ def test_an_engine_that_takes_too_long_costs_the_leadership_and_no_process(shop:
             redis.thaw()
             assert shop.expect_leaders(2) == [leader, leader]
             assert site.stop() == 0
+        assert redis.call("HGET", "wspbus:{shop}:lease:leader", "holder") == ""  # released for another site
 
 
 def test_a_fence_commits_only_while_its_process_leads(shop: Shop) -> None:
@@ -49,7 +50,7 @@ def test_a_fence_commits_only_while_its_process_leads(shop: Shop) -> None:
         postgres.start()
         apps = ["django_wspbus", "django_wspbus.fleet.postgres", "shop"]
         databases = {"default": postgres.settings}
-        join(shop, "postgres.PostgresFleet", {}, DATABASES=databases, INSTALLED_APPS=apps)
+        join(shop, "postgres.PostgresFleet", {"lease": 1}, DATABASES=databases, INSTALLED_APPS=apps)
         shop.leads(FENCED)
         migrated = shop.run("migrate")
         assert migrated.returncode == 0, migrated.stderr

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import time
 from typing import Any
 
 import pytest
 
-from tests.processes import DEADLINE, RunningSite
+from tests.controlled import result, site_of
+from tests.processes import RunningSite
+from tests.servers.load import await_value
 
-from .conftest import Shop
-from .test_leader import reload
+from .conftest import Shop, act
 
 MIDNIGHT = 1_799_971_200
 
@@ -65,17 +64,15 @@ def shop(shop: Shop) -> Shop:
     return shop
 
 
-def job_of(shop: Shop, site: RunningSite) -> dict[str, Any]:
-    found = shop.run("wspbus", "jobs", "--json", "--pid", str(site.pid))
-    (job,) = json.loads(found.stdout)["jobs"]
+def job_of(site: RunningSite) -> dict[str, Any]:
+    job: dict[str, Any]
+    (job,) = result(site_of(site), "jobs")["jobs"]
     return job
 
 
-def await_outcome(shop: Shop, site: RunningSite, outcome: str) -> dict[str, Any]:
-    deadline = time.monotonic() + DEADLINE
-    while (job := job_of(shop, site))["outcome"] != outcome:
-        assert time.monotonic() < deadline, job
-    return job
+def await_outcome(site: RunningSite, outcome: str) -> dict[str, Any]:
+    await_value(lambda: job_of(site)["outcome"], outcome)
+    return job_of(site)
 
 
 def test_a_job_runs_in_the_leader_process_and_is_shown(shop: Shop) -> None:
@@ -84,7 +81,7 @@ def test_a_job_runs_in_the_leader_process_and_is_shown(shop: Shop) -> None:
         (leader,) = shop.expect_leaders(1)
         (worked,) = shop.expect_note("has worked")
         assert worked.pid == leader
-        job = await_outcome(shop, site, "ok")
+        job = await_outcome(site, "ok")
         assert (job["name"], job["pid"], job["counts"]) == ("import", leader, {"ok": 1})
         assert (job["tick"], job["next"]) == (MIDNIGHT, MIDNIGHT + 86400)
         shown = shop.run("wspbus", "jobs", "--pid", str(site.pid)).stdout
@@ -99,15 +96,15 @@ def test_reloads_hand_over_while_a_job_goes_on_in_the_oldest_process(shop: Shop)
     with shop.serve("-v2") as site:
         (first,) = shop.expect_leaders(1)
         shop.expect_note("works")
-        reload(site)
+        act(site, "graceful")
         shop.expect_leaders(2)
-        reload(site, count=2)
+        act(site, "graceful")
         _, _, third = shop.expect_leaders(3)
         shop.expect_note("goes on", len(shop.notes("goes on")) + 10)  # longer than requests could
         shop.write("go", "")
         (worked,) = shop.expect_note("has worked")
         assert worked.pid == first != third
-        assert await_outcome(shop, site, "ok")["pid"] == first
+        assert await_outcome(site, "ok")["pid"] == first
         assert site.stop() == 0
 
 
@@ -118,7 +115,7 @@ def test_a_run_whose_process_is_killed_is_lost(shop: Shop) -> None:
         shop.expect_note("works")
         os.kill(leader, signal.SIGKILL)
         site.wait_for_line("Job import: the run of .* is lost")
-        assert await_outcome(shop, site, "lost")["counts"] == {"lost": 1}
+        assert await_outcome(site, "lost")["counts"] == {"lost": 1}
         shop.expect_leaders(2)
         assert site.stop() == 0
 
@@ -139,10 +136,9 @@ def test_ticks_and_runs_survive_a_restart_of_the_site(shop: Shop) -> None:
     shop.write("go", "")
     with shop.serve("-v2") as site:
         shop.expect_leaders(1)
-        before = await_outcome(shop, site, "ok")
-        site.send(signal.SIGUSR2)
+        before = await_outcome(site, "ok")
+        act(site, "restart")
         shop.expect_leaders(2)
-        site.wait_for_line("Bus STARTED", count=2)
-        after = job_of(shop, site)
+        after = job_of(site)
         assert (after["tick"], after["counts"]) == (before["tick"], {"ok": 1})
         assert site.stop() == 0
