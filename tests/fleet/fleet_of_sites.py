@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import psutil
 
+from ..controlled import result, site_of
 from ..engines import EngineServer, PostgresServer, RedisServer
 from ..processes import DEADLINE, RunningSite
 from ..projects import THREADED, Project
@@ -60,12 +61,15 @@ class Site:
         return self.get(f"/send?count={count}")
 
     def status(self) -> dict[str, Any]:
-        """Return what ``python -m django_wspbus status`` shows."""
+        """Return its status; a site on another host is asked by a program there."""
+        if not self.within:
+            shown: dict[str, Any] = result(site_of(self.running), "status")
+            return shown
         command = [sys.executable, "-m", "django_wspbus", "status", "--json", "--pid", str(self.pid)]
-        shown = subprocess.run(
+        ran = subprocess.run(
             [*self.within, *command], capture_output=True, text=True, timeout=DEADLINE, check=False, cwd="/"
         )
-        found: dict[str, Any] = json.loads(shown.stdout)
+        found: dict[str, Any] = json.loads(ran.stdout)
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> None:

@@ -48,6 +48,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._notes: list[Note] = []
+        self._by_event: dict[str, list[Note]] = defaultdict(list)
         self._read = 0
         self._lock = threading.Lock()
 
@@ -55,7 +56,8 @@ class Journal:
         """Return the notes of an event, or all, that have these values, in the order of their writing."""
         with self._lock:
             self._read_on()
-            return [note for note in self._notes if event in (None, note.event) and note.has(values)]
+            found = self._notes if event is None else self._by_event[event]
+            return [note for note in found if note.has(values)]
 
     def _read_on(self) -> None:
         try:
@@ -66,7 +68,9 @@ class Journal:
             return
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
-        self._notes += map(Note.read, whole.decode().splitlines())
+        for note in map(Note.read, whole.decode().splitlines()):
+            self._notes.append(note)
+            self._by_event[note.event].append(note)
 
     def story(self) -> str:
         """Return all but the frequent notes, as text."""

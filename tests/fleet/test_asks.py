@@ -6,6 +6,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django_wspbus.process.process_bus import ProcessBus
 from django_wspbus.process.publication import Outcome
 
 from ..processes import DEADLINE
+from ..servers.load import await_that
 from .own_engine import OwnEngine
 
 
@@ -58,6 +60,26 @@ def test_results_that_are_too_large_for_a_message_are_an_error(join: Join) -> No
     assert errors[1] == "Its results have 1,048,580 bytes; 1,048,576 are the most for another member."
 
 
+def test_a_member_that_leaves_before_it_has_answered_is_not_waited_for(
+    join: Join, later: Callable[..., Future[Any]]
+) -> None:
+    one, other = join(), join()
+    assert other.relay is not None
+    assert other.relay.messages.has_listened.wait(DEADLINE)
+    is_asked, goes_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        is_asked.set()
+        goes_on.wait(DEADLINE)
+
+    other.bus.subscribe("cache.size", hang)
+    replies = later(one.ask, "cache.size", [], 2 * DEADLINE)
+    assert is_asked.wait(DEADLINE)
+    other.close(DEADLINE)
+    assert [(reply.error, reply.missing) for reply in replies.result(DEADLINE)] == [(None, False)]
+    goes_on.set()
+
+
 def test_results_and_errors_fit_into_a_message() -> None:
     small = Outcome([1, "two"])
     assert fitting(small, len(json.dumps(small.results))) is small
@@ -69,11 +91,9 @@ def test_results_and_errors_fit_into_a_message() -> None:
 def test_an_engine_that_was_never_there_has_its_own_reason(join: Join) -> None:
     member = join("tests.fleet.test_asks.AwayEngine")
     assert member.relay is not None
-    for _ in range(int(DEADLINE / 0.01)):
-        if member.relay.commands.connection.failures:
-            break
-        threading.Event().wait(0.01)
-    own, others = member.ask("cache.size", [], 0.5)[::-1]
+    connection = member.relay.commands.connection
+    await_that(lambda: connection.failures)
+    own, others = member.ask("cache.size", [], 1)[::-1]
     assert own.error is None
     assert others.missing
     assert others.error == "The other members cannot be asked. Connection refused."

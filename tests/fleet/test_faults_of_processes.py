@@ -83,11 +83,11 @@ def test_a_site_that_is_stopped_for_longer_than_its_lease_acts_no_more(fleet: Fl
     leader = fleet.journal.await_leader()
     site = fleet.site_of(leader)
     stopped, process = site.running.members(), psutil.Process(leader.pid)
-    for process in stopped:
-        process.suspend()
+    for each in stopped:
+        each.suspend()
     assert fleet.site_of(follow(fleet, leader)) is not site
-    for process in stopped:
-        process.resume()
+    for each in stopped:
+        each.resume()
     fleet.await_stop(leader, process)
     (other,) = fleet.others(site)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,15 +12,8 @@ import pytest
 from django_wspbus.process.bus import ProcessBus
 from django_wspbus.wsgi import WorkerApplication
 
-from ..processes import DEADLINE
+from ..servers.load import await_that
 from .own_engine import OwnEngine
-
-
-def await_that(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_it_joins_at_its_first_request_shows_that_it_has_started_and_leaves_at_its_end(settings: Any) -> None:

@@ -18,9 +18,10 @@ from django_wspbus.fleet.cron import Job, Schedule
 from django_wspbus.fleet.jobs import Jobs
 from django_wspbus.fleet.local import LocalEngine
 
+from ..processes import DEADLINE
+from ..servers.load import await_that
 from .conftest import database
 
-DEADLINE = 30
 BEGIN = 1_800_000_000.0
 """A whole minute."""
 
@@ -35,6 +36,8 @@ class Engine(LocalEngine):
         self.is_away = False
         self.looks = 0
         """The number of times that the members were read."""
+        self.times = 0
+        """The number of times that the time was asked for."""
 
     def members(self) -> list[Member]:
         self.looks += 1
@@ -44,6 +47,7 @@ class Engine(LocalEngine):
         if self.is_away:
             self.is_away = False
             raise Unavailable("the engine is away")
+        self.times += 1
         return self.now
 
     def return_with(self, runs: list[Run]) -> None:
@@ -76,13 +80,6 @@ class Calls:
         self.go.wait(DEADLINE)
         if self.error is not None:
             raise self.error
-
-
-def await_that(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 class Leader:
@@ -224,17 +221,45 @@ def test_a_late_tick_runs_within_the_grace_and_the_ones_before_it_are_skipped(
     assert calls.count == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "late", "outcome"),
+    [
+        ({}, 74, "ok"),  # by default, the lease and 60 s
+        ({}, 76, "skipped"),
+        ({"most_late": 9}, 8, "ok"),
+        ({"most_late": 9}, 10, "skipped"),
+    ],
+)
 def test_a_tick_that_is_later_than_the_grace_is_skipped(
-    engine: Engine, calls: Calls, caplog: pytest.LogCaptureFixture
+    engine: Engine,
+    calls: Calls,
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, float],
+    late: float,
+    outcome: str,
 ) -> None:
-    job = Job(calls, Schedule("0 * * * *", "UTC"), name="job")  # BEGIN is a whole hour, too
+    job = Job(calls, Schedule("0 * * * *", "UTC"), name="job", **options)  # BEGIN is a whole hour, too
     with Leader(engine, job):
         pass
-    engine.now += 3600 + 80
+    engine.now = BEGIN + 3600 + late
     with Leader(engine, job):
-        await_that(ended(engine, "skipped", 3600))
-    assert calls.count == 0
-    assert "was due too long ago" in caplog.text
+        await_that(ended(engine, outcome, 3600))
+    assert calls.count == (outcome == "ok")
+    assert ("was due too long ago" in caplog.text) == (outcome == "skipped")
+
+
+def test_a_jitter_delays_a_run(engine: Engine, calls: Calls) -> None:
+    job = make(calls, jitter=50)
+    due = BEGIN + 60 + job.delay(BEGIN + 60)
+    with Leader(engine, job) as leader:
+        engine.now, before = due - 0.5, engine.times
+        leader.jobs.wake()
+        await_that(lambda: engine.times > before)
+        leader.advance(0.5)
+        await_that(ended(engine, "ok", 60))
+    run = engine.last()
+    assert run is not None
+    assert run.began == pytest.approx(due)
 
 
 def test_with_catch_up_it_runs_however_late_it_is(engine: Engine, calls: Calls) -> None:

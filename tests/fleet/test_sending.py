@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from django_wspbus.fleet import outgoing
+from django_wspbus.fleet import outgoing, sending
 from django_wspbus.fleet.base import Member, Unavailable
 from django_wspbus.fleet.envelope import Sender
 from django_wspbus.fleet.local import LocalEngine
 from django_wspbus.fleet.relay import Relay, RelayState
 
 from ..processes import DEADLINE
+from ..servers.load import await_that
 from .test_relay import KEYS, Inbox, Node
 
 
@@ -26,6 +27,8 @@ class FickleEngine(LocalEngine):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.losses: list[bytes] = []
+        """The next message that contains the first of these texts gets lost, then that with the second."""
         self.sizes: list[int] = []
         """The bytes of the messages of each call."""
 
@@ -38,10 +41,16 @@ class FickleEngine(LocalEngine):
         if self.is_away:
             raise Unavailable("It is away.")
         self.sizes.append(sum(len(data) for _, data in messages))
-        super().send(messages)
+        super().send([each for each in messages if not self._loses(each[1])])
         if self.loses_answer:
             self.loses_answer = False
             raise Unavailable("The answer is lost.")
+
+    def _loses(self, message: bytes) -> bool:
+        is_lost = bool(self.losses) and self.losses[0] in message
+        if is_lost:
+            del self.losses[0]
+        return is_lost
 
 
 @pytest.fixture
@@ -124,6 +133,22 @@ def test_messages_whose_answer_is_lost_arrive_once(engine: FickleEngine, nodes: 
     other.inbox.expect(lambda: 149 in other.inbox.delivered)
     assert other.inbox.delivered == ["first", *range(150)]
     assert other.inbox.missed == []
+
+
+@pytest.mark.parametrize(
+    "losses", [[b'"last"'], [b'"last"', b'"k":"beat"']], ids=["the message", "and the announcement of it"]
+)
+def test_a_loss_at_the_end_shows_although_no_message_follows(
+    engine: FickleEngine, nodes: list[Node], losses: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "QUIET", 0.05)
+    one, other = nodes
+    engine.losses = losses
+    one.say("last")
+    await_that(lambda: not engine.losses)
+    one.relay.commands.beat_soon()  # the sign of life that would come within seconds
+    other.inbox.expect(lambda: other.inbox.missed == [("host:1", 1)])
+    assert other.inbox.delivered == ["first"]
 
 
 def test_a_change_while_the_member_is_described_is_shown_soon() -> None:
