@@ -49,6 +49,14 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis of one test, which may end it."""
+    with RedisServer() as server:
+        server.start()
+        yield server
+
+
 @pytest.fixture(scope="module")
 def postgres_server(django_db_blocker: Any) -> Iterator[PostgresServer]:
     """A PostgreSQL with the tables of the fleet that the tests of a module share; they leave it running."""

@@ -14,11 +14,14 @@ from typing import Any, Self
 from ..engines import EngineServer, PostgresServer, PostgresStandby, RedisServer
 from .ways import Way
 
+TABLES = ("wspbus_fleet_lease", "wspbus_fleet_member", "wspbus_fleet_run")
+"""The tables of a fleet on PostgreSQL."""
+
 
 class FailingEngine(ABC):
     """An engine, and the ways to it, as a context manager. ``count``: the number of ways."""
 
-    faults = ("killed", "frozen", "slow", "cut", "read_only", "emptied", "failed_over")
+    faults = ("killed", "frozen", "slow", "cut", "full", "read_only", "emptied", "failed_over")
     """The names of the faults."""
 
     lossy = ("emptied", "failed_over")
@@ -120,7 +123,6 @@ class FailingEngine(ABC):
 class FailingRedis(FailingEngine):
     """Redis that writes to the disk, so that it has its data after a kill."""
 
-    faults = (*FailingEngine.faults, "full")
     server: RedisServer
 
     def _make_server(self) -> RedisServer:
@@ -168,6 +170,14 @@ class FailingRedis(FailingEngine):
         del standby.options["replicaof"]  # for its next start
 
 
+FULL = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+END $$
+"""
+
+
 class FailingPostgres(FailingEngine):
     server: PostgresServer
 
@@ -176,6 +186,18 @@ class FailingPostgres(FailingEngine):
         # What the project has committed survives a kill.
         server.options = {**server.options, "synchronous_commit": "on"}
         return server
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Its tables take no row, as if there was no space for one."""
+        self.server.query(FULL)
+        for table in TABLES:
+            when = f"BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW"
+            self.server.query(f"CREATE TRIGGER refuse {when} EXECUTE FUNCTION refuse()")
+        try:
+            yield
+        finally:
+            self.server.query("DROP FUNCTION refuse CASCADE")
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
@@ -188,7 +210,7 @@ class FailingPostgres(FailingEngine):
     @contextlib.contextmanager
     def emptied(self) -> Iterator[None]:
         """The tables of the fleet lose their rows, and all connections are closed."""
-        self.server.query("TRUNCATE wspbus_fleet_lease, wspbus_fleet_member, wspbus_fleet_run")
+        self.server.query(f"TRUNCATE {', '.join(TABLES)}")
         with self.cut():
             yield
 

@@ -17,6 +17,7 @@ import time
 bus.subscribe("shop.changed", lambda value: note(f"changed {value}"))
 bus.subscribe("fleet.gap", lambda sender, missed: note(f"gap {missed}"))
 bus.subscribe("shop.pid", os.getpid)
+bus.subscribe("shop.asked", lambda: note("asked"))
 bus.subscribe("shop.flood", lambda number: note(f"flood {number}") if number % 1000 == 999 else None)
 bus.subscribe("shop.say", lambda value: bus.broadcast("shop.changed", value), role="site")
 
@@ -36,12 +37,15 @@ def fails():
 URLS = """
 import json
 import os
+import time
 from dataclasses import asdict
 
 from django.http import HttpResponse, JsonResponse
 from django.urls import path
 
 from django_wspbus import bus
+
+from .journal import PATH, note
 
 
 def broadcast(request):
@@ -68,8 +72,16 @@ def say(request):
     return HttpResponse(str(os.getpid()))
 
 
+def wait(request):
+    note("waits")
+    while not PATH.with_name("go").exists():
+        time.sleep(0.01)
+    return HttpResponse(str(os.getpid()))
+
+
 urlpatterns = [
     path("", lambda request: HttpResponse(str(os.getpid()))),
+    path("wait", wait),
     path("broadcast", broadcast),
     path("ask", ask),
     path("say", say),

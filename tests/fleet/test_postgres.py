@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import secrets
-import time
 from dataclasses import replace
 
 import pytest
@@ -24,11 +23,12 @@ from django_wspbus.process.leader import NotLeader
 
 from ..engines import Pooler, PostgresServer, PostgresStandby
 from ..processes import DEADLINE, free_port
+from ..servers.load import await_that
 from .conftest import ALIAS, APP, database
+from .failing import TABLES
+from .test_engines import receive
 
 extended = pytest.mark.extended
-
-TABLES = ["wspbus_fleet_lease", "wspbus_fleet_member", "wspbus_fleet_run"]
 
 
 @pytest.fixture
@@ -107,10 +107,7 @@ def test_a_message_of_a_transaction_is_sent_with_its_commit(engine, notes):
         transaction.set_rollback(True, ALIAS)
     engine.send([(None, b"3")])
 
-    found = []
-    while b"3" not in found:
-        found += listener.receive(DEADLINE)
-    assert found == [b"1", b"1", large, b"3"]
+    assert receive(listener, 4) == [b"1", b"1", large, b"3"]
     listener.close()
 
 
@@ -206,10 +203,11 @@ def test_another_database_of_the_server_is_not_that_of_the_fleet(engine, postgre
 def test_a_process_that_stops_within_a_fence_loses_its_transaction_after_a_lease(engine, notes, later):
     lease = engine.take("leader", None, "one")
 
+    taken = []
+
     def wait_for_the_lease():
-        while (taken := engine.take("leader", lease, "two")) is None:
-            time.sleep(0.02)
-        return taken
+        await_that(lambda: taken.append(engine.take("leader", lease, "two")) or taken[-1] is not None)
+        return taken[-1]
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(pytest.raises(DatabaseError, match="idle-in-transaction"))
@@ -397,8 +395,7 @@ def test_a_server_that_takes_no_writes_is_unavailable_for_them(settings, engine,
     postgres_server.query("ALTER SYSTEM SET default_transaction_read_only = on")
     postgres_server.query("SELECT pg_reload_conf()")
     try:
-        while not check(settings, ALIAS):
-            pass
+        await_that(lambda: check(settings, ALIAS))
         assert check(settings, ALIAS) == [
             ("E025", "this PostgreSQL takes no writes: default_transaction_read_only is on.")
         ]

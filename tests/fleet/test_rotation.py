@@ -36,7 +36,7 @@ class Talker:
         self._ends = threading.Event()
 
     def run(self) -> None:
-        while not self._ends.wait(0.02):
+        while not self._ends.wait(0.1):
             self.sent.append(f"{self.name}-{len(self.sent)}")
             broadcast(self.url, [self.sent[-1]])
 

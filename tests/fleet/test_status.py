@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ from .hosts import Host, fleet_on
 pytestmark = pytest.mark.extended
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    """A Redis of this test, which ends it."""
-    with RedisServer() as server:
-        server.start()
-        yield server
-
-
 def look(site: RunningSite) -> dict[str, Any]:
     found: dict[str, Any] = result(site_of(site), "status", fleet=True)["fleet"]
     return found
@@ -39,11 +30,11 @@ def member_of(fleet: dict[str, Any], site: RunningSite) -> dict[str, Any]:
 
 
 def test_the_members_are_listed_with_their_versions_and_with_what_is_wrong(
-    redis: RedisServer, tmp_path: Path
+    own_redis: RedisServer, tmp_path: Path
 ) -> None:
     probes = f"127.0.0.1:{free_port()}"
-    one = Host(tmp_path / "one", fleet_on(redis) | {"VERSION": "v1"}, HEALTH=probes)
-    two = Host(tmp_path / "two", fleet_on(redis))
+    one = Host(tmp_path / "one", fleet_on(own_redis) | {"VERSION": "v1"}, HEALTH=probes)
+    two = Host(tmp_path / "two", fleet_on(own_redis))
     with one.serve() as first, two.serve() as second:
         first.wait_until_started()
         second.wait_until_started()
@@ -71,7 +62,7 @@ def test_the_members_are_listed_with_their_versions_and_with_what_is_wrong(
         assert "1 site, 1 worker" in ran.stdout
 
         # A site that signs with another key, and one that is killed.
-        other = Host(tmp_path / "other", fleet_on(redis))
+        other = Host(tmp_path / "other", fleet_on(own_redis))
         other.configure(SECRET_KEY="of nobody else")
         with other.serve() as stranger:
             stranger.wait_until_started()
@@ -94,7 +85,7 @@ def test_the_members_are_listed_with_their_versions_and_with_what_is_wrong(
             assert member_of(look(first), second) == {}
 
         # An engine that is away shows here, and not in the probes.
-        redis.kill()
+        own_redis.kill()
         await_that(lambda: not look(first)["up"])
         ran = run("status", "--fleet", "--pid", str(first.pid))
         assert ran.returncode == 1

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
+from ..controlled import result, site_of
 from ..processes import DEADLINE, RunningSite, fetch
 from ..projects import GUNICORN, THREADED, Project
+from ..servers.load import await_that, await_value
 from .messaging import ask, broadcast, write_messaging
 
 WORKERS = {**GUNICORN, "OPTIONS": {"workers": 2, "threads": 4}}
@@ -72,9 +74,12 @@ def test_a_stopped_worker_is_named_and_misses_nothing_that_fits(workers: Workers
     stopped = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
     os.kill(stopped, signal.SIGSTOP)
     try:
-        replies = ask(url, "shop.pid", timeout=0.5)
-        assert [each["pid"] for each in replies if each["missing"]] == [stopped]
-        assert [each["error"] for each in replies if each["missing"]] == ["did not answer within 0.5 s"]
+
+        def missing() -> list[tuple[int, str]]:
+            replies = ask(url, "shop.pid", timeout=0.5)
+            return [(each["pid"], each["error"]) for each in replies if each["missing"]]
+
+        await_value(missing, [(stopped, "did not answer within 0.5 s")])
         broadcast(url, ["meanwhile"])
         assert stopped not in {note.pid for note in project.expect_note("changed meanwhile", 2)}
     finally:
@@ -107,39 +112,54 @@ def test_a_stopped_site_delays_no_request_and_what_does_not_fit_is_counted(worke
         if note.event.startswith("gap"):
             lost[note.pid] += int(note.event.split()[1])
     assert len(lost) == 3
-    assert (
-        max(lost.values()) > 10_000
-    )  # a process that is slow as well may lose this message, and gets another
+    # A process that is slow as well may lose this message, and gets another.
+    assert max(lost.values()) > 10_000
 
 
 @pytest.mark.extended
-def test_a_worker_that_is_killed_is_not_waited_for(workers: Workers) -> None:
-    _, site, url = workers
+def test_a_worker_that_is_killed_is_not_waited_for(
+    workers: Workers, later: Callable[..., Future[Any]]
+) -> None:
+    project, site, url = workers
     victim = next(each["pid"] for each in ask(url, "shop.pid") if each["pid"] != site.pid)
-    with ThreadPoolExecutor() as pool:
-        os.kill(victim, signal.SIGSTOP)
-        asked = pool.submit(ask, url, "shop.pid", 20)
-        assert not asked.done()
-        os.kill(victim, signal.SIGKILL)
-        assert victim not in {each["pid"] for each in asked.result(DEADLINE) if each["missing"]}
+    os.kill(victim, signal.SIGSTOP)
+    asked = later(ask, url, "shop.asked", 20)
+    project.expect_note("asked", 2)
+    os.kill(victim, signal.SIGKILL)
+    replies = asked.result(DEADLINE)
+    assert [each["missing"] for each in replies] == [False, False]
+    assert victim not in {each["pid"] for each in replies}
 
 
 @pytest.mark.extended
-def test_a_standby_worker_gets_broadcasts_and_does_not_answer(project: Project) -> None:
-    recycling = {"OPTIONS": {"workers": 1, "threads": 2}, "RECYCLE": {"REQUESTS": 10_000}}
+def test_a_worker_that_stands_by_or_retires_gets_broadcasts_and_does_not_answer(
+    project: Project, later: Callable[..., Future[Any]]
+) -> None:
+    recycling = {"OPTIONS": {"workers": 1, "threads": 2}, "RECYCLE": {"REQUESTS": 50}}
     write_messaging(project, {**GUNICORN, **recycling})
     with project.serve() as site:
         url = site.wait_until_started()["default"]
-        everywhere: set[int] = set()
-        deadline = time.monotonic() + DEADLINE
-        while len(everywhere) < 3:  # the standby worker is forked when the first one serves
-            assert time.monotonic() < deadline
-            broadcast(url, ["x"])
-            everywhere = {note.pid for note in project.expect_note("changed x", 2)}
-        answered = {each["pid"] for each in ask(url, "shop.pid")}
-        assert len(everywhere) == 3
-        assert answered == {site.pid, int(fetch(url))}
-        assert answered < everywhere
+        await_that(lambda: "standby" in states(site))  # it is forked when the first one serves
+        broadcast(url, ["x"])
+        everywhere = {note.pid for note in project.expect_note("changed x", 3)}
+        old = int(fetch(url))
+        assert {each["pid"] for each in ask(url, "shop.pid")} == {site.pid, old}
+        assert {site.pid, old} < everywhere
+        held = later(fetch, f"{url}/wait")
+        project.expect_note("waits")
+        answering = {old}
+        await_that(lambda: answering.add(int(fetch(url))) or len(answering) == 2)
+        broadcast(url, ["y"])
+        project.expect_note("changed y", pid=old)
+        assert {each["pid"] for each in ask(url, "shop.pid")} == {site.pid, *answering} - {old}
+        project.write("go", "")
+        assert int(held.result(DEADLINE)) == old
+
+
+def states(site: RunningSite) -> list[str]:
+    """Return the states of the processes of the server."""
+    processes = result(site_of(site), "status")["servers"]["default"]["processes"]
+    return [each["state"] for each in processes]
 
 
 @pytest.mark.extended
