@@ -82,7 +82,9 @@ class Problem:
     @property
     def line(self) -> str:
         """The finding in one line, for a terminal."""
-        hint = f" {self.hint}" if self.hint else ""
+        # What an engine says may end without a period.
+        stop = "" if self.message.endswith((".", "?", "!")) else "."
+        hint = f"{stop} {self.hint}" if self.hint else ""
         return f"{self.path}: {self.message}{hint} ({self.full_id})"
 
     def as_check(self) -> checks.CheckMessage:

@@ -316,7 +316,7 @@ def mounts(place: Place, raw: Any) -> Mapping[str, str]:
 
 def options(place: Place, raw: Any) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
-        place.wrong(raw, "a dict of the server's own settings")
+        place.wrong(raw, "a dict whose keys are the names of options")
         return EMPTY
     return MappingProxyType(dict(raw))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.utils import timezone as django_timezone
+
+from ..system.functions import check_function, place_of
 
 if TYPE_CHECKING:
     from ..wspbus import Messenger
@@ -42,8 +43,8 @@ class Schedule:
             raise ValueError(f"A cron expression has five fields, as '0 3 * * *', and not {expression!r}.")
         try:
             self._zone: tzinfo | None = None if timezone is None else ZoneInfo(timezone)
-        except (KeyError, OSError, ValueError) as error:
-            raise ValueError(f"There is no time zone {timezone!r}.") from error
+        except (KeyError, OSError, ValueError):
+            raise ValueError(f"There is no time zone {timezone!r}.") from None
         try:
             next(self.after(0.0))
         except StopIteration:
@@ -167,27 +168,31 @@ def cron(
 
     try:
         import cronsim  # noqa: F401
-    except ImportError as error:
-        raise ImportError('@cron needs the library cronsim: pip install "django-wspbus[cron]"') from error
+    except ImportError:
+        raise ImportError('@cron needs the library cronsim: pip install "django-wspbus[cron]"') from None
     _check_texts(expression, timezone, name)
     _check_seconds("jitter", jitter)
+    if not isinstance(catch_up, bool):
+        raise TypeError(f"catch_up is True or False, and not {catch_up!r}.")
     if grace is not None:
         _check_seconds("grace", grace)
     schedule = Schedule(expression, timezone)
 
     def decorate(function: F) -> F:
-        _check_function(function, name)
+        check_function(function, "@cron")
+        if name is None and not hasattr(function, "__qualname__"):
+            raise TypeError(f"{function!r} has no name of its own: give the job a name=.")
         job = Job(function, schedule, name=name, jitter=jitter, catch_up=catch_up, most_late=grace)
         if len(job.name) > LONGEST_JOB_NAME or "\0" in job.name:
             raise ValueError(
-                f"The job {_place(function)} has a name of {len(job.name)} characters: give it a name= of "
+                f"The job {place_of(function)} has a name of {len(job.name)} characters: give it a name= of "
                 f"{LONGEST_JOB_NAME} at most, without NUL."
             )
         for other in jobs_of(bus):
             if other.name == job.name:
+                places = f"{place_of(other.function)} and {place_of(function)}"
                 raise ValueError(
-                    f"Two jobs have the name {job.name!r}, {_place(other.function)} and {_place(function)}: "
-                    f"give one of them another name=."
+                    f"Two jobs have the name {job.name!r}, {places}: give one of them another name=."
                 )
         bus.subscribe(JOBS, job, role="leader")
         return function
@@ -205,32 +210,8 @@ def _check_texts(expression: Any, timezone: Any, name: Any) -> None:
 
 
 def _check_seconds(key: str, seconds: Any) -> None:
-    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise ValueError(f"{key} is a number of seconds from 0 on, and not {seconds!r}.")
-
-
-def _check_function(function: Any, name: str | None) -> None:
-    """Raise TypeError for a function of which each run would fail, or do nothing."""
-    if not callable(function):
-        raise TypeError(f"A job is a function, and {function!r} is none.")
-    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    if any(is_kind(function) for is_kind in kinds):
-        raise TypeError(f"The job {_place(function)} is async or a generator: its code would not run.")
-    if name is None and not hasattr(function, "__qualname__"):
-        raise TypeError(f"{function!r} has no name of its own: give the job a name=.")
-    try:
-        inspect.signature(function).bind()
-    except ValueError:  # a function in C may have no signature
-        return
-    except TypeError as error:
-        raise TypeError(f"A job is called without arguments; {_place(function)}: {error}.") from None
-
-
-def _place(function: Any) -> str:
-    """Return where a function is, for a message."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    name = getattr(function, "__qualname__", repr(function))
-    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def jobs_of(bus: Messenger) -> list[Job]:

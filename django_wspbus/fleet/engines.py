@@ -29,6 +29,8 @@ def engine_class(settings: FleetSettings) -> type[Engine]:
         raise TypeError(
             f"{settings.backend} is no engine: it must be a subclass of {Engine.__module__}.Engine."
         )
+    if missing := sorted(backend.__abstractmethods__):
+        raise TypeError(f"{settings.backend} is no engine: it lacks {', '.join(missing)}.")
     return backend
 
 

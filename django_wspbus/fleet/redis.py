@@ -323,6 +323,8 @@ def _misfit(url: str) -> str | None:
     database = unquote(parts.path).replace("/", "")
     if parts.scheme != "unix" and database and not database.isdecimal():
         return f"the database {shown(database)} is no number."
+    if parts.scheme == "unix" and not parts.path:
+        return "it lacks the path of the socket."
     kind, options = _options(url)
     try:
         kind(**options | {"protocol": 2})

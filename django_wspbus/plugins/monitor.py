@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..process.database import close_all_connections, fresh_connections
+from ..system.functions import check_function
 from ..wspbus import Bus
 from ..wspbus.plugin import Plugin
 
@@ -92,11 +93,15 @@ def every(period: float, *, role: str | None = None, name: str | None = None) ->
     """Decorate a function to be called every ``period`` seconds while the process's bus is STARTED.
 
     ``role``: "worker" (the default) for each process that serves, "site" for once per site, "leader" for once
-    in the fleet.
+    in the fleet. ValueError for another period or role, TypeError for a function that cannot be called like
+    this.
     """
     from ..process.bus import bus
 
+    _positive(period)
+
     def decorate(function: F) -> F:
+        check_function(function, "@every")
         Monitor(bus, function, period, name, role).subscribe()
         return function
 
@@ -108,6 +113,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _positive(period: float) -> float:
-    if not 0 < period <= threading.TIMEOUT_MAX:
+    is_number = isinstance(period, int | float) and not isinstance(period, bool)
+    if not is_number or not 0 < period <= threading.TIMEOUT_MAX:
         raise ValueError(f"A period must be a number of seconds above 0, not {period!r}.")
     return period

@@ -98,12 +98,17 @@ def test_a_command_that_no_app_has_is_found_with_the_nearest_one():
     assert (near.hint, far.hint) == ("Did you mean 'migrate'?", "Is its app in INSTALLED_APPS?")
 
 
+def test_a_command_of_an_app_that_is_installed_for_development_alone_is_no_error():
+    settings, _ = read(styles={"COMMAND": ["tailwind", "start"], "WHEN": "debug"})
+    assert list(check_commands(settings.processes)) == []
+
+
 def test_a_file_that_is_not_executable_is_named_as_such(tmp_path):
     script = tmp_path / "work.sh"
     script.write_text("#!/bin/sh\n")
     settings, _ = read(script={"PROGRAM": [str(script)]}, folder={"PROGRAM": [str(tmp_path)]})
     assert [problem.message for problem in check_programs(settings.processes)] == [
-        f"the file {str(script)!r} is not executable: chmod +x {script}",
+        f"the file {str(script)!r} is not executable.",
         f"there is no program {str(tmp_path)!r}.",
     ]
 

@@ -92,7 +92,7 @@ def test_a_setting_that_is_no_dict_is_one_finding(raw):
         (of_server(MOUNTS={"x": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["x"]', "a slash"),
         (of_server(MOUNTS={"/x/": "a.b"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x/"]', "a slash"),
         (of_server(MOUNTS={"/x": "a"}), 'WSPBUS["SERVERS"]["default"]["MOUNTS"]["/x"]', "a dotted path"),
-        (of_server(OPTIONS={1: 1}), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]', "the server's own settings"),
+        (of_server(OPTIONS={1: 1}), 'WSPBUS["SERVERS"]["default"]["OPTIONS"]', "the names of options"),
         (
             of_server(REQUEST_TIMEOUT="5"),
             'WSPBUS["SERVERS"]["default"]["REQUEST_TIMEOUT"]',

@@ -82,6 +82,11 @@ def test_a_wrong_shape_is_found(problems, value, problem):
             fleet("collections.OrderedDict"),
             """E014: ["FLEET"]["BACKEND"]: collections.OrderedDict is no engine""",
         ),
+        (
+            fleet("django_wspbus.fleet.base.Engine"),
+            """E014: ["FLEET"]["BACKEND"]: django_wspbus.fleet.base.Engine is no engine: it lacks beat,""",
+        ),
+        (fleet(url="unix://"), """E012: ["FLEET"]["OPTIONS"]["url"]: it lacks the path of the socket."""),
         (fleet(urls="x"), """E012: ["FLEET"]["OPTIONS"]["urls"]: RedisFleet has no option 'urls'."""),
         (fleet(OWN), """E012: ["FLEET"]["OPTIONS"]["store"]: got nothing, and OwnEngine needs it."""),
         (fleet(OWN, store="a", lease=0), """E015: ["FLEET"]["OPTIONS"]["lease"]: got 0."""),

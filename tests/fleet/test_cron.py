@@ -87,6 +87,7 @@ def test_other_arguments_that_make_no_sense_are_value_errors() -> None:
         ({"timezone": 1}, "timezone is the name of a time zone, and not 1"),
         ({"name": 3}, "name is the name of the job, and not 3"),
         ({"name": ""}, "name is the name of the job, and not ''"),
+        ({"catch_up": "no"}, "catch_up is True or False, and not 'no'"),
     ],
 )
 def test_arguments_of_the_wrong_type_are_type_errors(arguments: dict[str, Any], sentence: str) -> None:
@@ -103,9 +104,10 @@ def test_a_name_that_an_engine_could_not_store_is_a_value_error(name: str) -> No
         cron("0 3 * * *", name=name)(import_prices)
 
 
-def test_seconds_that_are_no_number_are_value_errors() -> None:
-    with pytest.raises(ValueError, match="jitter is a number of seconds from 0 on, and not '5'"):
-        cron("* * * * *", jitter="5")  # type: ignore[arg-type]
+@pytest.mark.parametrize("seconds", ["5", True, float("inf")])
+def test_seconds_that_are_no_number_are_value_errors(seconds: Any) -> None:
+    with pytest.raises(ValueError, match=f"jitter is a number of seconds from 0 on, and not {seconds!r}"):
+        cron("* * * * *", jitter=seconds)
 
 
 async def wait_for_prices() -> None: ...
@@ -125,7 +127,7 @@ def clean_up(folder: str) -> None: ...
         (yield_once, "yield_once .* is async or a generator"),
         (clean_up, "without arguments; clean_up .*: missing a required argument: 'folder'"),
         (functools.partial(clean_up, "/tmp"), "has no name of its own: give the job a name="),
-        ("clean", "A job is a function, and 'clean' is none"),
+        ("clean", "@cron takes a function, and 'clean' is none"),
     ],
 )
 def test_a_function_that_cannot_be_a_job_is_a_type_error(function: Any, sentence: str) -> None:

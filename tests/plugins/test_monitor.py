@@ -122,14 +122,34 @@ def test_one_that_takes_longer_than_the_period_delays_the_next_and_none_is_made_
     assert min(gaps) >= 0.1
 
 
-@pytest.mark.parametrize("period", [0, -1, float("nan"), float("inf"), 1e20])
+@pytest.mark.parametrize("period", [0, -1, float("nan"), float("inf"), 1e20, "60", True, print])
 def test_a_period_that_is_no_number_of_seconds_is_a_value_error(process_bus, period):
     with pytest.raises(ValueError, match="A period must be a number of seconds above 0"):
         Monitor(process_bus, print, period)
     with pytest.raises(ValueError, match="A period"):
         BackgroundTask(process_bus, period, print)
     with pytest.raises(ValueError, match="A period"):
-        every(period)(print)
+        every(period)
+    assert process_bus.listeners["start"] == set()
+
+
+async def wait_for_it(): ...
+
+
+def take(argument): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (7, "@every takes a function, and 7 is none"),
+        (wait_for_it, r"@every: wait_for_it \(.*test_monitor.py:\d+\) is async or a generator"),
+        (take, "@every calls without arguments; take .*: missing a required argument: 'argument'"),
+    ],
+)
+def test_a_function_that_cannot_be_called_at_intervals_is_a_type_error(process_bus, function, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        every(60)(function)
     assert process_bus.listeners["start"] == set()
 
 

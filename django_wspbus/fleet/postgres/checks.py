@@ -33,7 +33,8 @@ def check_database(path: str, options: Mapping[str, Any]) -> Iterable[Problem]:
             yield Problem("E023", where, message)
     if not apps.is_installed(APP):
         message = f"the app {APP!r} is not installed."
-        yield Problem("E024", path, message, "Add it to INSTALLED_APPS, and run manage.py migrate.")
+        hint = f"Add it to INSTALLED_APPS, and run manage.py migrate --database={alias}."
+        yield Problem("E024", path, message, hint)
 
 
 def check_condition(path: str, in_recovery: bool, is_read_only: bool) -> Iterable[Problem]:

@@ -17,8 +17,10 @@ from ...successor import start
 
 
 def check_commands(processes: Mapping[str, ProcessSettings]) -> Iterable[Problem]:
-    """Find the COMMANDs that no app has."""
+    """Find the COMMANDs that no app has, of the programs that run here."""
     for process in processes.values():
+        if not process.runs(debug=is_debug()):  # its app may be installed for development alone
+            continue
         name, known = "".join(process.command[:1]), get_commands()
         if name and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -30,12 +32,11 @@ def check_programs(processes: Mapping[str, ProcessSettings]) -> Iterable[Problem
     """Find the PROGRAMs that this machine does not have."""
     for process in processes.values():
         if process.program and process.runs(debug=is_debug()) and (trouble := _trouble(process)):
-            hint = "It takes a program on PATH, or the path of one."
-            yield Problem("E028", process.path("PROGRAM"), trouble, hint)
+            yield Problem("E028", process.path("PROGRAM"), *trouble)
 
 
-def _trouble(process: ProcessSettings) -> str | None:
-    """Return why a program cannot be run; None if it can."""
+def _trouble(process: ProcessSettings) -> tuple[str, str] | None:
+    """Return why a program cannot be run, and the remedy; None if it can."""
     invocation, name = start.original(), process.program[0]
     try:
         path = environment_of(process, invocation).get("PATH", os.defpath)
@@ -46,5 +47,5 @@ def _trouble(process: ProcessSettings) -> str | None:
     if shutil.which(program, path=os.pathsep.join(entries)) is not None:
         return None
     if os.sep in name and os.path.isfile(program):
-        return f"the file {name!r} is not executable: chmod +x {shlex.quote(name)}"
-    return f"there is no program {name!r}."
+        return f"the file {name!r} is not executable.", f"Run: chmod +x {shlex.quote(name)}"
+    return f"there is no program {name!r}.", "It takes a program on PATH, or the path of one."
