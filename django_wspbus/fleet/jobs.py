@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -58,6 +57,8 @@ class Jobs:
         """The jobs that run in a member which may have ended: its sign of life is overdue."""
         self._skipped: Counter[str] = Counter()
         """The number of those ticks, until the next claim records it."""
+        self._is_woken = False
+        """True if `wake` was called while the thread was at work."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         """The thread that may begin runs."""
@@ -78,6 +79,7 @@ class Jobs:
     def wake(self) -> None:
         """Look again at the time, and at the moment until which `wait` waits."""
         with self._changed:
+            self._is_woken = True
             self._changed.notify_all()
 
     def wait(self, until: Callable[[], float]) -> list[str]:
@@ -104,8 +106,9 @@ class Jobs:
                 logger.exception("The jobs wait for %g seconds.", LONGEST_PAUSE)
                 is_known, pause = False, LONGEST_PAUSE
             with self._changed:
-                if self._is_active():
+                if self._is_active() and not self._is_woken:
                     self._changed.wait(pause)
+                self._is_woken = False
 
     def _may_run(self) -> bool:
         return self._is_active() and self._leads()
@@ -118,13 +121,13 @@ class Jobs:
         found = {run.job: run for run in self._engine.runs()}
         self._runs = {**found, **self._forgotten_by(found)}
         silences = self._silences()
-        here = socket.gethostname(), os.getpid()
+        here = self._engine.member(), os.getpid()  # two containers may share host name and PID
         self._in_doubt = set()
         for run in list(self._runs.values()):
             if run.outcome != "running" or run.job in known:
                 continue
             silent = silences.get(run.member, math.inf) if run.member else 0.0
-            if (run.host, run.pid) == here:
+            if (run.member, run.pid) == here:
                 self._note_lost(as_lost(run, "the engine has taken the claim too late"))
             elif silent > self._lease:
                 self._note_lost(as_lost(run))

@@ -56,6 +56,8 @@ def operate(engine: Engine, member: str, failures: int, operation: str, *args: A
     if operation == "read":
         lease = engine.read(LEADER)
         return [None if lease is None else asdict(lease), failures]
+    if operation == "member":
+        return member
     if operation == "take":
         seen, holder, known = args
         if known != failures:
@@ -115,6 +117,10 @@ class EngineOfSite:
 
     def release(self, lease: Lease) -> bool:
         return bool(self._ask("release", asdict(lease)))
+
+    def member(self) -> str:
+        """Return the identifier of the site in the fleet; "" if it is alone."""
+        return str(self._ask("member"))
 
     def time(self) -> float:
         return float(self._ask("time"))

@@ -39,6 +39,9 @@ class Engine(LocalEngine):
         self.times = 0
         """The number of times that the time was asked for."""
 
+    def member(self) -> str:
+        return "here"
+
     def members(self) -> list[Member]:
         self.looks += 1
         return super().members()
@@ -414,13 +417,26 @@ def test_a_tick_that_is_due_before_it_is_known_that_a_member_is_gone_runs_late(
 def test_a_claim_that_the_engine_carries_out_too_late_is_lost_and_the_next_tick_runs(
     engine: Engine, calls: Calls
 ) -> None:
-    here = {"host": socket.gethostname(), "pid": os.getpid()}
-    engine.claim(Run("job", BEGIN, **here, began=BEGIN, outcome="running"))
+    engine.claim(Run("job", BEGIN, member="here", pid=os.getpid(), began=BEGIN, outcome="running"))
     with Leader(engine, make(calls)) as leader:
         await_that(ended(engine, "lost", 0))
         leader.advance(60)
         await_that(ended(engine, "ok", 60))
     assert calls.count == 1
+
+
+def test_a_run_in_another_container_with_the_same_host_name_and_pid_goes_on(
+    engine: Engine, calls: Calls
+) -> None:
+    same = {"host": socket.gethostname(), "pid": os.getpid()}
+    run = Run("job", BEGIN, **same, member="other", began=BEGIN, outcome="running")
+    engine.claim(run)
+    engine.now = BEGIN + 60  # the next tick is due
+    engine.beat(Member("other", **same, version="", state="STARTED"))
+    with Leader(engine, make(calls)):
+        await_that(lambda: engine.looks > 1)  # for that tick, which is skipped
+    assert engine.last() == run
+    assert calls.count == 0
 
 
 def test_one_that_leads_no_more_claims_nothing(engine: Engine, calls: Calls) -> None:
