@@ -30,6 +30,9 @@ from ..wspbus.plugin import Plugin
 TIME_TO_LEAVE = 1.0
 """Seconds for the last messages of a site that exits, or restarts."""
 
+MOST_ASKS = 200
+"""Asks of other processes of the site at the same time, as each has a thread; a further one gets an error."""
+
 
 class SiteFleet(Plugin):
     """The site as a member of the fleet: it passes on the messages of its processes.
@@ -57,6 +60,7 @@ class SiteFleet(Plugin):
         self._process_bus = bus
         self._children = children
         self._before = bus.fleet
+        self._free_asks = threading.Semaphore(MOST_ASKS)
         answers.handlers[ASK] = self._ask
         children.report_readers.append(lambda child, report: self.note(report))
         children.record_readers.append(self._note_end)
@@ -131,7 +135,15 @@ class SiteFleet(Plugin):
 
     def _ask(self, args: list[Any], reply: Callable[[Reply], None]) -> None:
         """Ask the fleet for a process of the site, in a thread of its own, as that takes time."""
-        threading.Thread(target=self._ask_now, args=(args, reply), name="Fleet ask", daemon=True).start()
+        if not self._free_asks.acquire(blocking=False):
+            reply(Error(f"it has {MOST_ASKS} asks under way."))
+            return
+        thread = threading.Thread(target=self._ask_now, args=(args, reply), name="Fleet ask", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left
+            self._free_asks.release()
+            reply(Error(str(error)))
 
     def _ask_now(self, args: list[Any], reply: Callable[[Reply], None]) -> None:
         try:
@@ -139,6 +151,8 @@ class SiteFleet(Plugin):
             reply(Result([asdict(each) for each in self.member.ask(channel, values, timeout)]))
         except Exception as error:  # the process that asks gets it
             reply(Error(f"{type(error).__name__}: {error}"))
+        finally:
+            self._free_asks.release()
 
 
 class AllProcesses:

@@ -91,8 +91,15 @@ class FleetOrders:
         self._token = token
         self._bus.log(f"A deploy of the fleet has ordered: {' '.join([order.action, *arguments.values()])}")
         ours, theirs = socket.socketpair()
+        thread = threading.Thread(target=self._follow, args=(order, ours), name="Fleet order", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left
+            order.outcome = [False, f"The site cannot carry out the order: {error}."]
+            ours.close()
+            theirs.close()
+            return
         self._begin_request(Request(order.action, arguments), theirs)
-        threading.Thread(target=self._follow, args=(order, ours), name="Fleet order", daemon=True).start()
 
     def _refusal(self, action: str, token: int) -> str | None:
         if token < self._token:
@@ -110,6 +117,9 @@ class FleetOrders:
                 except Malformed as error:
                     order.outcome = [False, str(error)]
                 self._answer(order)
+        if order.outcome is None:  # else the coordinator would wait for ever, as each order gets an answer
+            order.outcome = [False, "The site has not said what came of it: see its log."]
+            self._answer(order)
 
     def _take(self, order: Received, reply: Reply) -> None:
         match reply:

@@ -95,6 +95,16 @@ def test_the_end_of_a_long_traceback_is_sent() -> None:
     assert text.endswith("\nValueError: 7")
 
 
+def test_an_action_that_ends_without_a_word_has_failed() -> None:
+    site = Site()
+    site.order()
+    site.member.expect((STEP, [""]))
+    site.reply(Step("booting"))
+    site.member.expect(
+        (STEP, ["booting"]), (OUTCOME, [False, "The site has not said what came of it: see its log."])
+    )
+
+
 def test_an_order_of_an_earlier_deploy_is_refused() -> None:
     site = Site()
     site.order(token=7)

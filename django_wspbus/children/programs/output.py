@@ -22,6 +22,9 @@ LONGEST_LINE = 16 * 1024
 TIME_FOR_LAST_LINES = 1.0
 """Seconds for the last lines, if the standard output takes none."""
 
+TIME_TO_END = 1.0
+"""Seconds more for a thread that hangs in a write: another process may have filled the pipe."""
+
 COLOURS = (36, 33, 32, 35, 34, 31)
 """Of ANSI: cyan, yellow, green, magenta, blue, red."""
 
@@ -97,24 +100,25 @@ class Output:
 
     def resume(self) -> None:
         """Start the thread, unless it runs or there is nothing to show."""
-        if self._thread is None and self._waker is not None:
-            self._deadline = None
+        self._deadline = None
+        if self._waker is not None and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._run, name="Output of programs", daemon=True)
             self._thread.start()
         if self._waker is not None:
             self._waker.wake()
 
     def pause(self) -> None:
-        """End the thread once the lines that it has read are written."""
+        """End the thread once the lines that it has read are written, or time is up."""
         if self._thread is not None and self._waker is not None:
             self._deadline = time.monotonic() + TIME_FOR_LAST_LINES
             self._waker.wake()
-            self._thread.join()
-            self._thread = None
+            self._thread.join(TIME_FOR_LAST_LINES + TIME_TO_END)
 
     def close(self) -> None:
         """Show the last lines of programs that have ended, and release all resources."""
         self.pause()
+        if self._thread is not None and self._thread.is_alive():  # its descriptors must stay
+            return
         if self._waker is not None:
             self._waker.close()
             self._waker = None
