@@ -364,7 +364,10 @@ def test_listeners_and_jobs_of_the_leader_are_named_once_as_they_never_run(proje
         """
 from django_wspbus import cron
 
-every(60, role="leader")(note)
+@every(60, role="leader")
+def remind(): ...
+
+
 cron("0 3 * * *")(lambda: None)
 """
     )
@@ -372,14 +375,17 @@ cron("0 3 * * *")(lambda: None)
     ended = run([sys.executable, "program.py"], env=os.environ | project.environment, cwd=project.root)
     beginning = "Under this server no process plays the role 'leader', so these listeners never run: "
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith(beginning)]
-    assert "shop.journal.note" in line
+    assert "shop.listeners.remind" in line
     assert "shop.listeners.<lambda>" in line
 
 
 def test_listeners_of_the_role_site_are_named_once_in_each_process_as_they_never_run(project):
     project.listeners(
         """
-every(60, role="site")(note)
+@every(60, role="site")
+def clean_up(): ...
+
+
 bus.subscribe("paid", print, role="site")
 bus.subscribe("start", lambda: None)
 
@@ -392,7 +398,7 @@ def scheduler():
     project.write("program.py", REQUEST + "    request()\n    request()\n")
     ended = run([sys.executable, "program.py"], env=os.environ | project.environment, cwd=project.root)
     beginning = "Under this server no process plays the role 'site', so these listeners never run: "
-    names = "shop.journal.note, builtins.print, shop.listeners.scheduler"
+    names = "shop.listeners.clean_up, builtins.print, shop.listeners.scheduler"
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"{beginning}{names}. ")
 
