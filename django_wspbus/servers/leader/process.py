@@ -68,7 +68,7 @@ class SiteOfLeader(RemoteSite):
     """The site, seen from the leader process."""
 
     def __init__(self, pair: socket.socket) -> None:
-        super().__init__(pair, "worker")
+        super().__init__(pair, "other")  # until it joins, with its record
 
     def report_hanging(self, text: str) -> bool:
         self.report(Stopped(os.getpid(), [f"process {os.getpid()}: {text[-LONGEST_REASON:]}"], ""))
