@@ -6,7 +6,7 @@ import os
 import pty
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -176,4 +176,35 @@ def test_over_a_restart_the_beginning_of_a_line_is_handed_over(shown: Shown) -> 
     shown.output.resume()
     os.write(writer, b"lf\n")
     assert shown.read(5) == b"half\n"
+    os.close(writer)
+
+
+class Hanging(Output):
+    """An `Output` whose writes wait, as if another process had filled the pipe."""
+
+    def __init__(self, names: list[str], note: Callable[[int, str, str], None], descriptor: int) -> None:
+        super().__init__(names, note, descriptor)
+        self.begun = threading.Event()
+        self.go = threading.Event()
+
+    def _write(self) -> None:
+        self.begun.set()
+        assert self.go.wait(DEADLINE)
+        super()._write()
+
+
+def test_a_write_that_hangs_keeps_neither_a_restart_nor_the_lines_that_follow(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_wspbus.children.programs.output.TIME_FOR_LAST_LINES", 0.01)
+    monkeypatch.setattr("django_wspbus.children.programs.output.TIME_TO_END", 0.01)
+    shown.output = hanging = Hanging(["tasks"], shown.note, shown.writer)
+    _, writer = shown.program("tasks")
+    os.write(writer, b"one\n")
+    assert hanging.begun.wait(DEADLINE)
+    hanging.pause()
+    hanging.resume()
+    hanging.go.set()
+    os.write(writer, b"two\n")
+    assert shown.read(8) == b"one\ntwo\n"
     os.close(writer)
