@@ -58,7 +58,7 @@ class Deploys:
             return self._deploy(call)
         for name in ("parallel", "skip_missing"):
             if name in call.arguments:
-                raise Misuse(f"{call.action} takes {name!r} for a whole fleet only.")
+                raise Misuse(f"{call.action} takes --{name.replace('_', '-')} with --fleet only.")
         return self._operations.actions[call.action](call)
 
     def _deploy(self, call: Call) -> Any:

@@ -464,4 +464,4 @@ def test_a_site_that_belongs_to_no_fleet_says_so(served: Served) -> None:
         _, outcome = order(served.site, action, fleet=True)
         assert outcome == Error('This site belongs to no fleet: WSPBUS["FLEET"] is not set.')
     _, outcome = order(served.site, "graceful", skip_missing=True)
-    assert outcome == Error("graceful takes 'skip_missing' for a whole fleet only.", 2)
+    assert outcome == Error("graceful takes --skip-missing with --fleet only.", 2)
