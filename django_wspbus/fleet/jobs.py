@@ -227,16 +227,16 @@ class Jobs:
         """Record a tick as taken by this process; if another has taken it, read what there is now."""
         if not self._may_run():
             return False
-        try:
-            is_claimed = self._engine.claim(run)
-        except Unavailable:
-            if run.outcome == "running":
-                self._lost_answers[run.job] = run
-            raise
+        if run.outcome == "running":
+            self._lost_answers[run.job] = run  # until there is an answer
+        is_claimed = self._engine.claim(run)
         if is_claimed:
             self._runs[run.job] = run
-        else:
+        else:  # by another, or by this claim itself: a site that restarts meanwhile carries it out twice
             self._read_runs()
+            found = self._runs.get(run.job)
+            is_claimed = found is not None and found.outcome == "running" and is_same(run, found)
+        self._lost_answers.pop(run.job, None)
         return is_claimed
 
     # A run
