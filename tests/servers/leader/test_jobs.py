@@ -24,11 +24,11 @@ from django_wspbus.fleet.local import LocalEngine
 
 
 class Engine(LocalEngine):
-    "It is half a minute after midnight when the site begins, and the job ran an hour before."
+    "It is half a minute after midnight when the site begins, and the job ran an hour before. No lease ends."
 
     offset = {MIDNIGHT} + 30 - time.time()
 
-    def __init__(self, name, lease=15):
+    def __init__(self, name, lease=3600):
         super().__init__(name, lease)
         self.claim(Run("import", {MIDNIGHT} - 3600))
 
