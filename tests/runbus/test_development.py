@@ -502,9 +502,12 @@ def test_a_client_that_speaks_https_is_answered_at_once_and_a_line_says_why(proj
     assert all(line.startswith("django.server ERROR 500 ") for line in lines[:10])
 
 
-def test_in_a_terminal_request_lines_are_coloured_by_their_status(project):
+TASKS = {"tasks": {"PROGRAM": ["sh", "-c", "echo works; exec sleep 1000"]}}
+
+
+def test_in_a_terminal_lines_are_coloured_by_their_status_or_by_their_program(project):
     project.write("shop/urls.py", PAGES)
-    project.configure(DEBUG=True, WSPBUS=BOTH)
+    project.configure(DEBUG=True, WSPBUS={**BOTH, "PROCESSES": TASKS})
     paths = ["/", "/there", "/none", "/fail"]
     with Terminal(project) as site:
         for count, url in enumerate(site.wait_until_started().values(), 1):
@@ -512,6 +515,7 @@ def test_in_a_terminal_request_lines_are_coloured_by_their_status(project):
                 status_of(url + path)
                 site.wait_for_line(rf'"GET {path} HTTP/1\.1"', count=count)
         site.wait_for_line(r'"GET / HTTP/1\.1"', count=4)
+        site.wait_for_line(r"^\x1b\[36mtasks \|\x1b\[0m works$")
         site.press(CONTROL_C)
         assert site.wait() == 0
     shown = re.findall(r'\x1b\[([\d;]*)m"GET (\S+) .*\x1b\[0m', site.output)
@@ -526,12 +530,13 @@ def test_in_a_terminal_request_lines_are_coloured_by_their_status(project):
 
 
 @pytest.mark.extended
-def test_no_color_is_for_request_lines_too(project):
-    project.configure(DEBUG=True, WSPBUS=BOTH)
+def test_no_color_is_for_request_lines_and_programs_too(project):
+    project.configure(DEBUG=True, WSPBUS={**BOTH, "PROCESSES": TASKS})
     with Terminal(project, "--no-color") as site:
         for count, url in enumerate(site.wait_until_started().values(), 1):
             status_of(f"{url}/none")
             site.wait_for_line(r'^\[.*\] "GET /none HTTP/1\.1" 404 \d+$', count=count)
+        site.wait_for_line(r"^tasks \| works$")
         site.press(CONTROL_C)
         assert site.wait() == 0
     assert "\x1b" not in site.output
