@@ -297,8 +297,7 @@ class Children(Plugin):
     # Over a restart of the site
 
     def hand_over(self, unanswered: Callable[[Link], list[Message]]) -> list[ChildState]:
-        """Return the states from which the next program can `adopt` the children."""
-        self.switchboard.pause()
+        """Return the states from which the next program can `adopt` them; the switchboard must be paused."""
         return [state_of(child, unanswered) for child in [*self.serving.values(), *self.draining]]
 
     def adopt(self, states: Iterable[ChildState], aliases: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,9 @@ class Answers:
         self.handlers: dict[str, Handler] = {}
         """Action -> the function that answers it instead, as the bus may be busy. It must not wait."""
         self._unanswered: dict[int, tuple[Link, Message]] = {}
+        self._lock = threading.RLock()  # between the threads that reply and the one that pauses
+        self._late: list[tuple[Link, Message, Reply]] | None = None
+        """The replies since `pause`."""
 
     def answer(self, link: Link, message: Message) -> None:
         self._unanswered[id(message)] = link, message
@@ -57,14 +61,21 @@ class Answers:
         self._reply(link, message, reply)
 
     def _reply(self, link: Link, message: Message, reply: Reply) -> None:
-        try:
-            self._post_reply_or_error(link, str(message.get("action")), reply)
-        except BrokenLink as error:
-            self._bus.log(str(error), level=30)
-        except OSError:  # the process that asked has ended
-            pass
-        finally:
-            self._unanswered.pop(id(message), None)
+        trouble = None
+        with self._lock:
+            if self._late is not None:
+                self._late.append((link, message, reply))
+                return
+            try:
+                self._post_reply_or_error(link, str(message.get("action")), reply)
+            except BrokenLink as error:
+                trouble = error
+            except OSError:  # the process that asked has ended
+                pass
+            finally:
+                self._unanswered.pop(id(message), None)
+        if trouble is not None:
+            self._bus.log(str(trouble), level=30)
 
     def _post_reply_or_error(self, link: Link, action: str, reply: Reply) -> None:
         try:
@@ -72,6 +83,20 @@ class Answers:
         except (TypeError, ValueError, RecursionError) as error:
             reason = f"The result of {action} cannot be sent to another process: {error}."
             self._post(link, reply_as_message(Error(reason)))
+
+    # Over a restart of the site
+
+    def pause(self) -> None:
+        """Send no reply from now on: two to one request would make each later one that of another request."""
+        with self._lock:
+            self._late = []
+
+    def resume(self) -> None:
+        """Send the replies since `pause`, as this process executes no other program."""
+        with self._lock:
+            late, self._late = self._late or [], None
+        for link, message, reply in late:
+            self._reply(link, message, reply)
 
     def unanswered(self, link: Link) -> list[Message]:
         """Return the requests over a link that have no answer yet; the next program answers them."""

@@ -117,6 +117,7 @@ class Restart(Plugin):
         try:
             self._execute()
         except BaseException:  # this program goes on, and has to hear its children
+            self.site.answers.resume()
             self.site.switchboard.resume()
             self.site.programs.resume()
             raise
@@ -141,7 +142,12 @@ class Restart(Plugin):
     def _hand_over(self) -> SiteState:
         site, pidfile = self.site, self._own_pidfile
         signals = site.signals.hand_over()
-        site.fleet.stop_receiving()  # the next program gets what comes from now on
+        # The next program gets what comes from now on.
+        site.switchboard.pause()
+        site.fleet.stop_receiving()
+        # What the engine is asked for meanwhile is done and answered; the next program does what is left.
+        leader, orders, fleet = site.leader.hand_over(), site.orders.hand_over(), site.fleet.hand_over()
+        site.answers.pause()
         children = site.children.hand_over(site.answers.unanswered)
         programs = site.programs.hand_over(site.answers.unanswered)
         planned = None if self._plan is None else self._plan.pidfile
@@ -158,9 +164,9 @@ class Restart(Plugin):
             restart_began=self._began,
             log=site.log_store.hand_over(),
             control=site.control.hand_over(),
-            leader=site.leader.hand_over(),
-            orders=site.orders.hand_over(),
-            fleet=site.fleet.hand_over(),
+            leader=leader,
+            orders=orders,
+            fleet=fleet,
         )
 
 

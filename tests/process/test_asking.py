@@ -16,6 +16,7 @@ from django_wspbus import SiteUnreachable
 from django_wspbus.process import asking
 from django_wspbus.process.answering import Answers
 from django_wspbus.process.asking import RemoteSite
+from django_wspbus.process.exchange import Result
 from django_wspbus.process.messages import HEADER, LARGEST, MOST_UNSENT, VERSION, Link, Message
 from django_wspbus.process.pairs import take_in
 from django_wspbus.process.reports import Answered, Hello, Ready, as_message
@@ -353,6 +354,28 @@ def test_a_request_of_another_version_gets_an_error_and_is_not_handed_over(bus: 
     answers.answer(ours, {"version": 2, "action": "status"})
 
     assert "has the version 2" in Peer(theirs).receive()["error"]
+    assert answers.unanswered(ours) == []
+    ours.close()
+    theirs.close()
+
+
+def test_a_request_has_its_reply_from_this_program_or_from_the_next_one_and_not_from_both(bus: Bus) -> None:
+    ours, theirs = map(Link, socket.socketpair())
+    answers, replies = Answers(bus, LocalSite(bus, dict), Link.post), []
+    answers.handlers["later"] = lambda args, reply: replies.append(reply)
+    peer = Peer(theirs)
+    early, late = ({"version": 1, "action": "later", "arguments": {"args": [n]}} for n in (1, 2))
+    for request in (early, late):
+        answers.answer(ours, request)
+    replies[0](Result("early"))
+    answers.pause()
+    replies[1](Result("late"))
+
+    assert answers.unanswered(ours) == [late]
+    assert peer.receive() == {"result": "early"}
+    assert select.select([theirs], [], [], 0)[0] == []
+    answers.resume()  # there is no next program
+    assert peer.receive() == {"result": "late"}
     assert answers.unanswered(ours) == []
     ours.close()
     theirs.close()

@@ -36,6 +36,16 @@ class Engine(LocalEngine):
         return time.time() + self.offset
 """
 
+SLOW = """
+    def read(self, name):
+        time.sleep(0.2)
+        return super().read(name)
+
+    def take(self, *args):
+        time.sleep(0.2)
+        return super().take(*args)
+"""
+
 FLEET = {"NAME": "shop", "BACKEND": "shop.engine.Engine"}
 
 JOB = """
@@ -132,7 +142,9 @@ def test_a_job_that_outlasts_the_exit_is_cut_off_and_named(shop: Shop) -> None:
 
 
 @pytest.mark.extended
-def test_ticks_and_runs_survive_a_restart_of_the_site(shop: Shop) -> None:
+@pytest.mark.parametrize("methods", ["", SLOW], ids=["quick", "while the engine answers"])
+def test_ticks_and_runs_survive_a_restart_of_the_site(shop: Shop, methods: str) -> None:
+    shop.write("shop/engine.py", ENGINE + methods)
     shop.write("go", "")
     with shop.serve("-v2") as site:
         shop.expect_leaders(1)
@@ -142,3 +154,4 @@ def test_ticks_and_runs_survive_a_restart_of_the_site(shop: Shop) -> None:
         after = job_of(site)
         assert (after["tick"], after["counts"]) == (before["tick"], {"ok": 1})
         assert site.stop() == 0
+    assert "does not answer" not in site.output
