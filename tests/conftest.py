@@ -124,9 +124,9 @@ def short() -> Iterator[Path]:
 
 
 @pytest.fixture
-def socket_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def socket_folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the sockets, as on a system without abstract ones."""
-    path = tmp_path / "sockets"
+    path = short / "sockets"
     monkeypatch.setattr(address, "HAS_ABSTRACT_SOCKETS", False)
     monkeypatch.setattr(address, "folder_of", lambda uid: str(path))
     return path

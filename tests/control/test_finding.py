@@ -229,10 +229,10 @@ print(client.recv(4096).decode(), end="")
     assert served.ask("hello") == {"result": "hello"}
 
 
-def test_the_folder_of_sockets_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are no abstract sockets."""
+def test_the_folder_of_sockets_is_private(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no abstract sockets; ``short``: a path may have about 100 characters."""
     monkeypatch.setattr(address, "HAS_ABSTRACT_SOCKETS", False)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(short))
     folder = Path(address.folder_of(os.geteuid()))
     with Served(hello(5, "shop"), 5) as served:
         assert Path(served.name.text).parent == folder
@@ -242,8 +242,8 @@ def test_the_folder_of_sockets_is_private(tmp_path: Path, monkeypatch: pytest.Mo
         assert find() == []
         with pytest.raises(PermissionError, match="It is not private"):
             address.listen(6)
-    folder.rename(tmp_path / "other")
-    folder.symlink_to(tmp_path / "other")
+    folder.rename(short / "other")
+    folder.symlink_to(short / "other")
     with pytest.raises(PermissionError, match="It is no folder"):
         address.listen(6)
 

@@ -20,7 +20,7 @@ from .faults import (
 )
 from .load import Shop, attempt, await_value, pids
 
-FIRST = ("models-syntax", "views-exception", "warmup-503")
+FIRST = ("views-exception", "warmup-503")
 WRONG = {
     "settings-wrong": Fault("settings.py", "\nWSPBUS['NO_SUCH'] = 1\n", "E001", False),
     **{name: FAULTS[name] for name in FIRST},

@@ -239,7 +239,7 @@ def test_kept_connections_get_a_last_answer_that_closes_them(shop: Project, late
     [
         ("threaded", "site"),
         ("gthread", "site"),
-        ("sync", "all"),
+        pytest.param("sync", "all", marks=pytest.mark.extended),
         pytest.param("gthread", "all", marks=pytest.mark.extended),
         pytest.param("sync", "site", marks=pytest.mark.extended),
     ],

@@ -32,7 +32,6 @@ MOMENTS = {
     "while starting": ("Bus STARTING", 2),
     "when started": ("Bus STARTED", 2),
 }
-FIRST_TIER = ("before the exec",)
 
 
 @pytest.mark.extended
@@ -60,10 +59,8 @@ def test_a_storm_of_signals_is_neither_lost_nor_deadly(shop: Shop) -> None:
         assert site.members() == []
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [each if each in FIRST_TIER else pytest.param(each, marks=pytest.mark.extended) for each in MOMENTS],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_an_exit_at_any_moment_is_clean(shop: Shop, short: Path, moment: str) -> None:
     paths = [short / f"{alias}.sock" for alias in BOTH]
     binds = zip(BOTH.items(), paths, strict=True)

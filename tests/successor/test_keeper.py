@@ -52,10 +52,8 @@ def spoiled(shop: Shop) -> Shop:
     return shop
 
 
-@pytest.mark.parametrize(
-    "fault",
-    ["settings", *(pytest.param(each, marks=pytest.mark.extended) for each in FAULTS if each != "settings")],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("fault", FAULTS)
 def test_the_children_serve_on_and_the_mended_site_is_whole_again(spoiled: Shop, fault: str) -> None:
     file, source, reason = FAULTS[fault]
     server = {"BACKEND": GUNICORN, "OPTIONS": {"threads": 4}}

@@ -28,10 +28,6 @@ def address() -> Iterator[str]:
         yield f"unix:{folder}/socket"
 
 
-def extended(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.extended)
-
-
 def answers(address: str) -> bool:
     try:
         return ask(address)[0] == 200
@@ -51,14 +47,15 @@ def serve(project: Project, closed: str, *arguments: str) -> Running:
     return project.start("/bin/sh", "-c", command)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("server", "closed", "debug"),
     [
         (GUNICORN, ALL, False),
-        extended(THREADED, ALL, False),
-        extended(GUNICORN, ALL, True),
-        extended(THREADED, ALL, True),
-        *(extended(GUNICORN, closed, False) for closed in ("<&-", ">&-", "2>&-")),
+        (THREADED, ALL, False),
+        (GUNICORN, ALL, True),
+        (THREADED, ALL, True),
+        *((GUNICORN, closed, False) for closed in ("<&-", ">&-", "2>&-")),
     ],
 )
 def test_it_serves_and_gives_none_of_their_numbers_away(
