@@ -14,7 +14,7 @@ VERSION = b"1"
 
 
 class Rejected(Exception):
-    """The message is not to be delivered.
+    """The message must not be delivered.
 
     ``reason``: one of those of `system.rejections`; ``sender``: "host:pid", if the signature is valid.
     """

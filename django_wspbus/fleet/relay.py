@@ -41,8 +41,8 @@ class RelayState:
 class Relay:
     """Sends and receives for one member.
 
-    ``describe()`` returns the member as it is now; None if it is not to be listed. All methods may be called
-    in any thread, and do not wait.
+    ``describe()`` returns the member as it is now; None to leave it out of the list. All methods may be
+    called in any thread, and do not wait.
     """
 
     def __init__(

@@ -28,9 +28,8 @@ LEAVES = Unavailable("This process leaves the fleet.")
 class Sending(Commands):
     """Calls the engine in a thread: first what other threads ask for, then messages, then a sign of life.
 
-    ``sign(draft)`` returns the bytes of a message; ``describe()`` the member as it is now, or None if this
-    process is not to be in the list of members; ``announce()`` puts a message with the last number
-    into the queue.
+    ``sign(draft)`` returns the bytes of a message; ``describe()`` the member as it is now, or None to leave
+    it out of the list; ``announce()`` puts a message with the last number into the queue.
     """
 
     def __init__(

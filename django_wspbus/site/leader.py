@@ -197,7 +197,7 @@ class LeaderDesk:
 
 
 def restore(leases: list[dict[str, Any]], runs: list[dict[str, Any]], engine: Engine) -> None:
-    """Fill the engine of a site that is alone: nobody else can have the lease if there is none."""
+    """Fill the engine of a site that is alone. A lease that is not among them is free at once."""
     for run in runs:
         engine.claim(Run(**run))
     if isinstance(engine, LocalEngine):

@@ -85,7 +85,7 @@ def count(request):
 urlpatterns = [path("send", send), path("count", count)]
 """
 
-# A process with a layer of channels: it writes what has arrived when it is told to.
+# A process with a layer of channels: at a message of the type "save" it writes what has arrived.
 PEER = """
 import asyncio, json, os, sys, time
 from channels_redis.{module} import {layer} as Layer
